@@ -1,0 +1,51 @@
+# memmeta: `make run` and `make test` do all the set-up they need.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH ?= torch==2.13.0
+# Two OpenMP threads that spin make a busy 2-core machine 25 times slower.
+export OMP_WAIT_POLICY := passive
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-slow lint format typecheck check wheel clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: '{printf "  %-12s %s\n", $$1, $$2}'
+
+install: $(STAMP)  ## make .venv with the pinned dependencies (TORCH=... picks another torch)
+
+# torch alone first: whatever build it is then satisfies the others. torchmeta without its (2021) pins.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt '$(TORCH)'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps torchmeta==1.8.0
+	touch $(STAMP)
+
+run: install  ## meta-train the default configuration on embedded data (about 2 minutes); ARGS="key=value ..."
+	$(BIN)/memmeta train $(ARGS)
+
+test: install  ## the test suite (2 cores, no GPU, no network; under 10 minutes)
+	$(BIN)/python -m pytest -m "not slow" -n 2
+
+test-slow: install  ## the slow checks alone
+	$(BIN)/python -m pytest -m slow
+
+lint: install  ## ruff: rules and format
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: install  ## ruff: rewrite
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+typecheck: install  ## pyright
+	$(BIN)/pyright
+
+check: lint typecheck test  ## lint, types and tests
+
+wheel: install  ## build dist/*.whl
+	$(BIN)/python -m build --wheel
+
+clean:  ## remove what the targets made, outputs/ excepted
+	rm -rf $(VENV) dist build *.egg-info

@@ -1,0 +1,82 @@
+"""The memory-reduced method (Algorithm 1 of the paper) in feature space."""
+
+import torch
+from torch import Tensor
+
+from memmeta_exp.algorithms.feature_space import FeatureGradient
+from memmeta_exp.bilevel import SoftmaxHead, Solution, Vector, cg, direct, gradient_descent, newton
+from memmeta_exp.config import ProposedConfig
+
+WRONG_RESIDUAL = 0.1  # |H v - d_phi f| / |d_phi f| above which v points elsewhere, tolerance or none
+
+
+class Proposed:
+    """phi_i by K inner steps, v_i from H v = d_phi f, and the cotangents d_z_q f and - d_z_s <d_phi g, v>.
+
+    With `head_start=learned` R is centred on the start, R = mu/2 |phi - phi_0|^2, and dF/dphi_0 = mu v; with
+    `fixed` it is mu/2 |phi|^2 as in the paper, and phi_0 is where the inner solver begins and nothing else.
+    """
+
+    def __init__(self, config: ProposedConfig) -> None:
+        self.config = config
+
+    def adapt(self, head: SoftmaxHead, start: Tensor) -> Solution:
+        """phi* of each task from `start` [T, C, d+1], by the configured inner solver."""
+        c = self.config
+        if c.inner_solver == "newton":
+            tolerance = c.inner_tolerance or 0.0
+            return newton(head.value, head.grad, head.inverse, (start,), steps=c.inner_steps, tolerance=tolerance)
+        step = 1 / head.smoothness() if c.inner_lr is None else start.new_full((len(start),), c.inner_lr)
+        return gradient_descent(head.grad, (start,), steps=c.inner_steps, step_size=step, tolerance=c.inner_tolerance)
+
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor) -> SoftmaxHead:
+        """g of the tasks whose support features are z [T, n, d]; start: phi_0 [C, d+1]."""
+        centre = start if self.config.head_start == "learned" else None
+        return SoftmaxHead(z, labels, len(start), self.config.mu, centre)
+
+    def feature_gradient(
+        self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], start: Tensor, warm: dict[str, Tensor]
+    ) -> FeatureGradient:
+        """f and its cotangents in feature space for T tasks.
+
+        support, query: features [T, n, d] and labels [T, n]; start: phi_0 [C, d+1]; warm: what the same slots of the
+        batch ended with last time, "phi" and "v" [T, C, d+1], or empty.
+        """
+        g, f = self.lower(*support, start), SoftmaxHead(*query, len(start))
+        at = warm["phi"] if self.config.inner_warm_start and "phi" in warm else start.expand(len(g.z), -1, -1)
+        inner = self.adapt(g, at)
+        phi = inner.value
+        linear = self._solve(g, phi, f.grad(phi), warm)
+        return FeatureGradient(
+            loss=f.value(phi),
+            accuracy=f.accuracy(phi),
+            d_support=-g.cross(phi, linear.value),
+            d_query=f.grad_features(phi),
+            d_start=-g.cross_centre(linear.value).sum(0),
+            inner=inner,
+            linear=linear,
+            smoothness=g.smoothness(),
+            wrong=~inner.converged | ~linear.converged | ~(linear.residual <= WRONG_RESIDUAL),
+        )
+
+    def _solve(self, g: SoftmaxHead, phi: Vector, b: Vector, warm: dict[str, Tensor]) -> Solution:
+        c, matvec = self.config, g.hvp(phi)
+        if c.linear_solver == "direct":
+            return direct(matvec, b, inverse=g.inverse(phi), tolerance=c.linear_tolerance)
+        start = (warm["v"],) if c.linear_warm_start and "v" in warm else None
+        return cg(matvec, b, steps=c.linear_steps, tolerance=c.linear_tolerance, start=start)
+
+    def keeps(self) -> tuple[str, ...]:
+        """Which of "phi" and "v" the next iteration starts from."""
+        c = self.config
+        return tuple(k for k, on in (("phi", c.inner_warm_start), ("v", c.linear_warm_start)) if on)
+
+
+def gd_rule(steps: int, lr: float):
+    """The paper's test-time rule: `steps` gradient steps of `lr` on the plain support cross-entropy, head alone."""
+
+    def adapt(head: SoftmaxHead, start: Tensor) -> Solution:
+        step = torch.full((len(start),), lr, dtype=start.dtype, device=start.device)
+        return gradient_descent(head.grad, (start,), steps=steps, step_size=step)
+
+    return adapt

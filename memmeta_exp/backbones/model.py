@@ -1,0 +1,42 @@
+"""The meta-model: theta (the backbone) and phi_0, the point from which every task's head starts."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from memmeta_exp.backbones.conv4 import Conv4
+
+
+class MetaModel(nn.Module):
+    """A backbone and the head's start phi_0 [C, d+1] (last column the bias), torch's default Linear initialisation:
+    every entry ~ U(-1/sqrt d, 1/sqrt d). phi_0 is a parameter where it is learned and a buffer where it is fixed."""
+
+    head_start: Tensor
+
+    def __init__(
+        self, backbone: nn.Module, features: int, ways: int, learned: bool, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.ways = ways
+        bound = 1 / math.sqrt(features)
+        start = torch.empty(ways, features + 1).uniform_(-bound, bound, generator=generator)
+        if learned:
+            self.head_start = nn.Parameter(start)
+        else:
+            self.register_buffer("head_start", start)
+
+
+def build_model(backbone: Any, channels: int, image_size: int, ways: int, learned: bool, seed: int) -> MetaModel:
+    """The meta-model that a backbone configuration describes, initial values a pure function of `seed`.
+
+    Raises ValueError where the image is too small for the backbone.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    net = Conv4(channels, backbone.filters, generator)
+    features = net.features(image_size)
+    if features == 0:
+        raise ValueError(f"images of {image_size}x{image_size} leave {backbone.name} no features; use 16x16 or larger")
+    return MetaModel(net, features, ways, learned, generator)

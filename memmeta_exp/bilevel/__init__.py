@@ -1,0 +1,25 @@
+"""Pure bilevel mathematics on torch tensors: no configuration, no files, no logging, no `.grad`.
+
+Everything is batched over tasks: a vector is a tuple of tensors whose first axis is the task, T independent systems
+side by side, and every scalar of a solve (step length, residual, steps) is a tensor [T].
+"""
+
+from memmeta_exp.bilevel.hypergradient import Hypergradient, implicit
+from memmeta_exp.bilevel.inner_solve import gradient_descent, newton
+from memmeta_exp.bilevel.linear_solve import cg, direct
+from memmeta_exp.bilevel.objectives import AutogradLower
+from memmeta_exp.bilevel.softmax_head import SoftmaxHead
+from memmeta_exp.bilevel.vectors import Solution, Vector
+
+__all__ = [
+    "AutogradLower",
+    "Hypergradient",
+    "SoftmaxHead",
+    "Solution",
+    "Vector",
+    "cg",
+    "direct",
+    "gradient_descent",
+    "implicit",
+    "newton",
+]

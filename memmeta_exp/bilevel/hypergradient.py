@@ -1,0 +1,50 @@
+"""The gradient of a bilevel objective without inner history.
+
+F(u) = f(u, phi*(u)),  phi*(u) = argmin_phi g(u, phi).  Differentiating the optimality condition d_phi g(u, phi*(u)) = 0
+along u gives  d_u d_phi g + (d_phi^2 g) d_u phi* = 0  (implicit function theorem; H = d_phi^2 g is invertible because g
+is mu-strongly convex in phi), and with  H v = d_phi f:
+
+    dF/du = d_u f + (d_u phi*)^T d_phi f = d_u f - d_u < d_phi g, v >                       (the paper's equation for grad F)
+
+which needs phi* and v alone: memory and work do not depend on how phi* was reached. u is theta, or the features
+(z_s, z_q) through which theta is seen, in which case one backward pass of the backbone completes the chain rule.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from memmeta_exp.bilevel.vectors import Solution, Vector
+
+Objective = Callable[[Vector, Vector], Tensor]
+LinearSolver = Callable[[Callable[[Vector], Vector], Vector], Solution]
+
+
+@dataclass(frozen=True)
+class Hypergradient:
+    """value: f(u, phi), the sum over tasks; grad: dF/du, shaped as u; v: the solution of H v = d_phi f."""
+
+    value: Tensor
+    grad: Vector
+    v: Solution
+
+
+def implicit(f: Objective, g: Objective, u: Vector, phi: Vector, solve: LinearSolver) -> Hypergradient:
+    """dF/du at phi ~ phi*(u) by the formula above, for any differentiable f and g.
+
+    f, g: (u, phi) -> scalar, the sum over tasks; phi: tensors [T, ...], task i's part of f and g depending on phi[i]
+    alone (then H is block-diagonal and `solve` treats the tasks side by side); solve: (matvec, b) -> Solution. One
+    graph of d_phi g serves all Hessian-vector products and the cross derivative.
+    """
+    u = tuple(t.detach().requires_grad_() for t in u)
+    phi = tuple(t.detach().requires_grad_() for t in phi)
+    with torch.enable_grad():
+        value = f(u, phi)
+        d_all = torch.autograd.grad(value, (*u, *phi), materialize_grads=True)
+        d_u, d_phi = d_all[: len(u)], d_all[len(u) :]
+        g_phi = torch.autograd.grad(g(u, phi), phi, create_graph=True)
+    v = solve(lambda x: torch.autograd.grad(g_phi, phi, x, retain_graph=True, materialize_grads=True), d_phi)
+    cross = torch.autograd.grad(g_phi, u, v.value, materialize_grads=True)
+    return Hypergradient(value.detach(), tuple(a - b for a, b in zip(d_u, cross, strict=True)), v)

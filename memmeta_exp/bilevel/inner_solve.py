@@ -1,0 +1,73 @@
+"""Solvers of the lower level, phi* = argmin_phi g(phi), batched over tasks."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from memmeta_exp.bilevel.vectors import Solution, Vector, axpy, dot, norm, nothing_left
+
+ARMIJO_SLOPE = 1e-4  # sufficient decrease (Nocedal and Wright 2006, section 3.1)
+HALVINGS = 12
+
+
+def gradient_descent(
+    grad: Callable[[Vector], Vector], start: Vector, *, steps: int, step_size: Tensor, tolerance: float | None = None
+) -> Solution:
+    """K = `steps` steps phi <- phi - lambda_phi d_phi g(phi) (Algorithm 1, the loop over k).
+
+    step_size: lambda_phi of each task, [T]. It contracts for strongly convex g only where lambda_phi < 2 / L_g, at
+    rate 1 - mu / L_g for 1 / L_g.
+    """
+    phi = start
+    for _ in range(steps):
+        phi = axpy(-step_size, grad(phi), phi)
+    residual = norm(grad(phi))
+    converged = residual.isfinite() if tolerance is None else residual <= tolerance
+    return Solution(phi, residual, torch.full_like(residual, steps, dtype=torch.int64), converged)
+
+
+def newton(
+    value: Callable[[Vector], Tensor],
+    grad: Callable[[Vector], Vector],
+    inverse: Callable[[Vector], Callable[[Vector], Vector]],
+    start: Vector,
+    *,
+    steps: int,
+    tolerance: float,
+) -> Solution:
+    """Newton's method with Armijo backtracking, until |d_phi g| <= `tolerance` in every task or `steps` are done.
+
+    value: phi -> g [T]; grad: phi -> d_phi g; inverse: phi -> (r -> (d_phi^2 g)^-1 r), factorised once a step. A task
+    that is solved does not move while others go on. Quadratic convergence near phi* (Boyd and Vandenberghe 2004, 9.5).
+    """
+    phi, slope = start, grad(start)
+    size = norm(slope)
+    count = torch.zeros_like(size, dtype=torch.int64)
+    for _ in range(steps):
+        active = size > tolerance
+        if nothing_left(active):
+            break
+        direction = inverse(phi)(slope)
+        length = _armijo(value, phi, direction, dot(slope, direction), active)
+        phi, count = axpy(-length, direction, phi), count + active
+        slope = grad(phi)
+        size = norm(slope)
+    return Solution(phi, size, count, size <= tolerance)
+
+
+def _armijo(
+    value: Callable[[Vector], Tensor], phi: Vector, direction: Vector, decrease: Tensor, active: Tensor
+) -> Tensor:
+    """The largest of 1, 1/2, 1/4, ... by which g(phi - t direction) <= g(phi) - 1e-4 t <d_phi g, direction>, [T]; 0 for
+    tasks that are not active. The slack is g's own rounding: near phi* the decrease asked for is smaller than that."""
+    now = value(phi)
+    slack = 8 * torch.finfo(now.dtype).eps * now.abs()
+    length = active.to(now.dtype)
+    for _ in range(HALVINGS):
+        reached = value(axpy(-length, direction, phi))
+        too_far = active & ~(reached <= now - ARMIJO_SLOPE * length * decrease + slack)
+        if nothing_left(too_far):
+            break
+        length = torch.where(too_far, length / 2, length)
+    return length

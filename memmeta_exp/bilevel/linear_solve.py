@@ -1,0 +1,68 @@
+"""Solvers of the paper's linear system (d_phi^2 g) v = d_phi f, batched over tasks."""
+
+from collections.abc import Callable
+
+import torch
+
+from memmeta_exp.bilevel.vectors import Solution, Vector, axpy, dot, norm, nothing_left, subtract
+
+
+def cg(
+    matvec: Callable[[Vector], Vector],
+    b: Vector,
+    *,
+    steps: int,
+    tolerance: float | None = None,
+    start: Vector | None = None,
+) -> Solution:
+    """Conjugate gradients on A x = b for symmetric positive definite A (Subroutine 1 of the paper).
+
+    matvec: x -> A x on tensors [T, ...]; steps: at most N; tolerance: bound on |b - A x| / |b|, None for none (a task
+    still stops at the rounding floor eps |b|, where a further step would divide 0 by 0); start: a warm start, None
+    for 0. A task that meets p^T A p <= 0 keeps the iterate it had and is reported as not converged.
+    """
+    x = tuple(torch.zeros_like(t) for t in b) if start is None else start
+    r = b if start is None else subtract(b, matvec(x))
+    p, rr = r, dot(r, r)
+    target = max(tolerance or 0.0, torch.finfo(rr.dtype).eps) ** 2 * dot(b, b)
+    active, count = rr > target, torch.zeros_like(rr, dtype=torch.int64)
+    indefinite = torch.zeros_like(active)
+    for _ in range(steps):
+        if nothing_left(active):
+            break
+        ap = matvec(p)
+        curvature = dot(p, ap)
+        indefinite = indefinite | (active & (curvature <= 0))
+        active = active & (curvature > 0)
+        alpha = torch.where(active, rr / torch.where(active, curvature, 1.0), 0.0)
+        x, r = axpy(alpha, p, x), axpy(-alpha, ap, r)
+        rr_next = torch.where(active, dot(r, r), rr)
+        p = axpy(torch.where(active, rr_next / torch.where(active, rr, 1.0), 0.0), p, r)
+        rr, count = rr_next, count + active
+        active = active & (rr > target)
+    return _diagnose(matvec, b, x, count, tolerance, indefinite)
+
+
+def direct(
+    matvec: Callable[[Vector], Vector],
+    b: Vector,
+    *,
+    inverse: Callable[[Vector], Vector],
+    tolerance: float | None = None,
+    refinements: int = 1,
+) -> Solution:
+    """x = A^-1 b by a factorisation, `inverse`, then `refinements` steps x += A^-1 (b - A x) of iterative refinement:
+    they win back the digits that cancellation costs in float32 when kappa is large (Higham 2002, chapter 12)."""
+    x = inverse(b)
+    for _ in range(refinements):
+        x = tuple(a + c for a, c in zip(x, inverse(subtract(b, matvec(x))), strict=True))
+    size = norm(b)
+    count = torch.ones_like(size, dtype=torch.int64)
+    return _diagnose(matvec, b, x, count, tolerance, torch.zeros_like(size, dtype=torch.bool))
+
+
+def _diagnose(matvec, b, x, count, tolerance, indefinite) -> Solution:
+    size = norm(b)
+    residual = norm(subtract(b, matvec(x))) / torch.where(size > 0, size, 1.0)
+    within = residual.isfinite() if tolerance is None else residual <= tolerance
+    return Solution(x, residual, count, within & ~indefinite)

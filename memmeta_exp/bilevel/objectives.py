@@ -1,0 +1,53 @@
+"""A lower level of any form, through autograd: what the closed forms of `softmax_head` are checked against, and the
+path for heads and losses that have none."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from memmeta_exp.bilevel.vectors import Vector
+
+
+class AutogradLower:
+    """g_i(phi_i) of T tasks from `loss`: phi -> [T], phi a tuple of tensors [T, ...], task i's loss depending on phi[i]
+    alone. Offers what the solvers ask for: value, grad, hvp and, for small problems, a dense inverse."""
+
+    def __init__(self, loss: Callable[[Vector], Tensor]) -> None:
+        self.loss = loss
+
+    def value(self, phi: Vector) -> Tensor:
+        """g, [T]."""
+        with torch.no_grad():
+            return self.loss(phi)
+
+    def grad(self, phi: Vector) -> Vector:
+        """d_phi g, shaped as phi."""
+        return self._graph(phi, create_graph=False)[1]
+
+    def hvp(self, phi: Vector) -> Callable[[Vector], Vector]:
+        """v -> (d_phi^2 g) v; one graph of d_phi g serves every product."""
+        leaves, slope = self._graph(phi, create_graph=True)
+        return lambda v: torch.autograd.grad(slope, leaves, v, retain_graph=True, materialize_grads=True)
+
+    def inverse(self, phi: Vector) -> Callable[[Vector], Vector]:
+        """r -> (d_phi^2 g)^-1 r through the dense Hessian, q products for q parameters a task: for tests and toys."""
+        hvp, shapes = self.hvp(phi), [t.shape for t in phi]
+        sizes = [t[0].numel() for t in phi]
+        tasks, q = len(phi[0]), sum(sizes)
+        basis = torch.eye(q, dtype=phi[0].dtype, device=phi[0].device)
+
+        def unflatten(x: Tensor) -> Vector:
+            return tuple(part.reshape(shape) for part, shape in zip(x.split(sizes, 1), shapes, strict=True))
+
+        columns = [torch.cat([t.flatten(1) for t in hvp(unflatten(e.expand(tasks, q)))], 1) for e in basis]
+        hessian = torch.stack(columns, 2)
+        return lambda r: unflatten(
+            torch.linalg.solve(hessian, torch.cat([t.flatten(1) for t in r], 1)[..., None]).squeeze(2)
+        )
+
+    def _graph(self, phi: Vector, create_graph: bool) -> tuple[Vector, Vector]:
+        leaves = tuple(t.detach().requires_grad_() for t in phi)
+        with torch.enable_grad():
+            total = self.loss(leaves).sum()
+            return leaves, torch.autograd.grad(total, leaves, create_graph=create_graph, materialize_grads=True)

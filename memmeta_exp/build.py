@@ -1,0 +1,102 @@
+"""From a `Config` to the live objects of a run: data, meta-model, learner and optimiser, on a device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from memmeta_exp.algorithms import FeatureSpaceLearner, build_algorithm, exact_reference
+from memmeta_exp.algorithms.proposed import gd_rule
+from memmeta_exp.backbones import MetaModel, build_model
+from memmeta_exp.bilevel import SoftmaxHead, Solution
+from memmeta_exp.config import Config, ConfigError
+from memmeta_exp.data import EpisodeSampler, load_split
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+DATA_SHARE = 0.5  # of a GPU's free memory that a split may take; a larger one stays in host memory
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run computes with. adapt: the test-time rule, None for the algorithm's own."""
+
+    config: Config
+    device: torch.device
+    model: MetaModel
+    learner: FeatureSpaceLearner
+    reference: FeatureSpaceLearner
+    adapt: Callable[[SoftmaxHead, Tensor], Solution] | None
+    samplers: dict[str, EpisodeSampler]
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device that `device=NAME` means; ConfigError where this machine has none such."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if count else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= count:
+        found = f"{count} CUDA device{'s' if count > 1 else ''}" if count else "no CUDA device"
+        raise ConfigError(f"device={name}: torch finds {found} here; use device=cpu or device=auto")
+    return device
+
+
+def build(config: Config) -> Experiment:
+    """The experiment of `config`: its initial values depend on the configuration alone. Raises ConfigError, DataError."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    device, facts = resolve_device(config.device), config.dataset.facts()
+    learned = config.algorithm.head_start == "learned"
+    model = build_model(config.backbone, facts.channels, facts.image_size, config.ways, learned, config.seed)
+    model = model.to(device=device)
+    if device.type == "cpu":
+        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's own overload
+    chunk = _chunk(config, device)
+    return Experiment(
+        config=config,
+        device=device,
+        model=model,
+        learner=build_algorithm(config.algorithm, model, chunk, config.precision == "bf16"),
+        reference=exact_reference(model, config.reference_mu, learned, chunk),
+        adapt=gd_rule(config.eval_steps, config.eval_lr) if config.eval_rule == "gd" else None,
+        samplers=_samplers(config, device),
+    )
+
+
+def build_optimizer(
+    config: Config, model: MetaModel
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """The upper optimiser and its schedule. `foreach` is named because its default differs between devices."""
+    c = config.optimizer
+    options: dict[str, Any] = {"lr": c.lr, "weight_decay": c.weight_decay, "foreach": True}
+    if c.name == "sgd":
+        options["momentum"] = c.momentum
+    optimizer = OPTIMIZERS[c.name](model.parameters(), **options)
+    if c.schedule == "cosine":
+        return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.iterations)
+    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def _chunk(config: Config, device: torch.device) -> int:
+    if isinstance(config.chunk, str):
+        return 1 if device.type == "cpu" else config.batch_size
+    return config.chunk
+
+
+def _samplers(config: Config, device: torch.device) -> dict[str, EpisodeSampler]:
+    """One a stream; "reference" is the fixed batch of training classes on which convergence is measured."""
+    episode = partial(EpisodeSampler, seed=config.seed, ways=config.ways, shots=config.shots, queries=config.queries)
+    splits = {
+        split: _on_device(load_split(config.dataset, split, config.data_root), device)
+        for split in ("train", "val", "test")
+    }
+    return {stream: episode(splits.get(stream, splits["train"]), stream) for stream in (*splits, "reference")}
+
+
+def _on_device(image_set: Any, device: torch.device) -> Any:
+    if device.type == "cuda" and image_set.images.nbytes > DATA_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return image_set
+    return image_set.to(device)

@@ -1,0 +1,83 @@
+"""The console script `memmeta`. Importing this module, and so `memmeta --help`, loads neither torch nor Hydra.
+
+Exit codes: 0 done; 1 the run failed; 2 the command cannot be run as given (one line says what, why and what to do);
+128 + N stopped by signal N.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+COMMANDS = {
+    "train": (
+        "memmeta_exp.commands.train",
+        "meta-train a configuration: memmeta train [-m] [GROUP=OPTION] [KEY=VALUE] ...",
+    ),
+    "evaluate": ("memmeta_exp.commands.evaluate", "test a run again on its stored episodes: memmeta evaluate run=DIR"),
+    "data": ("memmeta_exp.commands.data", "list datasets, what is present, and how to get the rest: memmeta data"),
+}
+
+
+def usage() -> str:
+    """What `memmeta --help` prints."""
+    lines = ["memmeta COMMAND ...    memory-reduced meta-learning", "", "Commands:"]
+    lines += [f"  {name:<10} {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join([*lines, "", "memmeta COMMAND --help says more; memmeta --version prints the version."])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command line; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] == "--version":
+        from memmeta_exp import __version__
+
+        print(f"memmeta {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else f"; choose from {', '.join(COMMANDS)}"
+        return complain(f"unknown command '{name}'{hint}", 2)
+    _log_to_stderr()
+    return _guarded(lambda: import_module(COMMANDS[name][0]).main(rest))
+
+
+def complain(line: str, code: int) -> int:
+    """Prints one error line; returns `code`."""
+    print(f"memmeta: {line}", file=sys.stderr)
+    return code
+
+
+def _guarded(command: Callable[[], int]) -> int:
+    """What a user can cause ends in one line and a code; our own bugs keep their traceback."""
+    from memmeta_exp.checkpoint import CheckpointError
+    from memmeta_exp.config import ConfigError
+    from memmeta_exp.data import DataError
+    from memmeta_exp.runner import RunError, RunInterrupted
+
+    try:
+        return command()
+    except (ConfigError, DataError, CheckpointError) as error:
+        return complain(str(error), 2)
+    except RunError as error:
+        return complain(str(error), 1)
+    except RunInterrupted as stop:
+        return complain(str(stop), 128 + stop.signum)
+    except KeyboardInterrupt:
+        return complain("interrupted", 130)
+    except BrokenPipeError:
+        return 1
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("memmeta: %(message)s"))
+    logger = logging.getLogger("memmeta")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)

@@ -1,0 +1,1 @@
+"""The commands of the console script, one module each; `main(arguments)` returns the exit code."""

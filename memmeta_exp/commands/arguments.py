@@ -1,0 +1,18 @@
+"""KEY=VALUE arguments of the commands that need no Hydra."""
+
+from collections.abc import Mapping
+
+from memmeta_exp.config import ConfigError, closest
+
+
+def parse(arguments: list[str], defaults: Mapping[str, str | None]) -> dict[str, str | None]:
+    """`defaults` with what `arguments` change; ConfigError for a key that is not among them."""
+    values = dict(defaults)
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if key not in defaults:
+            raise ConfigError(f"unknown option '{key}'{closest(key, defaults)}")
+        if not equals or not value:
+            raise ConfigError(f"'{argument}' has no value: write {key}=VALUE")
+        values[key] = value
+    return values

@@ -1,0 +1,86 @@
+"""`memmeta evaluate run=DIR`: the test of a finished run, done again on the episodes it stored."""
+
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from memmeta_exp import checkpoint
+from memmeta_exp.build import build
+from memmeta_exp.commands.arguments import parse
+from memmeta_exp.config import Config, ConfigError, from_dict
+from memmeta_exp.data import TaskBatch
+from memmeta_exp.evaluation import evaluate
+from memmeta_exp.tracking.run_folder import EpisodeResult, read_test_episodes
+
+HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|cuda:N] [data_root=DIR]
+
+Tests the model of the run folder DIR with the run's own configuration on the episodes of its test_episodes.csv, and
+prints the accuracy with its 95 % interval and how many tasks score as they did. Writes nothing."""
+
+
+def main(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        print(HELP)
+        return 0
+    options = parse(arguments, {"run": None, "checkpoint": "best", "device": None, "data_root": None})
+    if options["run"] is None:
+        raise ConfigError("evaluate needs a run folder: memmeta evaluate run=outputs/DATE/TIME")
+    if options["checkpoint"] not in ("best", "last"):
+        raise ConfigError(f"checkpoint={options['checkpoint']} is unknown; choose from best, last")
+    folder = Path(options["run"])
+    config = read_config(folder, {key: options[key] for key in ("device", "data_root")})
+    episodes = _stored(folder, config)
+    experiment = build(config)
+    state = checkpoint.load(folder / "checkpoints" / f"{options['checkpoint']}.pt", experiment.device)
+    experiment.model.load_state_dict(state["model"])
+    sampler = experiment.samplers["test"]
+    device = sampler.image_set.images.device
+    classes = torch.tensor([e.classes for e in episodes], device=device)
+    items = torch.tensor([e.items for e in episodes], device=device).unflatten(1, (config.ways, -1))
+    score = evaluate(experiment, TaskBatch(sampler.image_set, classes, items, config.shots))
+    same = sum(a == e.accuracy for a, e in zip(score.accuracy, episodes, strict=True))
+    print(
+        f"test accuracy {score.mean_accuracy:.2%} +- {score.ci95:.2%} (95 %) over {len(episodes)} stored tasks, "
+        f"{options['checkpoint']} checkpoint of iteration {state['iteration']}; {same} tasks score as stored"
+    )
+    return 0
+
+
+def read_config(folder: Path, changes: dict[str, str | None]) -> Config:
+    """The configuration of the run in `folder`, with the `changes` that are not None; ConfigError without one."""
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(f"{folder} is no run folder: it has no config.yaml; name one that memmeta train wrote")
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(file))
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} is damaged: it holds no mapping of keys to values")
+    return from_dict({**{str(k): v for k, v in values.items()}, **{k: v for k, v in changes.items() if v is not None}})
+
+
+def _stored(folder: Path, config: Config) -> list[EpisodeResult]:
+    if not (folder / "test_episodes.csv").is_file():
+        raise ConfigError(f"{folder} has no test_episodes.csv: the run did not reach its test; train it to the end")
+    try:
+        episodes = read_test_episodes(folder)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{folder / 'test_episodes.csv'} is damaged: {error}") from None
+    facts, per_class = config.dataset.facts(), config.shots + config.queries
+    for e in episodes:
+        indices_fit = all(0 <= c < facts.classes["test"] for c in e.classes) and all(
+            0 <= i < facts.images_per_class for i in e.items
+        )
+        if len(e.classes) != config.ways or len(e.items) != config.ways * per_class or not indices_fit:
+            raise ConfigError(
+                f"{folder / 'test_episodes.csv'} is damaged: task {e.task} is no task of {config.run_name}"
+            )
+    if len(episodes) < 2:
+        raise ConfigError(
+            f"{folder / 'test_episodes.csv'} is damaged: it holds {len(episodes)} tasks, at least 2 needed"
+        )
+    return episodes

@@ -1,0 +1,66 @@
+"""Arrays kept between runs, in one .npz file that is rebuilt whenever it is not exactly what is expected."""
+
+import hashlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+def cache_folder() -> Path:
+    """$MEMMETA_CACHE, else ~/.cache/memmeta."""
+    return Path(os.environ.get("MEMMETA_CACHE") or "~/.cache/memmeta").expanduser()
+
+
+def cached(path: Path, recipe: str, build: Callable[[], Arrays]) -> Arrays:
+    """The arrays of `path` if it is intact and was made by `recipe`, else `build()`, which is then stored there.
+
+    The file appears at once and whole (written aside, then renamed), so processes may race. Where it cannot be
+    written, the arrays are returned all the same.
+    """
+    arrays = read(path, recipe)
+    if arrays is None:
+        arrays = build()
+        with suppress(OSError):
+            _write(path, recipe, arrays)
+    return arrays
+
+
+def read(path: Path, recipe: str) -> Arrays | None:
+    """The arrays of an intact file of that recipe, else None."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        sealed = str(arrays.pop("seal"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return arrays if sealed == _seal(recipe, arrays) else None
+
+
+def _write(path: Path, recipe: str, arrays: Arrays) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".npz")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, seal=np.array(_seal(recipe, arrays)), **arrays)  # pyright: ignore[reportArgumentType]
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _seal(recipe: str, arrays: Arrays) -> str:
+    """SHA-256 over the recipe and every array's name, type, shape and bytes."""
+    digest = hashlib.sha256(recipe.encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}{array.dtype}{array.shape}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()

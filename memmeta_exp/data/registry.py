@@ -1,0 +1,60 @@
+"""Datasets by name: their loaders, the check of what was loaded, and their state on this machine."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memmeta_exp.config import SECTIONS
+from memmeta_exp.data.episodes import ImageSet
+from memmeta_exp.data.errors import DataError
+
+
+def _load_glyphs(config: Any, split: str, data_root: str | None) -> ImageSet:
+    from memmeta_exp.data import glyphs
+
+    return glyphs.load(split)
+
+
+def _load_torchmeta(config: Any, split: str, data_root: str | None) -> ImageSet:
+    from memmeta_exp.data import torchmeta_sets
+
+    return torchmeta_sets.load(config.name, split, resolve_root(data_root, config.name))
+
+
+def _load_synthetic(config: Any, split: str, data_root: str | None) -> ImageSet:
+    from memmeta_exp.data import synthetic
+
+    return synthetic.load(config, split)
+
+
+LOADERS: dict[str, Callable[[Any, str, str | None], ImageSet]] = {
+    "glyphs": _load_glyphs,
+    "cifar_fs": _load_torchmeta,
+    "fc100": _load_torchmeta,
+    "synthetic": _load_synthetic,
+}
+
+
+def resolve_root(data_root: str | None, name: str) -> Path:
+    """The folder of datasets on disk: `data_root`, else $MEMMETA_DATA; DataError where neither is set."""
+    root = data_root or os.environ.get("MEMMETA_DATA")
+    if not root:
+        raise DataError(f"dataset={name} is read from disk: set data_root=DIR or the environment variable MEMMETA_DATA")
+    return Path(root).expanduser()
+
+
+def load_split(dataset_config: Any, split: str, data_root: str | None = None) -> ImageSet:
+    """The images of one split ("train", "val" or "test"), as `dataset_config.facts()` says; DataError otherwise."""
+    facts = dataset_config.facts()
+    image_set = LOADERS[dataset_config.name](dataset_config, split, data_root)
+    size = facts.image_size
+    expected = (facts.classes[split], facts.images_per_class, facts.channels, size, size)
+    found = tuple(image_set.images.shape)
+    if found != expected:
+        raise DataError(
+            f"dataset={dataset_config.name}: the {split} split holds images of shape {found}, expected {expected}; "
+            "`memmeta data` says what is wrong with the files"
+        )
+    return image_set

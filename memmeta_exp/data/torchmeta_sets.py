@@ -1,0 +1,152 @@
+"""CIFAR-FS and FC100 with torchmeta's splits, from its on-disk layout: DATA_ROOT/cifar100/data.hdf5 holds a group per
+coarse class and in it a uint8 dataset [600, 32, 32, 3] per fine class.
+
+The splits come from torchmeta's package assets and nothing is written under DATA_ROOT, which may be read-only. The
+episodes of torchmeta are not used: decoding one PIL image at a time costs more than a meta-step.
+"""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from memmeta_exp.data.episodes import ImageSet
+from memmeta_exp.data.errors import DataError
+from memmeta_exp.data.torchmeta_compat import import_torchmeta
+
+_CLASS_DATASETS = {"cifar_fs": "cifar_fs.CIFARFSClassDataset", "fc100": "fc100.FC100ClassDataset"}
+_SHAPE = (600, 32, 32, 3)
+
+CIFAR100_SHA256 = "c4e9907d07747984e1d7e824c9e150377f32cd64d15ce1dc32fe882617648c54"
+"""`content_sha256` of the 100 x 600 images of CIFAR-100, train part before test part in each class."""
+
+
+def hdf5_path(root: Path) -> Path:
+    """The file that both datasets are read from."""
+    return root / "cifar100" / "data.hdf5"
+
+
+def load(name: str, split: str, root: Path) -> ImageSet:
+    """Images of one split of `cifar_fs` or `fc100`: uint8 [classes, 600, 3, 32, 32]; DataError if unreadable."""
+    dataset = class_dataset(name)
+    with _open(root) as file:
+        classes = _split_classes(dataset, split, file)
+        images = torch.empty((len(classes), _SHAPE[0], 3, 32, 32), dtype=torch.uint8)
+        for image_class, key in zip(images, classes, strict=True):
+            image_class.copy_(torch.from_numpy(_read(file, key)).permute(0, 3, 1, 2))
+    return ImageSet(images, tuple(classes))
+
+
+def verify(root: Path) -> bool:
+    """Whether the pixels of every class are those of CIFAR-100 (about a second); DataError if unreadable."""
+    with _open(root) as file:
+        return content_sha256(file) == CIFAR100_SHA256
+
+
+def content_sha256(file: h5py.File) -> str:
+    """SHA-256 over "coarse/fine", shape and pixels of every class in sorted order, whatever HDF5 wrote around them."""
+    digest = hashlib.sha256()
+    for coarse in sorted(file):
+        for fine in sorted(_group(file, coarse)):
+            pixels = _read(file, f"{coarse}/{fine}", shape=None)
+            digest.update(f"{coarse}/{fine}{pixels.shape}".encode())
+            digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def download_cifar100(root: Path) -> Path:
+    """CIFAR-100 (161 MB) fetched by torchmeta's own download into ROOT/cifar100; the path of data.hdf5.
+
+    Everything is made and verified in a temporary folder of `root` first, so an interrupted download leaves no
+    half-written file behind and a damaged one is replaced. DataError if the network or the content fails.
+    """
+    if hdf5_path(root).is_file() and _is_sound(root):
+        return hdf5_path(root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as folder:
+            for name in _CLASS_DATASETS:
+                class_dataset(name)(folder, meta_train=True, download=True).close()
+            if not verify(Path(folder)):
+                raise DataError(f"the download of CIFAR-100 into {root} is not the known content; try again later")
+            _move_files(Path(folder), root)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"CIFAR-100 could not be downloaded into {root}: {_first_line(error)}; try again") from None
+    return hdf5_path(root)
+
+
+def class_dataset(name: str) -> Any:
+    """torchmeta's class-level dataset: its folder names, split lists and download."""
+    module, cls = _CLASS_DATASETS[name].split(".")
+    return getattr(import_torchmeta(f"torchmeta.datasets.cifar100.{module}"), cls)
+
+
+def _split_classes(dataset: Any, split: str, file: h5py.File) -> list[str]:
+    """ "coarse/fine" of each class of a split: the assets list both for CIFAR-FS, coarse classes only for FC100."""
+    get_asset = import_torchmeta("torchmeta.datasets.utils").get_asset
+    entries = get_asset(dataset.folder, dataset.subfolder, f"{split}.json", dtype="json")
+    pairs = [(e, fine) for e in entries for fine in sorted(_group(file, e))] if isinstance(entries[0], str) else entries
+    return [f"{coarse}/{fine}" for coarse, fine in pairs]
+
+
+def _open(root: Path) -> h5py.File:
+    path = hdf5_path(root)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: {_remedy(root)}")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise _damaged(path, _first_line(error)) from None
+
+
+def _group(file: h5py.File, coarse: str) -> h5py.Group:
+    group = file.get(coarse)
+    if not isinstance(group, h5py.Group):
+        raise _damaged(Path(file.filename), f"no group '{coarse}'")
+    return group
+
+
+def _read(file: h5py.File, key: str, shape: tuple[int, ...] | None = _SHAPE) -> np.ndarray:
+    """The pixels of one class, checked against `shape` where one is given."""
+    path = Path(file.filename)
+    try:
+        dataset = file.get(key)
+        if not isinstance(dataset, h5py.Dataset):
+            raise _damaged(path, f"no dataset '{key}'")
+        if dataset.dtype != np.uint8 or (shape and dataset.shape != shape):
+            raise _damaged(path, f"'{key}' is {dataset.dtype} {dataset.shape}, expected uint8 {_SHAPE}")
+        return dataset[()]
+    except (OSError, RuntimeError) as error:
+        raise _damaged(path, _first_line(error)) from None
+
+
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(f"{path} is damaged ({why}): {_remedy(path.parent.parent)}")
+
+
+def _remedy(root: Path) -> str:
+    return f"`memmeta data download=cifar100 data_root={root}` fetches it, or point data_root at a folder that has it"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _is_sound(root: Path) -> bool:
+    try:
+        return verify(root)
+    except DataError:
+        return False
+
+
+def _move_files(source: Path, target: Path) -> None:
+    """Every file below `source` to the same place below `target`."""
+    for path in [p for p in source.rglob("*") if p.is_file()]:
+        destination = target / path.relative_to(source)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, destination)

@@ -1,0 +1,84 @@
+"""What a run shows on a terminal: the progress bar on standard error, the table of results on standard output."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+ROWS = {  # summary key: (label, format)
+    "test/acc": ("test accuracy", "{:.2%}"),
+    "test/acc_ci95": ("  95 % interval, +-", "{:.2%}"),
+    "val/acc_best": ("best validation accuracy", "{:.2%}"),
+    "val/best_iteration": ("  at iteration", "{}"),
+    "tasks_seen": ("training tasks seen", "{:,}"),
+    "memory/peak_mib": ("peak memory, MiB", "{:.1f}"),
+    "time/step_seconds_median": ("step, median seconds", "{:.4f}"),
+    "time/total_seconds": ("whole run, seconds", "{:.1f}"),
+    "convergence/error": ("convergence error", "{:.3e}"),
+    "convergence/grad_norm_sq": ("|grad F|^2 at the end", "{:.3e}"),
+    "lower/residual_max": ("lower level, largest |d_phi g|", "{:.1e}"),
+    "lower/kappa": ("  kappa = L_g / mu at the end", "{:.0f}"),
+    "linear/residual_max": ("linear solve, largest residual", "{:.1e}"),
+    "lower/wrong_fraction": ("hypergradients with a missed solve", "{:.2%}"),
+}
+
+
+class ProgressBar:
+    """The bar of a training run with ETA, loss, accuracy and peak memory; off where `enabled` is false. Where standard
+    error is no terminal, the lines passed to `note` are all that appears."""
+
+    def __init__(self, name: str, total: int, enabled: bool) -> None:
+        self.console = Console(stderr=True, quiet=not enabled)
+        self._peak = ""
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=self.console,
+            disable=not self.console.is_terminal or not enabled,
+        )
+        self._task = self._bar.add_task(name, total=total, status="")
+
+    def __enter__(self) -> "ProgressBar":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, iteration: int, metrics: Mapping[str, Any]) -> None:
+        """Shows the state after `iteration`; the last peak measured stays on show."""
+        if "memory/peak_mib" in metrics:
+            self._peak = f" peak {metrics['memory/peak_mib']:.1f} MiB"
+        status = f"loss {metrics['train/loss']:.3f} acc {metrics['train/acc']:.1%}{self._peak}"
+        self._bar.update(self._task, completed=iteration, status=status)
+
+    def note(self, line: str) -> None:
+        """Prints a line above the bar."""
+        self.console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_summary(name: str, folder: Path, summary: Mapping[str, Any]) -> None:
+    """The table of results, the paths written, and `summary: PATH` as the last line of standard output."""
+    table = Table(title=name, show_header=False)
+    for key, (label, form) in ROWS.items():
+        value = summary.get(key)
+        table.add_row(label, "not defined" if value is None else form.format(value))
+    console = Console()
+    console.print(table)
+    written = [path for path in sorted(folder.rglob("*")) if path.is_file() and "wandb" not in path.parts]
+    for path in written:
+        print(f"wrote {path}")
+    if (folder / "wandb").is_dir():
+        print(f"wrote {folder / 'wandb'}")
+    print(f"summary: {folder / 'summary.json'}", flush=True)

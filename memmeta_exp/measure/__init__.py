@@ -1,0 +1,1 @@
+"""What a run is judged by: peak memory, convergence and time."""

@@ -1,0 +1,36 @@
+"""The convergence measure of the paper: the mean over upper iterations of |dF/dtheta|^2, on a fixed set of tasks."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def squared_norm(tensors: Iterable[Tensor]) -> Tensor:
+    """sum |t|^2 over `tensors` as one float64 scalar on their device; 0 for none. Accumulates in float64, so that
+    millions of float32 entries lose nothing, and synchronises nothing."""
+    norms = [torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64) for tensor in tensors]
+    return torch.stack(norms).square().sum() if norms else torch.zeros((), dtype=torch.float64)
+
+
+class RunningMean:
+    """Mean of the values so far, (1/n) sum x_i: over the logged |dF/dtheta|^2 it is convergence/error."""
+
+    def __init__(self) -> None:
+        self.mean = math.nan  # of no values
+        self.count = 0
+
+    def update(self, value: float) -> float:
+        """Takes in one value and returns the new mean; a NaN stays, for a run that diverged did not recover."""
+        self.count += 1
+        self.mean = value if self.count == 1 else self.mean + (value - self.mean) / self.count
+        return self.mean
+
+    def state_dict(self) -> dict[str, float | int]:
+        """For a checkpoint."""
+        return {"mean": self.mean, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, float | int]) -> None:
+        """Continues from what `state_dict` returned."""
+        self.mean, self.count = float(state["mean"]), int(state["count"])

@@ -1,0 +1,164 @@
+"""Peak memory of one step: what the CUDA allocator counts, or on the CPU what every live tensor adds up to.
+
+`measure_peak` is the entry point. Without CUDA it runs the step under a `PeakMeter`, a dispatch mode that sees every
+operator and follows each storage by weak reference, so the answer is exact and repeatable where the resident set size
+of the process is neither. MiB = 2**20 bytes throughout.
+"""
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+MIB = 2**20
+ALLOCATOR_BLOCK = 512  # bytes: the CUDA caching allocator rounds every request up to a multiple of this
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Peak memory of one step, in MiB.
+
+    absolute_mib: everything allocated at the peak, in blocks of 512 bytes, with what was there before the step.
+    above_baseline_mib: bytes requested at the peak less bytes requested before the step; free of rounding, allocator
+    blocks and library workspaces held since earlier, so it is the number to compare methods by.
+    kind: "cuda" (the caching allocator's statistics) or "cpu-tensors" (live tensor bytes, kernel scratch left out).
+    """
+
+    absolute_mib: float
+    above_baseline_mib: float
+    kind: str
+
+
+def _storages(tree: Any) -> Iterator[torch.UntypedStorage]:
+    for leaf in tree_leaves(tree):
+        if isinstance(leaf, Tensor) and leaf.layout is torch.strided:  # sparse tensors own no storage
+            yield leaf.untyped_storage()
+
+
+def _tensors(owner: Any) -> list[Tensor]:
+    """The tensors that `owner` (a module, an optimiser, a tensor, or a tree of these) keeps alive, .grad included."""
+    found: list[Tensor] = []
+    for leaf in tree_leaves(owner):
+        if isinstance(leaf, torch.nn.Module):
+            found += [*leaf.parameters(), *leaf.buffers()]
+        elif isinstance(leaf, torch.optim.Optimizer):
+            found += [value for value in tree_leaves(list(leaf.state.values())) if isinstance(value, Tensor)]
+        elif isinstance(leaf, Tensor):
+            found.append(leaf)
+    return found + [tensor.grad for tensor in found if tensor.is_leaf and tensor.grad is not None]
+
+
+class PeakMeter(TorchDispatchMode):
+    """Counts live tensor bytes operator by operator while it is entered: `with PeakMeter(model) as meter: step()`.
+
+    A storage that an operator returns counts from then until its last reference (Python, the autograd graph, .grad,
+    an optimiser) is gone: views count once, in-place results not at all, scratch only while it lives. What existed
+    before, whether named in `persistent` or met later as an argument, belongs to the baseline.
+
+    block: every storage is rounded up to a multiple of this many bytes (1 counts exactly); `requested` is never
+    rounded. Eager code only. Where gradients of one tensor fan in, autograd adds them in place unless a dispatch mode
+    is active, so at such an addition the count can exceed an unmetered run's by that one gradient.
+    """
+
+    def __init__(self, *persistent: Any, block: int = ALLOCATOR_BLOCK) -> None:
+        super().__init__()
+        self.block = block
+        self.current = self.peak = self.baseline = 0
+        self.requested = self.requested_peak = self.requested_baseline = 0
+        self._live: dict[int, tuple[weakref.ref[torch.UntypedStorage], int]] = {}
+        self._raise_baseline(_tensors(persistent))
+
+    @property
+    def above_baseline(self) -> int:
+        """Peak bytes above the baseline, every storage in whole blocks."""
+        return self.peak - self.baseline
+
+    @property
+    def requested_above_baseline(self) -> int:
+        """Peak bytes above the baseline, not rounded."""
+        return self.requested_peak - self.requested_baseline
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.ops.aten.lift_fresh.default:  # its argument is what torch.tensor(...) has just made
+            self._raise_baseline((args, kwargs))
+        result = func(*args, **(kwargs or {}))
+        for storage in _storages(result):
+            self._follow(storage)
+        self.peak = max(self.peak, self.current)
+        self.requested_peak = max(self.requested_peak, self.requested)
+        return result
+
+    def _raise_baseline(self, tree: Any) -> None:
+        """Storages first met as arguments were there all along: they lift the start and the peaks alike."""
+        for storage in _storages(tree):
+            if storage._cdata in self._live:
+                continue
+            rounded, requested = self._follow(storage)
+            self.baseline, self.peak = self.baseline + rounded, self.peak + rounded
+            self.requested_baseline += requested
+            self.requested_peak += requested
+
+    def _follow(self, storage: torch.UntypedStorage) -> tuple[int, int]:
+        """Counts `storage` from now on; returns the bytes added, rounded and requested."""
+        key, requested = storage._cdata, storage.nbytes()
+        if key in self._live:
+            if self._live[key][1] == requested:
+                return 0, 0
+            self._forget(key)  # resized in place
+        self._live[key] = (weakref.ref(storage, lambda _: self._forget(key)), requested)
+        self.current += self._rounded(requested)
+        self.requested += requested
+        return self._rounded(requested), requested
+
+    def _forget(self, key: int) -> None:
+        _, requested = self._live.pop(key)
+        self.current -= self._rounded(requested)
+        self.requested -= requested
+
+    def _rounded(self, requested: int) -> int:
+        return -(-requested // self.block) * self.block
+
+
+def measure_peak(step: Callable[[], T], device: torch.device | str, persistent: Any = ()) -> tuple[T, Peak]:
+    """Runs `step` once and returns what it returned with its peak memory on `device`.
+
+    persistent: what outlives the step (modules, optimisers, tensors, in any nesting); on the CPU it is the baseline
+    of `Peak.absolute_mib`, on CUDA the allocator knows it already. Metering slows a CPU step, so never time this one.
+    Raises RuntimeError for a CUDA device that torch does not have: its counters would read 0 there.
+    """
+    gc.collect()  # cycles left by earlier work would otherwise be freed at some point inside the step
+    device = torch.device(device)
+    with torch.compiler.set_stance("force_eager"):  # a dispatch mode makes Dynamo drop compiled code for good
+        if device.type == "cpu":
+            return _measure_tensors(step, persistent)
+        if device.type == "cuda":
+            return _measure_cuda(step, device)
+    raise RuntimeError(f"peak memory on device={device} cannot be measured: use cpu or cuda")
+
+
+def _measure_tensors(step: Callable[[], T], persistent: Any) -> tuple[T, Peak]:
+    with PeakMeter(persistent) as meter:
+        result = step()
+    return result, Peak(meter.peak / MIB, meter.requested_above_baseline / MIB, "cpu-tensors")
+
+
+def _measure_cuda(step: Callable[[], T], device: torch.device) -> tuple[T, Peak]:
+    if not torch.cuda.is_available():
+        raise RuntimeError(f"peak memory on device={device} cannot be measured: torch finds no CUDA here; use cpu")
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_stats(device).get("requested_bytes.all.current", 0)
+    result = step()
+    torch.cuda.synchronize(device)
+    requested = torch.cuda.memory_stats(device).get("requested_bytes.all.peak", 0)
+    if requested == 0:
+        raise RuntimeError(f"the CUDA allocator in use keeps no statistics on {device}: unset PYTORCH_CUDA_ALLOC_CONF")
+    return result, Peak(torch.cuda.max_memory_allocated(device) / MIB, (requested - before) / MIB, "cuda")

@@ -1,0 +1,1 @@
+"""Reads what runs left in outputs/ and makes tables and figures of it; never trains."""

@@ -1,0 +1,40 @@
+"""Where a run's numbers go: the run folder always, W&B beside it."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+from memmeta_exp.config import Config
+from memmeta_exp.tracking.run_folder import RunFolder
+from memmeta_exp.tracking.wandb_run import WandbRun, open_wandb
+
+
+class Tracker:
+    """Logs to metrics.jsonl and to W&B with the same keys and values: `with Tracker(config, folder) as tracker:`."""
+
+    def __init__(self, config: Config, run_folder: RunFolder) -> None:
+        self.config = config
+        self.run_folder = run_folder
+        self.wandb = WandbRun()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Tracker":
+        self._stack.callback(self.run_folder.close)
+        self.wandb = self._stack.enter_context(open_wandb(self.config, self.run_folder.path))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def log(self, iteration: int, metrics: Mapping[str, Any]) -> None:
+        """Values at upper iteration t (1-based, after the step); iterations never decrease within a run."""
+        self.run_folder.log({"iteration": iteration, **metrics})
+        self.wandb.log(iteration, metrics)
+
+    def summary(self, metrics: Mapping[str, Any]) -> None:
+        """The run's final numbers: summary.json and W&B's summary."""
+        self.run_folder.write_summary(metrics)
+        self.wandb.summary(metrics)

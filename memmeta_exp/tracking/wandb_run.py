@@ -1,0 +1,136 @@
+"""Weights & Biases, and nothing that training depends on: the run folder holds every number in any case.
+
+This is the only module that imports wandb, and it does so when a run opens. Nothing here raises or waits long: an
+online run that cannot reach its server goes on offline, and one that cannot write goes on without, each with one
+warning line. `wandb sync RUN_DIR/wandb/offline-run-*` uploads an offline run later.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memmeta_exp.config import Config, to_dict
+
+if TYPE_CHECKING:
+    import wandb
+
+FINISH_TIMEOUT_S = 60.0  # an upload may end that long after the run; what is left stays on disk for `wandb sync`
+FLUSH_S = 1.0  # a killed run loses at most this much of its W&B history (wandb's default is 15)
+MAXIMA = ("val/acc", "memory/peak_mib")  # a run's summary keeps the highest of these, as "val/acc.max"
+
+logger = logging.getLogger("memmeta")
+
+
+class WandbRun:
+    """One W&B run, or none: the same calls in every mode, and none of them raises."""
+
+    def __init__(self, run: "wandb.Run | None" = None) -> None:
+        self._run = run
+
+    @property
+    def url(self) -> str | None:
+        """The run's page; None offline and disabled."""
+        return self._run.url if self._run is not None and not self._run.offline else None
+
+    @property
+    def path(self) -> Path | None:
+        """The directory that holds the .wandb file; None when disabled."""
+        return Path(self._run.dir).parent if self._run is not None else None
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """One point of every metric at upper iteration `step`."""
+        self._try(lambda run: run.log({**metrics, "iteration": step}, step=step))
+
+    def summary(self, metrics: Mapping[str, Any]) -> None:
+        """Final numbers, beside what wandb sums up itself: the last value, or {"max": ...} of the MAXIMA."""
+        self._try(lambda run: run.summary.update(dict(metrics)))
+
+    def close(self, exit_code: int) -> None:
+        """Ends the run; an exit code other than 0 marks it failed."""
+        self._try(lambda run: run.finish(exit_code=exit_code))
+        self._run = None
+
+    def _try(self, action: Any) -> None:
+        if self._run is None:
+            return
+        try:
+            action(self._run)
+        except Exception as error:  # noqa: BLE001 - whatever W&B's trouble is, training goes on
+            logger.warning("W&B stopped (%s); the run goes on with its local files", _first_line(error))
+            self._run = None
+
+
+@contextmanager
+def open_wandb(config: Config, run_dir: Path) -> Iterator[WandbRun]:
+    """The W&B run of `config`, with its files under `run_dir`/wandb, finished on leaving; see `TrackingConfig.mode`."""
+    run = WandbRun(_start(config, run_dir))
+    try:
+        yield run
+    except BaseException:
+        run.close(exit_code=1)
+        raise
+    run.close(exit_code=0)
+
+
+def _start(config: Config, run_dir: Path) -> "wandb.Run | None":
+    mode = config.tracking.mode
+    if mode == "online":
+        try:
+            return _init(config, run_dir, "online")
+        except Exception as error:  # noqa: BLE001 - no key, no network, no server: all mean offline
+            logger.warning("W&B is out of reach (%s); this run is tracked offline", _first_line(error))
+            mode = "offline"
+    if mode == "offline":
+        try:
+            return _init(config, run_dir, "offline")
+        except Exception as error:  # noqa: BLE001 - a full disk, say: the run folder will report it if it matters
+            logger.warning("W&B could not start (%s); this run has its local files only", _first_line(error))
+    return None
+
+
+def _init(config: Config, run_dir: Path, mode: Any) -> "wandb.Run":
+    os.environ.setdefault("WANDB_SILENT", "true")  # Settings(silent=True) would still talk, and ask, at login
+    import wandb
+
+    run = wandb.init(
+        project=config.tracking.project,
+        entity=config.tracking.entity,
+        name=config.run_name,
+        group=config.group,
+        job_type="train",
+        tags=[*config.tracking.tags, config.algorithm.name, config.dataset.name, config.backbone.name],
+        config=to_dict(config),
+        dir=run_dir,
+        mode=mode,
+        settings=_settings(config.tracking.init_timeout_s),
+    )
+    run.define_metric("*", step_metric="iteration")  # its summary: the last value, plain
+    for key in MAXIMA:
+        run.define_metric(key, step_metric="iteration", summary="max")
+    return run
+
+
+def _settings(init_timeout_s: float) -> "wandb.Settings":
+    import wandb
+
+    recent = {  # not in every version of wandb, and no run should fail over them
+        "finish_timeout": FINISH_TIMEOUT_S,
+        "x_save_requirements": False,
+        "x_transaction_log_flush_interval": FLUSH_S,
+    }
+    return wandb.Settings(
+        console="off",
+        init_timeout=init_timeout_s,
+        login_timeout=init_timeout_s,
+        disable_git=True,  # env.json has the revision, and no source leaves the machine
+        disable_code=True,
+        **{name: value for name, value in recent.items() if name in wandb.Settings.model_fields},
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().replace("<no message>", "")  # what wandb says of some unreachable servers
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -1,0 +1,302 @@
+"""The proposed algorithm: its gradient against independent judges, chunking, and that every option does something."""
+
+import dataclasses
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from memmeta_exp.algorithms import FeatureSpaceLearner, Proposed, exact_reference
+from memmeta_exp.algorithms.proposed import gd_rule
+from memmeta_exp.backbones import MetaModel, build_model
+from memmeta_exp.bilevel import cg, implicit
+from memmeta_exp.config import Conv4Config, ProposedConfig, SyntheticConfig
+from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
+from memmeta_exp.measure.peak_memory import PeakMeter
+
+WAYS, SHOTS, QUERIES, TASKS = 3, 2, 4, 5
+EXACT = ProposedConfig(mu=0.05, inner_tolerance=1e-12, inner_steps=60, linear_tolerance=1e-10)
+
+
+class Smooth(nn.Module):
+    """A backbone without kinks: tanh of a linear map, in float64."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self.map = nn.Parameter(0.05 * torch.randn(3 * 16 * 16, 6, dtype=torch.float64, generator=generator))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.tanh((images.flatten(2) - 0.5) @ self.map)
+
+
+@pytest.fixture
+def batch() -> TaskBatch:
+    images = load_split(SyntheticConfig(classes=6, images_per_class=8, image_size=16), "train")
+    return EpisodeSampler(images, "train", 0, WAYS, SHOTS, QUERIES).draw(0, TASKS)
+
+
+def smooth_learner(config: ProposedConfig, chunk: int = 2) -> FeatureSpaceLearner:
+    generator = torch.Generator().manual_seed(5)
+    model = MetaModel(Smooth(generator), 6, WAYS, config.head_start == "learned", generator)
+    return FeatureSpaceLearner(model.double(), Proposed(config), chunk)
+
+
+def conv_learner(config: ProposedConfig, chunk: int = 1, size: int = 16) -> FeatureSpaceLearner:
+    model = build_model(Conv4Config(filters=8), 3, size, WAYS, config.head_start == "learned", seed=0)
+    return FeatureSpaceLearner(model, Proposed(config), chunk)
+
+
+def gradient(learner: FeatureSpaceLearner, batch: TaskBatch) -> Tensor:
+    learner.model.zero_grad(set_to_none=True)
+    learner.step(batch)
+    return torch.cat([p.grad.flatten() for p in learner.model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("head_start", ["fixed", "learned"])
+def test_central_differences_of_F(batch: TaskBatch, head_start: str) -> None:
+    """dF/dtheta and, where it is learned, dF/dphi_0, against F itself with the lower level solved to 1e-12."""
+    learner = smooth_learner(dataclasses.replace(EXACT, head_start=head_start))
+    found = gradient(learner, batch)
+    parameters = list(learner.model.parameters())
+    assert len(parameters) == (2 if head_start == "learned" else 1)
+
+    def F_value() -> float:
+        return float(learner.evaluate(batch)[1].mean())
+
+    eps, position, checked = 1e-5, 0, 0
+    for parameter in parameters:
+        flat = parameter.data.view(-1)
+        for i in range(0, flat.numel(), max(1, flat.numel() // 12)):
+            old = flat[i].item()
+            flat[i] = old + eps
+            up = F_value()
+            flat[i] = old - eps
+            down = F_value()
+            flat[i] = old
+            difference = (up - down) / (2 * eps)
+            assert difference == pytest.approx(float(found[position + i]), abs=1e-8, rel=1e-5)
+            checked += abs(difference) > 1e-4
+        position += flat.numel()
+    assert checked >= 8, "differences of zero judge nothing"
+
+
+@pytest.mark.parametrize("head_start", ["fixed", "learned"])
+def test_feature_space_equals_the_general_autograd_path(batch: TaskBatch, head_start: str) -> None:
+    """Closed forms in feature space against `implicit` with u = (theta, phi_0), to 1e-10."""
+    learner = smooth_learner(dataclasses.replace(EXACT, head_start=head_start))
+    model, (x_s, y_s), (x_q, y_q) = learner.model, batch.support(), batch.query()
+    theta = next(model.backbone.parameters())
+
+    def logits(images: Tensor, u, phi):
+        z = torch.tanh((images.double().div(255).flatten(2) - 0.5) @ u[0])
+        return torch.einsum("tnd,tcd->tnc", z, phi[0][..., :-1]) + phi[0][:, None, :, -1]
+
+    def f(u, phi):
+        return F.cross_entropy(logits(x_q, u, phi).flatten(0, 1), y_q.flatten()) * TASKS
+
+    def g(u, phi):
+        ce = F.cross_entropy(logits(x_s, u, phi).flatten(0, 1), y_s.flatten()) * TASKS
+        centre = u[1] if head_start == "learned" else 0.0
+        return ce + EXACT.mu / 2 * (phi[0] - centre).square().sum()
+
+    start = model.head_start.detach()
+    with torch.no_grad():
+        z_s = model.backbone(x_s.double().div(255))
+    phi = learner.rule.adapt(learner.rule.lower(z_s, y_s, start), start.expand(TASKS, -1, -1)).value
+    general = implicit(f, g, (theta, start), phi, lambda a, b: cg(a, b, steps=500, tolerance=1e-13))
+    reference = torch.cat([t.flatten() / TASKS for t in general.grad[: 2 if head_start == "learned" else 1]])
+    found = torch.cat([t.flatten() for t in (learner_grads(learner, batch, model))])
+    assert reference.abs().max() > 1e-3
+    assert (found - reference).abs().max() < 1e-10 * reference.abs().max()
+
+
+def learner_grads(learner: FeatureSpaceLearner, batch: TaskBatch, model: MetaModel) -> list[Tensor]:
+    gradient(learner, batch)
+    parts = [next(model.backbone.parameters()).grad]
+    if isinstance(model.head_start, nn.Parameter):
+        parts.append(model.head_start.grad)
+    return [p for p in parts if p is not None]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"inner_solver": "gd", "inner_steps": 3000, "inner_tolerance": 1e-9},
+        {"linear_solver": "cg", "linear_steps": 200},
+    ],
+)
+def test_solvers_agree_at_convergence(batch: TaskBatch, options: dict) -> None:
+    exact = gradient(smooth_learner(EXACT), batch)
+    other = gradient(smooth_learner(dataclasses.replace(EXACT, **options)), batch)
+    assert exact.norm() > 1e-3
+    assert (exact - other).norm() < 1e-7 * exact.norm()
+
+
+def test_unrolled_gradient_descent_tends_to_it(batch: TaskBatch) -> None:
+    """ITD (differentiate through K head steps) -> the implicit gradient, at the contraction rate of gd."""
+    learner = smooth_learner(EXACT)
+    exact = gradient(learner, batch)
+    (x_s, y_s), (x_q, y_q) = batch.support(), batch.query()
+    rule, start = learner.rule, learner.model.head_start
+
+    def unrolled(steps: int) -> Tensor:
+        theta = next(learner.model.backbone.parameters())
+        z_s, z_q = (learner.model.backbone(x.double().div(255)) for x in (x_s, x_q))
+        g, phi = rule.lower(z_s, y_s, start), start.expand(TASKS, -1, -1)
+        step = (1 / rule.lower(z_s.detach(), y_s, start).smoothness())[:, None, None]
+        for _ in range(steps):
+            phi = phi - step * g.grad((phi,))[0]
+        logits = torch.einsum("tnd,tcd->tnc", z_q, phi[..., :-1]) + phi[:, None, :, -1]
+        loss = F.cross_entropy(logits.flatten(0, 1), y_q.flatten())
+        return torch.autograd.grad(loss, theta)[0].flatten()
+
+    errors = [float((unrolled(k) - exact).norm() / exact.norm()) for k in (1, 20, 600)]
+    assert errors[0] > 0.05
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-6
+
+
+@pytest.mark.parametrize("options", [{}, {"inner_solver": "gd", "linear_solver": "cg", "head_start": "learned"}])
+def test_chunks_do_not_change_the_result(batch: TaskBatch, options: dict) -> None:
+    config = dataclasses.replace(EXACT, **options)
+    whole, *others = [gradient(smooth_learner(config, chunk), batch) for chunk in (TASKS, 1, 2, 3)]
+    assert whole.norm() > 1e-3
+    for other in others:
+        assert (whole - other).abs().max() < 1e-12 * whole.abs().max()
+
+
+def test_chunks_normalise_each_task_by_itself(batch: TaskBatch) -> None:
+    """Batch norm in one pass of five tasks (grouped channels) and task by task (plain), in float64."""
+    config = dataclasses.replace(EXACT, inner_tolerance=1e-10)
+    results = []
+    for chunk in (1, TASKS):
+        learner = conv_learner(config, chunk)
+        learner.model.double()
+        learner.head_dtype = torch.float64
+        results.append(gradient(learner, batch))
+    assert results[0].norm() > 1e-3
+    assert (results[0] - results[1]).norm() < 1e-9 * results[0].norm()
+
+
+def test_peak_memory_is_set_by_the_chunk() -> None:
+    images = load_split(SyntheticConfig(classes=6, images_per_class=8, image_size=32), "train")
+    sampler = EpisodeSampler(images, "train", 0, WAYS, SHOTS, QUERIES)
+
+    def peak(tasks: int, chunk: int) -> int:
+        model = build_model(Conv4Config(filters=16), 3, 32, WAYS, learned=False, seed=0)
+        learner = FeatureSpaceLearner(model, Proposed(ProposedConfig()), chunk)
+        batch = sampler.draw(0, tasks)
+        learner.step(batch)
+        model.zero_grad(set_to_none=True)
+        with PeakMeter(model, images.images) as meter:
+            learner.step(batch)
+        return meter.above_baseline
+
+    one, many = peak(2, 1), peak(16, 1)
+    assert many <= 1.02 * one
+    assert peak(4, 4) > 3 * one
+
+
+def test_peak_memory_does_not_grow_with_inner_steps() -> None:
+    images = load_split(SyntheticConfig(classes=6, images_per_class=8, image_size=32), "train")
+    batch = EpisodeSampler(images, "train", 0, WAYS, SHOTS, QUERIES).draw(0, 2)
+
+    def peak(steps: int) -> int:
+        config = ProposedConfig(inner_solver="gd", inner_steps=steps, linear_solver="cg", linear_steps=steps)
+        learner = conv_learner(config, size=32)
+        with PeakMeter(learner.model, images.images) as meter:
+            learner.step(batch)
+        return meter.above_baseline
+
+    peaks = [peak(k) for k in (1, 5, 50)]
+    assert all(b <= 1.01 * a for a, b in pairwise(peaks))
+
+
+ALTERNATIVES = {
+    "mu": 0.5,
+    "inner_solver": "gd",
+    "inner_steps": 1,
+    "inner_lr": 0.01,
+    "inner_tolerance": 1.0,
+    "inner_warm_start": True,
+    "linear_solver": "cg",
+    "linear_steps": 1,
+    "linear_tolerance": 0.5,
+    "linear_warm_start": True,
+    "head_start": "learned",
+}
+
+
+@pytest.mark.parametrize("key", [f.name for f in dataclasses.fields(ProposedConfig) if f.name != "name"])
+def test_every_option_changes_the_gradient(batch: TaskBatch, key: str) -> None:
+    base = dataclasses.replace(EXACT, inner_steps=3, linear_steps=3)
+    if key in ("inner_lr", "inner_warm_start"):
+        base = dataclasses.replace(base, inner_solver="gd")
+    if key.startswith("linear"):
+        base = dataclasses.replace(base, linear_solver="cg" if key != "linear_solver" else "direct", linear_steps=2)
+    if key == "inner_tolerance":
+        base = dataclasses.replace(base, inner_steps=20)
+    if key == "linear_tolerance":
+        base = dataclasses.replace(base, linear_steps=50)
+
+    def second_gradient(config: ProposedConfig) -> Tensor:
+        learner = smooth_learner(config)
+        gradient(learner, batch)
+        return gradient(learner, batch)
+
+    plain, changed = second_gradient(base), second_gradient(dataclasses.replace(base, **{key: ALTERNATIVES[key]}))
+    size = min(len(plain), len(changed))
+    assert (plain[:size] - changed[:size]).abs().max() > 1e-6 * plain.abs().max()
+
+
+def test_a_missed_solve_is_reported(batch: TaskBatch) -> None:
+    good = smooth_learner(EXACT).step(batch)
+    assert not good.wrong.any()
+    assert good.linear_residual.max() < 1e-10
+    short = smooth_learner(dataclasses.replace(EXACT, inner_steps=1)).step(batch)
+    assert short.wrong.all()
+    released = ProposedConfig(
+        mu=0.0, inner_solver="gd", inner_lr=0.1, inner_tolerance=None,
+        linear_solver="cg", linear_steps=20, linear_tolerance=None,
+    )  # fmt: skip
+    assert conv_learner(released).step(batch).wrong.any(), "without R undamped CG diverges: trap 1"
+
+
+def test_the_reference_is_exact_and_does_not_depend_on_how_training_solves(batch: TaskBatch) -> None:
+    learner = smooth_learner(dataclasses.replace(EXACT, inner_solver="gd", inner_steps=2))
+    reference = exact_reference(learner.model, EXACT.mu, learned=False, chunk=2)
+    exact = gradient(smooth_learner(EXACT), batch)
+    assert (gradient(reference, batch) - exact).norm() < 1e-8 * exact.norm()
+    assert (gradient(learner, batch) - exact).norm() > 1e-3 * exact.norm()
+
+
+def test_evaluation_adapts_by_the_rule_asked_for(batch: TaskBatch) -> None:
+    learner = smooth_learner(EXACT)
+    own, ruled = learner.evaluate(batch), learner.evaluate(batch, gd_rule(20, 0.05))
+    assert own[0].shape == own[1].shape == (TASKS,)
+    assert not torch.equal(own[1], ruled[1])
+    (x_s, y_s), (x_q, y_q) = batch.support(), batch.query()
+    with torch.no_grad():
+        z_s, z_q = (learner.model.backbone(x.double().div(255))[0] for x in (x_s, x_q))
+    head = nn.Linear(6, WAYS, dtype=torch.float64)
+    with torch.no_grad():
+        head.weight.copy_(learner.model.head_start[:, :-1])
+        head.bias.copy_(learner.model.head_start[:, -1])
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.05)
+    for _ in range(20):
+        optimizer.zero_grad()
+        F.cross_entropy(head(z_s), y_s[0]).backward()
+        optimizer.step()
+    assert F.cross_entropy(head(z_q), y_q[0]).item() == pytest.approx(float(ruled[1][0]), rel=1e-12)
+
+
+def test_bf16_touches_the_backbone_alone(batch: TaskBatch) -> None:
+    model = build_model(Conv4Config(filters=8), 3, 16, WAYS, learned=False, seed=0)
+    full = FeatureSpaceLearner(model, Proposed(ProposedConfig()), 1).step(batch)
+    half = FeatureSpaceLearner(model, Proposed(ProposedConfig()), 1, bf16=True).step(batch)
+    assert half.loss.dtype == torch.float32
+    assert not torch.equal(full.loss, half.loss)
+    assert torch.allclose(full.loss, half.loss, rtol=0.1)
+    assert half.linear_residual.max() < 1e-4, "the linear system is solved in float32"

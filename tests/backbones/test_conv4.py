@@ -1,0 +1,46 @@
+import torch
+from torch import nn
+
+from memmeta_exp.backbones import Conv4, build_model
+from memmeta_exp.config import Conv4Config
+
+
+def test_equals_the_textbook_order_of_layers(generator) -> None:
+    """conv, batch norm, max-pool, ReLU computes what conv, batch norm, ReLU, max-pool does."""
+    net = Conv4(3, 8, generator).double()
+    images = torch.rand(2, 6, 3, 32, 32, dtype=torch.float64, generator=generator)
+    for task, features in zip(images, net(images), strict=True):
+        x = task
+        for conv, norm in zip(net.convs, net.norms, strict=True):
+            textbook = nn.BatchNorm2d(8, track_running_stats=False).double()
+            textbook.load_state_dict({"weight": norm.weight, "bias": norm.bias})
+            x = nn.functional.max_pool2d(nn.functional.relu(textbook(conv(x))), 2)
+        assert x.flatten(1).abs().max() > 0.1
+        assert torch.allclose(features, x.flatten(1), atol=1e-12)
+
+
+def test_feature_counts_of_the_papers_table() -> None:
+    assert Conv4(3, 64).features(32) == 256
+    assert Conv4(3, 32).features(84) == 800
+
+
+def test_parameters_and_initial_values(generator) -> None:
+    net = Conv4(3, 64, generator)
+    assert sum(p.numel() for p in net.parameters()) == 64 * 27 + 3 * 64 * 576 + 4 * (64 + 128)
+    bound = (6 / (27 + 64 * 9)) ** 0.5
+    values = dict(net.named_parameters())
+    assert 0.95 * bound < float(values["convs.0.weight"].abs().max()) <= bound
+    for name, value in values.items():
+        if name.endswith("bias"):
+            assert not value.any(), name
+        elif name.startswith("norms"):
+            assert 0 <= float(value.min()) < 0.1
+            assert 0.9 < float(value.max()) <= 1
+
+
+def test_initial_values_are_a_function_of_the_seed() -> None:
+    a, b, other = (build_model(Conv4Config(filters=8), 3, 32, 5, False, seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not torch.equal(a["head_start"], other["head_start"])
+    assert not torch.equal(a["backbone.convs.0.weight"], other["backbone.convs.0.weight"])
+    assert 0.9 < float(a["head_start"].abs().max()) * 32**0.5 <= 1  # 8 filters leave 32 features

@@ -1,0 +1,149 @@
+"""One table of solvers x problems."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from memmeta_exp.bilevel import Solution, cg, direct
+
+T, Q = 3, 12
+
+
+@dataclass(frozen=True)
+class Problem:
+    matrix: Tensor  # [T, Q, Q]
+    rhs: Tensor  # [T, Q]
+    solvable: bool = True
+
+
+def spectrum(values: Tensor, generator: torch.Generator) -> Tensor:
+    basis, _ = torch.linalg.qr(torch.randn(T, Q, Q, dtype=torch.float64, generator=generator))
+    return basis @ torch.diag_embed(values.expand(T, Q)) @ basis.mT
+
+
+def problem(name: str) -> Problem:
+    generator = torch.Generator().manual_seed(3)
+    rhs = torch.randn(T, Q, dtype=torch.float64, generator=generator)
+    eye = torch.eye(Q, dtype=torch.float64).expand(T, Q, Q)
+    well = spectrum(torch.linspace(1, 10, Q, dtype=torch.float64), generator)
+    if name == "identity":
+        return Problem(eye, rhs)
+    if name == "zero right side":
+        return Problem(well, torch.zeros_like(rhs))
+    if name == "one task solved":
+        return Problem(well, rhs * torch.tensor([[1.0], [0.0], [1.0]], dtype=torch.float64))
+    if name == "ill-conditioned":
+        return Problem(spectrum(torch.logspace(0, 6, Q, dtype=torch.float64), generator), rhs)
+    if name == "indefinite":
+        return Problem(spectrum(torch.linspace(-5, 5, Q, dtype=torch.float64), generator), rhs, solvable=False)
+    assert name == "well-conditioned", name
+    return Problem(well, rhs)
+
+
+PROBLEMS = ["identity", "zero right side", "one task solved", "ill-conditioned", "indefinite", "well-conditioned"]
+
+
+def solve(solver: str, p: Problem, tolerance: float | None = 1e-9) -> Solution:
+    def matvec(x):
+        return ((p.matrix @ x[0][..., None]).squeeze(-1),)
+
+    if solver == "direct":
+        return direct(
+            matvec,
+            (p.rhs,),
+            inverse=lambda r: (torch.linalg.solve(p.matrix, r[0][..., None]).squeeze(-1),),
+            tolerance=tolerance,
+        )
+    return cg(matvec, (p.rhs,), steps=10 * Q, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("solver", ["cg", "direct"])
+def test_table(solver: str, name: str) -> None:
+    p = problem(name)
+    found = solve(solver, p)
+    assert all(bool(t.isfinite().all()) for t in (*found.value, found.residual))
+    if solver == "cg" and not p.solvable:
+        assert not found.converged.any(), "non-positive curvature has to be reported"
+        return
+    exact = torch.linalg.solve(p.matrix, p.rhs[..., None]).squeeze(-1)
+    assert found.converged.all()
+    assert torch.allclose(found.value[0], exact, rtol=1e-6, atol=1e-7)
+    true = (p.rhs - (p.matrix @ found.value[0][..., None]).squeeze(-1)).norm(dim=1) / p.rhs.norm(dim=1).clamp(
+        min=1e-300
+    )
+    assert torch.allclose(found.residual, true, atol=1e-14)
+
+
+def test_identity_takes_one_step_and_no_division_by_zero() -> None:
+    found = solve("cg", problem("identity"), tolerance=None)
+    assert found.steps.tolist() == [1] * T
+    assert torch.allclose(found.value[0], problem("identity").rhs)
+
+
+def test_tasks_stop_by_themselves() -> None:
+    steps = solve("cg", problem("one task solved")).steps
+    assert steps[1] == 0
+    assert steps[0] > 1
+
+
+def test_a_missed_tolerance_is_reported() -> None:
+    p = problem("ill-conditioned")
+    found = cg(lambda x: ((p.matrix @ x[0][..., None]).squeeze(-1),), (p.rhs,), steps=2, tolerance=1e-9)
+    assert not found.converged.any()
+    assert (found.residual > 1e-9).all()
+    assert found.steps.tolist() == [2] * T
+
+
+def test_the_last_iterate_is_returned() -> None:
+    """Q distinct eigenvalues need Q steps: after Q the answer is there, after Q - 1 it is not (trap: returning the
+    iterate before the answer)."""
+    p = problem("well-conditioned")
+
+    def residual(steps: int) -> float:
+        found = cg(lambda x: ((p.matrix @ x[0][..., None]).squeeze(-1),), (p.rhs,), steps=steps)
+        return float(found.residual.max())
+
+    assert residual(Q) < 1e-10
+    assert residual(Q - 1) > 1e-8
+
+
+def test_warm_start_at_the_solution_needs_no_step() -> None:
+    p = problem("well-conditioned")
+    exact = torch.linalg.solve(p.matrix, p.rhs[..., None]).squeeze(-1)
+    found = cg(lambda x: ((p.matrix @ x[0][..., None]).squeeze(-1),), (p.rhs,), steps=5, tolerance=1e-9, start=(exact,))
+    assert found.steps.tolist() == [0] * T
+    assert found.converged.all()
+
+
+def test_refinement_corrects_a_rough_inverse() -> None:
+    """With an inverse off by 1e-3 the residual is 1e-3; each refinement multiplies it by 1e-3 again."""
+    p = problem("well-conditioned")
+
+    def residual(refinements: int) -> float:
+        return float(
+            direct(
+                lambda x: ((p.matrix @ x[0][..., None]).squeeze(-1),),
+                (p.rhs,),
+                inverse=lambda r: ((1 + 1e-3) * torch.linalg.solve(p.matrix, r[0][..., None]).squeeze(-1),),
+                refinements=refinements,
+            ).residual.max()
+        )
+
+    assert residual(0) == pytest.approx(1e-3, rel=1e-6)
+    assert residual(1) == pytest.approx(1e-6, rel=1e-6)
+
+
+def test_vectors_of_several_tensors() -> None:
+    p = problem("well-conditioned")
+
+    def split(x: Tensor):
+        return x[:, :5].reshape(T, 5, 1), x[:, 5:]
+
+    def join(v) -> Tensor:
+        return torch.cat([v[0].flatten(1), v[1]], 1)
+
+    found = cg(lambda v: split((p.matrix @ join(v)[..., None]).squeeze(-1)), split(p.rhs), steps=50, tolerance=1e-10)
+    assert torch.allclose(join(found.value), torch.linalg.solve(p.matrix, p.rhs[..., None]).squeeze(-1), atol=1e-8)
