@@ -45,7 +45,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def build(config: Config) -> Experiment:
-    """The experiment of `config`: its initial values depend on the configuration alone. Raises ConfigError, DataError."""
+    """The experiment of `config`, initial values a function of it alone. Raises ConfigError and DataError."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device, facts = resolve_device(config.device), config.dataset.facts()

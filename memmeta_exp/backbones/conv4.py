@@ -1,5 +1,7 @@
 """Conv4, the four-block convolutional backbone of the few-shot literature (Vinyals et al. 2016)."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,19 +42,16 @@ class Conv4(nn.Module):
     def __init__(self, channels: int, filters: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
         widths = [channels, *[filters] * BLOCKS]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(TaskBatchNorm2d(filters) for _ in range(BLOCKS))
         self.filters = filters
         self._initialise(generator)
 
     def _initialise(self, generator: torch.Generator | None) -> None:
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif name.startswith("convs"):
-                nn.init.xavier_uniform_(parameter, generator=generator)
-            else:
-                nn.init.uniform_(parameter, generator=generator)
+        for block in range(BLOCKS):
+            nn.init.xavier_uniform_(self.get_parameter(f"convs.{block}.weight"), generator=generator)
+            nn.init.zeros_(self.get_parameter(f"convs.{block}.bias"))
+            nn.init.uniform_(self.get_parameter(f"norms.{block}.weight"), generator=generator)
 
     def features(self, image_size: int) -> int:
         """d, the number of features of an image of image_size x image_size pixels."""

@@ -4,7 +4,7 @@ F(u) = f(u, phi*(u)),  phi*(u) = argmin_phi g(u, phi).  Differentiating the opti
 along u gives  d_u d_phi g + (d_phi^2 g) d_u phi* = 0  (implicit function theorem; H = d_phi^2 g is invertible because g
 is mu-strongly convex in phi), and with  H v = d_phi f:
 
-    dF/du = d_u f + (d_u phi*)^T d_phi f = d_u f - d_u < d_phi g, v >                       (the paper's equation for grad F)
+    dF/du = d_u f + (d_u phi*)^T d_phi f = d_u f - d_u < d_phi g, v >              (the paper's grad F)
 
 which needs phi* and v alone: memory and work do not depend on how phi* was reached. u is theta, or the features
 (z_s, z_q) through which theta is seen, in which case one backward pass of the backbone completes the chain rule.

@@ -9,8 +9,8 @@ Z = [z, 1] [T, n, d+1]. With P = softmax(Z W^T) [T, n, C], Y the one-hot labels,
     d_z <d_W g, V> = [ (P - Y) V + Q W ] / n                            bias column dropped
     L_g     <= mu + lambda_max(Z Z^T) / (2 n)                           since diag(p) - p p^T <= 1/2 (Boehning 1992)
 
-The support space: with S_i = diag(p_i) - p_i p_i^T = A_i A_i^T, A_i = diag(sqrt p_i) - p_i sqrt(p_i)^T, and U the matrix
-of r -> (A_i^T r z_i)_i, H = mu I + U^T U / n, so the push-through identity gives
+The support space: with S_i = diag(p_i) - p_i p_i^T = A_i A_i^T, A_i = diag(sqrt p_i) - p_i sqrt(p_i)^T, and U the
+matrix of r -> (A_i^T r z_i)_i, H = mu I + U^T U / n, so the push-through identity gives
 
     H^-1 r = ( r - U^T (mu n I + U U^T)^-1 U r ) / mu,      U U^T = (A_i^T A_j (z_i . z_j))_ij   [nC x nC]
 

@@ -22,7 +22,8 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments, {"data_root": None, "download": None})
     if options["download"] is not None:
         _download(options["download"], options["data_root"])
-    table = Table("dataset", "what it is", "present", "verified", "what to do")
+    table = Table("dataset", "what it is", "present", "verified")
+    table.add_column("where, or what to do", overflow="fold")
     for row in registry.status(options["data_root"]):
         verified = {True: "yes", False: "NO", None: "-"}[row.verified]
         table.add_row(row.name, row.description, "yes" if row.present else "no", verified, row.detail)

@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from memmeta_exp import runner
 from memmeta_exp.build import resolve_device
 from memmeta_exp.config import SECTIONS, Config, ConfigError, closest, from_omegaconf
+from memmeta_exp.data import require
 from memmeta_exp.tracking.run_folder import claim
 
 MAX_CHECKED_JOBS = 256  # of a multirun, before it starts; composing one takes about 50 ms
@@ -38,7 +39,9 @@ def main(arguments: list[str]) -> int:
     for flag in flags:
         if flag.partition("=")[0] not in known:
             raise ConfigError(f"unknown option '{flag}'{closest(flag, [k for k in known if k.startswith('--')])}")
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_intermixed_args(arguments)
+    options = [a for a in arguments if a not in parsed.overrides]
+    arguments = [*options, *parsed.overrides]  # Hydra's own parser wants its flags first
     if parsed.config_path or parsed.config_name or parsed.config_dir:
         raise ConfigError("--config-path, --config-name and --config-dir are fixed; give keys as overrides: KEY=VALUE")
     if any(getattr(parsed, flag) for flag in ("help", "hydra_help", "cfg", "info", "shell_completion")):
@@ -79,6 +82,8 @@ def _hydra(arguments: list[str]) -> int:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_one_line(error, arguments)) from None
+    except SystemExit as end:  # how Hydra ends --help and its kin
+        return int(end.code or 0)
     finally:
         sys.argv = before
     return 0
@@ -95,7 +100,7 @@ def _job(cfg: DictConfig) -> str:
 def _check(config: Config) -> None:
     """What a configuration needs of this machine, found out without creating or loading anything."""
     resolve_device(config.device)
-    pass  # TEMP require
+    require(config.dataset, config.data_root)
 
 
 def _jobs(overrides: list[str], multirun: bool) -> list[Config]:

@@ -2,6 +2,6 @@
 
 from memmeta_exp.data.episodes import EpisodeSampler, ImageSet, TaskBatch
 from memmeta_exp.data.errors import DataError
-from memmeta_exp.data.registry import load_split
+from memmeta_exp.data.registry import load_split, require
 
-__all__ = ["DataError", "EpisodeSampler", "ImageSet", "TaskBatch", "load_split"]
+__all__ = ["DataError", "EpisodeSampler", "ImageSet", "TaskBatch", "load_split", "require"]

@@ -13,7 +13,7 @@ to a tenth of the size, or, proportions being near, stretched to a square.
 ALPHABETS: dict[str, dict[str, str]] = {
     "train": {
         "latin": (
-            "ABCDEFGHIKLMNOPQRSTUVWXYZabdefghikmnpqrtyÆØÞßæðĦŊŒœƁƄƆƇƈƊƋƎƏƑƓƔƕƛƜƝƢƣƤ"
+            "ABCDEFGHIKLMNOPQRSTUVWXYZabdefghkmnpqrtyÆØÞßæðĦŊŒœƁƄƆƇƈƊƋƎƏƑƓƔƕƛƜƝƢƣƤ"
             "ƦƧƩƪƫƱƶƷƸƺƻƼƾǁǂǶȜȡȢȤȥȴȵȸȹȺȻȾȿɀɁɂɄɆɇɉɊɐɕɖɘɚɛɜɝɞɠɤɧɪɮɰɱɲɳɷɸɹɻɽɾɿʁʂʃʇʉʍʎʐ"
             "ʑʓʕʚʛʝʞʡʣʤʦʧʨʩʪʫʬʭʮ"
         ),

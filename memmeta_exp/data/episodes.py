@@ -24,8 +24,10 @@ class ImageSet:
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        assert self.images.dtype == torch.uint8 and self.images.dim() == 5, (self.images.dtype, self.images.shape)
-        assert self.images.is_contiguous() and len(self.class_names) == len(self.images)
+        assert self.images.dtype == torch.uint8, self.images.dtype
+        assert self.images.dim() == 5, self.images.shape
+        assert self.images.is_contiguous()
+        assert len(self.class_names) == len(self.images), len(self.class_names)
 
     def to(self, device: torch.device | str) -> "ImageSet":
         """The same images on `device`."""

@@ -9,6 +9,7 @@ val and test are different scripts (`alphabets.ALPHABETS`): what is measured is 
 import hashlib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,11 +120,11 @@ class _Faces:
         return torch.stack([torch.from_numpy(_centred(font.getmask(character, mode="L"))) for font in fonts])
 
 
-def _centred(mask: object) -> np.ndarray:
+def _centred(mask: Any) -> np.ndarray:
     """float32 [56, 56]: the inked box of a Pillow mask, its longer side scaled to 40 pixels, in the middle."""
     from PIL import Image
 
-    image = Image.frombytes("L", mask.size, bytes(mask))  # type: ignore[attr-defined]
+    image = Image.frombytes("L", mask.size, bytes(mask))
     ink = image.crop(image.getbbox())
     factor = _SHARPNESS * _INK / max(ink.size)
     ink = ink.resize([max(1, round(side * factor)) for side in ink.size], Image.Resampling.BILINEAR)

@@ -1,14 +1,15 @@
-"""Datasets by name: their loaders, the check of what was loaded, and their state on this machine."""
+"""Datasets by name: their loaders and the check of what was loaded."""
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memmeta_exp.config import SECTIONS
 from memmeta_exp.data.episodes import ImageSet
 from memmeta_exp.data.errors import DataError
+from memmeta_exp.data.status import DatasetStatus, status
+
+__all__ = ["LOADERS", "DataError", "DatasetStatus", "load_split", "require", "resolve_root", "status"]
 
 
 def _load_glyphs(config: Any, split: str, data_root: str | None) -> ImageSet:
@@ -41,8 +42,19 @@ def resolve_root(data_root: str | None, name: str) -> Path:
     """The folder of datasets on disk: `data_root`, else $MEMMETA_DATA; DataError where neither is set."""
     root = data_root or os.environ.get("MEMMETA_DATA")
     if not root:
-        raise DataError(f"dataset={name} is read from disk: set data_root=DIR or the environment variable MEMMETA_DATA")
+        raise DataError(
+            f"dataset={name} is read from disk: set data_root=DIR or the environment variable MEMMETA_DATA "
+            "(`memmeta data download=cifar100 data_root=DIR` fetches it into DIR)"
+        )
     return Path(root).expanduser()
+
+
+def require(dataset_config: Any, data_root: str | None = None) -> None:
+    """DataError where the files that the dataset is read from, or the library that reads them, are not there."""
+    if LOADERS[dataset_config.name] is _load_torchmeta:
+        from memmeta_exp.data import torchmeta_sets
+
+        torchmeta_sets.require(dataset_config.name, resolve_root(data_root, dataset_config.name))
 
 
 def load_split(dataset_config: Any, split: str, data_root: str | None = None) -> ImageSet:

@@ -42,6 +42,12 @@ def load(name: str, split: str, root: Path) -> ImageSet:
     return ImageSet(images, tuple(classes))
 
 
+def require(name: str, root: Path) -> None:
+    """DataError unless the file opens and torchmeta imports; reads no pixels."""
+    _open(root).close()
+    class_dataset(name)
+
+
 def verify(root: Path) -> bool:
     """Whether the pixels of every class are those of CIFAR-100 (about a second); DataError if unreadable."""
     with _open(root) as file:

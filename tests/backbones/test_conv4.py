@@ -29,13 +29,13 @@ def test_parameters_and_initial_values(generator) -> None:
     assert sum(p.numel() for p in net.parameters()) == 64 * 27 + 3 * 64 * 576 + 4 * (64 + 128)
     bound = (6 / (27 + 64 * 9)) ** 0.5
     values = dict(net.named_parameters())
-    assert 0.95 * bound < float(values["convs.0.weight"].abs().max()) <= bound
+    assert 0.95 * bound < values["convs.0.weight"].abs().max().item() <= bound
     for name, value in values.items():
         if name.endswith("bias"):
             assert not value.any(), name
         elif name.startswith("norms"):
-            assert 0 <= float(value.min()) < 0.1
-            assert 0.9 < float(value.max()) <= 1
+            assert 0 <= value.min().item() < 0.1
+            assert 0.9 < value.max().item() <= 1
 
 
 def test_initial_values_are_a_function_of_the_seed() -> None:
@@ -43,4 +43,4 @@ def test_initial_values_are_a_function_of_the_seed() -> None:
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not torch.equal(a["head_start"], other["head_start"])
     assert not torch.equal(a["backbone.convs.0.weight"], other["backbone.convs.0.weight"])
-    assert 0.9 < float(a["head_start"].abs().max()) * 32**0.5 <= 1  # 8 filters leave 32 features
+    assert 0.9 < a["head_start"].abs().max().item() * 32**0.5 <= 1  # 8 filters leave 32 features

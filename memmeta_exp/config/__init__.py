@@ -1,0 +1,37 @@
+"""The schema of a run: frozen dataclasses that hold types and checks. YAML under conf/ holds the values.
+
+`from_omegaconf` turns what Hydra composed into a `Config`; everything a user can get wrong in a configuration is a
+`ConfigError` from here, in one line that says the key, the rule and the fix, before anything has been created.
+"""
+
+from memmeta_exp.config.checks import ConfigError, closest
+from memmeta_exp.config.load import from_dict, from_omegaconf
+from memmeta_exp.config.run import Config, digest, to_dict
+from memmeta_exp.config.sections import (
+    SECTIONS,
+    SPLITS,
+    CifarFsConfig,
+    Conv4Config,
+    Fc100Config,
+    GlyphsConfig,
+    ProposedConfig,
+    SyntheticConfig,
+)
+
+__all__ = [
+    "SECTIONS",
+    "SPLITS",
+    "CifarFsConfig",
+    "Config",
+    "ConfigError",
+    "Conv4Config",
+    "Fc100Config",
+    "GlyphsConfig",
+    "ProposedConfig",
+    "SyntheticConfig",
+    "closest",
+    "digest",
+    "from_dict",
+    "from_omegaconf",
+    "to_dict",
+]

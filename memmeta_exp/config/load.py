@@ -1,0 +1,56 @@
+"""From what Hydra composed, or from a config.yaml, to a checked `Config`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from memmeta_exp.config.checks import ConfigError, closest
+from memmeta_exp.config.run import Config
+from memmeta_exp.config.sections import SECTIONS
+
+
+def _structured(key: str, schema: type, values: Mapping[str, Any]) -> Any:
+    """`values` checked against `schema` by OmegaConf: unknown keys and wrong types are one-line errors."""
+    known = {f.name for f in dataclasses.fields(schema)}
+    for name in values:
+        if name not in known:
+            path = f"{key}.{name}" if key else str(name)
+            raise ConfigError(f"unknown key '{path}'{closest(str(name), known)}")
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values)))
+    except OmegaConfBaseException as error:
+        path = ".".join(part for part in (key, error.full_key) if part)
+        raise ConfigError(f"{path}: {str(error.msg or error).splitlines()[0]}") from None
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """The `Config` that a plain dictionary (a resolved config.yaml) describes; ConfigError where it cannot be run."""
+    values, sections = dict(values), {}
+    for group, schemas in SECTIONS.items():
+        section = values.pop(group, None)
+        if not isinstance(section, Mapping):
+            raise ConfigError(f"{group}={section} is not a section: choose it with {group}={next(iter(schemas))}")
+        name = str(section.get("name", next(iter(schemas))))
+        if name not in schemas:
+            raise ConfigError(f"{group}.name={name} is unknown{closest(name, schemas)}")
+        sections[group] = _structured(group, schemas[name], section)
+    values.pop("experiment", None)
+    known = {f.name: f.type for f in dataclasses.fields(Config) if f.name not in SECTIONS}
+    scalars = dataclasses.make_dataclass(
+        "Scalars", [(f.name, f.type, f) for f in dataclasses.fields(Config) if f.name in known]
+    )
+    plain = _structured("", scalars, values)
+    return Config(**sections, **{name: getattr(plain, name) for name in known})
+
+
+def from_omegaconf(cfg: DictConfig) -> Config:
+    """The `Config` of what Hydra composed; raises ConfigError."""
+    try:
+        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error.msg or error).splitlines()[0]) from None
+    assert isinstance(values, dict)
+    return from_dict({str(k): v for k, v in values.items()})

@@ -1,0 +1,129 @@
+"""The configuration of one run: its sections, its scalars, and the checks that tie them together.
+
+Letters follow the paper: B = batch_size, T = iterations.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Union
+
+from memmeta_exp.config.checks import ConfigError, at_least, one_of
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. chunk: tasks per backbone pass ('auto': 1 on CPU, the batch on CUDA); eval_rule: how the head adapts
+    to validation and test tasks: `own` (the algorithm's lower level) or `gd` (eval_steps steps of eval_lr, the
+    paper's rule); convergence_mu: R's weight in the reference F whose gradient norm is the convergence measure
+    (null: the algorithm's mu)."""
+
+    algorithm: Any
+    dataset: Any
+    backbone: Any
+    optimizer: Any
+    tracking: Any
+    ways: int = 5
+    shots: int = 5
+    queries: int = 5
+    batch_size: int = 8
+    iterations: int = 600
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "fp32"
+    threads: int | None = None
+    chunk: Union[int, str] = "auto"  # noqa: UP007 - OmegaConf 2.3 reads unions in this form
+    data_root: str | None = None
+    eval_every: int = 100
+    val_tasks: int = 100
+    test_tasks: int = 600
+    eval_rule: str = "own"
+    eval_steps: int = 20
+    eval_lr: float = 0.05
+    convergence_tasks: int = 32
+    convergence_mu: float | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for key in ("shots", "queries", "batch_size", "iterations", "eval_every", "eval_steps", "convergence_tasks"):
+            at_least(key, getattr(self, key), 1)
+        at_least("ways", self.ways, 2)
+        at_least("val_tasks", self.val_tasks, 2)
+        at_least("test_tasks", self.test_tasks, 2)
+        at_least("seed", self.seed, 0)
+        at_least("threads", self.threads, 1)
+        at_least("eval_lr", self.eval_lr, 0, strict=True)
+        at_least("convergence_mu", self.convergence_mu, 0, strict=True)
+        one_of("precision", self.precision, ("fp32", "bf16"))
+        one_of("eval_rule", self.eval_rule, ("own", "gd"))
+        _check_device(self.device)
+        _check_chunk(self.chunk)
+        self._check_episode_fits()
+        self._check_reference_exists()
+
+    def _check_episode_fits(self) -> None:
+        facts = self.dataset.facts()
+        split, classes = min(facts.classes.items(), key=lambda item: item[1])
+        if self.ways > classes:
+            raise ConfigError(
+                f"ways={self.ways} is more than the {classes} classes of {self.dataset.name}'s {split} split; "
+                f"set ways to {classes} or fewer"
+            )
+        if self.shots + self.queries > facts.images_per_class:
+            raise ConfigError(
+                f"shots={self.shots} + queries={self.queries} is more than the {facts.images_per_class} images of a "
+                f"class of {self.dataset.name}; lower one until their sum fits"
+            )
+
+    def _check_reference_exists(self) -> None:
+        if self.convergence_mu is None and not self.algorithm.mu > 0:
+            raise ConfigError(
+                "algorithm.mu=0 leaves F without a lower-level solution to measure convergence by; "
+                "set convergence_mu above 0 (the paper presets use 0.01)"
+            )
+
+    @property
+    def reference_mu(self) -> float:
+        """R's weight in the F whose gradient norm is logged as convergence/grad_norm_sq."""
+        return self.algorithm.mu if self.convergence_mu is None else self.convergence_mu
+
+    @property
+    def run_name(self) -> str:
+        """ALGORITHM-DATASET-BACKBONE-5w5s-sSEED."""
+        return f"{self._family}-s{self.seed}"
+
+    @property
+    def group(self) -> str:
+        """The same for every seed of one configuration: the run name without its seed and a digest of the rest."""
+        return f"{self._family}-{digest(to_dict(self), without=('seed', 'tracking', 'progress', 'data_root'))}"
+
+    @property
+    def _family(self) -> str:
+        names = (self.algorithm.name, self.dataset.name, self.backbone.name)
+        return "-".join([*names, f"{self.ways}w{self.shots}s"])
+
+
+def _check_device(device: str) -> None:
+    head, _, index = device.partition(":")
+    if device not in ("auto", "cpu", "cuda") and not (head == "cuda" and index.isdigit()):
+        raise ConfigError(f"device={device} is unknown: use auto, cpu, cuda or cuda:N")
+
+
+def _check_chunk(chunk: int | str) -> None:
+    if isinstance(chunk, str) and chunk != "auto":
+        raise ConfigError(f"chunk={chunk} is unknown: use auto or a number of tasks")
+    if not isinstance(chunk, str):
+        at_least("chunk", chunk, 1)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain values, the inverse of `from_dict`."""
+    return dataclasses.asdict(config)
+
+
+def digest(values: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
+    """Eight hexadecimal digits that name the configuration `values` less the top-level keys in `without`."""
+    kept = {key: value for key, value in values.items() if key not in without}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,0 +1,112 @@
+"""Bad input: one line that says what, why and what to do, exit code 2, nothing left behind."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BAD = {
+    "algorithm=propsed": "did you mean 'proposed'?",
+    "batchsize=3": "did you mean 'batch_size'?",
+    "algorithm.inner_step=3": "did you mean 'algorithm.inner_steps'?",
+    "+algorithm.inner_step=3": "did you mean 'inner_steps'?",
+    "algorithm": "write KEY=VALUE",
+    "a=b=c[": "write KEY=VALUE",
+    "--mulitrun": "did you mean '--multirun'?",
+    "--config-name=other": "KEY=VALUE",
+    "experiment=paper/cifar": "did you mean 'paper/cifar_fs'?",
+    "optimizer.schedule=cosin": "did you mean 'cosine'?",
+    "algorithm.inner_solver=newtn": "did you mean 'newton'?",
+    "ways=6": "set ways to 5 or fewer",
+    "shots=7": "shots=7 + queries=2 is more than the 8 images",
+    "queries=0": "at least 1",
+    "iterations=1.5": "iterations",
+    "seed=null": "seed",
+    "algorithm.mu=abc": "algorithm.mu",
+    "algorithm.mu=0": "set algorithm.mu above 0",
+    "algorithm.mu=nan": "algorithm.mu",
+    "algorithm.inner_tolerance=null": "inner_solver=gd",
+    "optimizer.momentum=0.9": "momentum",
+    "device=cudo": "auto, cpu, cuda or cuda:N",
+    "device=cuda:99": "device=cpu",
+    "chunk=big": "chunk",
+    "chunk=0": "at least 1",
+    "precision=fp16": "did you mean 'bf16'?",
+    "dataset.image_size=8": "image_size",
+    "dataset=glyfs": "did you mean 'glyphs'?",
+    "data_root=${oc.env:NO_SUCH_VARIABLE}": "NO_SUCH_VARIABLE",
+}
+
+
+@pytest.mark.parametrize("override", BAD)
+def test_one_line_and_exit_code_2(train, tmp_path, override: str) -> None:
+    result = train(override)
+    assert result.code == 2, result.err
+    assert result.err.startswith("memmeta: ")
+    assert len(result.err.splitlines()) == 1, result.err
+    assert BAD[override] in result.err
+    assert result.out == ""
+    assert list(tmp_path.iterdir()) == [], "nothing may be created"
+
+
+def test_one_bad_job_of_a_multirun_stops_it_before_it_starts(train, tmp_path) -> None:
+    result = train("-m", "seed=0,1", "ways=3,6")
+    assert result.code == 2
+    assert "set ways to 5 or fewer" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dataset_that_is_not_there(memmeta, tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("MEMMETA_DATA", raising=False)
+    unset = memmeta("train", "dataset=cifar_fs")
+    missing = memmeta("train", "dataset=fc100", f"data_root={tmp_path / 'nowhere'}")
+    assert (unset.code, missing.code) == (2, 2)
+    assert "MEMMETA_DATA" in unset.err
+    assert "memmeta data" in missing.err
+    assert len(missing.err.splitlines()) == len(unset.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_commands(memmeta, tmp_path) -> None:
+    for arguments, expected in {
+        ("trian",): "did you mean 'train'?",
+        ("evaluate",): "memmeta evaluate run=",
+        ("evaluate", "rum=x"): "did you mean 'run'?",
+        ("evaluate", "run="): "run=VALUE",
+        ("evaluate", f"run={tmp_path}"): "no run folder",
+        ("evaluate", "run=x", "checkpoint=worst"): "best, last",
+        ("data", "download=imagenet"): "cifar100",
+        ("data", "rot=x"): "data_root",
+    }.items():
+        result = memmeta(*arguments)
+        assert result.code == 2, arguments
+        assert expected in result.err
+        assert len(result.err.splitlines()) == 1
+
+
+def test_help_loads_neither_torch_nor_hydra() -> None:
+    script = (
+        "import sys; from memmeta_exp.cli import main; code = main(['--help']);"
+        "heavy = {'torch', 'hydra', 'omegaconf', 'wandb', 'numpy'} & set(sys.modules); print('HEAVY', heavy, code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "HEAVY set() 0" in done.stdout
+    for command in ("train", "evaluate", "data"):
+        assert command in done.stdout
+
+
+def test_train_help_lists_the_groups(memmeta) -> None:
+    result = memmeta("train", "--help")
+    assert result.code == 0
+    for group in ("algorithm", "dataset", "backbone", "optimizer", "tracking", "experiment"):
+        assert f"\n{group}" in result.out
+    assert "batch_size" in result.out
+
+
+def test_a_folder_that_cannot_be_written(train, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "outputs").write_text("a file where the folder should be")
+    result = train()
+    assert result.code == 2
+    assert len(result.err.splitlines()) == 1
+    assert "hydra.run.dir" in result.err

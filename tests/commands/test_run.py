@@ -1,0 +1,197 @@
+"""Whole runs through the command line."""
+
+import csv
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from memmeta_exp.tracking.run_folder import read_metrics
+from tests.commands.conftest import TINY
+
+REQUIRED = (
+    "test/acc", "test/acc_ci95", "val/acc_best", "memory/peak_mib", "time/step_seconds_median", "time/total_seconds",
+    "convergence/error", "convergence/grad_norm_sq", "lower/residual_max", "lower/L_g", "lower/kappa",
+    "linear/residual_max", "tasks_seen",
+)  # fmt: skip
+
+
+def test_the_run_folder(train, tmp_path) -> None:
+    result = train("seed=3")
+    assert result.code == 0, result.err
+    folder = result.summary.parent
+    assert folder.resolve().parents[1] == tmp_path / "outputs"
+    for name in (
+        "config.yaml", "overrides.yaml", "env.json", "metrics.jsonl", "summary.json", "test_episodes.csv",
+        "status.json", "checkpoints/last.pt", "checkpoints/best.pt", "plots/training.png", "plots/convergence.png",
+    ):  # fmt: skip
+        assert (folder / name).stat().st_size > 0, name
+    summary = json.loads((folder / "summary.json").read_text())
+    for key in REQUIRED:
+        assert isinstance(summary[key], int | float), (key, summary[key])
+    assert summary["memory/kind"] == "cpu-tensors"
+    assert summary["memory/peak_mib"] > 0
+    assert summary["tasks_seen"] == 12
+    assert OmegaConf.load(folder / "config.yaml").seed == 3
+    assert "seed=3" in list(OmegaConf.load(folder / "overrides.yaml"))
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+
+
+def test_the_numbers_are_those_of_their_definitions(train) -> None:
+    folder = train().summary.parent
+    summary, rows = json.loads((folder / "summary.json").read_text()), read_metrics(folder)
+    assert [row["iteration"] for row in rows] == list(range(7))
+    with (folder / "test_episodes.csv").open() as stream:
+        accuracy = [float(row["accuracy"]) for row in csv.DictReader(stream)]
+    assert summary["test/acc"] == pytest.approx(statistics.mean(accuracy))
+    assert summary["test/acc_ci95"] == pytest.approx(1.96 * statistics.stdev(accuracy) / len(accuracy) ** 0.5)
+    norms = [row["convergence/grad_norm_sq"] for row in rows if "convergence/grad_norm_sq" in row]
+    assert len(norms) == 3
+    assert min(norms) > 0
+    assert summary["convergence/error"] == pytest.approx(statistics.mean(norms))
+    assert summary["convergence/grad_norm_sq"] == norms[-1]
+    assert summary["val/acc_best"] == max(row["val/acc"] for row in rows if "val/acc" in row)
+    assert summary["lower/residual_max"] == max(row["lower/residual_max"] for row in rows[1:])
+    assert summary["lower/kappa"] == pytest.approx(summary["lower/L_g"] / 0.1, rel=1e-6)
+    assert [row["iteration"] for row in rows if "memory/peak_mib" in row] == [2]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["model"]
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    first, second = weights(a), weights(b)
+    return all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_same_seed_same_bits(train) -> None:
+    a, b, other = (train(f"seed={seed}").summary.parent for seed in (0, 0, 1))
+    assert len({a, b, other}) == 3, "each run has a folder of its own"
+    assert same_weights(a, b)
+    assert not same_weights(a, other)
+    assert (a / "test_episodes.csv").read_text() == (b / "test_episodes.csv").read_text()
+
+
+def test_evaluate_repeats_the_test(train, memmeta) -> None:
+    folder = train().summary.parent
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    result = memmeta("evaluate", f"run={folder}")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert result.code == 0
+    assert f"{summary['test/acc']:.2%}" in result.out
+    assert "5 tasks score as stored" in result.out
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("checkpoints/best.pt", b"not a checkpoint"),
+        ("checkpoints/best.pt", None),
+        ("test_episodes.csv", b"task,accuracy\n0,x\n"),
+        ("test_episodes.csv", None),
+        ("config.yaml", b"a: [b\n"),
+        ("config.yaml", b"- a list\n"),
+    ],
+)
+def test_evaluate_on_a_damaged_run(train, memmeta, name: str, content: bytes | None) -> None:
+    folder = train().summary.parent
+    (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
+    result = memmeta("evaluate", f"run={folder}")
+    assert result.code == 2
+    assert len(result.err.splitlines()) == 1
+    assert Path(name).name in result.err
+
+
+def test_multirun(train) -> None:
+    result = train("-m", "seed=0,1", "optimizer=sgd")
+    assert result.code == 0, result.err
+    summaries = [
+        Path(line.removeprefix("summary: ")) for line in result.out.splitlines() if line.startswith("summary:")
+    ]
+    assert len(summaries) == 2
+    assert summaries[0].parent.parent == summaries[1].parent.parent
+    assert [OmegaConf.load(s.parent / "config.yaml").seed for s in summaries] == [0, 1]
+
+
+def test_a_folder_with_a_run_in_it_is_not_overwritten(train, tmp_path) -> None:
+    assert train("hydra.run.dir=mine").code == 0
+    before = (tmp_path / "mine" / "metrics.jsonl").read_bytes()
+    again = train("hydra.run.dir=mine", "seed=5")
+    assert again.code == 2
+    assert "already holds a run" in again.err
+    assert (tmp_path / "mine" / "metrics.jsonl").read_bytes() == before
+
+
+KNOBS = [
+    "ways=2", "shots=3", "queries=3", "batch_size=3", "seed=1", "precision=bf16", "eval_every=2", "val_tasks=6",
+    "test_tasks=7", "eval_rule=gd", "convergence_tasks=3", "convergence_mu=0.7", "iterations=7", "backbone.filters=9",
+    "optimizer.lr=0.1", "optimizer.weight_decay=0.5", "optimizer.schedule=cosine", "optimizer=sgd",
+]  # fmt: skip
+
+
+def fingerprint(folder: Path) -> str:
+    rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in read_metrics(folder)]
+    return json.dumps([rows, (folder / "test_episodes.csv").read_text()])
+
+
+def test_every_key_changes_something(train, monkeypatch) -> None:
+    monkeypatch.setattr("memmeta_exp.runner.plot_run", lambda path: [])  # a second each, and not what is judged here
+    plain = fingerprint(train().summary.parent)
+    for knob in KNOBS:
+        assert fingerprint(train(knob).summary.parent) != plain, knob
+    decayed = fingerprint(train("optimizer.weight_decay=0.5").summary.parent)
+    assert fingerprint(train("optimizer=adamw", "optimizer.weight_decay=0.5").summary.parent) != decayed
+    ruled = fingerprint(train("eval_rule=gd").summary.parent)
+    for knob in ("eval_steps=3", "eval_lr=0.5"):
+        assert fingerprint(train("eval_rule=gd", knob).summary.parent) != ruled, knob
+
+
+def test_chunk_changes_memory_alone(train) -> None:
+    one, two = (train(f"chunk={chunk}", "iterations=1").summary.parent for chunk in (1, 2))
+    a, b = (read_metrics(folder)[1] for folder in (one, two))
+    assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-5)
+    assert b["memory/above_baseline_mib"] > 1.5 * a["memory/above_baseline_mib"]
+
+
+def test_divergence_is_a_failure_in_one_line(train, tmp_path) -> None:
+    result = train("optimizer=sgd", "optimizer.lr=1e30", "hydra.run.dir=diverged")
+    assert result.code == 1
+    assert "diverged" in result.err.splitlines()[-1]
+    assert "Traceback" not in result.err
+    assert json.loads((tmp_path / "diverged" / "status.json").read_text())["state"] == "failed"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_ends_the_run_after_its_step(tmp_path, signum: signal.Signals) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "memmeta_exp", "train", *TINY, "iterations=100000", f"hydra.run.dir={folder}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as run:
+        _wait_for(lambda: (folder / "metrics.jsonl").exists() and len(read_metrics(folder)) > 3)
+        run.send_signal(signum)
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == 128 + signum, err
+    assert f"signal {signum:d}" in err.splitlines()[-1]
+    status = json.loads((folder / "status.json").read_text())
+    assert status["state"] == "interrupted"
+    state = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+    assert state["iteration"] == status["iteration"] == read_metrics(folder)[-1]["iteration"]
+
+
+def _wait_for(condition, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "the run did not start"
+        time.sleep(0.05)

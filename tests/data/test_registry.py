@@ -1,0 +1,72 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from memmeta_exp.config import SECTIONS, SPLITS, SyntheticConfig
+from memmeta_exp.data import DataError, ImageSet, load_split, registry
+from memmeta_exp.data.torchmeta_sets import hdf5_path
+
+SMALL = SyntheticConfig(classes=6, images_per_class=50, channels=2, image_size=16)
+
+
+def test_every_dataset_of_the_schema_has_a_loader():
+    assert set(registry.LOADERS) == set(SECTIONS["dataset"])
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_synthetic_images_are_as_configured_and_repeatable(split: str):
+    one, two = load_split(SMALL, split), load_split(SMALL, split)
+    assert one.images.shape == (6, 50, 2, 16, 16)
+    assert torch.equal(one.images, two.images)
+    assert one.class_names[5] == f"{split}-5"
+
+
+def test_synthetic_splits_differ():
+    train, test = load_split(SMALL, "train").images, load_split(SMALL, "test").images
+    assert (train != test).float().mean() > 0.9
+
+
+def test_synthetic_classes_can_be_told_apart_by_their_mean():
+    images = load_split(SMALL, "val").images.float().flatten(2)
+    means = images[:, :25].mean(1)
+    nearest = torch.cdist(images[:, 25:].flatten(0, 1), means).argmin(1)
+    assert (nearest == torch.arange(6).repeat_interleave(25)).float().mean() > 0.9
+
+
+def test_images_that_contradict_the_facts_are_refused(monkeypatch: pytest.MonkeyPatch):
+    wrong = ImageSet(torch.zeros(5, 50, 2, 16, 16, dtype=torch.uint8), tuple("abcde"))
+    monkeypatch.setitem(registry.LOADERS, "synthetic", lambda *_: wrong)
+    with pytest.raises(DataError, match=r"train split holds .*\(5, 50, 2, 16, 16\), expected \(6, 50, 2, 16, 16\)"):
+        load_split(SMALL, "train")
+
+
+def test_status_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MEMMETA_CACHE", str(tmp_path))
+    monkeypatch.delenv("MEMMETA_DATA", raising=False)
+    rows = {row.name: row for row in registry.status()}
+    assert list(rows) == list(SECTIONS["dataset"])
+    assert rows["glyphs"].present
+    assert rows["glyphs"].verified is None
+    assert "MEMMETA_DATA" in rows["cifar_fs"].detail
+    assert not any("\n" in row.detail or "\n" in row.description for row in rows.values())
+
+
+def test_status_tells_absent_from_damaged(tmp_path: Path):
+    absent = {row.name: row for row in registry.status(str(tmp_path))}["fc100"]
+    assert (absent.present, absent.verified) == (False, None)
+    assert "download=cifar100" in absent.detail
+    hdf5_path(tmp_path).parent.mkdir()
+    hdf5_path(tmp_path).write_bytes(b"not hdf5")
+    damaged = {row.name: row for row in registry.status(str(tmp_path))}["fc100"]
+    assert (damaged.present, damaged.verified) == (False, False)
+    assert "download=cifar100" in damaged.detail
+
+
+def test_importing_the_package_loads_no_heavy_library():
+    heavy = {"matplotlib", "torchmeta", "torchvision", "h5py", "PIL"}
+    code = f"import sys, memmeta_exp.data; print({heavy} & set(sys.modules))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "set()"
