@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint format typecheck check wheel clean
+.PHONY: help install run test test-slow lint format typecheck check bench-sampling wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: '{printf "  %-12s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ typecheck: install  ## pyright
 	$(BIN)/pyright
 
 check: lint typecheck test  ## lint, types and tests
+
+bench-sampling: install  ## the cost of drawing tasks as a share of a step
+	$(BIN)/python benchmarks/sampling.py
 
 wheel: install  ## build dist/*.whl
 	$(BIN)/python -m build --wheel

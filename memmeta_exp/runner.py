@@ -72,7 +72,7 @@ def _run(config: Config, folder: RunFolder) -> None:
             score = trainer.test()
         summary = trainer.summary(score) | {"time/total_seconds": time.perf_counter() - started}
         tracker.summary(summary)
-    plot_run(folder.path)
+    plot_run(folder.path, config.run_name)
     print_summary(config.run_name, folder.path, summary)
 
 

@@ -131,22 +131,22 @@ def measure_peak(step: Callable[[], T], device: torch.device | str, persistent: 
     """Runs `step` once and returns what it returned with its peak memory on `device`.
 
     persistent: what outlives the step (modules, optimisers, tensors, in any nesting); on the CPU it is the baseline
-    of `Peak.absolute_mib`, on CUDA the allocator knows it already. Metering slows a CPU step, so never time this one.
+    of `Peak.absolute_mib`, on CUDA the allocator knows it already. Metering slows a CPU step, so never time this one; a
+    CUDA step pays two synchronisations.
     Raises RuntimeError for a CUDA device that torch does not have: its counters would read 0 there.
     """
-    gc.collect()  # cycles left by earlier work would otherwise be freed at some point inside the step
     device = torch.device(device)
-    with torch.compiler.set_stance("force_eager"):  # a dispatch mode makes Dynamo drop compiled code for good
-        if device.type == "cpu":
-            return _measure_tensors(step, persistent)
-        if device.type == "cuda":
-            return _measure_cuda(step, device)
+    if device.type == "cpu":
+        return _measure_tensors(step, persistent)
+    if device.type == "cuda":
+        return _measure_cuda(step, device)
     raise RuntimeError(f"peak memory on device={device} cannot be measured: use cpu or cuda")
 
 
 def _measure_tensors(step: Callable[[], T], persistent: Any) -> tuple[T, Peak]:
-    with PeakMeter(persistent) as meter:
-        result = step()
+    gc.collect()  # cycles left by earlier work would otherwise be freed at some point inside the step
+    with torch.compiler.set_stance("force_eager"), PeakMeter(persistent) as meter:
+        result = step()  # eager: a dispatch mode makes Dynamo drop compiled code for good
     return result, Peak(meter.peak / MIB, meter.requested_above_baseline / MIB, "cpu-tensors")
 
 

@@ -17,15 +17,15 @@ SMOOTHING_WINDOWS = 30  # a curve is averaged over about this fraction of the ru
 Series = tuple[np.ndarray, np.ndarray]
 
 
-def plot_run(run_dir: Path) -> list[Path]:
+def plot_run(run_dir: Path, title: str | None = None) -> list[Path]:
     """Writes plots/training.png and plots/convergence.png of a run and returns those for which it logged anything.
 
-    Raises ValueError where `run_dir` holds no metrics.jsonl.
+    title: above each figure, the folder's name by default. Raises ValueError where `run_dir` holds no metrics.jsonl.
     """
     if not (run_dir / "metrics.jsonl").is_file():
         raise ValueError(f"{run_dir} holds no metrics.jsonl: give the folder of a run")
     rows = read_metrics(run_dir)
-    title = run_dir.resolve().name
+    title = title or run_dir.resolve().name
     written = []
     for name, panels in (("training", (_loss, _accuracy)), ("convergence", (_gradient_norm, _lower_level))):
         figure = _figure(rows, panels, title)

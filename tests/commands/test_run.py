@@ -145,7 +145,9 @@ def fingerprint(folder: Path) -> str:
 
 
 def test_every_key_changes_something(train, monkeypatch) -> None:
-    monkeypatch.setattr("memmeta_exp.runner.plot_run", lambda path: [])  # a second each, and not what is judged here
+    monkeypatch.setattr(
+        "memmeta_exp.runner.plot_run", lambda path, title: []
+    )  # a second each, and not what is judged here
     plain = fingerprint(train().summary.parent)
     for knob in KNOBS:
         assert fingerprint(train(knob).summary.parent) != plain, knob

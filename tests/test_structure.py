@@ -1,0 +1,79 @@
+"""The architecture, held by reading the source: who may import whom, and what only one module may touch."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "memmeta_exp"
+MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itself excepted
+    "config": set(),
+    "bilevel": set(),
+    "data": {"config"},
+    "measure": set(),
+    "signals": set(),
+    "checkpoint": set(),
+    "display": set(),
+    "backbones": {"config"},
+    "tracking": {"config"},
+    "studies": {"tracking"},  # reads what runs left; never trains
+    "algorithms": {"bilevel", "backbones", "config", "data"},
+}
+ONLY_IN = {"wandb": {"tracking/wandb_run.py"}, "hydra": {"commands/train.py"}}
+
+
+def imports(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative imports are not the style here"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("part", MAY_IMPORT)
+def test_import_direction(part: str) -> None:
+    files = [f for f in sources() if f.relative_to(PACKAGE).parts[0].removesuffix(".py") == part]
+    assert files, f"{part} is gone: update this table"
+    for file in files:
+        ours = {name.split(".")[1] for name in imports(file) if name.startswith("memmeta_exp.")}
+        assert ours - {part} <= MAY_IMPORT[part], file
+
+
+def test_config_and_the_command_line_import_no_torch() -> None:
+    for file in [*(PACKAGE / "config").glob("*.py"), PACKAGE / "cli.py"]:
+        assert not {name for name in imports(file) if name.split(".")[0] == "torch"}, file
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_library_has_one_door(library: str) -> None:
+    users = {str(f.relative_to(PACKAGE)) for f in sources() if any(n.split(".")[0] == library for n in imports(f))}
+    assert users == ONLY_IN[library]
+
+
+def test_the_mathematics_does_no_io() -> None:
+    for file in (PACKAGE / "bilevel").glob("*.py"):
+        outside = {name.split(".")[0] for name in imports(file)} - {
+            "memmeta_exp",
+            "torch",
+            "collections",
+            "dataclasses",
+        }
+        assert not outside, (file, outside)
+        assert ".grad =" not in file.read_text()
+        assert ".backward(" not in file.read_text()
+
+
+def test_functions_and_files_stay_short() -> None:
+    for file in sources():
+        text = file.read_text()
+        assert text.count("\n") <= 300, file
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{file}: {node.name}"
