@@ -86,7 +86,7 @@ class Trainer:
         self.timer = StepTimer(experiment.device)
         self.error = RunningMean()
         self.best = {"acc": -1.0, "iteration": 0}
-        self.worst: dict[str, float] = dict.fromkeys(WORST, 0.0)
+        self.worst: dict[str, float] = {}
         self.latest: dict[str, float] = {}
         self.wrong = 0.0
         self.kind, self.grad_norm_sq = "", math.nan
@@ -151,20 +151,20 @@ class Trainer:
             )
         if metrics["lower/wrong_fraction"] and not self.wrong:
             logger.warning(
-                "iteration %d: %.0f %% of the hypergradients come from a solve that missed its tolerance (|d_phi g| up "
-                "to %.1e, linear residual up to %.1e); lower/wrong_fraction has the rest",
+                "iteration %d: %.0f %% of the hypergradients come from a solve that fell short (|d_phi g| up to %.1e, "
+                "linear residual up to %.1e); lower/wrong_fraction has the rest",
                 t,
                 100 * metrics["lower/wrong_fraction"],
                 metrics["lower/residual_max"],
-                metrics["linear/residual_max"],
+                metrics.get("linear/residual_max", 0.0),
             )
         self.wrong += metrics["lower/wrong_fraction"]
 
     def _remember(self, metrics: dict[str, float]) -> None:
         self.latest = metrics
-        for key in self.worst.keys() & metrics.keys():
+        for key in set(WORST) & metrics.keys():
             value = metrics[key]
-            self.worst[key] = value if math.isnan(value) else max(self.worst[key], value)
+            self.worst[key] = value if math.isnan(value) else max(self.worst.get(key, value), value)
 
     def _validate(self, t: int) -> dict[str, float]:
         """Validation accuracy and the convergence measure; keeps the checkpoints."""
@@ -226,11 +226,12 @@ class Trainer:
             "val/best_iteration": self.best["iteration"],
             "train/loss": self.latest["train/loss"],
             "train/acc": self.latest["train/acc"],
-            **self.worst,
+            **self.worst,  # the largest values, of the keys that the algorithm has
             "memory/kind": self.kind,
             "time/step_seconds_median": self.timer.median_seconds,
             "convergence/error": self.error.mean,
             "convergence/grad_norm_sq": self.grad_norm_sq,
+            "convergence/mu": self.config.reference_mu,
             "lower/L_g": self.latest["lower/L_g"],
             "lower/kappa": self.latest["lower/kappa"],
             "lower/wrong_fraction": self.wrong / self.config.iterations,
@@ -240,18 +241,16 @@ class Trainer:
 
 
 def _report_metrics(report: StepReport, mu: float) -> dict[str, float]:
-    """A step's report as plain numbers, read back from the device at once."""
+    """A step's report as plain numbers, read back from the device at once; the keys that the algorithm has."""
     smoothness = report.smoothness.max()
-    values = torch.stack(
-        [
-            report.loss.mean(),
-            report.accuracy.mean(),
-            report.inner_residual.max(),
-            report.linear_residual.max(),
-            smoothness,
-            smoothness / mu,
-            report.wrong.to(smoothness.dtype).mean(),
-        ]
-    )
-    keys = ("train/loss", "train/acc", "lower/residual_max", "linear/residual_max", "lower/L_g", "lower/kappa")
-    return dict(zip((*keys, "lower/wrong_fraction"), values.tolist(), strict=True))
+    values = {
+        "train/loss": report.loss.mean(),
+        "train/acc": report.accuracy.mean(),
+        "lower/residual_max": report.inner_residual.max(),
+        "lower/L_g": smoothness,
+        "lower/kappa": smoothness / mu if mu else torch.full_like(smoothness, torch.inf),
+        "lower/wrong_fraction": report.wrong.to(smoothness.dtype).mean(),
+    }
+    if report.linear_residual is not None:
+        values["linear/residual_max"] = report.linear_residual.max()
+    return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))

@@ -3,5 +3,14 @@
 from memmeta_exp.algorithms.feature_space import FeatureGradient, FeatureSpaceLearner, StepReport
 from memmeta_exp.algorithms.proposed import Proposed
 from memmeta_exp.algorithms.registry import build_algorithm, exact_reference
+from memmeta_exp.algorithms.unrolled import Unrolled
 
-__all__ = ["FeatureGradient", "FeatureSpaceLearner", "Proposed", "StepReport", "build_algorithm", "exact_reference"]
+__all__ = [
+    "FeatureGradient",
+    "FeatureSpaceLearner",
+    "Proposed",
+    "StepReport",
+    "Unrolled",
+    "build_algorithm",
+    "exact_reference",
+]

@@ -22,8 +22,9 @@ from memmeta_exp.data.episodes import TaskBatch
 @dataclass(frozen=True)
 class FeatureGradient:
     """Move 2's result for T tasks: loss f and accuracy [T], the cotangents d_support [T, n, d], d_query [T, m, d] and
-    d_start [C, d+1] (summed over the tasks), the two solves, the bound on L_g [T], and wrong [T]: whether a solve
-    missed what was asked of it, so that this task's hypergradient is not the gradient of F."""
+    d_start [C, d+1] (summed over the tasks), the two solves (linear: None where an algorithm solves no linear system),
+    the bound on L_g [T], and wrong [T]: whether a solve missed what it has to reach, so that this task's hypergradient
+    is not the gradient of what the algorithm minimises."""
 
     loss: Tensor
     accuracy: Tensor
@@ -31,7 +32,7 @@ class FeatureGradient:
     d_query: Tensor
     d_start: Tensor
     inner: Solution
-    linear: Solution
+    linear: Solution | None
     smoothness: Tensor
     wrong: Tensor
 
@@ -57,19 +58,19 @@ class StepReport:
     loss: Tensor
     accuracy: Tensor
     inner_residual: Tensor
-    linear_residual: Tensor
+    linear_residual: Tensor | None
     smoothness: Tensor
     wrong: Tensor
 
     @staticmethod
     def of(part: FeatureGradient) -> "StepReport":
-        return StepReport(
-            part.loss, part.accuracy, part.inner.residual, part.linear.residual, part.smoothness, part.wrong
-        )
+        linear = None if part.linear is None else part.linear.residual
+        return StepReport(part.loss, part.accuracy, part.inner.residual, linear, part.smoothness, part.wrong)
 
     @staticmethod
     def join(parts: list["StepReport"]) -> "StepReport":
-        return StepReport(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(StepReport)))
+        columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(StepReport)}
+        return StepReport(**{name: None if c[0] is None else torch.cat(c) for name, c in columns.items()})
 
 
 class FeatureSpaceLearner:
@@ -96,8 +97,9 @@ class FeatureSpaceLearner:
             part = self.rule.feature_gradient(_detached(support), _detached(query), start, warm)
             self._backward(support[0], query[0], part, len(batch))
             reports.append(StepReport.of(part))
-            for key in kept:
-                kept[key].append((part.inner if key == "phi" else part.linear).value[0])
+            for key, solution in (("phi", part.inner), ("v", part.linear)):
+                if key in kept and solution is not None:
+                    kept[key].append(solution.value[0])
             del support, query, part
         self.warm = {key: torch.cat(values) for key, values in kept.items()}
         return StepReport.join(reports)

@@ -6,10 +6,11 @@ import torch
 
 from memmeta_exp.algorithms.feature_space import FeatureSpaceLearner, Rule
 from memmeta_exp.algorithms.proposed import Proposed
+from memmeta_exp.algorithms.unrolled import Unrolled
 from memmeta_exp.backbones import MetaModel
 from memmeta_exp.config import ProposedConfig
 
-RULES = {"proposed": Proposed}
+RULES = {"proposed": Proposed, "anil": Unrolled, "itd_bio": Unrolled}
 
 
 def build_algorithm(config: Any, model: MetaModel, chunk: int, bf16: bool) -> FeatureSpaceLearner:

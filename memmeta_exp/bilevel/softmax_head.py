@@ -83,6 +83,10 @@ class SoftmaxHead:
         """d_{W_c} < d_W g, V > = -mu V, [T, C, d+1]."""
         return -self.mu * v[0]
 
+    def pull(self, phi: Vector) -> Tensor:
+        """|d_W R| = mu |W - W_c|, [T]: at the minimum it equals the norm of the loss's gradient."""
+        return self.mu * self._offset(phi[0]).flatten(1).norm(dim=1)
+
     def smoothness(self) -> Tensor:
         """The bound on L_g, [T]. NaN where the features are not finite."""
         wide = self.z.shape[1] <= self.z.shape[2]

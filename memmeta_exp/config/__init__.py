@@ -16,6 +16,7 @@ from memmeta_exp.config.sections import (
     GlyphsConfig,
     ProposedConfig,
     SyntheticConfig,
+    UnrolledConfig,
 )
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "GlyphsConfig",
     "ProposedConfig",
     "SyntheticConfig",
+    "UnrolledConfig",
     "closest",
     "digest",
     "from_dict",

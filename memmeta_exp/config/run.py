@@ -12,13 +12,15 @@ from typing import Any, Union
 
 from memmeta_exp.config.checks import ConfigError, at_least, one_of
 
+MU_WHERE_NONE = 0.01
+
 
 @dataclass(frozen=True)
 class Config:
     """One run. chunk: tasks per backbone pass ('auto': 1 on CPU, the batch on CUDA); eval_rule: how the head adapts
     to validation and test tasks: `own` (the algorithm's lower level) or `gd` (eval_steps steps of eval_lr, the
-    paper's rule); convergence_mu: R's weight in the reference F whose gradient norm is the convergence measure
-    (null: the algorithm's mu)."""
+    paper's rule); convergence_mu: R's weight in the reference F whose gradient norm is the convergence measure (null:
+    the algorithm's mu, or 0.01 where that is 0)."""
 
     algorithm: Any
     dataset: Any
@@ -61,7 +63,6 @@ class Config:
         _check_device(self.device)
         _check_chunk(self.chunk)
         self._check_episode_fits()
-        self._check_reference_exists()
 
     def _check_episode_fits(self) -> None:
         facts = self.dataset.facts()
@@ -77,17 +78,10 @@ class Config:
                 f"class of {self.dataset.name}; lower one until their sum fits"
             )
 
-    def _check_reference_exists(self) -> None:
-        if self.convergence_mu is None and not self.algorithm.mu > 0:
-            raise ConfigError(
-                "algorithm.mu=0 leaves F without a lower-level solution to measure convergence by; "
-                "set convergence_mu above 0 (the paper presets use 0.01)"
-            )
-
     @property
     def reference_mu(self) -> float:
-        """R's weight in the F whose gradient norm is logged as convergence/grad_norm_sq."""
-        return self.algorithm.mu if self.convergence_mu is None else self.convergence_mu
+        """R's weight in the F whose gradient norm is logged as convergence/grad_norm_sq: without R there is no F."""
+        return self.convergence_mu or self.algorithm.mu or MU_WHERE_NONE
 
     @property
     def run_name(self) -> str:

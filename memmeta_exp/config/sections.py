@@ -67,6 +67,28 @@ class ProposedConfig:
 
 
 @dataclass(frozen=True)
+class UnrolledConfig:
+    """ANIL and ITD-BiO: head-only, differentiated through K = inner_steps gradient steps of size inner_lr.
+
+    mu: weight of R(phi) = mu/2 |phi|^2 in g; head_start: `learned` (ANIL) or `fixed` (ITD-BiO); first_order: treat the
+    inner gradients as constants.
+    """
+
+    name: str = "anil"
+    mu: float = 0.0
+    inner_steps: int = 10
+    inner_lr: float = 0.1
+    head_start: str = "learned"
+    first_order: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("algorithm.head_start", self.head_start, ("fixed", "learned"))
+        at_least("algorithm.mu", self.mu, 0)
+        at_least("algorithm.inner_steps", self.inner_steps, 1)
+        at_least("algorithm.inner_lr", self.inner_lr, 0, strict=True)
+
+
+@dataclass(frozen=True)
 class DatasetFacts:
     """What is known of a dataset before it is loaded: classes per split, images per class, image shape."""
 
@@ -174,7 +196,7 @@ class TrackingConfig:
 
 
 SECTIONS: dict[str, dict[str, type]] = {
-    "algorithm": {"proposed": ProposedConfig},
+    "algorithm": {"proposed": ProposedConfig, "anil": UnrolledConfig, "itd_bio": UnrolledConfig},
     "dataset": {"glyphs": GlyphsConfig, "cifar_fs": CifarFsConfig, "fc100": Fc100Config, "synthetic": SyntheticConfig},
     "backbone": {"conv4": Conv4Config},
     "optimizer": dict.fromkeys(("adam", "adamw", "sgd"), OptimizerConfig),
