@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH ?= torch==2.13.0
+CONSTRAINTS ?= constraints.txt
 # Two OpenMP threads that spin make a busy 2-core machine 25 times slower.
 export OMP_WAIT_POLICY := passive
 
@@ -12,15 +13,17 @@ export OMP_WAIT_POLICY := passive
 .PHONY: help install run test test-slow lint format typecheck check bench-sampling wheel clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: '{printf "  %-12s %s\n", $$1, $$2}'
+	@sed -nE 's/^([a-z-]+):.*## *(.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-15s %s\n", $$1, $$2}'
 
-install: $(STAMP)  ## make .venv with the pinned dependencies (TORCH=... picks another torch)
+install: $(STAMP)  ## make .venv with the pinned dependencies (another torch: see README, Installing)
 
 # torch alone first: whatever build it is then satisfies the others. torchmeta without its (2021) pins.
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt '$(TORCH)'
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'memmeta needs Python 3.11 or later: make install PYTHON=python3.11'; exit 2; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c $(CONSTRAINTS) $(TORCH)
+	$(BIN)/pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps torchmeta==1.8.0
 	touch $(STAMP)
 

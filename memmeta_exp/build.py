@@ -12,11 +12,13 @@ from memmeta_exp.algorithms import FeatureSpaceLearner, build_algorithm, exact_r
 from memmeta_exp.algorithms.proposed import gd_rule
 from memmeta_exp.backbones import MetaModel, build_model
 from memmeta_exp.bilevel import SoftmaxHead, Solution
-from memmeta_exp.config import Config, ConfigError
-from memmeta_exp.data import EpisodeSampler, load_split
+from memmeta_exp.config import Config
+from memmeta_exp.data import EpisodeSampler, ImageSet, load_split
+from memmeta_exp.errors import ConfigError
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-DATA_SHARE = 0.5  # of a GPU's free memory that a split may take; a larger one stays in host memory
+DATA_SHARE = 0.5  # of a GPU's free memory that the training split may take; a larger one stays in host memory
+DEFAULT_THREADS = torch.get_num_threads()
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ def resolve_device(name: str) -> torch.device:
 
 def build(config: Config) -> Experiment:
     """The experiment of `config`, initial values a function of it alone. Raises ConfigError and DataError."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads or DEFAULT_THREADS)
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the default would round convolutions to 10-bit mantissas
     device, facts = resolve_device(config.device), config.dataset.facts()
     learned = config.algorithm.head_start == "learned"
     model = build_model(config.backbone, facts.channels, facts.image_size, config.ways, learned, config.seed)
@@ -87,16 +89,15 @@ def _chunk(config: Config, device: torch.device) -> int:
 
 
 def _samplers(config: Config, device: torch.device) -> dict[str, EpisodeSampler]:
-    """One a stream; "reference" is the fixed batch of training classes on which convergence is measured."""
+    """One a stream; "reference" is the fixed batch of training classes on which convergence is measured. Training
+    images alone go to the device: the others are needed seldom, and would count in every iteration's peak memory."""
     episode = partial(EpisodeSampler, seed=config.seed, ways=config.ways, shots=config.shots, queries=config.queries)
-    splits = {
-        split: _on_device(load_split(config.dataset, split, config.data_root), device)
-        for split in ("train", "val", "test")
-    }
+    splits = {split: load_split(config.dataset, split, config.data_root) for split in ("train", "val", "test")}
+    splits["train"] = _on_device(splits["train"], device)
     return {stream: episode(splits.get(stream, splits["train"]), stream) for stream in (*splits, "reference")}
 
 
-def _on_device(image_set: Any, device: torch.device) -> Any:
+def _on_device(image_set: ImageSet, device: torch.device) -> ImageSet:
     if device.type == "cuda" and image_set.images.nbytes > DATA_SHARE * torch.cuda.mem_get_info(device)[0]:
         return image_set
     return image_set.to(device)

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; its text is one line for the user."""
+from memmeta_exp.errors import CheckpointError
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -30,3 +29,14 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         raise CheckpointError(f"{path} is damaged ({type(error).__name__}); train the run again") from error
+
+
+def restore(model: nn.Module, path: Path, device: torch.device | str = "cpu") -> int:
+    """Loads the weights of the checkpoint at `path` into `model`; returns its iteration. Raises CheckpointError."""
+    state = load(path, device)
+    try:
+        model.load_state_dict(state["model"])
+        return int(state["iteration"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = str(error).splitlines()[0].rstrip(":") or type(error).__name__
+        raise CheckpointError(f"{path} is no checkpoint of this model ({reason}); train the run again") from None

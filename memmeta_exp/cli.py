@@ -5,9 +5,12 @@ Exit codes: 0 done; 1 the run failed; 2 the command cannot be run as given (one 
 """
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+
+from memmeta_exp.errors import MemmetaError
 
 COMMANDS = {
     "train": (
@@ -44,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         near = get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else f"; choose from {', '.join(COMMANDS)}"
         return complain(f"unknown command '{name}'{hint}", 2)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait make a busy machine crawl
     _log_to_stderr()
     return _guarded(lambda: import_module(COMMANDS[name][0]).main(rest))
 
@@ -55,24 +59,18 @@ def complain(line: str, code: int) -> int:
 
 
 def _guarded(command: Callable[[], int]) -> int:
-    """What a user can cause ends in one line and a code; our own bugs keep their traceback."""
-    from memmeta_exp.checkpoint import CheckpointError
-    from memmeta_exp.config import ConfigError
-    from memmeta_exp.data import DataError
-    from memmeta_exp.runner import RunError, RunInterrupted
-
+    """What a user or the machine can cause ends in one line and a code; our own bugs keep their traceback."""
     try:
         return command()
-    except (ConfigError, DataError, CheckpointError) as error:
-        return complain(str(error), 2)
-    except RunError as error:
-        return complain(str(error), 1)
-    except RunInterrupted as stop:
-        return complain(str(stop), 128 + stop.signum)
-    except KeyboardInterrupt:
-        return complain("interrupted", 130)
+    except MemmetaError as error:
+        return complain(str(error), error.exit_code)
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return complain(f"{where}{error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        return complain("interrupted", 130)
 
 
 def _log_to_stderr() -> None:

@@ -1,12 +1,13 @@
 """What a run shows on a terminal: the progress bar on standard error, the table of results on standard output."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 ROWS = {  # summary key: (label, format)
@@ -16,13 +17,14 @@ ROWS = {  # summary key: (label, format)
     "val/best_iteration": ("  at iteration", "{}"),
     "tasks_seen": ("training tasks seen", "{:,}"),
     "memory/peak_mib": ("peak memory, MiB", "{:.1f}"),
+    "memory/above_baseline_mib": ("  above parameters and data", "{:.1f}"),
     "time/step_seconds_median": ("step, median seconds", "{:.4f}"),
     "time/total_seconds": ("whole run, seconds", "{:.1f}"),
     "convergence/error": ("convergence error", "{:.3e}"),
     "convergence/grad_norm_sq": ("|grad F|^2 at the end", "{:.3e}"),
-    "lower/residual_max": ("lower level, largest |d_phi g|", "{:.1e}"),
+    "lower/residual_max": ("lower level, largest |d_phi g|", "{:.2e}"),
     "lower/kappa": ("  kappa = L_g / mu at the end", "{:.0f}"),
-    "linear/residual_max": ("linear solve, largest residual", "{:.1e}"),
+    "linear/residual_max": ("linear solve, largest residual", "{:.2e}"),
     "lower/wrong_fraction": ("hypergradients with a missed solve", "{:.2%}"),
 }
 
@@ -31,21 +33,19 @@ class ProgressBar:
     """The bar of a training run with ETA, loss, accuracy and peak memory; off where `enabled` is false. Where standard
     error is no terminal, the lines passed to `note` are all that appears."""
 
-    def __init__(self, name: str, total: int, enabled: bool) -> None:
+    def __init__(self, total: int, enabled: bool) -> None:
         self.console = Console(stderr=True, quiet=not enabled)
         self._peak = ""
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
             TextColumn("eta"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[status]}"),
             console=self.console,
             disable=not self.console.is_terminal or not enabled,
         )
-        self._task = self._bar.add_task(name, total=total, status="")
+        self._task = self._bar.add_task("", total=total, status="")
 
     def __enter__(self) -> "ProgressBar":
         self._bar.start()
@@ -72,8 +72,8 @@ def print_summary(name: str, folder: Path, summary: Mapping[str, Any]) -> None:
     """The table of results, the paths written, and `summary: PATH` as the last line of standard output."""
     table = Table(title=name, show_header=False)
     for key, (label, form) in ROWS.items():
-        value = summary.get(key)
-        table.add_row(label, "not defined" if value is None else form.format(value))
+        value = summary.get(key, math.nan)
+        table.add_row(label, form.format(value) if math.isfinite(value) else "not defined")
     console = Console()
     console.print(table)
     written = [path for path in sorted(folder.rglob("*")) if path.is_file() and "wandb" not in path.parts]

@@ -1,21 +1,25 @@
 """Few-shot accuracy over fixed tasks, with its interval, and the record of each test task."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
 
 from memmeta_exp.build import Experiment
 from memmeta_exp.data import TaskBatch
 from memmeta_exp.tracking.run_folder import EpisodeResult
 
+BLOCK = 50  # tasks between two looks at whether the run was asked to stop
+
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy (fraction) and query loss (nats) of each task, in order."""
+    """Accuracy (fraction), query loss (nats) and whether the head's adaptation converged, of each task, in order."""
 
     accuracy: list[float]
     loss: list[float]
+    converged: list[float]
 
     @property
     def mean_accuracy(self) -> float:
@@ -24,6 +28,11 @@ class Score:
     @property
     def mean_loss(self) -> float:
         return mean(self.loss)
+
+    @property
+    def unsolved_fraction(self) -> float:
+        """Fraction of tasks whose lower level missed its tolerance."""
+        return 1 - mean(self.converged)
 
     @property
     def ci95(self) -> float:
@@ -37,10 +46,15 @@ def mean(values: list[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def evaluate(experiment: Experiment, tasks: TaskBatch) -> Score:
-    """The model as it stands on `tasks`, every head adapted by the configured rule."""
-    accuracy, loss = experiment.learner.evaluate(tasks, experiment.adapt)
-    return Score(_numbers(accuracy), _numbers(loss))
+def score_tasks(experiment: Experiment, tasks: TaskBatch, poll: Callable[[], None] = lambda: None) -> Score:
+    """The model as it stands on `tasks`, every head adapted by the configured rule. `poll` is called between blocks of
+    tasks and may raise."""
+    blocks = []
+    for at in range(0, len(tasks), BLOCK):
+        poll()
+        blocks.append(torch.stack(experiment.learner.evaluate(tasks[at : at + BLOCK], experiment.adapt)))
+    accuracy, loss, converged = torch.cat(blocks, 1).tolist()
+    return Score(accuracy, loss, converged)
 
 
 def episode_results(tasks: TaskBatch, score: Score) -> list[EpisodeResult]:
@@ -50,7 +64,3 @@ def episode_results(tasks: TaskBatch, score: Score) -> list[EpisodeResult]:
         EpisodeResult(task, score.accuracy[task], score.loss[task], tuple(classes[task]), tuple(items[task]))
         for task in range(len(tasks))
     ]
-
-
-def _numbers(values: Tensor) -> list[float]:
-    return values.double().cpu().tolist()

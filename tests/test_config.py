@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from memmeta_exp.commands.train import conf_dir
+from memmeta_exp.commands.compose import conf_dir
 from memmeta_exp.config import SECTIONS, Config, ConfigError, from_dict, from_omegaconf, to_dict
 
 
@@ -27,6 +27,7 @@ def test_the_paper_presets_are_the_released_settings(dataset: str) -> None:
     assert (c.ways, c.shots, c.queries, c.batch_size, c.iterations, c.test_tasks) == (5, 5, 5, 32, 2000, 640)
     assert (c.dataset.name, c.backbone.name, c.backbone.filters) == (dataset, "conv4", 64)
     assert (c.optimizer.name, c.optimizer.lr, c.optimizer.schedule) == ("adam", 1e-4, "constant")
+    assert (c.optimizer.weight_decay, c.precision) == (0.0, "fp32")
     a = c.algorithm
     assert (a.inner_solver, a.inner_steps, a.inner_lr, a.inner_tolerance) == ("gd", 20, 0.1, None)
     assert (a.linear_solver, a.linear_steps, a.linear_tolerance, a.mu) == ("cg", 20, None, 0.0)

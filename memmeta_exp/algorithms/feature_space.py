@@ -9,7 +9,7 @@ Only one chunk's graph is alive at any time, so peak memory is set by the chunk,
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -69,8 +69,11 @@ class StepReport:
 
     @staticmethod
     def join(parts: list["StepReport"]) -> "StepReport":
-        columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(StepReport)}
-        return StepReport(**{name: None if c[0] is None else torch.cat(c) for name, c in columns.items()})
+        def column(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            return None if values[0] is None else torch.cat(values)
+
+        return StepReport(**{f.name: column(f.name) for f in fields(StepReport)})
 
 
 class FeatureSpaceLearner:
@@ -106,20 +109,21 @@ class FeatureSpaceLearner:
 
     def evaluate(
         self, batch: TaskBatch, adapt: Callable[[SoftmaxHead, Tensor], Solution] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Query accuracy and loss of each task after adapting the head to its support set, by the rule's own lower
-        level or by `adapt`, which then sees the plain cross-entropy; [B] each."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Query accuracy and loss of each task after adapting the head to its support set, and whether the adaptation
+        converged; float64 [B] each. By the rule's own lower level or `adapt`, which sees the plain cross-entropy."""
         scores = []
         with torch.no_grad():
             start = self.model.head_start.to(self.head_dtype)
             for _, tasks in self._chunks(batch):
                 support, query = self._features(*tasks.support()), self._features(*tasks.query())
                 lower = self.rule.lower(*support, start) if adapt is None else SoftmaxHead(*support, len(start))
-                phi = (adapt or self.rule.adapt)(lower, start.expand(len(tasks), -1, -1)).value
-                upper = SoftmaxHead(*query, len(start))
-                scores.append(torch.stack([upper.accuracy(phi), upper.value(phi)]))
-        accuracy, loss = torch.cat(scores, 1)
-        return accuracy, loss
+                inner = (adapt or self.rule.adapt)(lower, start.expand(len(tasks), -1, -1))
+                upper, phi = SoftmaxHead(*query, len(start)), inner.value
+                columns = (upper.accuracy(phi), upper.value(phi), inner.converged)
+                scores.append(torch.stack([column.double() for column in columns]))
+        accuracy, loss, converged = torch.cat(scores, 1)
+        return accuracy, loss, converged
 
     def _chunks(self, batch: TaskBatch) -> Iterator[tuple[int, TaskBatch]]:
         for at in range(0, len(batch), self.chunk):

@@ -8,7 +8,7 @@ from torch import Tensor
 from memmeta_exp.bilevel.vectors import Solution, Vector, axpy, dot, norm, nothing_left
 
 ARMIJO_SLOPE = 1e-4  # sufficient decrease (Nocedal and Wright 2006, section 3.1)
-HALVINGS = 12
+HALVINGS = 40
 
 
 def gradient_descent(
@@ -39,7 +39,9 @@ def newton(
     """Newton's method with Armijo backtracking, until |d_phi g| <= `tolerance` in every task or `steps` are done.
 
     value: phi -> g [T]; grad: phi -> d_phi g; inverse: phi -> (r -> (d_phi^2 g)^-1 r), factorised once a step. A task
-    that is solved does not move while others go on. Quadratic convergence near phi* (Boyd and Vandenberghe 2004, 9.5).
+    does not move once it is solved, nor where no step along the direction lowers g (a direction that is not finite,
+    say): it keeps its iterate and is reported by its residual. Convergence near phi* is quadratic (Boyd and
+    Vandenberghe 2004, section 9.5).
     """
     phi, slope = start, grad(start)
     size = norm(slope)
@@ -50,24 +52,32 @@ def newton(
             break
         direction = inverse(phi)(slope)
         length = _armijo(value, phi, direction, dot(slope, direction), active)
-        phi, count = axpy(-length, direction, phi), count + active
+        phi, count = _moved(phi, length, direction), count + active
         slope = grad(phi)
         size = norm(slope)
     return Solution(phi, size, count, size <= tolerance)
 
 
+def _moved(phi: Vector, length: Tensor, direction: Vector) -> Vector:
+    """phi - length * direction where length > 0, else phi itself, whatever the direction is (0 * NaN is NaN)."""
+    moves = length > 0
+    stepped = axpy(-length, direction, phi)
+    return tuple(torch.where(moves.view(-1, *[1] * (b.dim() - 1)), a, b) for a, b in zip(stepped, phi, strict=True))
+
+
 def _armijo(
     value: Callable[[Vector], Tensor], phi: Vector, direction: Vector, decrease: Tensor, active: Tensor
 ) -> Tensor:
-    """The largest of 1, 1/2, 1/4, ... by which g(phi - t direction) <= g(phi) - 1e-4 t <d_phi g, direction>, [T]; 0 for
-    tasks that are not active. The slack is g's own rounding: near phi* the decrease asked for is smaller than that."""
+    """The largest t of 1, 1/2, .., 2^-39 with g(phi - t direction) <= g(phi) - 1e-4 t <d_phi g, direction>, [T]; 0
+    where there is none and for tasks that are not active. The slack is g's own rounding, which near phi* exceeds the
+    decrease asked for."""
     now = value(phi)
     slack = 8 * torch.finfo(now.dtype).eps * now.abs()
-    length = active.to(now.dtype)
-    for _ in range(HALVINGS):
+    length, too_far = active.to(now.dtype), active
+    for halving in range(HALVINGS):
         reached = value(axpy(-length, direction, phi))
-        too_far = active & ~(reached <= now - ARMIJO_SLOPE * length * decrease + slack)
+        too_far = too_far & ~(reached <= now - ARMIJO_SLOPE * length * decrease + slack)
         if nothing_left(too_far):
             break
-        length = torch.where(too_far, length / 2, length)
-    return length
+        length = torch.where(too_far, 0.5 ** (halving + 1), length)
+    return torch.where(too_far, 0.0, length)

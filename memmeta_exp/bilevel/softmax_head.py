@@ -50,8 +50,8 @@ class SoftmaxHead:
         return -(log_p * self.target).sum(-1)
 
     def accuracy(self, phi: Vector) -> Tensor:
-        """The fraction of images whose largest logit is their label, [T]."""
-        return (self._logits(phi[0]).argmax(-1) == self.labels).to(self.z.dtype).mean(1)
+        """The fraction of images whose largest logit is their label, float64 [T]."""
+        return (self._logits(phi[0]).argmax(-1) == self.labels).double().mean(1)
 
     def grad(self, phi: Vector) -> Vector:
         """d_W g, ([T, C, d+1],)."""
@@ -83,9 +83,10 @@ class SoftmaxHead:
         """d_{W_c} < d_W g, V > = -mu V, [T, C, d+1]."""
         return -self.mu * v[0]
 
-    def pull(self, phi: Vector) -> Tensor:
-        """|d_W R| = mu |W - W_c|, [T]: at the minimum it equals the norm of the loss's gradient."""
-        return self.mu * self._offset(phi[0]).flatten(1).norm(dim=1)
+    def calm_start(self) -> Tensor:
+        """W_c for every task, [T, C, d+1]: where R is least."""
+        shape = (len(self.z), self.target.shape[-1], self.z.shape[-1])
+        return self.z.new_zeros(shape) if self.centre is None else self.centre.expand(shape)
 
     def smoothness(self) -> Tensor:
         """The bound on L_g, [T]. NaN where the features are not finite."""
@@ -96,22 +97,26 @@ class SoftmaxHead:
         return torch.where(finite, self.mu + 0.5 * top / self.images, torch.nan)
 
     def inverse(self, phi: Vector) -> Callable[[Vector], Vector]:
-        """r -> H^-1 r by the support space; needs mu > 0. Features that are not finite give a result that is not."""
+        """r -> H^-1 r by the support space; needs mu > 0. Features that are not finite give a result that is not.
+
+        The small system is formed and factorised in float64: in float32 it loses definiteness near kappa = 1e8.
+        """
         assert self.mu > 0, "H is singular without R"
         tasks, n, ways = self.target.shape
-        p = self._softmax(phi[0])
+        z, p = self.z.double(), torch.softmax(self._logits(phi[0]).double(), -1)
         root = p.sqrt()
         a = torch.diag_embed(root) - p[..., :, None] * root[..., None, :]
         flat = a.transpose(1, 2).reshape(tasks, ways, n * ways)
-        gram = (self.z @ self.z.mT).repeat_interleave(ways, 1).repeat_interleave(ways, 2)
+        gram = (z @ z.mT).repeat_interleave(ways, 1).repeat_interleave(ways, 2)
         system = (flat.mT @ flat).mul_(gram)
         system.diagonal(dim1=1, dim2=2).add_(self.mu * n)
         factor, _ = torch.linalg.cholesky_ex(system)
 
         def solve(r: Vector) -> Vector:
-            u_r = ((self.z @ r[0].mT)[..., None, :] @ a).reshape(tasks, n * ways, 1)
+            right = r[0].double()
+            u_r = ((z @ right.mT)[..., None, :] @ a).reshape(tasks, n * ways, 1)
             y = torch.cholesky_solve(u_r, factor).reshape(tasks, n, ways, 1)
-            return ((r[0] - (a @ y).squeeze(-1).mT @ self.z) / self.mu,)
+            return (((right - (a @ y).squeeze(-1).mT @ z) / self.mu).to(r[0].dtype),)
 
         return solve
 

@@ -10,6 +10,8 @@ def parse(arguments: list[str], defaults: Mapping[str, str | None]) -> dict[str,
     values = dict(defaults)
     for argument in arguments:
         key, equals, value = argument.partition("=")
+        if not equals and key not in defaults:
+            raise ConfigError(f"'{argument}' is no option: write KEY=VALUE, such as {next(iter(defaults))}={argument}")
         if key not in defaults:
             raise ConfigError(f"unknown option '{key}'{closest(key, defaults)}")
         if not equals or not value:

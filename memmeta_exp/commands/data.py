@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from memmeta_exp.commands.arguments import parse
 from memmeta_exp.config import ConfigError
 from memmeta_exp.data import registry
@@ -22,12 +19,10 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments, {"data_root": None, "download": None})
     if options["download"] is not None:
         _download(options["download"], options["data_root"])
-    table = Table("dataset", "what it is", "present", "verified")
-    table.add_column("where, or what to do", overflow="fold")
     for row in registry.status(options["data_root"]):
-        verified = {True: "yes", False: "NO", None: "-"}[row.verified]
-        table.add_row(row.name, row.description, "yes" if row.present else "no", verified, row.detail)
-    Console().print(table)
+        verified = {True: ", content verified", False: ", content NOT as published", None: ""}[row.verified]
+        print(f"{row.name}: {'present' if row.present else 'not here'}{verified}")
+        print(f"    {row.description}\n    {row.detail}")
     return 0
 
 

@@ -12,7 +12,7 @@ from memmeta_exp.build import build
 from memmeta_exp.commands.arguments import parse
 from memmeta_exp.config import Config, ConfigError, from_dict
 from memmeta_exp.data import TaskBatch
-from memmeta_exp.evaluation import evaluate
+from memmeta_exp.evaluation import score_tasks
 from memmeta_exp.tracking.run_folder import EpisodeResult, read_test_episodes
 
 HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|cuda:N] [data_root=DIR]
@@ -34,17 +34,17 @@ def main(arguments: list[str]) -> int:
     config = read_config(folder, {key: options[key] for key in ("device", "data_root")})
     episodes = _stored(folder, config)
     experiment = build(config)
-    state = checkpoint.load(folder / "checkpoints" / f"{options['checkpoint']}.pt", experiment.device)
-    experiment.model.load_state_dict(state["model"])
+    weights = folder / "checkpoints" / f"{options['checkpoint']}.pt"
+    iteration = checkpoint.restore(experiment.model, weights, experiment.device)
     sampler = experiment.samplers["test"]
     device = sampler.image_set.images.device
     classes = torch.tensor([e.classes for e in episodes], device=device)
     items = torch.tensor([e.items for e in episodes], device=device).unflatten(1, (config.ways, -1))
-    score = evaluate(experiment, TaskBatch(sampler.image_set, classes, items, config.shots))
+    score = score_tasks(experiment, TaskBatch(sampler.image_set, classes, items, config.shots))
     same = sum(a == e.accuracy for a, e in zip(score.accuracy, episodes, strict=True))
     print(
         f"test accuracy {score.mean_accuracy:.2%} +- {score.ci95:.2%} (95 %) over {len(episodes)} stored tasks, "
-        f"{options['checkpoint']} checkpoint of iteration {state['iteration']}; {same} tasks score as stored"
+        f"{options['checkpoint']} checkpoint of iteration {iteration}; {same} tasks score as stored"
     )
     return 0
 

@@ -4,7 +4,7 @@
 `ConfigError` from here, in one line that says the key, the rule and the fix, before anything has been created.
 """
 
-from memmeta_exp.config.checks import ConfigError, closest
+from memmeta_exp.config.checks import closest
 from memmeta_exp.config.load import from_dict, from_omegaconf
 from memmeta_exp.config.run import Config, digest, to_dict
 from memmeta_exp.config.sections import (
@@ -18,6 +18,7 @@ from memmeta_exp.config.sections import (
     SyntheticConfig,
     UnrolledConfig,
 )
+from memmeta_exp.errors import ConfigError
 
 __all__ = [
     "SECTIONS",

@@ -4,24 +4,28 @@ import difflib
 import math
 from collections.abc import Iterable
 
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run; its text is one line for the user."""
+from memmeta_exp.errors import ConfigError
 
 
 def closest(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the known word nearest to `word`, or the choices where none is near."""
-    known = sorted(known)
+    known = sorted(set(known) - {word})
     match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if match:
         return f"; did you mean '{match[0]}'?"
-    return f"; choose from {', '.join(known)}" if len(known) <= 20 else ""
+    return f"; choose from {', '.join(known)}" if 0 < len(known) <= 20 else ""
 
 
 def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
     """ConfigError unless `value` is among the `choices`."""
     if value not in choices:
         raise ConfigError(f"{key}={value} is unknown{closest(str(value), choices)}")
+
+
+def at_most(key: str, value: int | float | None, high: int | float) -> None:
+    """ConfigError unless `value` is None or <= `high`."""
+    if value is not None and not value <= high:
+        raise ConfigError(f"{key}={value} is out of range: it must be at most {high}")
 
 
 def at_least(key: str, value: int | float | None, low: int | float, strict: bool = False) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from memmeta_exp.config.checks import ConfigError, closest
+from memmeta_exp.config.checks import closest
 from memmeta_exp.config.run import Config
 from memmeta_exp.config.sections import SECTIONS
+from memmeta_exp.errors import ConfigError
 
 
 def _structured(key: str, schema: type, values: Mapping[str, Any]) -> Any:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Union
 
-from memmeta_exp.config.checks import ConfigError, at_least, one_of
+from memmeta_exp.config.checks import at_least, at_most, one_of
+from memmeta_exp.errors import ConfigError
 
 MU_WHERE_NONE = 0.01
 
@@ -55,6 +56,9 @@ class Config:
         at_least("val_tasks", self.val_tasks, 2)
         at_least("test_tasks", self.test_tasks, 2)
         at_least("seed", self.seed, 0)
+        at_most("seed", self.seed, 2**63 - 1)
+        at_most("batch_size", self.batch_size, 2**20)
+        at_most("threads", self.threads, 1024)
         at_least("threads", self.threads, 1)
         at_least("eval_lr", self.eval_lr, 0, strict=True)
         at_least("convergence_mu", self.convergence_mu, 0, strict=True)
@@ -101,7 +105,7 @@ class Config:
 
 def _check_device(device: str) -> None:
     head, _, index = device.partition(":")
-    if device not in ("auto", "cpu", "cuda") and not (head == "cuda" and index.isdigit()):
+    if device not in ("auto", "cpu", "cuda") and not (head == "cuda" and index.isascii() and index.isdigit()):
         raise ConfigError(f"device={device} is unknown: use auto, cpu, cuda or cuda:N")
 
 

@@ -5,9 +5,11 @@ Letters follow the paper: mu, K = inner_steps, N = linear_steps.
 
 from dataclasses import dataclass, field
 
-from memmeta_exp.config.checks import ConfigError, at_least, one_of
+from memmeta_exp.config.checks import at_least, at_most, one_of
+from memmeta_exp.errors import ConfigError
 
 SPLITS = ("train", "val", "test")
+SYNTHETIC_BYTES = 2**35
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,12 @@ class SyntheticConfig:
         for key in ("classes", "images_per_class", "channels"):
             at_least(f"dataset.{key}", getattr(self, key), 1)
         at_least("dataset.image_size", self.image_size, 16)
+        pixels = self.classes * self.images_per_class * self.channels * self.image_size**2
+        if pixels > SYNTHETIC_BYTES:
+            raise ConfigError(
+                f"dataset=synthetic would take {pixels / 2**30:.0f} GiB a split; lower dataset.classes, "
+                "images_per_class, channels or image_size to stay below 32 GiB"
+            )
 
     def facts(self) -> DatasetFacts:
         return DatasetFacts(dict.fromkeys(SPLITS, self.classes), self.images_per_class, self.channels, self.image_size)
@@ -156,6 +164,7 @@ class Conv4Config:
 
     def __post_init__(self) -> None:
         at_least("backbone.filters", self.filters, 1)
+        at_most("backbone.filters", self.filters, 4096)
 
 
 @dataclass(frozen=True)
@@ -188,7 +197,7 @@ class TrackingConfig:
     project: str = "memmeta"
     entity: str | None = None
     tags: list[str] = field(default_factory=list)
-    init_timeout_s: float = 6.0
+    init_timeout_s: float = 4.0
 
     def __post_init__(self) -> None:
         one_of("tracking.mode", self.mode, ("online", "offline", "disabled"))

@@ -1,7 +1,7 @@
 """Sources of images and the tasks drawn from them."""
 
 from memmeta_exp.data.episodes import EpisodeSampler, ImageSet, TaskBatch
-from memmeta_exp.data.errors import DataError
 from memmeta_exp.data.registry import load_split, require
+from memmeta_exp.errors import DataError
 
 __all__ = ["DataError", "EpisodeSampler", "ImageSet", "TaskBatch", "load_split", "require"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+_BLOCK = 256  # tasks whose keys are held at once: 8 bytes for each image of each of their classes
 STREAMS = ("train", "val", "test", "reference")
 
 
@@ -90,6 +91,14 @@ class EpisodeSampler:
 
     def draw(self, first: int, count: int) -> TaskBatch:
         """Tasks first, .., first + count - 1 of the stream."""
+        starts = range(first, first + count, _BLOCK)
+        blocks = [self._draw(at, min(_BLOCK, first + count - at)) for at in starts]
+        if len(blocks) == 1:
+            return blocks[0]
+        classes, items = (torch.cat([getattr(b, name) for b in blocks]) for name in ("classes", "items"))
+        return TaskBatch(self.image_set, classes, items, self.shots)
+
+    def _draw(self, first: int, count: int) -> TaskBatch:
         images = self.image_set.images
         k = torch.arange(first, first + count, device=images.device)
         slots = _children(_mix(k * _GAMMA + self._root), 1 + self.ways)

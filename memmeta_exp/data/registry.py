@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from memmeta_exp.data.episodes import ImageSet
-from memmeta_exp.data.errors import DataError
 from memmeta_exp.data.status import DatasetStatus, status
+from memmeta_exp.errors import DataError
 
 __all__ = ["LOADERS", "DataError", "DatasetStatus", "load_split", "require", "resolve_root", "status"]
 

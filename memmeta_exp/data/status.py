@@ -5,7 +5,7 @@ from inspect import getdoc
 from pathlib import Path
 
 from memmeta_exp.config import SECTIONS
-from memmeta_exp.data.errors import DataError
+from memmeta_exp.errors import DataError
 
 _Row = tuple[bool, bool | None, str]
 

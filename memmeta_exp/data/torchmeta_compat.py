@@ -5,7 +5,7 @@ from types import ModuleType
 
 import torch
 
-from memmeta_exp.data.errors import DataError
+from memmeta_exp.errors import DataError
 
 _LIBRARY: list[torch.library.Library] = []  # a Library undoes its definitions when it is collected
 _OPERATORS = ("nms", "qnms")

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from memmeta_exp.data.episodes import ImageSet
-from memmeta_exp.data.errors import DataError
 from memmeta_exp.data.torchmeta_compat import import_torchmeta
+from memmeta_exp.errors import DataError
 
 _CLASS_DATASETS = {"cifar_fs": "cifar_fs.CIFARFSClassDataset", "fc100": "fc100.FC100ClassDataset"}
 _SHAPE = (600, 32, 32, 3)

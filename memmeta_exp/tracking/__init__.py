@@ -1,5 +1,6 @@
 """Where a run's numbers go: the run folder always, W&B beside it."""
 
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
@@ -30,9 +31,10 @@ class Tracker:
         self._stack.__exit__(kind, error, trace)
 
     def log(self, iteration: int, metrics: Mapping[str, Any]) -> None:
-        """Values at upper iteration t (1-based, after the step); iterations never decrease within a run."""
+        """Values at upper iteration t (1-based, after the step); iterations never decrease within a run. What is not
+        finite is null in metrics.jsonl and left out in W&B."""
         self.run_folder.log({"iteration": iteration, **metrics})
-        self.wandb.log(iteration, metrics)
+        self.wandb.log(iteration, {key: value for key, value in metrics.items() if math.isfinite(value)})
 
     def summary(self, metrics: Mapping[str, Any]) -> None:
         """The run's final numbers: summary.json and W&B's summary."""

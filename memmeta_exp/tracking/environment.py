@@ -26,7 +26,7 @@ def describe_environment(extra: Mapping[str, Any]) -> dict[str, Any]:
         "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         **git_state(PACKAGE_DIR),
-        "command": list(sys.argv),
+        "command": list(sys.orig_argv),
         **extra,
     }
 

@@ -22,6 +22,7 @@ from typing import Any, TextIO
 
 from omegaconf import OmegaConf
 
+from memmeta_exp.errors import ConfigError
 from memmeta_exp.tracking.environment import describe_environment
 
 STATES = ("running", "finished", "failed", "interrupted")
@@ -60,6 +61,16 @@ class RunFolder:
         self.path = Path(path)
         self._metrics: TextIO | None = None
 
+    def start(self) -> None:
+        """Takes possession of the folder: status.json is made, by one process alone. ConfigError where it exists."""
+        try:
+            with (self.path / "status.json").open("x") as stream:
+                json.dump(self._status("running", 0, None, None), stream)
+        except FileExistsError:
+            raise ConfigError(
+                f"{self.path} already holds a run: name another hydra.run.dir (hydra.sweep.dir), or remove it first"
+            ) from None
+
     def write_config(self, config: Mapping[str, Any]) -> None:
         """config.yaml: the resolved configuration, as `Config` reads it back."""
         _replace(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
@@ -89,18 +100,23 @@ class RunFolder:
     def set_status(self, state: str, iteration: int | None = None, reason: str | None = None) -> None:
         """status.json: where the run stands. `started` stays that of the first call, `iteration` the last one given."""
         assert state in STATES, state
-        file, now = self.path / "status.json", datetime.now(UTC).isoformat(timespec="seconds")
+        file = self.path / "status.json"
         before = json.loads(file.read_text()) if file.exists() else {}
-        status = {
+        iteration = before.get("iteration") if iteration is None else iteration
+        self._write_json("status.json", self._status(state, iteration, reason, before.get("started")))
+
+    @staticmethod
+    def _status(state: str, iteration: int | None, reason: str | None, started: str | None) -> dict[str, Any]:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return {
             "state": state,
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "started": before.get("started", now),
+            "started": started or now,
             "updated": now,
-            "iteration": before.get("iteration") if iteration is None else iteration,
+            "iteration": iteration,
             "reason": reason,
         }
-        self._write_json("status.json", status)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Appends one line to metrics.jsonl and flushes it."""

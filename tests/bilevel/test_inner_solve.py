@@ -74,6 +74,36 @@ def test_the_measured_step_descends_where_a_larger_one_climbs(generator) -> None
     assert (values(20.0).diff(dim=0) > 1e-3).any()
 
 
+def test_no_step_raises_the_objective(generator) -> None:
+    """Large features, a saturated start, little curvature: full Newton steps overshoot, Armijo's never do."""
+    for scale, mu in ((100.0, 0.1), (1000.0, 0.1), (1000.0, 1e-3)):
+        z = scale * torch.randn(T, N, D, dtype=torch.float64, generator=generator)
+        g = SoftmaxHead(z, torch.arange(N).remainder(C).expand(T, N), C, mu)
+        at = start(generator)
+        values = torch.stack([g.value(solve_newton(g, at, steps=k).value) for k in range(12)])
+        assert (values.diff(dim=0) <= 1e-10 * values[:-1].abs()).all()
+
+
+def test_large_features_are_solved_in_float32_from_a_calm_start(generator) -> None:
+    z = 300.0 * torch.randn(T, 25, 64, generator=generator).abs() / 8
+    g = SoftmaxHead(z, torch.arange(25).remainder(C).expand(T, 25), C, 1e-3)
+    found = solve_newton(g, (g.calm_start(),), tolerance=1e-3, steps=40)
+    assert found.converged.all()
+
+
+def test_a_direction_that_is_not_finite_moves_nothing() -> None:
+    """Task 0 is solved, task 1 cannot be: neither is touched by the NaN of its direction (0 * NaN is NaN)."""
+
+    def inverse(phi):
+        return lambda r: (torch.full_like(r[0], torch.nan),)
+
+    at = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    found = newton(lambda p: p[0].square().sum(1) / 2, lambda p: p, inverse, (at,), steps=3, tolerance=1e-6)
+    assert torch.equal(found.value[0], at)
+    assert found.converged.tolist() == [True, False]
+    assert found.residual.tolist() == [0.0, 5.0]
+
+
 def test_gd_by_hand() -> None:
     """g = phi^2 / 2 in one dimension: phi <- (1 - lambda) phi."""
     found = gradient_descent(lambda p: p, (torch.tensor([[8.0]]),), steps=3, step_size=torch.tensor([0.5]))

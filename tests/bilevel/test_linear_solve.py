@@ -83,6 +83,26 @@ def test_identity_takes_one_step_and_no_division_by_zero() -> None:
     assert torch.allclose(found.value[0], problem("identity").rhs)
 
 
+def test_negative_curvature_keeps_the_iterate_it_had() -> None:
+    """A = diag(1, -2, 3), b = 1: p = b has curvature 2, so alpha = 3/2 and x = 3/2 b; the next one has p^T A p < 0
+    (r = (-1/2, 4, -7/2), beta = 19/2, p = (9, 27/2, 6): 81 - 364.5 + 108 < 0)."""
+    a = torch.diag_embed(torch.tensor([[1.0, -2.0, 3.0]], dtype=torch.float64))
+    b = (torch.ones(1, 3, dtype=torch.float64),)
+    found = cg(lambda x: ((a @ x[0][..., None]).squeeze(-1),), b, steps=9)
+    assert found.value[0].tolist() == [[1.5, 1.5, 1.5]]
+    assert found.steps.tolist() == [1]
+    assert not found.converged.any()
+    assert found.residual.isfinite().all()
+
+
+def test_float32_stops_at_its_rounding_floor() -> None:
+    p = problem("well-conditioned")
+    matrix, rhs = p.matrix.float(), p.rhs.float()
+    found = cg(lambda x: ((matrix @ x[0][..., None]).squeeze(-1),), (rhs,), steps=500)
+    assert found.steps.max() < 60, "it stops at eps |b| instead of dividing noise by noise"
+    assert found.residual.max() < 1e-5
+
+
 def test_tasks_stop_by_themselves() -> None:
     steps = solve("cg", problem("one task solved")).steps
     assert steps[1] == 0

@@ -27,7 +27,22 @@ BAD = {
     "algorithm.mu=0": "set algorithm.mu above 0",
     "algorithm.mu=nan": "algorithm.mu",
     "algorithm.inner_tolerance=null": "inner_solver=gd",
-    "optimizer.momentum=0.9": "momentum",
+    "optimizer.momentum=0.9": "no key of the optimizer chosen here",
+    "optimizer.nme=sgd": "unknown key 'optimizer.nme'",
+    "optimizer.name=sgd": "choose with optimizer=sgd",
+    "optimizer=null": "choose from adam, adamw, sgd",
+    "algorithm=null": "proposed",
+    "hydra/launcher=joblb": "memmeta train --help",
+    "seed=99999999999999999999": "at most",
+    "seed=0,1": "need the flag -m",
+    "batch_size=1000000000": "at most",
+    "threads=100000": "at most",
+    "backbone.filters=100000000": "at most",
+    "dataset.images_per_class=100000000000": "GiB",
+    "--iterations=10": "write iterations=VALUE",
+    "--resolve": "go with --cfg",
+    "hydra.run.dir=": "name a folder of its own",
+    "hydra.run.dir=/proc/x/y": "no run folder can be made",
     "device=cudo": "auto, cpu, cuda or cuda:N",
     "device=cuda:99": "device=cpu",
     "chunk=big": "chunk",
@@ -57,6 +72,13 @@ def test_one_bad_job_of_a_multirun_stops_it_before_it_starts(train, tmp_path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def test_flags_may_stand_anywhere(train) -> None:
+    for order in (("-m", "seed=0,-1"), ("seed=0,-1", "-m")):
+        result = train(*order)
+        assert result.code == 2
+        assert "seed=-1" in result.err
+
+
 def test_a_dataset_that_is_not_there(memmeta, tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("MEMMETA_DATA", raising=False)
     unset = memmeta("train", "dataset=cifar_fs")
@@ -72,6 +94,7 @@ def test_other_commands(memmeta, tmp_path) -> None:
     for arguments, expected in {
         ("trian",): "did you mean 'train'?",
         ("evaluate",): "memmeta evaluate run=",
+        ("evaluate", "outputs/x"): "run=outputs/x",
         ("evaluate", "rum=x"): "did you mean 'run'?",
         ("evaluate", "run="): "run=VALUE",
         ("evaluate", f"run={tmp_path}"): "no run folder",

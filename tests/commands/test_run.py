@@ -1,6 +1,8 @@
 """Whole runs through the command line."""
 
 import csv
+import dataclasses
+import io
 import json
 import os
 import signal
@@ -14,7 +16,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from memmeta_exp.tracking.run_folder import read_metrics
+from memmeta_exp.config import Config
+from memmeta_exp.errors import ConfigError
+from memmeta_exp.tracking.run_folder import RunFolder, read_metrics
+from memmeta_exp.trainer import Trainer
 from tests.commands.conftest import TINY
 
 REQUIRED = (
@@ -92,11 +97,19 @@ def test_evaluate_repeats_the_test(train, memmeta) -> None:
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+def _checkpoint_of(state: dict) -> bytes:
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("checkpoints/best.pt", b"not a checkpoint"),
         ("checkpoints/best.pt", None),
+        ("checkpoints/best.pt", _checkpoint_of({"iteration": 3})),
+        ("checkpoints/best.pt", _checkpoint_of({"iteration": 3, "model": {"a": torch.zeros(1)}})),
         ("test_episodes.csv", b"task,accuracy\n0,x\n"),
         ("test_episodes.csv", None),
         ("config.yaml", b"a: [b\n"),
@@ -129,7 +142,22 @@ def test_a_folder_with_a_run_in_it_is_not_overwritten(train, tmp_path) -> None:
     again = train("hydra.run.dir=mine", "seed=5")
     assert again.code == 2
     assert "already holds a run" in again.err
+    assert len(again.err.splitlines()) == 1
     assert (tmp_path / "mine" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_sweep_folder_is_not_overwritten_either(train, tmp_path) -> None:
+    assert train("-m", "seed=0", "hydra.sweep.dir=sweep").code == 0
+    before = (tmp_path / "sweep" / "0" / "metrics.jsonl").read_bytes()
+    assert train("-m", "seed=5", "hydra.sweep.dir=sweep").code == 2
+    assert (tmp_path / "sweep" / "0" / "metrics.jsonl").read_bytes() == before
+
+
+def test_two_runs_never_share_a_folder(tmp_path) -> None:
+    """Of two processes that come to one folder at the same time, one gets it."""
+    RunFolder(tmp_path).start()
+    with pytest.raises(ConfigError, match="already holds a run"):
+        RunFolder(tmp_path).start()
 
 
 KNOBS = [
@@ -137,6 +165,27 @@ KNOBS = [
     "test_tasks=7", "eval_rule=gd", "convergence_tasks=3", "convergence_mu=0.7", "iterations=7", "backbone.filters=9",
     "optimizer.lr=0.1", "optimizer.weight_decay=0.5", "optimizer.schedule=cosine", "optimizer=sgd",
 ]  # fmt: skip
+
+
+ELSEWHERE = {  # keys that change no number of a run, and where they are tested
+    "algorithm": "tests/algorithms", "dataset": "test_config, tests/data", "backbone": "KNOBS", "optimizer": "KNOBS",
+    "tracking": "tests/tracking", "device": "test_bad_input", "threads": "test_threads_and_progress",
+    "progress": "test_threads_and_progress", "chunk": "test_chunk_changes_memory_alone",
+    "data_root": "test_bad_input", "eval_steps": "below, under eval_rule=gd", "eval_lr": "below, under eval_rule=gd",
+}  # fmt: skip
+
+
+def test_the_list_of_keys_is_complete() -> None:
+    listed = {knob.partition("=")[0].partition(".")[0] for knob in KNOBS}
+    assert {f.name for f in dataclasses.fields(Config)} == listed | ELSEWHERE.keys()
+
+
+def test_threads_and_progress(train) -> None:
+    quiet, loud = train("progress=false"), train("threads=2")
+    assert quiet.err == ""
+    assert "iteration 6: val acc" in loud.err
+    threads = [json.loads((r.summary.parent / "env.json").read_text())["threads"] for r in (quiet, loud)]
+    assert threads == [1, 2]
 
 
 def fingerprint(folder: Path) -> str:
@@ -153,6 +202,8 @@ def test_every_key_changes_something(train, monkeypatch) -> None:
         assert fingerprint(train(knob).summary.parent) != plain, knob
     decayed = fingerprint(train("optimizer.weight_decay=0.5").summary.parent)
     assert fingerprint(train("optimizer=adamw", "optimizer.weight_decay=0.5").summary.parent) != decayed
+    sgd = fingerprint(train("optimizer=sgd").summary.parent)
+    assert fingerprint(train("optimizer=sgd", "optimizer.momentum=0.9").summary.parent) != sgd
     ruled = fingerprint(train("eval_rule=gd").summary.parent)
     for knob in ("eval_steps=3", "eval_lr=0.5"):
         assert fingerprint(train("eval_rule=gd", knob).summary.parent) != ruled, knob
@@ -165,12 +216,48 @@ def test_chunk_changes_memory_alone(train) -> None:
     assert b["memory/above_baseline_mib"] > 1.5 * a["memory/above_baseline_mib"]
 
 
-def test_divergence_is_a_failure_in_one_line(train, tmp_path) -> None:
-    result = train("optimizer=sgd", "optimizer.lr=1e30", "hydra.run.dir=diverged")
+@pytest.mark.parametrize("iterations", [1, 6])
+def test_divergence_is_a_failure_in_one_line(train, tmp_path, iterations: int) -> None:
+    """Also in the last iteration, which no later loss would reveal."""
+    result = train("optimizer=sgd", "optimizer.lr=1e38", f"iterations={iterations}", "hydra.run.dir=diverged")
     assert result.code == 1
     assert "diverged" in result.err.splitlines()[-1]
     assert "Traceback" not in result.err
+    assert "Error executing job" not in result.err
     assert json.loads((tmp_path / "diverged" / "status.json").read_text())["state"] == "failed"
+
+
+def test_running_out_of_memory_is_a_failure_in_one_line(train, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes.")
+
+    monkeypatch.setattr("memmeta_exp.trainer.Trainer._step", refuse)
+    result = train("hydra.run.dir=full")
+    assert result.code == 1
+    assert "smaller chunk" in result.err.splitlines()[-1]
+    assert "Traceback" not in result.err
+
+
+def test_warnings_reach_the_user(train) -> None:
+    """Through Hydra, which would disable every logger that it did not set up."""
+    short = train("algorithm.inner_solver=gd", "algorithm.inner_steps=1", "algorithm.inner_tolerance=null")
+    assert "of the hypergradients come from a solve that fell short" in short.err
+    assert json.loads(short.summary.read_text())["lower/wrong_fraction"] == 1
+    online = train("tracking=online")
+    assert online.code == 0
+    assert len([line for line in online.err.splitlines() if "offline" in line]) == 1
+    assert (online.summary.parent / "wandb").is_dir()
+
+
+@pytest.mark.parametrize("algorithm", ["anil", "itd_bio"])
+def test_other_algorithms_run_and_say_what_they_have(train, memmeta, algorithm: str) -> None:
+    result = train(f"algorithm={algorithm}")
+    assert result.code == 0, result.err
+    summary = json.loads(result.summary.read_text())
+    assert "linear/residual_max" not in summary
+    assert summary["convergence/mu"] == (0.01 if algorithm == "anil" else 1e-4)
+    assert summary["convergence/grad_norm_sq"] > 0
+    assert "5 tasks score as stored" in memmeta("evaluate", f"run={result.summary.parent}").out
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
@@ -190,6 +277,20 @@ def test_a_signal_ends_the_run_after_its_step(tmp_path, signum: signal.Signals) 
     assert status["state"] == "interrupted"
     state = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
     assert state["iteration"] == status["iteration"] == read_metrics(folder)[-1]["iteration"]
+
+
+def test_a_signal_during_the_test_is_not_lost(train, tmp_path, monkeypatch) -> None:
+    """It arrives while the test tasks are scored: the run ends interrupted, not finished and not killed."""
+    original = Trainer.test
+
+    def signalled(self: Trainer):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(self)
+
+    monkeypatch.setattr(Trainer, "test", signalled)
+    result = train("hydra.run.dir=run")
+    assert result.code == 128 + signal.SIGTERM
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "interrupted"
 
 
 def _wait_for(condition, seconds: float = 60) -> None:

@@ -1,0 +1,122 @@
+"""From command-line overrides to checked configurations, and Hydra's complaints to one line each."""
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from memmeta_exp.config import SECTIONS, Config, closest, from_omegaconf
+from memmeta_exp.errors import ConfigError
+
+MAX_CHECKED_JOBS = 256  # of a multirun, before it starts: composing one takes about 50 ms; the rest are checked in turn
+
+
+def conf_dir() -> Path:
+    """The conf/ folder: beside the package in a wheel, beside the package's folder in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package / "conf", package.parent / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise ConfigError(f"no conf/config.yaml at {package} or above: the installation is incomplete; reinstall memmeta")
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """What Hydra composes from `overrides`; ConfigError, in one line, where it cannot."""
+    for override in overrides:
+        group, _, rest = override.partition(".name=")
+        if group in SECTIONS and rest:
+            raise ConfigError(f"'{override}' changes a name alone: choose with {group}={rest}")
+        group, _, rest = override.partition("=")
+        if group in SECTIONS and rest in ("", "null") and override != group:
+            raise ConfigError(f"{group}={rest} chooses nothing; choose from {', '.join(sorted(_options(group)))}")
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return compose("config", overrides)
+    except Exception as error:  # noqa: BLE001 - Hydra raises a dozen kinds, and all its input here is the user's
+        raise ConfigError(one_line(error)) from None
+
+
+def jobs(overrides: list[str], multirun: bool) -> list[Config]:
+    """The configuration of every job: one, or all combinations of a multirun's values."""
+    if not multirun:
+        return [from_omegaconf(composed(overrides))]
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except Exception as error:  # noqa: BLE001 - as above
+        raise ConfigError(one_line(error)) from None
+    choices = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [line]
+        for o, line in zip(parsed, overrides, strict=True)
+    ]
+    combinations = itertools.islice(itertools.product(*choices), MAX_CHECKED_JOBS)
+    return [from_omegaconf(composed(list(job))) for job in combinations]
+
+
+def one_line(error: Exception) -> str:
+    """Hydra's and OmegaConf's complaints, with a suggestion where a name is misspelt."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^")]
+    if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
+        return _unknown_option(str(error.missing_cfg_file))
+    if isinstance(error, OverrideParseException):
+        reason = lines[1] if len(lines) > 1 else lines[0]
+        return f"cannot read '{error.override}': {reason}; write KEY=VALUE"
+    if isinstance(error, ConfigCompositionException) and lines and lines[0].startswith("Could not override"):
+        return _unknown_key(lines[0].split("'")[1])
+    if lines and lines[0].startswith("Ambiguous value"):
+        return f"{lines[0].rstrip('.')}: several values need the flag -m (a multirun), or quotes if they are one value"
+    return f"these overrides do not compose: {lines[0] if lines else type(error).__name__}; see memmeta train --help"
+
+
+def unknown_flag(argument: str, known: Iterable[str]) -> str:
+    """A complaint about `argument`, which starts with a dash and is none of Hydra's flags."""
+    key = argument.partition("=")[0].strip("-").replace("-", "_")
+    if key in _keys():
+        return f"'{argument}' is no flag but a key: write {key}=VALUE"
+    near = closest(argument, [flag for flag in known if flag.startswith("--")])
+    return f"unknown option '{argument}'{near}"
+
+
+def _unknown_option(path: str) -> str:
+    """path: GROUP/OPTION as Hydra looked for it; a group may itself be nested (hydra/launcher)."""
+    group, _, option = path.partition("/")
+    if group not in (*SECTIONS, "experiment"):
+        return f"unknown option '{path}'; see memmeta train --help"
+    return f"unknown {group} '{option}'{closest(option, _options(group))}"
+
+
+def _unknown_key(key: str) -> str:
+    keys = _keys()
+    if key in keys:
+        group = key.partition(".")[0]
+        return f"'{key}' is no key of the {group} chosen here, though of another; memmeta train --help {group}=OPTION"
+    return f"unknown key '{key}'{closest(key, keys)}"
+
+
+def _options(group: str) -> list[str]:
+    """The options of a config group, nested ones as paths."""
+    base = conf_dir() / group
+    return [str(file.relative_to(base).with_suffix("")) for file in base.rglob("*.yaml")]
+
+
+def _keys() -> set[str]:
+    """Every key and group of every option of the default configuration, dotted."""
+    keys: set[str] = set(SECTIONS) | {"experiment"}
+    for group in SECTIONS:
+        for option in _options(group):
+            keys |= _flat(OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{option}.yaml")), f"{group}.")
+    keys |= _flat(OmegaConf.to_container(composed([])), "")
+    return {key for key in keys if not key.endswith(".name")}
+
+
+def _flat(values: Any, prefix: str) -> set[str]:
+    found: set[str] = set()
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"}
+    return found

@@ -1,0 +1,33 @@
+"""What ends a command in one line instead of a traceback; `exit_code` is what the process then returns."""
+
+
+class MemmetaError(Exception):
+    """The text is one line for the user: what, why, and what to do instead."""
+
+    exit_code = 2
+
+
+class ConfigError(MemmetaError, ValueError):
+    """A configuration or command that cannot be run."""
+
+
+class DataError(MemmetaError, ValueError):
+    """Dataset files that are missing, damaged or not what their configuration says."""
+
+
+class CheckpointError(MemmetaError, ValueError):
+    """A checkpoint that is missing, damaged or of another model."""
+
+
+class RunError(MemmetaError, RuntimeError):
+    """A run that cannot go on."""
+
+    exit_code = 1
+
+
+class RunInterrupted(MemmetaError):
+    """A run that was asked to stop by signal `signum` and has saved its state."""
+
+    def __init__(self, signum: int, iteration: int, folder: object) -> None:
+        super().__init__(f"stopped by signal {signum} after iteration {iteration}; what it has is in {folder}")
+        self.exit_code = 128 + signum

@@ -1,0 +1,223 @@
+"""Training: the upper iterations of one run, their validation, their measures and their checkpoints."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memmeta_exp import checkpoint
+from memmeta_exp.algorithms import StepReport
+from memmeta_exp.build import Experiment, build_optimizer
+from memmeta_exp.display import ProgressBar
+from memmeta_exp.errors import RunError, RunInterrupted
+from memmeta_exp.evaluation import Score, episode_results, score_tasks
+from memmeta_exp.measure.convergence import RunningMean, squared_norm
+from memmeta_exp.measure.peak_memory import Peak, measure_peak
+from memmeta_exp.measure.timing import StepTimer
+from memmeta_exp.signals import StopRequest
+from memmeta_exp.tracking import Tracker
+from memmeta_exp.tracking.run_folder import RunFolder
+
+METERED = 2  # the iteration whose memory is metered on CPU (metering slows it): the optimiser's state exists by then
+LARGEST = ("lower/residual_max", "linear/residual_max", "memory/peak_mib", "memory/above_baseline_mib")
+REMEDY = "theta has diverged; lower optimizer.lr or raise algorithm.mu"
+
+logger = logging.getLogger("memmeta")
+
+
+class Trainer:
+    """The state of a training run and its moves."""
+
+    def __init__(
+        self, experiment: Experiment, folder: RunFolder, tracker: Tracker, bar: ProgressBar, stop: StopRequest
+    ) -> None:
+        self.experiment, self.folder, self.tracker, self.bar, self.stop = experiment, folder, tracker, bar, stop
+        self.config = experiment.config
+        self.optimizer, self.scheduler = build_optimizer(self.config, experiment.model)
+        self.timer = StepTimer(experiment.device)
+        self.convergence_error = RunningMean()
+        self.best = {"acc": -1.0, "iteration": 0}
+        self.largest: dict[str, float] = {}
+        self.latest: dict[str, float] = {}
+        self.wrong_sum = 0.0
+        self.memory_kind = ""
+
+    def train(self) -> None:
+        """Upper iterations 1..T, validated at 0, every eval_every and at the end."""
+        self.tracker.log(0, self._validate(0))
+        for t in range(1, self.config.iterations + 1):
+            metrics = self._iterate(t)
+            if t % self.config.eval_every == 0 or t == self.config.iterations:
+                metrics |= self._validate(t)
+            self.latest |= metrics
+            self.tracker.log(t, metrics)
+            self.bar.update(t, metrics)
+            self._stop_if_asked(t)
+
+    def _stop_if_asked(self, t: int) -> None:
+        if self.stop.signum is not None:
+            self._save("last", t)
+            self.folder.set_status("running", iteration=t)
+            raise RunInterrupted(self.stop.signum, t, self.folder.path)
+
+    def _iterate(self, t: int) -> dict[str, float]:
+        """One upper iteration: sample, accumulate the meta-gradient, step theta."""
+        on_gpu = self.experiment.device.type == "cuda"
+        metered = on_gpu or t == min(METERED, self.config.iterations)
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.timer.step(counted=on_gpu or not metered):
+            report, peak = self._metered_step(t) if metered else (self._step(t), None)
+        self.scheduler.step()
+        metrics = _report_metrics(report, self.config.algorithm.mu)
+        self._check(metrics, t)
+        metrics |= {
+            "time/step_seconds": self.timer.last_seconds,
+            "time/tasks_per_second": self.config.batch_size / self.timer.last_seconds,
+            "optimizer/lr": float(self.scheduler.get_last_lr()[0]),
+        }
+        if peak is not None:
+            metrics |= {"memory/peak_mib": peak.absolute_mib, "memory/above_baseline_mib": peak.above_baseline_mib}
+            self.memory_kind = peak.kind
+        for key in set(LARGEST) & metrics.keys():
+            self.largest[key] = max(self.largest.get(key, metrics[key]), metrics[key])
+        return metrics
+
+    def _step(self, t: int) -> StepReport:
+        size = self.config.batch_size
+        batch = self.experiment.samplers["train"].draw((t - 1) * size, size)
+        report = self.experiment.learner.step(batch)
+        self.optimizer.step()
+        return report
+
+    def _metered_step(self, t: int) -> tuple[StepReport, Peak]:
+        e = self.experiment
+        persistent = [e.model, self.optimizer, e.samplers["train"].image_set.images]
+        return measure_peak(lambda: self._step(t), e.device, persistent)
+
+    def _check(self, metrics: dict[str, float], t: int) -> None:
+        """Stops on a loss that is no number, warns once of hypergradients that are not gradients of F."""
+        _require_finite(metrics, "train/loss", t)
+        wrong = metrics["lower/wrong_fraction"]
+        if wrong and not self.wrong_sum:
+            logger.warning(
+                "iteration %d: %.0f %% of the hypergradients come from a solve that fell short (|d_phi g| up to %.1e, "
+                "linear residual up to %.1e); lower/wrong_fraction has the rest",
+                t,
+                100 * wrong,
+                metrics["lower/residual_max"],
+                metrics.get("linear/residual_max", 0.0),
+            )
+        self.wrong_sum += wrong
+
+    def _validate(self, t: int) -> dict[str, float]:
+        """Validation accuracy and the convergence measure; keeps the checkpoints."""
+        self._save("last", t)
+        tasks = self.experiment.samplers["val"].draw(0, self.config.val_tasks)
+        score = score_tasks(self.experiment, tasks, lambda: self._stop_if_asked(t))
+        metrics = {
+            "val/acc": score.mean_accuracy,
+            "val/acc_ci95": score.ci95,
+            "val/loss": score.mean_loss,
+            "val/unsolved_fraction": score.unsolved_fraction,
+            **self._convergence(),
+        }
+        for key in ("val/loss", "convergence/grad_norm_sq"):
+            _require_finite(metrics, key, t)
+        if score.mean_accuracy > self.best["acc"]:
+            self.best = {"acc": score.mean_accuracy, "iteration": t}
+            self._save("best", t)
+        self.folder.set_status("running", iteration=t)
+        self.bar.note(
+            f"iteration {t}: val acc {score.mean_accuracy:.2%} +- {score.ci95:.2%}, "
+            f"|grad F|^2 {metrics['convergence/grad_norm_sq']:.2e}"
+        )
+        return metrics
+
+    def _convergence(self) -> dict[str, float]:
+        """|grad F|^2 on the fixed reference tasks, lower level and linear system solved in float64, and its mean over
+        the evaluations so far."""
+        self.optimizer.zero_grad(set_to_none=True)
+        tasks = self.experiment.samplers["reference"].draw(0, self.config.convergence_tasks)
+        report = self.experiment.reference.step(tasks)
+        gradients = [p.grad for p in self.experiment.model.parameters() if p.grad is not None]
+        norm = float(squared_norm(gradients))
+        self.optimizer.zero_grad(set_to_none=True)
+        return {
+            "convergence/grad_norm_sq": norm,
+            "convergence/error": self.convergence_error.update(norm),
+            "convergence/wrong_fraction": float(report.wrong.double().mean()),
+        }
+
+    def _save(self, name: str, t: int) -> None:
+        checkpoint.save(
+            self._checkpoint(name),
+            {
+                "iteration": t,
+                "model": self.experiment.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "warm": self.experiment.learner.warm,
+                "convergence": self.convergence_error.state_dict(),
+                "best": self.best,
+            },
+        )
+
+    def _checkpoint(self, name: str) -> Path:
+        return self.folder.path / "checkpoints" / f"{name}.pt"
+
+    def test(self) -> Score:
+        """The best model by validation on the fixed test tasks; writes test_episodes."""
+        checkpoint.restore(self.experiment.model, self._checkpoint("best"), self.experiment.device)
+        tasks = self.experiment.samplers["test"].draw(0, self.config.test_tasks)
+        score = score_tasks(self.experiment, tasks, self._stop_test_if_asked)
+        self.folder.write_test_episodes(episode_results(tasks, score))
+        return score
+
+    def _stop_test_if_asked(self) -> None:
+        """checkpoints/last holds the last iteration already, and the model in memory is the best one."""
+        if self.stop.signum is not None:
+            raise RunInterrupted(self.stop.signum, self.config.iterations, self.folder.path)
+
+    def summary(self, score: Score) -> dict[str, Any]:
+        """summary.json, whose keys docs/run_folder.md defines."""
+        last = ("train/loss", "train/acc", "lower/L_g", "lower/kappa", "convergence/error", "convergence/grad_norm_sq")
+        return {
+            "test/acc": score.mean_accuracy,
+            "test/acc_ci95": score.ci95,
+            "test/loss": score.mean_loss,
+            "test/unsolved_fraction": score.unsolved_fraction,
+            "val/acc_best": self.best["acc"],
+            "val/best_iteration": self.best["iteration"],
+            **{key: self.latest[key] for key in last if key in self.latest},
+            **self.largest,
+            "memory/kind": self.memory_kind,
+            "time/step_seconds_median": self.timer.median_seconds,
+            "convergence/mu": self.config.reference_mu,
+            "lower/wrong_fraction": self.wrong_sum / self.config.iterations,
+            "tasks_seen": self.config.iterations * self.config.batch_size,
+            "iterations": self.config.iterations,
+        }
+
+
+def _require_finite(metrics: dict[str, float], key: str, t: int) -> None:
+    if not math.isfinite(metrics[key]):
+        raise RunError(f"{key} is {metrics[key]} at iteration {t}: {REMEDY}")
+
+
+def _report_metrics(report: StepReport, mu: float) -> dict[str, float]:
+    """A step's report as plain numbers, read back from the device at once; the keys that the algorithm has."""
+    smoothness = report.smoothness.max()
+    values = {
+        "train/loss": report.loss.mean(),
+        "train/acc": report.accuracy.mean(),
+        "lower/residual_max": report.inner_residual.max(),
+        "lower/L_g": smoothness,
+        "lower/kappa": smoothness / mu if mu else torch.full_like(smoothness, torch.inf),
+        "lower/wrong_fraction": report.wrong.double().mean(),
+    }
+    if report.linear_residual is not None:
+        values["linear/residual_max"] = report.linear_residual.max()
+    numbers = torch.stack([value.double() for value in values.values()]).tolist()
+    return dict(zip(values, numbers, strict=True))
