@@ -53,7 +53,7 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class StepReport:
-    """Per-task tensors [B] of one meta-step (on the device: nothing here has waited for it)."""
+    """Per-task tensors [B] of one meta-step, on the device; linear_residual is None without a linear system."""
 
     loss: Tensor
     accuracy: Tensor

@@ -243,6 +243,9 @@ def test_warnings_reach_the_user(train) -> None:
     short = train("algorithm.inner_solver=gd", "algorithm.inner_steps=1", "algorithm.inner_tolerance=null")
     assert "of the hypergradients come from a solve that fell short" in short.err
     assert json.loads(short.summary.read_text())["lower/wrong_fraction"] == 1
+    assert "1/L_g" not in short.err, "a measured step keeps the condition"
+    long = train("algorithm.inner_solver=gd", "algorithm.inner_lr=10")
+    assert len([line for line in long.err.splitlines() if "times the 1/L_g" in line]) == 1
     online = train("tracking=online")
     assert online.code == 0
     assert len([line for line in online.err.splitlines() if "offline" in line]) == 1
