@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY := passive
 .PHONY: help install run test test-slow lint format typecheck check bench-sampling wheel clean
 
 help:  ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## *(.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  %-15s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
 
 install: $(STAMP)  ## make .venv with the pinned dependencies (another torch: see README, Installing)
 

@@ -119,8 +119,8 @@ class Trainer:
         fixed = c.name == "proposed" and c.inner_solver == "gd" and c.inner_lr is not None
         if fixed and c.inner_lr * smoothness > 1:
             logger.warning(
-                "algorithm.inner_lr=%g is %.1f times the 1/L_g of these features: gradient descent on g need not converge; "
-                "algorithm.inner_lr=null takes 1/L_g",
+                "algorithm.inner_lr=%g is %.1f times the 1/L_g of these features: gradient descent on g need not "
+                "converge; algorithm.inner_lr=null takes 1/L_g",
                 c.inner_lr,
                 c.inner_lr * smoothness,
             )
