@@ -116,13 +116,13 @@ class Trainer:
     def _check_step_size(self, smoothness: float) -> None:
         """The theory's condition on gradient descent, lambda_phi <= 1/L_g, at the features of the first iteration."""
         c = self.config.algorithm
-        fixed = c.name == "proposed" and c.inner_solver == "gd" and c.inner_lr is not None
-        if fixed and c.inner_lr * smoothness > 1:
+        step: float | None = c.inner_lr if c.name == "proposed" and c.inner_solver == "gd" else None
+        if step is not None and step * smoothness > 1:
             logger.warning(
                 "algorithm.inner_lr=%g is %.1f times the 1/L_g of these features: gradient descent on g need not "
                 "converge; algorithm.inner_lr=null takes 1/L_g",
-                c.inner_lr,
-                c.inner_lr * smoothness,
+                step,
+                step * smoothness,
             )
 
     def _validate(self, t: int) -> dict[str, float]:
