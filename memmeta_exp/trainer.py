@@ -23,6 +23,7 @@ from memmeta_exp.tracking.run_folder import RunFolder
 METERED = 2  # the iteration whose memory is metered on CPU (metering slows it): the optimiser's state exists by then
 LARGEST = ("lower/residual_max", "linear/residual_max", "memory/peak_mib", "memory/above_baseline_mib")
 REMEDY = "theta has diverged; lower optimizer.lr or raise algorithm.mu"
+REMEDY_AT_0 = "the lower level has diverged, for theta has not moved yet; lower algorithm.inner_lr or eval_lr"
 
 logger = logging.getLogger("memmeta")
 
@@ -80,7 +81,7 @@ class Trainer:
         if peak is not None:
             metrics |= {"memory/peak_mib": peak.absolute_mib, "memory/above_baseline_mib": peak.above_baseline_mib}
             self.memory_kind = peak.kind
-        for key in set(LARGEST) & metrics.keys():
+        for key in [key for key in LARGEST if key in metrics]:
             self.largest[key] = max(self.largest.get(key, metrics[key]), metrics[key])
         return metrics
 
@@ -217,7 +218,7 @@ class Trainer:
 
 def _require_finite(metrics: dict[str, float], key: str, t: int) -> None:
     if not math.isfinite(metrics[key]):
-        raise RunError(f"{key} is {metrics[key]} at iteration {t}: {REMEDY}")
+        raise RunError(f"{key} is {metrics[key]} at iteration {t}: {REMEDY if t else REMEDY_AT_0}")
 
 
 def _report_metrics(report: StepReport, mu: float) -> dict[str, float]:

@@ -74,7 +74,9 @@ def _claimed(overrides: list[str], multirun: bool) -> list[str]:
         return []
     try:
         if named:
-            if not named[-1] or (folder.is_dir() and any(folder.iterdir())):
+            if not named[-1]:
+                raise ConfigError(f"{key}= is empty: name a folder of its own for the run")
+            if folder.is_dir() and any(folder.iterdir()):
                 raise ConfigError(f"{key}={named[-1]} is not empty, or already holds a run: name a folder of its own")
             folder.mkdir(parents=True, exist_ok=True)
             return []

@@ -13,17 +13,28 @@ from memmeta_exp.config.sections import SECTIONS
 from memmeta_exp.errors import ConfigError
 
 
+def _join(section: str, name: str) -> str:
+    return f"{section}.{name}" if section else name
+
+
+def _whose(values: Mapping[str, Any]) -> str:
+    """An experiment may set keys of an option that the command line has replaced by another."""
+    return (
+        f" (of {values['name']}; an experiment may set keys that only its own choice has)" if "name" in values else ""
+    )
+
+
 def _structured(key: str, schema: type, values: Mapping[str, Any]) -> Any:
     """`values` checked against `schema` by OmegaConf: unknown keys and wrong types are one-line errors."""
     known = {f.name for f in dataclasses.fields(schema)}
     for name in values:
         if name not in known:
-            path = f"{key}.{name}" if key else str(name)
-            raise ConfigError(f"unknown key '{path}'{closest(str(name), known)}")
+            path = _join(key, str(name))
+            raise ConfigError(f"unknown key '{path}'{closest(path, [_join(key, k) for k in known])}{_whose(values)}")
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values)))
     except OmegaConfBaseException as error:
-        path = ".".join(part for part in (key, error.full_key) if part)
+        path = _join(key, str(error.full_key or ""))
         raise ConfigError(f"{path}: {str(error.msg or error).splitlines()[0]}") from None
 
 

@@ -57,7 +57,8 @@ class Config:
         at_least("test_tasks", self.test_tasks, 2)
         at_least("seed", self.seed, 0)
         at_most("seed", self.seed, 2**63 - 1)
-        at_most("batch_size", self.batch_size, 2**20)
+        for key in ("batch_size", "val_tasks", "test_tasks", "convergence_tasks"):
+            at_most(key, getattr(self, key), 2**20)
         at_most("threads", self.threads, 1024)
         at_least("threads", self.threads, 1)
         at_least("eval_lr", self.eval_lr, 0, strict=True)
