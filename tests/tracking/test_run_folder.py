@@ -124,7 +124,7 @@ def test_env_says_what_ran(tmp_path: Path) -> None:
     assert env["versions"]["omegaconf"].startswith("2.3")
     assert env["threads"] == torch.get_num_threads()
     assert env["device_name"] == env["cpu_model"] != ""
-    assert (env["cpu_cores"] > 0, env["command"], env["note"]) == (True, sys.argv, 1)
+    assert (env["cpu_cores"] > 0, env["command"], env["note"]) == (True, sys.orig_argv, 1)
     assert {"git_revision", "git_dirty", "python", "platform", "device"} <= env.keys()
 
 

@@ -74,12 +74,13 @@ def test_offline_run_is_named_grouped_and_configured(tmp_path: Path) -> None:
     assert any(record.metric.glob_name == "*" for record in read_records(file) if record.HasField("metric"))
 
 
-def test_nan_is_null_locally_and_nan_in_wandb(tmp_path: Path) -> None:
+def test_what_is_not_finite_is_null_locally_and_left_out_in_wandb(tmp_path: Path) -> None:
     with Tracker(make_config(mode="offline"), RunFolder(tmp_path)) as tracker:
-        tracker.log(1, {"train/loss": math.nan})
-    assert read_metrics(tmp_path) == [{"iteration": 1, "train/loss": None}]
+        tracker.log(1, {"train/loss": math.nan, "lower/kappa": math.inf, "train/acc": 0.5})
+    assert read_metrics(tmp_path) == [{"iteration": 1, "train/loss": None, "lower/kappa": None, "train/acc": 0.5}]
     (row,) = read_history(finished_file(tmp_path))
-    assert math.isnan(row["train/loss"])
+    assert row["train/acc"] == 0.5
+    assert not {"train/loss", "lower/kappa"} & row.keys()
 
 
 def test_disabled_writes_local_files_only(tmp_path: Path) -> None:
