@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps torchmeta==1.8.0
 	touch $(STAMP)
 
-run: install  ## meta-train the default configuration on embedded data (two to three minutes on two cores); ARGS="key=value ..."
+run: install  ## meta-train the default configuration on embedded data (about two minutes on two cores); ARGS="key=value ..."
 	$(BIN)/memmeta train $(ARGS)
 
 test: install  ## the test suite (2 cores, no GPU, no network; under 10 minutes)

@@ -32,14 +32,14 @@ class Config:
     shots: int = 5
     queries: int = 5
     batch_size: int = 8
-    iterations: int = 120
+    iterations: int = 100
     seed: int = 0
     device: str = "auto"
     precision: str = "fp32"
     threads: int | None = None
     chunk: Union[int, str] = "auto"  # noqa: UP007 - OmegaConf 2.3 reads unions in this form
     data_root: str | None = None
-    eval_every: int = 40
+    eval_every: int = 50
     val_tasks: int = 100
     test_tasks: int = 600
     eval_rule: str = "own"
