@@ -51,7 +51,11 @@ class Trainer:
         for t in range(1, self.config.iterations + 1):
             metrics = self._iterate(t)
             if t % self.config.eval_every == 0 or t == self.config.iterations:
-                metrics |= self._validate(t)
+                try:
+                    metrics |= self._validate(t)
+                except RunInterrupted:  # during validation: the step is in the checkpoint, so its row must not be lost
+                    self.tracker.log(t, metrics)
+                    raise
             self.latest |= metrics
             self.tracker.log(t, metrics)
             self.bar.update(t, metrics)
