@@ -6,52 +6,91 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from memmeta_exp.backbones.norm_pool import batch_norm_pool
+
 BLOCKS = 4
+MOMENTUM = 0.1  # weight of the newest task in the running statistics, as torch's batch norm has it
 
 
 class TaskBatchNorm2d(nn.Module):
-    """Batch norm over each task's own images: always the statistics of the batch at hand (transductive).
+    """Batch norm over each task's own images.
 
     Input [n*T, C, H, W] in sample-major order (row i*T + t is image i of task t), so that viewing it as [n, T*C, H, W]
     costs nothing and one batch norm with T*C channels normalises every task by itself.
+
+    running: in evaluation mode, normalise by running statistics, which `recording` passes gather, instead of by the
+    statistics of the batch at hand (transductive).
     """
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, running: bool = False, eps: float = 1e-5) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
+        self.running, self.eps, self.recording = running, eps, False
+        if running:
+            self.register_buffer("running_mean", torch.zeros(channels))
+            self.register_buffer("running_var", torch.ones(channels))
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether the statistics of the batch at hand are the ones used."""
+        return self.training or not self.running
 
     def forward(self, x: Tensor, tasks: int) -> Tensor:
         weight, bias = self.weight, self.bias
+        if not self.by_batch:
+            return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, eps=self.eps)
         if tasks == 1:
-            return F.batch_norm(x, None, None, weight, bias, training=True, eps=self.eps)
-        grouped = x.contiguous().view(x.shape[0] // tasks, -1, *x.shape[2:])
-        out = F.batch_norm(grouped, None, None, weight.repeat(tasks), bias.repeat(tasks), training=True, eps=self.eps)
-        return out.view(x.shape)
+            kept = (self.running_mean, self.running_var) if self.recording else (None, None)
+            return F.batch_norm(x, *kept, weight, bias, training=True, momentum=MOMENTUM, eps=self.eps)
+        weight, bias = weight.repeat(tasks), bias.repeat(tasks)
+        return F.batch_norm(_grouped(x, tasks), None, None, weight, bias, training=True, eps=self.eps).view(x.shape)
+
+
+def _grouped(x: Tensor, tasks: int) -> Tensor:
+    return x.contiguous().view(x.shape[0] // tasks, -1, *x.shape[2:])
 
 
 class Conv4(nn.Module):
-    """4 x [conv3x3 (pad 1, bias), batch norm, max-pool 2, ReLU]; [T, n, C, H, W] in [0, 1] -> features [T, n, d].
+    """4 x [conv3x3 (pad 1), batch norm, ReLU, max-pool 2]; [T, n, C, H, W] in [0, 1] -> features [T, n, d].
 
-    d = filters * (H // 16) * (W // 16). Pooling stands before the ReLU: the same function, for a quarter of the ReLU's
-    work and memory. Initial values as in the paper's released code: Xavier-uniform convolutions with zero bias, batch
-    norm weight ~ U(0, 1), bias 0, drawn from `generator`.
+    d = filters * (H // 16) * (W // 16). norm: `task` (each task's batch statistics, always), `running` (those in
+    training, running statistics in evaluation) or `none`. block: `fused` (batch norm, pooling and ReLU as one operator
+    with its own derivatives, pooling first; the convolution has no bias, which batch norm would subtract) or `plain`
+    (torch's operators in the order of the released code, bias and all): the same function, for more time and memory.
+
+    Initial values as in the paper's released code: Xavier-uniform convolutions with zero bias, batch norm weight ~
+    U(0, 1), bias 0, drawn from `generator`.
     """
 
-    def __init__(self, channels: int, filters: int, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        filters: int,
+        generator: torch.Generator | None = None,
+        norm: str = "task",
+        block: str = "fused",
+    ) -> None:
         super().__init__()
         widths = [channels, *[filters] * BLOCKS]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
-        self.norms = nn.ModuleList(TaskBatchNorm2d(filters) for _ in range(BLOCKS))
-        self.filters = filters
+        bias = norm == "none" or block == "plain"
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=bias) for a, b in pairwise(widths))
+        if norm != "none":
+            self.norms = nn.ModuleList(TaskBatchNorm2d(filters, running=norm == "running") for _ in range(BLOCKS))
+        self.filters, self.norm, self.block = filters, norm, block
         self._initialise(generator)
 
     def _initialise(self, generator: torch.Generator | None) -> None:
+        for name, parameter in self.named_parameters():
+            if name.startswith("convs") and name.endswith("bias"):
+                nn.init.zeros_(parameter)
         for block in range(BLOCKS):
             nn.init.xavier_uniform_(self.get_parameter(f"convs.{block}.weight"), generator=generator)
-            nn.init.zeros_(self.get_parameter(f"convs.{block}.bias"))
-            nn.init.uniform_(self.get_parameter(f"norms.{block}.weight"), generator=generator)
+            if self.norm != "none":
+                nn.init.uniform_(self.get_parameter(f"norms.{block}.weight"), generator=generator)
 
     def features(self, image_size: int) -> int:
         """d, the number of features of an image of image_size x image_size pixels."""
@@ -62,6 +101,38 @@ class Conv4(nn.Module):
         x = images.transpose(0, 1).flatten(0, 1)
         if tasks == 1:  # one task's activations fit the cache, and channels-last is the CPU's fast layout
             x = x.contiguous(memory_format=torch.channels_last)
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = F.relu(F.max_pool2d(norm(conv(x), tasks), 2))
+        for i, conv in enumerate(self.convs):
+            x = self._block(x, conv, self.norms[i] if self.norm != "none" else None, tasks)
         return x.reshape(n, tasks, -1).transpose(0, 1)
+
+    def _block(self, x: Tensor, conv: nn.Module, norm: nn.Module | None, tasks: int) -> Tensor:
+        assert isinstance(conv, nn.Conv2d)
+        if not isinstance(norm, TaskBatchNorm2d):
+            return F.relu(F.max_pool2d(conv(x), 2))
+        if self.block == "plain":
+            return F.max_pool2d(F.relu(norm(conv(x), tasks)), 2)
+        if norm.by_batch and not norm.recording and not torch.is_autocast_enabled(x.device.type):
+            return _fused(x, conv.weight, norm.weight, norm.bias, norm.eps, tasks)
+        return F.relu(F.max_pool2d(norm(conv(x), tasks), 2))
+
+    @torch.no_grad()
+    def record(self, images: Tensor) -> None:
+        """Takes the statistics of each task of `images`, in order, into the running ones (norm=running)."""
+        norms = [norm for norm in self.modules() if isinstance(norm, TaskBatchNorm2d)]
+        for norm in norms:
+            norm.recording = True
+        for task in images:
+            self(task[None])
+        for norm in norms:
+            norm.recording = False
+
+
+def _fused(x: Tensor, kernel: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: int) -> Tensor:
+    """relu(maxpool(batchnorm(conv(x)))). Batch norm is odd in its input up to its bias, so a negative weight and its
+    channel's kernel change sign together without changing the function: `batch_norm_pool` wants weight >= 0."""
+    sign = torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)
+    x = F.conv2d(x, kernel * sign.view(-1, 1, 1, 1), padding=1)
+    if tasks == 1:
+        return batch_norm_pool(x, weight * sign, bias, eps)
+    y = batch_norm_pool(_grouped(x, tasks), (weight * sign).repeat(tasks), bias.repeat(tasks), eps)
+    return y.view(x.shape[0], -1, *y.shape[2:])

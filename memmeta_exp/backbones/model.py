@@ -11,7 +11,8 @@ from memmeta_exp.backbones.conv4 import Conv4
 
 class MetaModel(nn.Module):
     """A backbone and the head's start phi_0 [C, d+1] (last column the bias), torch's default Linear initialisation:
-    every entry ~ U(-1/sqrt d, 1/sqrt d). phi_0 is a parameter where it is learned and a buffer where it is fixed."""
+    every entry ~ U(-1/sqrt d, 1/sqrt d). phi_0 is a parameter where it is learned and a buffer where it is fixed.
+    Called on images [T, n, C, H, W] it gives the logits [T, n, ways] of the head phi_0."""
 
     head_start: Tensor
 
@@ -28,6 +29,10 @@ class MetaModel(nn.Module):
         else:
             self.register_buffer("head_start", start)
 
+    def forward(self, images: Tensor) -> Tensor:
+        z = self.backbone(images).to(self.head_start.dtype)
+        return nn.functional.linear(z, self.head_start[:, :-1], self.head_start[:, -1])
+
 
 def build_model(backbone: Any, channels: int, image_size: int, ways: int, learned: bool, seed: int) -> MetaModel:
     """The meta-model that a backbone configuration describes, initial values a pure function of `seed`.
@@ -35,7 +40,7 @@ def build_model(backbone: Any, channels: int, image_size: int, ways: int, learne
     Raises ValueError where the image is too small for the backbone.
     """
     generator = torch.Generator().manual_seed(seed)
-    net = Conv4(channels, backbone.filters, generator)
+    net = Conv4(channels, backbone.filters, generator, backbone.norm, backbone.block)
     features = net.features(image_size)
     if features == 0:
         raise ValueError(f"images of {image_size}x{image_size} leave {backbone.name} no features; use 16x16 or larger")

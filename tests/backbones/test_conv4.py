@@ -26,7 +26,7 @@ def test_feature_counts_of_the_papers_table() -> None:
 
 def test_parameters_and_initial_values(generator) -> None:
     net = Conv4(3, 64, generator)
-    assert sum(p.numel() for p in net.parameters()) == 64 * 27 + 3 * 64 * 576 + 4 * (64 + 128)
+    assert sum(p.numel() for p in net.parameters()) == 64 * 27 + 3 * 64 * 576 + 4 * 128
     bound = (6 / (27 + 64 * 9)) ** 0.5
     values = dict(net.named_parameters())
     assert 0.95 * bound < values["convs.0.weight"].abs().max().item() <= bound
