@@ -1,17 +1,14 @@
 """From a `Config` to the live objects of a run: data, meta-model, learner and optimiser, on a device."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from memmeta_exp.algorithms import FeatureSpaceLearner, build_algorithm, exact_reference
+from memmeta_exp.algorithms import Adapt, Learner, build_algorithm, exact_reference
 from memmeta_exp.algorithms.proposed import gd_rule
 from memmeta_exp.backbones import MetaModel, build_model
-from memmeta_exp.bilevel import SoftmaxHead, Solution
 from memmeta_exp.config import Config
 from memmeta_exp.data import EpisodeSampler, ImageSet, load_split
 from memmeta_exp.errors import ConfigError
@@ -28,9 +25,9 @@ class Experiment:
     config: Config
     device: torch.device
     model: MetaModel
-    learner: FeatureSpaceLearner
-    reference: FeatureSpaceLearner
-    adapt: Callable[[SoftmaxHead, Tensor], Solution] | None
+    learner: Learner
+    reference: Learner
+    adapt: Adapt | None
     samplers: dict[str, EpisodeSampler]
 
 
@@ -57,12 +54,15 @@ def build(config: Config) -> Experiment:
     if device.type == "cpu":
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's own overload
     chunk = _chunk(config, device)
+    own = partial(build_algorithm, config.algorithm, model, chunk, config.precision == "bf16", config.memory)
     return Experiment(
         config=config,
         device=device,
         model=model,
-        learner=build_algorithm(config.algorithm, model, chunk, config.precision == "bf16"),
-        reference=exact_reference(model, config.reference_mu, learned, chunk),
+        learner=own(),
+        reference=own()
+        if config.convergence_of == "own"
+        else exact_reference(model, config.reference_mu, learned, chunk),
         adapt=gd_rule(config.eval_steps, config.eval_lr) if config.eval_rule == "gd" else None,
         samplers=_samplers(config, device),
     )

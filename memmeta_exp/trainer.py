@@ -15,6 +15,7 @@ from memmeta_exp.errors import RunError, RunInterrupted
 from memmeta_exp.evaluation import Score, episode_results, score_tasks
 from memmeta_exp.measure.convergence import RunningMean, squared_norm
 from memmeta_exp.measure.peak_memory import Peak, measure_peak
+from memmeta_exp.measure.phases import phase
 from memmeta_exp.measure.timing import StepTimer
 from memmeta_exp.signals import StopRequest
 from memmeta_exp.tracking import Tracker
@@ -91,9 +92,13 @@ class Trainer:
 
     def _step(self, t: int) -> StepReport:
         size = self.config.batch_size
-        batch = self.experiment.samplers["train"].draw((t - 1) * size, size)
+        with phase("sampling"):
+            batch = self.experiment.samplers["train"].draw((t - 1) * size, size)
+        if self.config.backbone.norm == "running":
+            self.experiment.learner.record(batch)
         report = self.experiment.learner.step(batch)
-        self.optimizer.step()
+        with phase("optimizer"):
+            self.optimizer.step()
         return report
 
     def _metered_step(self, t: int) -> tuple[StepReport, Peak]:
@@ -111,12 +116,12 @@ class Trainer:
                 "linear residual up to %.1e); lower/wrong_fraction has the rest",
                 t,
                 100 * wrong,
-                metrics["lower/residual_max"],
+                metrics.get("lower/residual_max", math.nan),
                 metrics.get("linear/residual_max", 0.0),
             )
         self.wrong_sum += wrong
         if t == 1:
-            self._check_step_size(metrics["lower/L_g"])
+            self._check_step_size(metrics.get("lower/L_g", 0.0))
 
     def _check_step_size(self, smoothness: float) -> None:
         """The theory's condition on gradient descent, lambda_phi <= 1/L_g, at the features of the first iteration."""
@@ -227,15 +232,17 @@ def _require_finite(metrics: dict[str, float], key: str, t: int) -> None:
 
 def _report_metrics(report: StepReport, mu: float) -> dict[str, float]:
     """A step's report as plain numbers, read back from the device at once; the keys that the algorithm has."""
-    smoothness = report.smoothness.max()
     values = {
         "train/loss": report.loss.mean(),
         "train/acc": report.accuracy.mean(),
-        "lower/residual_max": report.inner_residual.max(),
-        "lower/L_g": smoothness,
-        "lower/kappa": smoothness / mu if mu else torch.full_like(smoothness, torch.inf),
         "lower/wrong_fraction": report.wrong.double().mean(),
     }
+    if report.inner_residual is not None:
+        values["lower/residual_max"] = report.inner_residual.max()
+    if report.smoothness is not None:
+        smoothness = report.smoothness.max()
+        values["lower/L_g"] = smoothness
+        values["lower/kappa"] = smoothness / mu if mu else torch.full_like(smoothness, torch.inf)
     if report.linear_residual is not None:
         values["linear/residual_max"] = report.linear_residual.max()
     numbers = torch.stack([value.double() for value in values.values()]).tolist()

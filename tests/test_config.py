@@ -19,21 +19,49 @@ def test_a_config_survives_the_round_trip() -> None:
     assert from_dict(to_dict(config("experiment=paper/fc100"))) == config("experiment=paper/fc100")
 
 
-@pytest.mark.parametrize("dataset", ["cifar_fs", "fc100"])
-def test_the_paper_presets_are_the_released_settings(dataset: str) -> None:
-    """PAPER: 5-way 5-shot, 5 queries, 32 tasks, 2,000 iterations, Adam 1e-4, 64 filters; K = 20 steps of 0.1, 20 steps
-    of undamped CG without tolerance and no R; tested on 640 tasks by 20 head steps of 0.05."""
-    c = config(f"experiment=paper/{dataset}")
+SIZES = {"cifar_fs": 32, "fc100": 32, "miniimagenet": 84, "tieredimagenet": 84}
+PAPER = {  # PAPER's table: inner steps K, inner rate, Adam's rate; imaml and fomaml are not in the paper
+    (32, "proposed"): (20, 0.1, 1e-4), (84, "proposed"): (20, 0.05, 1e-3),
+    (32, "itd_bio"): (20, 0.1, 1e-4), (84, "itd_bio"): (20, 0.05, 1e-4),
+    (32, "anil"): (10, 0.1, 1e-4), (84, "anil"): (5, 0.1, 1e-3),
+    (32, "maml"): (3, 0.5, 1e-3), (84, "maml"): (3, 0.5, 5e-3),
+    (32, "fomaml"): (3, 0.5, 1e-3), (84, "fomaml"): (3, 0.5, 5e-3),
+    (32, "imaml"): (16, 0.1, 1e-3), (84, "imaml"): (16, 0.1, 1e-3),
+}  # fmt: skip
+OWN = {
+    "proposed": {
+        "mu": 0.0, "inner_solver": "gd", "inner_tolerance": None, "inner_warm_start": False, "linear_solver": "cg",
+        "linear_steps": 20, "linear_tolerance": None, "linear_warm_start": False, "head_start": "fixed",
+    },
+    "itd_bio": {"mu": 1e-4, "head_start": "fixed", "first_order": False, "adapts": "head"},
+    "anil": {"mu": 0.0, "head_start": "learned", "first_order": False, "adapts": "head"},
+    "maml": {"mu": 0.0, "head_start": "learned", "first_order": False, "adapts": "all"},
+    "fomaml": {"mu": 0.0, "head_start": "learned", "first_order": True, "adapts": "all"},
+    "imaml": {"lam": 2.0, "linear_steps": 5, "linear_tolerance": None, "damping": 0.0, "head_start": "learned"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("algorithm", SECTIONS["algorithm"])
+@pytest.mark.parametrize("dataset", SIZES)
+def test_the_paper_presets_are_the_released_settings(dataset: str, algorithm: str) -> None:
+    """PAPER: 5-way 5-shot, 5 queries, 32 tasks, 2,000 iterations; tested on 640 tasks by 20 head steps of 0.05."""
+    c, size = config(f"experiment=paper/{dataset}", f"algorithm={algorithm}"), SIZES[dataset]
     assert (c.ways, c.shots, c.queries, c.batch_size, c.iterations, c.test_tasks) == (5, 5, 5, 32, 2000, 640)
-    assert (c.dataset.name, c.backbone.name, c.backbone.filters) == (dataset, "conv4", 64)
-    assert (c.optimizer.name, c.optimizer.lr, c.optimizer.schedule) == ("adam", 1e-4, "constant")
-    assert (c.optimizer.weight_decay, c.precision) == (0.0, "fp32")
-    a = c.algorithm
-    assert (a.inner_solver, a.inner_steps, a.inner_lr, a.inner_tolerance) == ("gd", 20, 0.1, None)
-    assert (a.linear_solver, a.linear_steps, a.linear_tolerance, a.mu) == ("cg", 20, None, 0.0)
-    assert (a.head_start, c.eval_rule, c.eval_steps, c.eval_lr) == ("fixed", "gd", 20, 0.05)
-    assert not a.inner_warm_start
-    assert not a.linear_warm_start
+    assert (c.dataset.name, c.dataset.facts().image_size) == (dataset, size)
+    assert (c.backbone.name, c.backbone.filters, c.backbone.norm) == ("conv4", {32: 64, 84: 32}[size], "task")
+    assert (c.optimizer.name, c.optimizer.schedule, c.optimizer.weight_decay) == ("adam", "constant", 0.0)
+    assert (c.precision, c.eval_rule, c.eval_steps, c.eval_lr) == ("fp32", "gd", 20, 0.05)
+    assert c.algorithm.name == algorithm
+    assert (c.algorithm.inner_steps, c.algorithm.inner_lr, c.optimizer.lr) == PAPER[size, algorithm]
+    for key, value in OWN[algorithm].items():
+        assert getattr(c.algorithm, key) == value, key
+
+
+def test_the_command_line_wins_over_a_preset() -> None:
+    c = config("experiment=paper/cifar_fs", "algorithm=anil", "algorithm.inner_steps=7", "optimizer.lr=0.5")
+    assert (c.algorithm.inner_steps, c.algorithm.inner_lr, c.optimizer.lr) == (7, 0.1, 0.5)
+    released = config("experiment=paper/released", "algorithm=maml")
+    assert (released.dataset.name, released.algorithm.inner_lr, released.batch_size) == ("glyphs", 0.5, 32)
 
 
 def test_the_default_is_the_certified_pair() -> None:

@@ -18,7 +18,7 @@ MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itse
     "backbones": {"config"},
     "tracking": {"config", "errors"},
     "studies": {"tracking"},  # reads what runs left; never trains
-    "algorithms": {"bilevel", "backbones", "config", "data"},
+    "algorithms": {"bilevel", "backbones", "config", "data", "measure"},
     "build": {"algorithms", "backbones", "bilevel", "config", "data", "errors"},
     "evaluation": {"build", "data", "tracking"},
     "cli": {"errors", "__version__"},

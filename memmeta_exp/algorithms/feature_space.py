@@ -4,19 +4,21 @@
     2  loss, dz_s, dz_q, dphi_0 = rule(z_s, z_q)            feature space: where algorithms differ
     3  backward through the backbone with dz_s, dz_q         accumulates theta.grad
 
-Only one chunk's graph is alive at any time, so peak memory is set by the chunk, whatever the batch size or K.
+Only one chunk's graph is alive at any time, so peak memory is set by the chunk, whatever the batch size or K. Half a
+chunk at a time: z_s first without a graph, then the query half is done with, then z_s again with one.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from memmeta_exp.algorithms.learner import Learner, Scores, StepReport
 from memmeta_exp.backbones import MetaModel
 from memmeta_exp.bilevel import SoftmaxHead, Solution
 from memmeta_exp.data.episodes import TaskBatch
+from memmeta_exp.measure.phases import phase
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class FeatureGradient:
     smoothness: Tensor
     wrong: Tensor
 
+    def report(self) -> StepReport:
+        """Its diagnosis."""
+        linear = None if self.linear is None else self.linear.residual
+        return StepReport(self.loss, self.accuracy, self.wrong, self.inner.residual, linear, self.smoothness)
+
 
 class Rule(Protocol):
     """What a head-only algorithm is: its lower level, its adaptation and its gradient in feature space."""
@@ -51,96 +58,71 @@ class Rule(Protocol):
     def keeps(self) -> tuple[str, ...]: ...
 
 
-@dataclass(frozen=True)
-class StepReport:
-    """Per-task tensors [B] of one meta-step, on the device; linear_residual is None without a linear system."""
-
-    loss: Tensor
-    accuracy: Tensor
-    inner_residual: Tensor
-    linear_residual: Tensor | None
-    smoothness: Tensor
-    wrong: Tensor
-
-    @staticmethod
-    def of(part: FeatureGradient) -> "StepReport":
-        linear = None if part.linear is None else part.linear.residual
-        return StepReport(part.loss, part.accuracy, part.inner.residual, linear, part.smoothness, part.wrong)
-
-    @staticmethod
-    def join(parts: list["StepReport"]) -> "StepReport":
-        def column(name: str) -> Any:
-            values = [getattr(part, name) for part in parts]
-            return None if values[0] is None else torch.cat(values)
-
-        return StepReport(**{f.name: column(f.name) for f in fields(StepReport)})
-
-
-class FeatureSpaceLearner:
-    """A rule on a model: accumulates meta-gradients, adapts and scores.
-
-    chunk: tasks per backbone pass; bf16: the backbone under bfloat16 autocast; head_dtype: the precision of everything
-    in feature space, the parameters' own by default. Results do not depend on `chunk` beyond rounding.
-    """
+class FeatureSpaceLearner(Learner):
+    """A rule on a model. half_task: only the support or the query half of a chunk has a graph at any time, for one
+    more forward pass of the support half."""
 
     def __init__(
-        self, model: MetaModel, rule: Rule, chunk: int, bf16: bool = False, head_dtype: torch.dtype | None = None
+        self,
+        model: MetaModel,
+        rule: Rule,
+        chunk: int,
+        bf16: bool = False,
+        head_dtype: torch.dtype | None = None,
+        half_task: bool = False,
     ) -> None:
-        self.model, self.rule, self.chunk, self.bf16 = model, rule, chunk, bf16
-        self.head_dtype = head_dtype or model.head_start.dtype
-        self.warm: dict[str, Tensor] = {}
+        super().__init__(model, chunk, bf16, head_dtype)
+        self.rule, self.half_task = rule, half_task
 
     def step(self, batch: TaskBatch) -> StepReport:
-        """Adds grad F_B, the mean over the batch's tasks, to the parameters' .grad."""
         reports, kept = [], {key: [] for key in self.rule.keeps()}
-        for at, tasks in self._chunks(batch):
-            support, query = self._features(*tasks.support()), self._features(*tasks.query())
-            start = self.model.head_start.detach().to(self.head_dtype)
+        for at, tasks in self._chunks(batch, self.chunk):
             warm = {key: value[at : at + len(tasks)] for key, value in self.warm.items() if len(value) == len(batch)}
-            part = self.rule.feature_gradient(_detached(support), _detached(query), start, warm)
-            self._backward(support[0], query[0], part, len(batch))
-            reports.append(StepReport.of(part))
+            part = self._half_steps(tasks, warm, len(batch)) if self.half_task else self._step(tasks, warm, len(batch))
+            reports.append(part.report())
             for key, solution in (("phi", part.inner), ("v", part.linear)):
                 if key in kept and solution is not None:
                     kept[key].append(solution.value[0])
-            del support, query, part
+            del part
         self.warm = {key: torch.cat(values) for key, values in kept.items()}
         return StepReport.join(reports)
 
-    def evaluate(
-        self, batch: TaskBatch, adapt: Callable[[SoftmaxHead, Tensor], Solution] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Query accuracy and loss of each task after adapting the head to its support set, and whether the adaptation
-        converged; float64 [B] each. By the rule's own lower level or `adapt`, which sees the plain cross-entropy."""
-        scores = []
+    def _step(self, tasks: TaskBatch, warm: dict[str, Tensor], batch_size: int) -> FeatureGradient:
+        support, query = self._features(*tasks.support()), self._features(*tasks.query())
+        part = self._gradient(_detached(support), _detached(query), warm)
+        _backward([(support[0], part.d_support), (query[0], part.d_query), *self._start(part)], batch_size)
+        return part
+
+    def _half_steps(self, tasks: TaskBatch, warm: dict[str, Tensor], batch_size: int) -> FeatureGradient:
         with torch.no_grad():
-            start = self.model.head_start.to(self.head_dtype)
-            for _, tasks in self._chunks(batch):
-                support, query = self._features(*tasks.support()), self._features(*tasks.query())
-                lower = self.rule.lower(*support, start) if adapt is None else SoftmaxHead(*support, len(start))
-                inner = (adapt or self.rule.adapt)(lower, start.expand(len(tasks), -1, -1))
-                upper, phi = SoftmaxHead(*query, len(start)), inner.value
-                columns = (upper.accuracy(phi), upper.value(phi), inner.converged)
-                scores.append(torch.stack([column.double() for column in columns]))
-        accuracy, loss, converged = torch.cat(scores, 1)
-        return accuracy, loss, converged
+            support = self._features(*tasks.support())
+        z_q, labels = self._features(*tasks.query())
+        part = self._gradient(support, (z_q.detach(), labels), warm)
+        _backward([(z_q, part.d_query), *self._start(part)], batch_size)
+        del support, z_q
+        z_s, _ = self._features(*tasks.support())
+        _backward([(z_s, part.d_support)], batch_size)
+        return part
 
-    def _chunks(self, batch: TaskBatch) -> Iterator[tuple[int, TaskBatch]]:
-        for at in range(0, len(batch), self.chunk):
-            yield at, batch[at : at + self.chunk]
+    def _gradient(
+        self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], warm: dict[str, Tensor]
+    ) -> FeatureGradient:
+        start = self.model.head_start.detach().to(self.head_dtype)
+        return self.rule.feature_gradient(support, query, start, warm)
 
-    def _features(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _start(self, part: FeatureGradient) -> list[tuple[Tensor, Tensor]]:
         start = self.model.head_start
-        with torch.autocast(start.device.type, torch.bfloat16, enabled=self.bf16):
-            z = self.model.backbone(images.to(start.device, start.dtype).div_(255))
-        return z.to(self.head_dtype), labels.to(start.device)
+        return [(start, part.d_start.to(start.dtype))] if isinstance(start, torch.nn.Parameter) else []
 
-    def _backward(self, z_s: Tensor, z_q: Tensor, part: FeatureGradient, tasks: int) -> None:
-        roots, cotangents = [z_s, z_q], [part.d_support / tasks, part.d_query / tasks]
-        if isinstance(self.model.head_start, torch.nn.Parameter):
-            roots.append(self.model.head_start)
-            cotangents.append(part.d_start / tasks)
-        torch.autograd.backward(roots, cotangents)
+    def _evaluate(self, batch: TaskBatch) -> Scores:
+        return self._score_heads(batch, self.rule.lower, self.rule.adapt)
+
+
+def _backward(pairs: list[tuple[Tensor, Tensor]], batch_size: int) -> None:
+    """Accumulates the mean over the batch's tasks: each pair is a root and its cotangent summed over the tasks."""
+    with phase("backward"):
+        roots, cotangents = zip(*pairs, strict=True)
+        torch.autograd.backward(roots, [cotangent / batch_size for cotangent in cotangents])
 
 
 def _detached(features: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from memmeta_exp.algorithms.feature_space import FeatureGradient
+from memmeta_exp.algorithms.learner import WRONG_RESIDUAL
 from memmeta_exp.bilevel import SoftmaxHead, Solution, Vector, cg, direct, gradient_descent, newton
 from memmeta_exp.bilevel.vectors import norm
 from memmeta_exp.config import ProposedConfig
-
-WRONG_RESIDUAL = 0.1  # relative error above which a solve is called wrong, tolerance or none
+from memmeta_exp.measure.phases import phase
 
 
 class Proposed:
@@ -50,9 +50,11 @@ class Proposed:
         """
         g, f = self.lower(*support, start), SoftmaxHead(*query, len(start))
         at = warm["phi"] if self.config.inner_warm_start and "phi" in warm else start.expand(len(g.z), -1, -1)
-        inner = self.adapt(g, at)
+        with phase("lower level"):
+            inner = self.adapt(g, at)
         phi = inner.value
-        linear = self._solve(g, phi, f.grad(phi), warm)
+        with phase("linear solve"):
+            linear = self._solve(g, phi, f.grad(phi), warm)
         return FeatureGradient(
             loss=f.value(phi),
             accuracy=f.accuracy(phi),

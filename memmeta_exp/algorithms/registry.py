@@ -4,19 +4,28 @@ from typing import Any
 
 import torch
 
-from memmeta_exp.algorithms.feature_space import FeatureSpaceLearner, Rule
+from memmeta_exp.algorithms.feature_space import FeatureSpaceLearner
+from memmeta_exp.algorithms.imaml import Imaml
+from memmeta_exp.algorithms.learner import Learner
+from memmeta_exp.algorithms.maml import Maml
 from memmeta_exp.algorithms.proposed import Proposed
 from memmeta_exp.algorithms.unrolled import Unrolled
+from memmeta_exp.algorithms.weight_space import WeightSpaceLearner
 from memmeta_exp.backbones import MetaModel
-from memmeta_exp.config import ProposedConfig
-
-RULES = {"proposed": Proposed, "anil": Unrolled, "itd_bio": Unrolled}
+from memmeta_exp.config import ImamlConfig, MemoryConfig, ProposedConfig
 
 
-def build_algorithm(config: Any, model: MetaModel, chunk: int, bf16: bool) -> FeatureSpaceLearner:
-    """The learner that an algorithm configuration describes."""
-    rule: Rule = RULES[config.name](config)
-    return FeatureSpaceLearner(model, rule, chunk, bf16)
+def build_algorithm(
+    config: Any, model: MetaModel, chunk: int = 1, bf16: bool = False, memory: MemoryConfig | None = None
+) -> Learner:
+    """The learner that an algorithm configuration describes, for the precision that `model` has."""
+    memory = memory or MemoryConfig()
+    if isinstance(config, ImamlConfig):
+        return WeightSpaceLearner(model, Imaml(config), bf16)
+    if not config.in_feature_space:
+        return WeightSpaceLearner(model, Maml(config, recompute=memory.checkpoint == "inner_step"), bf16)
+    rule = Proposed(config) if isinstance(config, ProposedConfig) else Unrolled(config)
+    return FeatureSpaceLearner(model, rule, chunk, bf16, half_task=memory.mode == "half_task")
 
 
 def exact_reference(model: MetaModel, mu: float, learned: bool, chunk: int) -> FeatureSpaceLearner:

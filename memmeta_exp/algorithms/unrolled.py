@@ -13,6 +13,7 @@ from torch import Tensor
 from memmeta_exp.algorithms.feature_space import FeatureGradient
 from memmeta_exp.bilevel import SoftmaxHead, Solution, gradient_descent
 from memmeta_exp.config import UnrolledConfig
+from memmeta_exp.measure.phases import phase
 
 
 class Unrolled:
@@ -38,7 +39,7 @@ class Unrolled:
         exact gradient of the query loss after K steps, which is what the algorithm minimises."""
         (z_s, y_s), (z_q, y_q) = support, query
         leaves = tuple(t.detach().requires_grad_() for t in (z_s, z_q, start))
-        with torch.enable_grad():
+        with torch.enable_grad(), phase("lower level"):
             inner = self._steps(self.lower(leaves[0], y_s, start), leaves[2].expand(len(z_s), -1, -1))
             upper = SoftmaxHead(leaves[1], y_q, len(start))
             loss = upper.value(inner.value)

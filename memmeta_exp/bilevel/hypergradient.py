@@ -24,11 +24,13 @@ LinearSolver = Callable[[Callable[[Vector], Vector], Vector], Solution]
 
 @dataclass(frozen=True)
 class Hypergradient:
-    """value: f(u, phi), the sum over tasks; grad: dF/du, shaped as u; v: the solution of H v = d_phi f."""
+    """value: f(u, phi), the sum over tasks; grad: dF/du, shaped as u; v: the solution of H v = d_phi f; slope: d_phi g
+    at phi, which says how far phi is from phi*."""
 
     value: Tensor
     grad: Vector
     v: Solution
+    slope: Vector
 
 
 def implicit(f: Objective, g: Objective, u: Vector, phi: Vector, solve: LinearSolver) -> Hypergradient:
@@ -47,4 +49,5 @@ def implicit(f: Objective, g: Objective, u: Vector, phi: Vector, solve: LinearSo
         g_phi = torch.autograd.grad(g(u, phi), phi, create_graph=True)
     v = solve(lambda x: torch.autograd.grad(g_phi, phi, x, retain_graph=True, materialize_grads=True), d_phi)
     cross = torch.autograd.grad(g_phi, u, v.value, materialize_grads=True)
-    return Hypergradient(value.detach(), tuple(a - b for a, b in zip(d_u, cross, strict=True)), v)
+    slope = tuple(t.detach() for t in g_phi)
+    return Hypergradient(value.detach(), tuple(a - b for a, b in zip(d_u, cross, strict=True)), v, slope)

@@ -4,6 +4,7 @@
 `ConfigError` from here, in one line that says the key, the rule and the fix, before anything has been created.
 """
 
+from memmeta_exp.config.algorithms import ImamlConfig, ProposedConfig, UnrolledConfig
 from memmeta_exp.config.checks import closest
 from memmeta_exp.config.load import from_dict, from_omegaconf
 from memmeta_exp.config.run import Config, digest, to_dict
@@ -14,9 +15,8 @@ from memmeta_exp.config.sections import (
     Conv4Config,
     Fc100Config,
     GlyphsConfig,
-    ProposedConfig,
+    MemoryConfig,
     SyntheticConfig,
-    UnrolledConfig,
 )
 from memmeta_exp.errors import ConfigError
 
@@ -29,6 +29,8 @@ __all__ = [
     "Conv4Config",
     "Fc100Config",
     "GlyphsConfig",
+    "ImamlConfig",
+    "MemoryConfig",
     "ProposedConfig",
     "SyntheticConfig",
     "UnrolledConfig",

@@ -7,10 +7,11 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Union
 
 from memmeta_exp.config.checks import at_least, at_most, one_of
+from memmeta_exp.config.sections import MemoryConfig
 from memmeta_exp.errors import ConfigError
 
 MU_WHERE_NONE = 0.01
@@ -20,8 +21,10 @@ MU_WHERE_NONE = 0.01
 class Config:
     """One run. chunk: tasks per backbone pass ('auto': 1 on CPU, the batch on CUDA); eval_rule: how the head adapts
     to validation and test tasks: `own` (the algorithm's lower level) or `gd` (eval_steps steps of eval_lr, the
-    paper's rule); convergence_mu: R's weight in the reference F whose gradient norm is the convergence measure (null:
-    the algorithm's mu, or 0.01 where that is 0)."""
+    paper's rule on the head alone); convergence_of: whose gradient norm is the convergence measure, `F` (the head-only
+    bilevel objective, its lower level solved exactly, the same for every algorithm) or `own` (the meta-gradient that
+    the algorithm steps along); convergence_mu: R's weight in that F (null: the algorithm's mu, or 0.01 where that is
+    0)."""
 
     algorithm: Any
     dataset: Any
@@ -46,8 +49,10 @@ class Config:
     eval_steps: int = 20
     eval_lr: float = 0.05
     convergence_tasks: int = 32
+    convergence_of: str = "F"
     convergence_mu: float | None = None
     progress: bool = True
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
 
     def __post_init__(self) -> None:
         for key in ("shots", "queries", "batch_size", "iterations", "eval_every", "eval_steps", "convergence_tasks"):
@@ -65,9 +70,26 @@ class Config:
         at_least("convergence_mu", self.convergence_mu, 0, strict=True)
         one_of("precision", self.precision, ("fp32", "bf16"))
         one_of("eval_rule", self.eval_rule, ("own", "gd"))
+        one_of("convergence_of", self.convergence_of, ("F", "own"))
         _check_device(self.device)
         _check_chunk(self.chunk)
         self._check_episode_fits()
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        a, name = self.algorithm, self.algorithm.name
+        if not a.in_feature_space and self.chunk not in ("auto", 1):
+            raise ConfigError(f"chunk={self.chunk}: {name} takes one task at a time here; leave chunk=auto")
+        if not a.in_feature_space and self.memory.mode == "half_task":
+            raise ConfigError(
+                f"memory.mode=half_task is for algorithms in feature space: {name} runs the backbone at every inner "
+                "step; leave memory.mode=task"
+            )
+        if self.memory.checkpoint == "inner_step" and (a.in_feature_space or not a.unrolls):
+            raise ConfigError(
+                f"memory.checkpoint=inner_step is for algorithms that keep a backbone graph of their inner steps: "
+                f"{name} as configured keeps none; leave memory.checkpoint=none"
+            )
 
     def _check_episode_fits(self) -> None:
         facts = self.dataset.facts()

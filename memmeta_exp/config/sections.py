@@ -1,93 +1,13 @@
-"""The sections of a run's configuration: one dataclass for each option of each config group.
-
-Letters follow the paper: mu, K = inner_steps, N = linear_steps.
-"""
+"""The sections of a run's configuration: one dataclass for each option of each config group."""
 
 from dataclasses import dataclass, field
 
+from memmeta_exp.config.algorithms import ImamlConfig, ProposedConfig, UnrolledConfig
 from memmeta_exp.config.checks import at_least, at_most, one_of
 from memmeta_exp.errors import ConfigError
 
 SPLITS = ("train", "val", "test")
 SYNTHETIC_BYTES = 2**35
-
-
-@dataclass(frozen=True)
-class ProposedConfig:
-    """The memory-reduced method: phi_i* by `inner_solver`, v_i by `linear_solver`, no inner history kept.
-
-    mu: weight of R(phi) = mu/2 |phi|^2 (of mu/2 |phi - phi_0|^2 where the head's start is learned), 0 only for the
-    released settings. inner_lr: step of gd, null for 1/L_g measured from the features. inner_tolerance: bound on
-    |d_phi g| that counts as solved; linear_tolerance: the same for |H v - d_phi f| / |d_phi f|; null asks for none.
-    """
-
-    name: str = "proposed"
-    mu: float = 0.1
-    inner_solver: str = "newton"
-    inner_steps: int = 20
-    inner_lr: float | None = None
-    inner_tolerance: float | None = 1e-4
-    inner_warm_start: bool = False
-    linear_solver: str = "direct"
-    linear_steps: int = 20
-    linear_tolerance: float | None = 1e-3
-    linear_warm_start: bool = False
-    head_start: str = "fixed"
-
-    def __post_init__(self) -> None:
-        one_of("algorithm.inner_solver", self.inner_solver, ("gd", "newton"))
-        one_of("algorithm.linear_solver", self.linear_solver, ("cg", "direct"))
-        one_of("algorithm.head_start", self.head_start, ("fixed", "learned"))
-        at_least("algorithm.mu", self.mu, 0)
-        at_least("algorithm.inner_steps", self.inner_steps, 1)
-        at_least("algorithm.linear_steps", self.linear_steps, 1)
-        at_least("algorithm.inner_lr", self.inner_lr, 0, strict=True)
-        at_least("algorithm.inner_tolerance", self.inner_tolerance, 0, strict=True)
-        at_least("algorithm.linear_tolerance", self.linear_tolerance, 0, strict=True)
-        if self.inner_solver == "newton" and self.inner_tolerance is None:
-            raise ConfigError(
-                "algorithm.inner_tolerance=null with algorithm.inner_solver=newton: newton stops by its tolerance; "
-                "set it (1e-4 is the default) or use algorithm.inner_solver=gd"
-            )
-        self._check_strong_convexity()
-
-    def _check_strong_convexity(self) -> None:
-        if self.mu > 0:
-            return
-        for key, solver in (("inner_solver", "newton"), ("linear_solver", "direct")):
-            if getattr(self, key) == solver:
-                other = "gd" if key == "inner_solver" else "cg"
-                raise ConfigError(
-                    f"algorithm.mu=0 with algorithm.{key}={solver}: without R the lower level has no unique solution; "
-                    f"set algorithm.mu above 0 (0.1 is the default) or algorithm.{key}={other}"
-                )
-        if self.head_start == "learned":
-            raise ConfigError(
-                "algorithm.mu=0 with algorithm.head_start=learned: the start is learned through R, which is centred "
-                "on it; set algorithm.mu above 0 or algorithm.head_start=fixed"
-            )
-
-
-@dataclass(frozen=True)
-class UnrolledConfig:
-    """ANIL and ITD-BiO: head-only, differentiated through K = inner_steps gradient steps of size inner_lr.
-
-    mu: weight of R(phi) = mu/2 |phi|^2 in g; head_start: `learned` (ANIL) or `fixed` (ITD-BiO); first_order: treat the
-    inner gradients as constants.
-    """
-
-    name: str = "anil"
-    mu: float = 0.0
-    inner_steps: int = 10
-    inner_lr: float = 0.1
-    head_start: str = "learned"
-    first_order: bool = False
-
-    def __post_init__(self) -> None:
-        one_of("algorithm.head_start", self.head_start, ("fixed", "learned"))
-        at_least("algorithm.mu", self.mu, 0)
-        at_least("algorithm.inner_steps", self.inner_steps, 1)
-        at_least("algorithm.inner_lr", self.inner_lr, 0, strict=True)
 
 
 @dataclass(frozen=True)
@@ -131,6 +51,26 @@ class Fc100Config:
 
 
 @dataclass(frozen=True)
+class MiniImagenetConfig:
+    """miniImageNet (Vinyals et al. 2016, split of Ravi and Larochelle 2017): 64/16/20 classes of ImageNet."""
+
+    name: str = "miniimagenet"
+
+    def facts(self) -> DatasetFacts:
+        return DatasetFacts({"train": 64, "val": 16, "test": 20}, 600, 3, 84)
+
+
+@dataclass(frozen=True)
+class TieredImagenetConfig:
+    """tieredImageNet (Ren et al. 2018): 351/97/160 classes of ImageNet by superclass, at least 732 images each."""
+
+    name: str = "tieredimagenet"
+
+    def facts(self) -> DatasetFacts:
+        return DatasetFacts({"train": 351, "val": 97, "test": 160}, 732, 3, 84)
+
+
+@dataclass(frozen=True)
 class SyntheticConfig:
     """Random images with a class-dependent mean: nothing to read from disk, for speed and memory at any size."""
 
@@ -157,14 +97,41 @@ class SyntheticConfig:
 
 @dataclass(frozen=True)
 class Conv4Config:
-    """Conv4 (Vinyals et al. 2016): 4 x [conv3x3, batch norm, ReLU, max-pool 2], `filters` channels each."""
+    """Conv4 (Vinyals et al. 2016): 4 x [conv3x3, batch norm, ReLU, max-pool 2], `filters` channels each.
+
+    norm: batch norm by each task's batch statistics (`task`), by those in training and running statistics in
+    evaluation (`running`), or `none`; block: `fused`, or `plain` (the released code's operators in its order).
+    """
 
     name: str = "conv4"
     filters: int = 64
+    norm: str = "task"
+    block: str = "fused"
 
     def __post_init__(self) -> None:
+        one_of("backbone.norm", self.norm, ("task", "running", "none"))
+        one_of("backbone.block", self.block, ("fused", "plain"))
         at_least("backbone.filters", self.filters, 1)
         at_most("backbone.filters", self.filters, 4096)
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """What is computed twice to keep less.
+
+    mode: `task`, or `half_task`: support and query pass through the backbone one after the other, for head-only
+    algorithms; checkpoint: `none`, or `inner_step`: one inner step's graph alive at a time, for unrolled algorithms;
+    budget_mib: choose chunk, mode and checkpoint so that the peak (memory/peak_mib) stays below it.
+    """
+
+    mode: str = "task"
+    checkpoint: str = "none"
+    budget_mib: float | None = None
+
+    def __post_init__(self) -> None:
+        one_of("memory.mode", self.mode, ("task", "half_task"))
+        one_of("memory.checkpoint", self.checkpoint, ("none", "inner_step"))
+        at_least("memory.budget_mib", self.budget_mib, 0, strict=True)
 
 
 @dataclass(frozen=True)
@@ -205,8 +172,19 @@ class TrackingConfig:
 
 
 SECTIONS: dict[str, dict[str, type]] = {
-    "algorithm": {"proposed": ProposedConfig, "anil": UnrolledConfig, "itd_bio": UnrolledConfig},
-    "dataset": {"glyphs": GlyphsConfig, "cifar_fs": CifarFsConfig, "fc100": Fc100Config, "synthetic": SyntheticConfig},
+    "algorithm": {
+        "proposed": ProposedConfig,
+        "imaml": ImamlConfig,
+        **dict.fromkeys(("maml", "fomaml", "anil", "itd_bio"), UnrolledConfig),
+    },
+    "dataset": {
+        "glyphs": GlyphsConfig,
+        "cifar_fs": CifarFsConfig,
+        "fc100": Fc100Config,
+        "miniimagenet": MiniImagenetConfig,
+        "tieredimagenet": TieredImagenetConfig,
+        "synthetic": SyntheticConfig,
+    },
     "backbone": {"conv4": Conv4Config},
     "optimizer": dict.fromkeys(("adam", "adamw", "sgd"), OptimizerConfig),
     "tracking": {"wandb": TrackingConfig},

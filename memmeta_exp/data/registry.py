@@ -30,10 +30,19 @@ def _load_synthetic(config: Any, split: str, data_root: str | None) -> ImageSet:
     return synthetic.load(config, split)
 
 
+def _refuse(config: Any, split: str, data_root: str | None) -> ImageSet:
+    raise DataError(
+        f"dataset={config.name} cannot be read yet: only its size is known, for memmeta profile; for images of that "
+        "size train on dataset=synthetic dataset.image_size=84"
+    )
+
+
 LOADERS: dict[str, Callable[[Any, str, str | None], ImageSet]] = {
     "glyphs": _load_glyphs,
     "cifar_fs": _load_torchmeta,
     "fc100": _load_torchmeta,
+    "miniimagenet": _refuse,
+    "tieredimagenet": _refuse,
     "synthetic": _load_synthetic,
 }
 
@@ -51,6 +60,8 @@ def resolve_root(data_root: str | None, name: str) -> Path:
 
 def require(dataset_config: Any, data_root: str | None = None) -> None:
     """DataError where the files that the dataset is read from, or the library that reads them, are not there."""
+    if LOADERS[dataset_config.name] is _refuse:
+        _refuse(dataset_config, "train", data_root)
     if LOADERS[dataset_config.name] is _load_torchmeta:
         from memmeta_exp.data import torchmeta_sets
 

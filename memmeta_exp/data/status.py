@@ -26,6 +26,7 @@ def status(data_root: str | None = None) -> list[DatasetStatus]:
     """Every dataset of the configuration, in its order; hashes the pixels of what is on disk (under a second)."""
     synthetic: _Row = (True, None, "generated at every start")
     rows = {"glyphs": _glyphs(), "synthetic": synthetic}
+    rows |= dict.fromkeys(("miniimagenet", "tieredimagenet"), (False, None, "cannot be read yet"))
     rows |= {name: _cifar100(name, data_root) for name in ("cifar_fs", "fc100")}
     return [DatasetStatus(name, _description(name), *rows[name]) for name in SECTIONS["dataset"]]
 

@@ -265,6 +265,7 @@ def test_the_reference_is_exact_and_does_not_depend_on_how_training_solves(batch
 def test_the_reference_solves_in_float64_on_a_float32_model(batch: TaskBatch, head_start: str) -> None:
     learner = conv_learner(ProposedConfig(mu=0.05, head_start=head_start))
     report = exact_reference(learner.model, 0.05, head_start == "learned", chunk=2).step(batch)
+    assert report.inner_residual is not None
     assert report.inner_residual.dtype == torch.float64
     assert report.inner_residual.max() < 1e-9
     assert not report.wrong.any()

@@ -82,8 +82,10 @@ def test_memory_grows_by_heads(generator: torch.Generator) -> None:
 CHANGES = {"mu": 0.5, "inner_steps": 5, "inner_lr": 0.1, "first_order": True, "head_start": "fixed"}
 
 
-@pytest.mark.parametrize("key", [f.name for f in dataclasses.fields(UnrolledConfig) if f.name != "name"])
+@pytest.mark.parametrize("key", CHANGES)
 def test_every_option_changes_the_gradient(batch: TaskBatch, key: str) -> None:
+    """`adapts` and `features` are told apart in test_maml."""
+    assert set(CHANGES) == {f.name for f in dataclasses.fields(UnrolledConfig)} - {"name", "adapts", "features"}
     plain = gradient(smooth_learner(ANIL), batch)
     changed = gradient(smooth_learner(dataclasses.replace(ANIL, **{key: CHANGES[key]})), batch)
     assert plain.shape != changed.shape or (plain - changed).abs().max() > 1e-6 * plain.abs().max()

@@ -16,7 +16,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from memmeta_exp.config import Config
+from memmeta_exp.config import SECTIONS, Config
 from memmeta_exp.errors import ConfigError
 from memmeta_exp.tracking.run_folder import RunFolder, read_metrics
 from memmeta_exp.trainer import Trainer
@@ -164,6 +164,7 @@ KNOBS = [
     "ways=2", "shots=3", "queries=3", "batch_size=3", "seed=1", "precision=bf16", "eval_every=2", "val_tasks=6",
     "test_tasks=7", "eval_rule=gd", "convergence_tasks=3", "convergence_mu=0.7", "iterations=7", "backbone.filters=9",
     "optimizer.lr=0.1", "optimizer.weight_decay=0.5", "optimizer.schedule=cosine", "optimizer=sgd",
+    "convergence_of=own", "backbone.norm=running", "backbone.norm=none", "backbone.block=plain",
 ]  # fmt: skip
 
 
@@ -171,6 +172,7 @@ ELSEWHERE = {  # keys that change no number of a run, and where they are tested
     "algorithm": "tests/algorithms", "dataset": "test_config, tests/data", "backbone": "KNOBS", "optimizer": "KNOBS",
     "tracking": "tests/tracking", "device": "test_bad_input", "threads": "test_threads_and_progress",
     "progress": "test_threads_and_progress", "chunk": "test_chunk_changes_memory_alone",
+    "memory": "tests/algorithms",
     "data_root": "test_bad_input", "eval_steps": "below, under eval_rule=gd", "eval_lr": "below, under eval_rule=gd",
 }  # fmt: skip
 
@@ -252,13 +254,23 @@ def test_warnings_reach_the_user(train) -> None:
     assert (online.summary.parent / "wandb").is_dir()
 
 
-@pytest.mark.parametrize("algorithm", ["anil", "itd_bio"])
-def test_other_algorithms_run_and_say_what_they_have(train, memmeta, algorithm: str) -> None:
+HAS = {  # of the numbers that not every algorithm has
+    "proposed": {"lower/residual_max", "lower/L_g", "linear/residual_max"},
+    "anil": {"lower/residual_max", "lower/L_g"},
+    "itd_bio": {"lower/residual_max", "lower/L_g"},
+    "maml": set(),
+    "fomaml": set(),
+    "imaml": {"lower/residual_max", "linear/residual_max"},
+}
+
+
+@pytest.mark.parametrize("algorithm", SECTIONS["algorithm"])
+def test_every_algorithm_runs_and_says_what_it_has(train, memmeta, algorithm: str) -> None:
     result = train(f"algorithm={algorithm}")
     assert result.code == 0, result.err
     summary = json.loads(result.summary.read_text())
-    assert "linear/residual_max" not in summary
-    assert summary["convergence/mu"] == (0.01 if algorithm == "anil" else 1e-4)
+    assert HAS[algorithm] == set().union(*HAS.values()) & summary.keys()
+    assert summary["convergence/mu"] == {"proposed": 0.1, "itd_bio": 1e-4}.get(algorithm, 0.01)
     assert summary["convergence/grad_norm_sq"] > 0
     assert "5 tasks score as stored" in memmeta("evaluate", f"run={result.summary.parent}").out
 

@@ -1,0 +1,78 @@
+"""iMAML (Rajeswaran et al. 2019): the implicit gradient with every weight in the lower level.
+
+phi ~ argmin g(phi) = L_support(phi) + lam/2 |phi - theta|^2 by K gradient steps from theta; the query loss depends on
+theta through phi alone, so that with H the Hessian of L_support
+
+    dF = - d_theta < d_phi g, v > = lam v,   (H + lam I) v = d_phi f,     i.e.   dF = (I + H/lam)^-1 d_phi f
+
+by N steps of conjugate gradients. H need not be positive definite: only lam makes g convex near phi.
+"""
+
+import torch
+from torch import Tensor
+
+from memmeta_exp.algorithms.learner import WRONG_RESIDUAL
+from memmeta_exp.algorithms.weight_space import Task, TaskGradient, Weights
+from memmeta_exp.bilevel import Solution, Vector, cg, implicit
+from memmeta_exp.bilevel.vectors import norm, subtract
+from memmeta_exp.config import ImamlConfig
+from memmeta_exp.measure.phases import phase
+
+
+class Imaml:
+    """The rule. One graph of d_phi g serves all the products of a CG; nothing of the inner steps is kept."""
+
+    def __init__(self, config: ImamlConfig) -> None:
+        self.config = config
+
+    def adapt(self, task: Task) -> Weights:
+        """phi after K steps; no graph is kept."""
+        c, phi = self.config, task.meta
+        with phase("lower level"):
+            for _ in range(c.inner_steps):
+                leaves = {name: w.detach().requires_grad_() for name, w in phi.items()}
+                with torch.enable_grad():
+                    slope = torch.autograd.grad(task.support_loss(leaves), list(leaves.values()))
+                phi = {
+                    name: w - c.inner_lr * (d + c.lam * (w - task.meta[name]))
+                    for (name, w), d in zip(phi.items(), slope, strict=True)
+                }
+        return phi
+
+    def meta_gradient(self, task: Task) -> TaskGradient:
+        """f at phi and the implicit meta-gradient. The damping enters as a larger lam in the linear system."""
+        names, phi = tuple(task.meta), self.adapt(task)
+        lam, accuracy = self.config.lam + self.config.damping, []
+
+        def f(_: Vector, at: Vector) -> Tensor:
+            with phase("features"):
+                loss, hit = task.query_loss(_named(names, at))
+            accuracy.append(hit)
+            return loss
+
+        def g(theta: Vector, at: Vector) -> Tensor:
+            offset = sum((a - b).square().sum() for a, b in zip(at, theta, strict=True))
+            return task.support_loss(_named(names, at)) + lam / 2 * offset
+
+        theta = _tasks_first(task.meta)
+        with phase("backward"):
+            found = implicit(f, g, theta, _tasks_first(phi), self._solve)
+        grads = {name: d[0] for name, d in zip(names, found.grad, strict=True) if name in task.learned}
+        offset = subtract(_tasks_first(phi), theta)
+        # found.slope has lam + damping in it; what is to vanish has lam
+        residual = norm(subtract(found.slope, tuple(self.config.damping * d for d in offset)))
+        solved = residual <= WRONG_RESIDUAL * self.config.lam * norm(offset)
+        right = solved & found.v.converged & (found.v.residual <= WRONG_RESIDUAL)
+        return TaskGradient(found.value, accuracy[0], grads, ~right, residual, found.v.residual)
+
+    def _solve(self, matvec, b: Vector) -> Solution:
+        with phase("linear solve"):
+            return cg(matvec, b, steps=self.config.linear_steps, tolerance=self.config.linear_tolerance)
+
+
+def _tasks_first(weights: Weights) -> Vector:
+    return tuple(w[None] for w in weights.values())
+
+
+def _named(names: tuple[str, ...], weights: Vector) -> Weights:
+    return {name: w[0] for name, w in zip(names, weights, strict=True)}

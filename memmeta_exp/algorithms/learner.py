@@ -1,0 +1,128 @@
+"""What every algorithm offers the runner, and what they share: features in chunks, heads scored on them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from memmeta_exp.backbones import MetaModel
+from memmeta_exp.bilevel import SoftmaxHead, Solution
+from memmeta_exp.data.episodes import TaskBatch
+from memmeta_exp.measure.phases import phase
+
+WRONG_RESIDUAL = 0.1  # relative error above which a solve is called wrong, tolerance or none
+Adapt = Callable[[SoftmaxHead, Tensor], Solution]
+Scores = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Per-task tensors [B] of one meta-step, on the device; None for what the algorithm does not have.
+
+    loss (nats) and accuracy of the query set after adaptation; inner_residual: |d_phi g| where the inner solver
+    stopped; linear_residual: |b - A x| / |b|; smoothness: the bound on L_g of a head-only lower level; wrong: whether a
+    solve missed what it has to reach, so that the task's hypergradient is not the gradient of what is minimised.
+    """
+
+    loss: Tensor
+    accuracy: Tensor
+    wrong: Tensor
+    inner_residual: Tensor | None = None
+    linear_residual: Tensor | None = None
+    smoothness: Tensor | None = None
+
+    @staticmethod
+    def join(parts: list["StepReport"]) -> "StepReport":
+        """The reports of consecutive tasks as one."""
+
+        def column(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            return None if values[0] is None else torch.cat(values)
+
+        return StepReport(**{f.name: column(f.name) for f in fields(StepReport)})
+
+
+class Learner(ABC):
+    """An algorithm on a model: accumulates meta-gradients, adapts and scores.
+
+    chunk: tasks per backbone pass where no inner step moves the backbone; bf16: the backbone under bfloat16 autocast;
+    head_dtype: the precision of everything in feature space, the parameters' own by default. warm: what the next
+    iteration starts from, [B, ...]. Results do not depend on `chunk` beyond rounding.
+    """
+
+    def __init__(
+        self, model: MetaModel, chunk: int = 1, bf16: bool = False, head_dtype: torch.dtype | None = None
+    ) -> None:
+        self.model, self.chunk, self.bf16 = model, chunk, bf16
+        self.head_dtype = head_dtype or model.head_start.dtype
+        self.warm: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def step(self, batch: TaskBatch) -> StepReport:
+        """Adds grad F_B, the mean over the batch's tasks, to the parameters' .grad."""
+
+    @abstractmethod
+    def _evaluate(self, batch: TaskBatch) -> Scores:
+        """`evaluate` by the algorithm's own adaptation."""
+
+    def evaluate(self, batch: TaskBatch, adapt: Adapt | None = None) -> Scores:
+        """Query accuracy and loss of each task after adapting to its support set, and whether the adaptation
+        converged; float64 [B] each. By the algorithm's own adaptation, or of the head alone by `adapt`, which sees the
+        plain cross-entropy. Batch norm as in evaluation."""
+        with self._evaluating():
+            if adapt is None:
+                return self._evaluate(batch)
+            return self._score_heads(batch, lambda z, y, start: SoftmaxHead(z, y, len(start)), adapt)
+
+    def record(self, batch: TaskBatch) -> None:
+        """Takes the batch's images into the running statistics of batch norm (backbone.norm=running)."""
+        for _, tasks in self._chunks(batch, 1):
+            for images, _ in (tasks.support(), tasks.query()):
+                self.model.backbone.record(self._scaled(images))  # pyright: ignore[reportCallIssue]
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train()
+
+    def _score_heads(
+        self, batch: TaskBatch, lower: Callable[[Tensor, Tensor, Tensor], SoftmaxHead], adapt: Adapt
+    ) -> Scores:
+        scores = []
+        with torch.no_grad():
+            start = self.model.head_start.to(self.head_dtype)
+            for _, tasks in self._chunks(batch, self.chunk):
+                support, query = self._features(*tasks.support()), self._features(*tasks.query())
+                inner = adapt(lower(*support, start), start.expand(len(tasks), -1, -1))
+                upper, phi = SoftmaxHead(*query, len(start)), inner.value
+                columns = (upper.accuracy(phi), upper.value(phi), inner.converged)
+                scores.append(torch.stack([column.double() for column in columns]))
+        accuracy, loss, converged = torch.cat(scores, 1)
+        return accuracy, loss, converged
+
+    @staticmethod
+    def _chunks(batch: TaskBatch, size: int) -> Iterator[tuple[int, TaskBatch]]:
+        for at in range(0, len(batch), size):
+            yield at, batch[at : at + size]
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        """uint8 [T, n, C, H, W] to [0, 1] in the precision of theta; one task's images channels-last, for Conv4."""
+        start, tasks = self.model.head_start, len(images)
+        layout = torch.channels_last if tasks == 1 else torch.contiguous_format
+        flat = images.flatten(0, 1).to(start.device, start.dtype, memory_format=layout)
+        return flat.div_(255).unflatten(0, (tasks, -1))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.model.head_start.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def _features(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with phase("features"), self._autocast():
+            z = self.model.backbone(self._scaled(images))
+        return z.to(self.head_dtype), labels.to(z.device)

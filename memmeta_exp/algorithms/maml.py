@@ -1,0 +1,119 @@
+"""Differentiation through K gradient steps that run the backbone: MAML and FOMAML (Finn et al. 2017), and ANIL and
+ITD-BiO as released, which recompute the features at every step though only the head moves.
+
+With w the weights that adapt, u the others and g the support loss with its R:
+
+    w_{k+1} = w_k - lambda d_w g(w_k, u),   k = 0..K-1,      F = f(w_K, u)
+
+Second order keeps the K steps' graphs and lets autograd go back through them. `recompute` keeps w_0..w_K alone and goes
+back by the adjoint recursion, one step's graph at a time, to the same gradient:
+
+    v_K = d_w f,   v_k = v_{k+1} - lambda d_w <d_w g(w_k, u), v_{k+1}>,   dF/dw_0 = v_0
+    dF/du = d_u f - lambda sum_k d_u <d_w g(w_k, u), v_{k+1}>
+
+First order drops the terms with d_w g in them: dF/dw_0 = d_w f(w_K, u), dF/du = d_u f(w_K, u).
+"""
+
+import torch
+from torch import Tensor
+
+from memmeta_exp.algorithms.weight_space import HEAD, Task, TaskGradient, Weights
+from memmeta_exp.config import UnrolledConfig
+from memmeta_exp.measure.phases import phase
+
+
+class Maml:
+    """The rule. recompute: see above; it has nothing to do in first order, where no graph is kept anyway."""
+
+    def __init__(self, config: UnrolledConfig, recompute: bool = False) -> None:
+        self.config, self.recompute = config, recompute
+
+    def adapt(self, task: Task) -> Weights:
+        """All weights, those that adapt after K steps; no graph is kept."""
+        weights, adapted = task.meta, self._adapted(task)
+        with phase("lower level"):
+            for _ in range(self.config.inner_steps):
+                weights = self._step(task, _leaves(weights, adapted), adapted, create_graph=False)
+        return weights
+
+    def meta_gradient(self, task: Task) -> TaskGradient:
+        """f at w_K, and dF with respect to what is learned."""
+        if self.config.first_order:
+            return self._at_the_end(task, self.adapt(task))
+        return self._adjoint(task) if self.recompute else self._unrolled(task)
+
+    def _unrolled(self, task: Task) -> TaskGradient:
+        adapted = self._adapted(task)
+        meta = _leaves(task.meta, tuple(task.meta))
+        weights = meta
+        with phase("lower level"):
+            for _ in range(self.config.inner_steps):
+                weights = self._step(task, weights, adapted, create_graph=True)
+        loss, accuracy, grads = _query_gradient(task, weights, meta)
+        return _result(task, loss, accuracy, grads)
+
+    def _at_the_end(self, task: Task, weights: Weights) -> TaskGradient:
+        leaves = _leaves(weights, tuple(weights))
+        return _result(task, *_query_gradient(task, leaves, leaves))
+
+    def _adjoint(self, task: Task) -> TaskGradient:
+        adapted, trajectory = self._adapted(task), [task.meta]
+        with phase("lower level"):
+            for _ in range(self.config.inner_steps):
+                trajectory.append(self._step(task, _leaves(trajectory[-1], adapted), adapted, create_graph=False))
+        leaves = _leaves(trajectory.pop(), tuple(task.meta))
+        loss, accuracy, v = _query_gradient(task, leaves, leaves)
+        del leaves
+        while trajectory:
+            leaves = _leaves(trajectory.pop(), tuple(task.meta))
+            with phase("lower level"):
+                slope = self._slope(task, leaves, adapted, create_graph=True)
+            with phase("backward"):
+                back = torch.autograd.grad(
+                    slope, list(leaves.values()), [v[name] for name in adapted], materialize_grads=True
+                )
+            v = {name: torch.sub(v[name], d, alpha=self.config.inner_lr) for name, d in zip(leaves, back, strict=True)}
+            del slope, back, leaves
+        return _result(task, loss, accuracy, v)
+
+    def _adapted(self, task: Task) -> tuple[str, ...]:
+        return tuple(task.meta) if self.config.adapts == "all" else (HEAD,)
+
+    def _step(self, task: Task, weights: Weights, adapted: tuple[str, ...], create_graph: bool) -> Weights:
+        slope = self._slope(task, weights, adapted, create_graph)
+        with torch.set_grad_enabled(create_graph):
+            moved = {
+                name: torch.sub(weights[name], d, alpha=self.config.inner_lr)
+                for name, d in zip(adapted, slope, strict=True)
+            }
+        return {**weights, **moved}
+
+    def _slope(self, task: Task, weights: Weights, adapted: tuple[str, ...], create_graph: bool) -> tuple[Tensor, ...]:
+        """d_w g, in the order of `adapted`."""
+        at = tuple(weights[name] for name in adapted)
+        with torch.enable_grad():
+            loss = task.support_loss(weights)
+            slope = torch.autograd.grad(loss, at, create_graph=create_graph)
+            if self.config.mu == 0:
+                return slope
+            return tuple(torch.add(d, w, alpha=self.config.mu) for d, w in zip(slope, at, strict=True))
+
+
+def _leaves(weights: Weights, names: tuple[str, ...]) -> Weights:
+    """The same weights without history, those of `names` able to receive gradients."""
+    detached = {name: w.detach() for name, w in weights.items()}
+    return detached | {name: detached[name].requires_grad_() for name in names}
+
+
+def _query_gradient(task: Task, weights: Weights, wanted: Weights) -> tuple[Tensor, Tensor, Weights]:
+    """f and the accuracy at `weights`, and the gradient of f with respect to `wanted`."""
+    with torch.enable_grad(), phase("features"):
+        loss, accuracy = task.query_loss(weights)
+    with phase("backward"):
+        grads = torch.autograd.grad(loss, list(wanted.values()), materialize_grads=True)
+    return loss.detach(), accuracy, dict(zip(wanted, grads, strict=True))
+
+
+def _result(task: Task, loss: Tensor, accuracy: Tensor, grads: Weights) -> TaskGradient:
+    """`wrong` where the steps diverged: otherwise this is the exact gradient of the query loss after K steps."""
+    return TaskGradient(loss, accuracy, {name: grads[name] for name in task.learned}, ~loss.isfinite())

@@ -1,0 +1,110 @@
+"""The meta-step of algorithms whose inner steps run the backbone: MAML, FOMAML, iMAML, and ANIL and ITD-BiO with
+recomputed features. One task at a time, whose graph is freed before the next: looping is both faster and smaller than
+vmap over tasks on a CPU (and vmap over batch norm gives wrong second derivatives in torch)."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from memmeta_exp.algorithms.learner import Learner, Scores, StepReport
+from memmeta_exp.backbones import MetaModel
+from memmeta_exp.data.episodes import TaskBatch
+
+Weights = dict[str, Tensor]
+HEAD = "head_start"
+
+
+class Task:
+    """One task's losses as functions of the network's weights, all of them by name.
+
+    meta: the weights to start from, detached; learned: the names of those that are meta-parameters.
+    """
+
+    def __init__(self, learner: Learner, tasks: TaskBatch) -> None:
+        self._learner, self._model = learner, learner.model
+        (x_s, y_s), (x_q, y_q) = tasks.support(), tasks.query()
+        self._support, self._query = (learner._scaled(x_s), y_s[0]), (learner._scaled(x_q), y_q[0])
+        self.meta: Weights = {name: p.detach() for name, p in self._model.named_parameters()}
+        self.learned = tuple(self.meta)
+        self.meta.setdefault(HEAD, self._model.head_start)
+
+    def support_loss(self, weights: Weights) -> Tensor:
+        """Mean cross-entropy of the support set, a scalar."""
+        return self._loss(weights, *self._support)[0]
+
+    def query_loss(self, weights: Weights) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy and accuracy (detached, float64) of the query set, scalars."""
+        loss, logits = self._loss(weights, *self._query)
+        return loss, (logits.detach().argmax(-1) == self._query[1].to(logits.device)).double().mean()
+
+    def _loss(self, weights: Weights, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with self._learner._autocast():
+            logits = functional_call(self._model, weights, (images,))[0].to(self._learner.head_dtype)
+        return F.cross_entropy(logits, labels.to(logits.device)), logits
+
+
+@dataclass(frozen=True)
+class TaskGradient:
+    """One task's query loss and accuracy after adaptation, its meta-gradient by name (what is missing is 0), and its
+    diagnosis, scalars each (see StepReport)."""
+
+    loss: Tensor
+    accuracy: Tensor
+    grads: Weights
+    wrong: Tensor
+    inner_residual: Tensor | None = None
+    linear_residual: Tensor | None = None
+
+    def report(self) -> StepReport:
+        """Its diagnosis as a batch of one."""
+        optional = (self.inner_residual, self.linear_residual)
+        rest = (None if value is None else value.reshape(1) for value in optional)
+        return StepReport(self.loss.reshape(1), self.accuracy.reshape(1), self.wrong.reshape(1), *rest)
+
+
+class WeightRule(Protocol):
+    """What an algorithm in weight space is: its adaptation, without a graph, and its meta-gradient of one task."""
+
+    def adapt(self, task: Task) -> Weights: ...
+
+    def meta_gradient(self, task: Task) -> TaskGradient: ...
+
+
+class WeightSpaceLearner(Learner):
+    """A rule on a model, task by task."""
+
+    def __init__(self, model: MetaModel, rule: WeightRule, bf16: bool = False) -> None:
+        super().__init__(model, 1, bf16)
+        self.rule = rule
+
+    def step(self, batch: TaskBatch) -> StepReport:
+        parameters, reports = dict(self.model.named_parameters()), []
+        for _, one in self._chunks(batch, 1):
+            part = self.rule.meta_gradient(Task(self, one))
+            for name, gradient in part.grads.items():
+                _accumulate(parameters[name], gradient, 1 / len(batch))
+            reports.append(part.report())
+            del part
+        return StepReport.join(reports)
+
+    def _evaluate(self, batch: TaskBatch) -> Scores:
+        accuracies, losses = [], []
+        for _, one in self._chunks(batch, 1):
+            task = Task(self, one)
+            weights = self.rule.adapt(task)
+            with torch.no_grad():
+                loss, accuracy = task.query_loss(weights)
+            losses.append(loss.double())
+            accuracies.append(accuracy)
+        loss = torch.stack(losses)
+        return torch.stack(accuracies), loss, loss.isfinite().double()
+
+
+def _accumulate(parameter: Tensor, gradient: Tensor, scale: float) -> None:
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    parameter.grad.add_(gradient, alpha=scale)

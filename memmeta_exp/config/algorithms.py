@@ -1,0 +1,162 @@
+"""The algorithms' sections of a configuration, one dataclass a family.
+
+Letters follow the paper: mu, K = inner_steps, N = linear_steps.
+"""
+
+from dataclasses import dataclass
+
+from memmeta_exp.config.checks import at_least, one_of
+from memmeta_exp.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ProposedConfig:
+    """The memory-reduced method: phi_i* by `inner_solver`, v_i by `linear_solver`, no inner history kept.
+
+    mu: weight of R(phi) = mu/2 |phi|^2 (of mu/2 |phi - phi_0|^2 where the head's start is learned), 0 only for the
+    released settings. inner_lr: step of gd, null for 1/L_g measured from the features. inner_tolerance: bound on
+    |d_phi g| that counts as solved; linear_tolerance: the same for |H v - d_phi f| / |d_phi f|; null asks for none.
+    """
+
+    name: str = "proposed"
+    mu: float = 0.1
+    inner_solver: str = "newton"
+    inner_steps: int = 20
+    inner_lr: float | None = None
+    inner_tolerance: float | None = 1e-4
+    inner_warm_start: bool = False
+    linear_solver: str = "direct"
+    linear_steps: int = 20
+    linear_tolerance: float | None = 1e-3
+    linear_warm_start: bool = False
+    head_start: str = "fixed"
+
+    def __post_init__(self) -> None:
+        one_of("algorithm.inner_solver", self.inner_solver, ("gd", "newton"))
+        one_of("algorithm.linear_solver", self.linear_solver, ("cg", "direct"))
+        one_of("algorithm.head_start", self.head_start, ("fixed", "learned"))
+        at_least("algorithm.mu", self.mu, 0)
+        at_least("algorithm.inner_steps", self.inner_steps, 1)
+        at_least("algorithm.linear_steps", self.linear_steps, 1)
+        at_least("algorithm.inner_lr", self.inner_lr, 0, strict=True)
+        at_least("algorithm.inner_tolerance", self.inner_tolerance, 0, strict=True)
+        at_least("algorithm.linear_tolerance", self.linear_tolerance, 0, strict=True)
+        if self.inner_solver == "newton" and self.inner_tolerance is None:
+            raise ConfigError(
+                "algorithm.inner_tolerance=null with algorithm.inner_solver=newton: newton stops by its tolerance; "
+                "set it (1e-4 is the default) or use algorithm.inner_solver=gd"
+            )
+        self._check_strong_convexity()
+
+    @property
+    def in_feature_space(self) -> bool:
+        """Always: the head alone adapts."""
+        return True
+
+    @property
+    def unrolls(self) -> bool:
+        """Never: no inner history is kept."""
+        return False
+
+    def _check_strong_convexity(self) -> None:
+        if self.mu > 0:
+            return
+        for key, solver in (("inner_solver", "newton"), ("linear_solver", "direct")):
+            if getattr(self, key) == solver:
+                other = "gd" if key == "inner_solver" else "cg"
+                raise ConfigError(
+                    f"algorithm.mu=0 with algorithm.{key}={solver}: without R the lower level has no unique solution; "
+                    f"set algorithm.mu above 0 (0.1 is the default) or algorithm.{key}={other}"
+                )
+        if self.head_start == "learned":
+            raise ConfigError(
+                "algorithm.mu=0 with algorithm.head_start=learned: the start is learned through R, which is centred "
+                "on it; set algorithm.mu above 0 or algorithm.head_start=fixed"
+            )
+
+
+@dataclass(frozen=True)
+class UnrolledConfig:
+    """Differentiation through K = inner_steps gradient steps of size inner_lr: MAML, FOMAML, ANIL, ITD-BiO.
+
+    adapts: the parameters that take the steps, `all` or the `head`; mu: weight of R(phi) = mu/2 |phi|^2 in g, phi what
+    adapts; head_start: the head's start is `learned` (MAML, ANIL) or `fixed` (ITD-BiO); first_order: treat the inner
+    gradients as constants (FOMAML); features: where the head alone adapts, compute them `once`, or `recompute` them
+    with a graph at every inner step, as the released ANIL and ITD-BiO do, to the same result.
+    """
+
+    name: str = "anil"
+    adapts: str = "head"
+    mu: float = 0.0
+    inner_steps: int = 10
+    inner_lr: float = 0.1
+    head_start: str = "learned"
+    first_order: bool = False
+    features: str = "once"
+
+    def __post_init__(self) -> None:
+        one_of("algorithm.adapts", self.adapts, ("all", "head"))
+        one_of("algorithm.features", self.features, ("once", "recompute"))
+        one_of("algorithm.head_start", self.head_start, ("fixed", "learned"))
+        at_least("algorithm.mu", self.mu, 0)
+        at_least("algorithm.inner_steps", self.inner_steps, 1)
+        at_least("algorithm.inner_lr", self.inner_lr, 0, strict=True)
+        if self.adapts == "all" and self.features == "once":
+            raise ConfigError(
+                "algorithm.features=once with algorithm.adapts=all: the features change as the backbone adapts; set "
+                "algorithm.features=recompute, or algorithm.adapts=head"
+            )
+
+    @property
+    def in_feature_space(self) -> bool:
+        """Whether the lower level sees features alone."""
+        return self.features == "once"
+
+    @property
+    def unrolls(self) -> bool:
+        """Whether a graph of the inner steps is kept."""
+        return not self.first_order
+
+
+@dataclass(frozen=True)
+class ImamlConfig:
+    """iMAML (Rajeswaran et al. 2019): all weights adapt, g = cross-entropy + lam/2 |phi - theta|^2.
+
+    phi by K = inner_steps gradient steps of size inner_lr from theta; the meta-gradient (I + H/lam)^-1 d_phi f, H the
+    Hessian of the support loss, by N = linear_steps steps of conjugate gradients, fewer where linear_tolerance (bound
+    on the relative residual; null: none) is met. damping is added to lam in that system. head_start: `learned`, or
+    `fixed`: the head starts and is held to one frozen point.
+    """
+
+    name: str = "imaml"
+    lam: float = 2.0
+    inner_steps: int = 16
+    inner_lr: float = 0.1
+    linear_steps: int = 5
+    linear_tolerance: float | None = None
+    damping: float = 0.0
+    head_start: str = "learned"
+
+    def __post_init__(self) -> None:
+        one_of("algorithm.head_start", self.head_start, ("fixed", "learned"))
+        at_least("algorithm.lam", self.lam, 0, strict=True)
+        at_least("algorithm.inner_steps", self.inner_steps, 1)
+        at_least("algorithm.inner_lr", self.inner_lr, 0, strict=True)
+        at_least("algorithm.linear_steps", self.linear_steps, 1)
+        at_least("algorithm.linear_tolerance", self.linear_tolerance, 0, strict=True)
+        at_least("algorithm.damping", self.damping, 0)
+
+    @property
+    def mu(self) -> float:
+        """R's weight on the head alone: none, for lam holds all weights to theta."""
+        return 0.0
+
+    @property
+    def in_feature_space(self) -> bool:
+        """Never: the backbone adapts."""
+        return False
+
+    @property
+    def unrolls(self) -> bool:
+        """Never: the meta-gradient is implicit."""
+        return False
