@@ -88,7 +88,7 @@ class FeatureSpaceLearner(Learner):
         return StepReport.join(reports)
 
     def _step(self, tasks: TaskBatch, warm: dict[str, Tensor], batch_size: int) -> FeatureGradient:
-        support, query = self._features(*tasks.support()), self._features(*tasks.query())
+        support, query = self._both_features(tasks)
         part = self._gradient(_detached(support), _detached(query), warm)
         _backward([(support[0], part.d_support), (query[0], part.d_query), *self._start(part)], batch_size)
         return part

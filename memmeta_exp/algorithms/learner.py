@@ -99,7 +99,7 @@ class Learner(ABC):
         with torch.no_grad():
             start = self.model.head_start.to(self.head_dtype)
             for _, tasks in self._chunks(batch, self.chunk):
-                support, query = self._features(*tasks.support()), self._features(*tasks.query())
+                support, query = self._both_features(tasks)
                 inner = adapt(lower(*support, start), start.expand(len(tasks), -1, -1))
                 upper, phi = SoftmaxHead(*query, len(start)), inner.value
                 columns = (upper.accuracy(phi), upper.value(phi), inner.converged)
@@ -113,9 +113,9 @@ class Learner(ABC):
             yield at, batch[at : at + size]
 
     def _scaled(self, images: Tensor) -> Tensor:
-        """uint8 [T, n, C, H, W] to [0, 1] in the precision of theta; one task's images channels-last, for Conv4."""
+        """uint8 [T, n, C, H, W] to [0, 1] in the precision of theta, on a CPU channels-last."""
         start, tasks = self.model.head_start, len(images)
-        layout = torch.channels_last if tasks == 1 else torch.contiguous_format
+        layout = torch.channels_last if start.device.type == "cpu" else torch.contiguous_format
         flat = images.flatten(0, 1).to(start.device, start.dtype, memory_format=layout)
         return flat.div_(255).unflatten(0, (tasks, -1))
 
@@ -126,3 +126,13 @@ class Learner(ABC):
         with phase("features"), self._autocast():
             z = self.model.backbone(self._scaled(images))
         return z.to(self.head_dtype), labels.to(z.device)
+
+    def _both_features(self, tasks: TaskBatch) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Of support and query, in one pass where they have as many images: to the backbone each is a task of its
+        own, with its own statistics."""
+        (x_s, y_s), (x_q, y_q) = tasks.support(), tasks.query()
+        if x_s.shape != x_q.shape:
+            return self._features(x_s, y_s), self._features(x_q, y_q)
+        z, labels = self._features(torch.cat([x_s, x_q]), torch.cat([y_s, y_q]))
+        half = len(tasks)
+        return (z[:half], labels[:half]), (z[half:], labels[half:])

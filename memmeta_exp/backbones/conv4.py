@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from memmeta_exp.backbones.convolution import conv3x3
 from memmeta_exp.backbones.norm_pool import batch_norm_pool
 
 BLOCKS = 4
@@ -46,12 +47,9 @@ class TaskBatchNorm2d(nn.Module):
         if tasks == 1:
             kept = (self.running_mean, self.running_var) if self.recording else (None, None)
             return F.batch_norm(x, *kept, weight, bias, training=True, momentum=MOMENTUM, eps=self.eps)
+        grouped = x.contiguous().view(x.shape[0] // tasks, -1, *x.shape[2:])
         weight, bias = weight.repeat(tasks), bias.repeat(tasks)
-        return F.batch_norm(_grouped(x, tasks), None, None, weight, bias, training=True, eps=self.eps).view(x.shape)
-
-
-def _grouped(x: Tensor, tasks: int) -> Tensor:
-    return x.contiguous().view(x.shape[0] // tasks, -1, *x.shape[2:])
+        return F.batch_norm(grouped, None, None, weight, bias, training=True, eps=self.eps).view(x.shape)
 
 
 class Conv4(nn.Module):
@@ -98,22 +96,29 @@ class Conv4(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         tasks, n = images.shape[:2]
+        if self._fusable(images):
+            x = _channels_last(images.flatten(0, 1))
+            for conv, norm in zip(self.convs, self.norms, strict=True):
+                x = _fused(x, conv.weight, norm.weight, norm.bias, norm.eps, tasks)  # pyright: ignore[reportArgumentType]
+            return x.reshape(tasks, n, -1)
         x = images.transpose(0, 1).flatten(0, 1)
-        if tasks == 1:  # one task's activations fit the cache, and channels-last is the CPU's fast layout
-            x = x.contiguous(memory_format=torch.channels_last)
+        x = _channels_last(x) if tasks == 1 else x
         for i, conv in enumerate(self.convs):
-            x = self._block(x, conv, self.norms[i] if self.norm != "none" else None, tasks)
+            x = self._block(conv(x), self.norms[i] if self.norm != "none" else None, tasks)
         return x.reshape(n, tasks, -1).transpose(0, 1)
 
-    def _block(self, x: Tensor, conv: nn.Module, norm: nn.Module | None, tasks: int) -> Tensor:
-        assert isinstance(conv, nn.Conv2d)
-        if not isinstance(norm, TaskBatchNorm2d):
-            return F.relu(F.max_pool2d(conv(x), 2))
+    def _fusable(self, images: Tensor) -> bool:
+        """Whether batch statistics are called for, in the precision of the weights."""
+        if self.norm == "none" or self.block == "plain" or torch.is_autocast_enabled(images.device.type):
+            return False
+        return all(norm.by_batch and not norm.recording for norm in self.norms)  # pyright: ignore[reportGeneralTypeIssues]
+
+    def _block(self, x: Tensor, norm: nn.Module | None, tasks: int) -> Tensor:
+        if norm is None:
+            return F.relu(F.max_pool2d(x, 2))
         if self.block == "plain":
-            return F.max_pool2d(F.relu(norm(conv(x), tasks)), 2)
-        if norm.by_batch and not norm.recording and not torch.is_autocast_enabled(x.device.type):
-            return _fused(x, conv.weight, norm.weight, norm.bias, norm.eps, tasks)
-        return F.relu(F.max_pool2d(norm(conv(x), tasks), 2))
+            return F.max_pool2d(F.relu(norm(x, tasks)), 2)
+        return F.relu(F.max_pool2d(norm(x, tasks), 2))
 
     @torch.no_grad()
     def record(self, images: Tensor) -> None:
@@ -127,12 +132,14 @@ class Conv4(nn.Module):
             norm.recording = False
 
 
+def _channels_last(x: Tensor) -> Tensor:
+    """The CPU's fast layout. On CUDA, cuDNN's float32 kernels want the other one."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+
 def _fused(x: Tensor, kernel: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: int) -> Tensor:
     """relu(maxpool(batchnorm(conv(x)))). Batch norm is odd in its input up to its bias, so a negative weight and its
     channel's kernel change sign together without changing the function: `batch_norm_pool` wants weight >= 0."""
     sign = torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)
-    x = F.conv2d(x, kernel * sign.view(-1, 1, 1, 1), padding=1)
-    if tasks == 1:
-        return batch_norm_pool(x, weight * sign, bias, eps)
-    y = batch_norm_pool(_grouped(x, tasks), (weight * sign).repeat(tasks), bias.repeat(tasks), eps)
-    return y.view(x.shape[0], -1, *y.shape[2:])
+    x = conv3x3(x, kernel * sign.view(-1, 1, 1, 1))
+    return batch_norm_pool(x, weight * sign, bias, eps, tasks)

@@ -1,8 +1,9 @@
 """relu(maxpool2(batchnorm(x))) as one differentiable operator with hand-derived first and second derivatives.
 
-x: [n, C, H, W], normalised over its N = n H W entries a channel (m, r = 1/sqrt(var + eps), xh = (x - m) r), weight w,
-bias b [C]. For w >= 0 the largest entry of a window is the same before and after the affine map, so pooling comes first
-and the affine map and the ReLU touch a quarter of the entries; `batch_norm_pool` brings w < 0 to this case.
+x: [T*n, C, H, W], T tasks of n images one after the other, each normalised over its own N = n H W entries a channel
+(m, r = 1/sqrt(var + eps), xh = (x - m) r), weight w, bias b [C]. For w >= 0 the largest entry of a window is the same
+before and after the affine map, so pooling comes first and the affine map and the ReLU touch a quarter of the entries;
+the caller brings w < 0 to this case.
 
     forward    y  = relu(w r (maxpool(x) - m) + b)                                    keeps x, y, m, r
     backward   G  = the cotangent of y where y > 0, scattered to the windows' largest entries
@@ -26,12 +27,12 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-IMAGE = (0, 2, 3)
+IMAGES = (1, 3, 4)  # of [T, n, C, H, W]: what one task's statistics are taken over
 
 
-def batch_norm_pool(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """relu(maxpool2(batchnorm(x))), [n, C, H // 2, W // 2], for weight >= 0."""
-    return _NormPool.apply(x, weight, bias, eps)  # pyright: ignore[reportReturnType]
+def batch_norm_pool(x: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: int = 1) -> Tensor:
+    """relu(maxpool2(batchnorm(x))), [T*n, C, H // 2, W // 2], for weight >= 0."""
+    return _NormPool.apply(x, weight, bias, eps, tasks)  # pyright: ignore[reportReturnType]
 
 
 def _pooled(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,63 +46,102 @@ def _scattered(values: Tensor, x: Tensor, index: Tensor) -> Tensor:
 
 def _gathered(dense: Tensor, index: Tensor) -> Tensor:
     """The entries of `dense` at the windows' largest entries of x."""
-    return dense.flatten(2).gather(2, index.flatten(2)).view_as(index)
+    if not index.is_contiguous(memory_format=torch.channels_last):
+        return dense.flatten(2).gather(2, index.flatten(2)).view_as(index)
+    last, at = (t.permute(0, 2, 3, 1) for t in (dense, index))  # the same in the order of memory
+    return last.flatten(1, 2).gather(1, at.flatten(1, 2)).view_as(at).permute(0, 3, 1, 2)
 
 
-def _channel(values: Tensor) -> Tensor:
-    return values.view(1, -1, 1, 1)
+def _by_task(x: Tensor, tasks: int) -> Tensor:
+    """[T*n, C, H, W] as [T, n, C, H, W]."""
+    return x.view(tasks, -1, *x.shape[1:])
+
+
+def _sum(x: Tensor, tasks: int) -> Tensor:
+    """Over each task's images, [T, C]."""
+    return _by_task(x, tasks).sum(IMAGES)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """[T, C] against [T, n, C, H, W]."""
+    return values[:, None, :, None, None]
+
+
+def _add_scaled(x: Tensor, y: Tensor, scale: Tensor) -> None:
+    """x += scale y with one scale for each task and channel, [T, C]."""
+    _by_task(x, len(scale)).addcmul_(_by_task(y, len(scale)), _wide(scale))
+
+
+def _scale(x: Tensor, scale: Tensor) -> Tensor:
+    return (_by_task(x, len(scale)) * _wide(scale)).view(x.shape)
 
 
 class _NormPool(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        mean = x.mean(IMAGE)
-        rstd = (x - _channel(mean)).square_().mean(IMAGE).add_(eps).rsqrt_()
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: int) -> Tensor:
+        by_task = _by_task(x, tasks)
+        mean = by_task.mean(IMAGES)
+        rstd = (by_task - _wide(mean)).square_().mean(IMAGES).add_(eps).rsqrt_()
         scale = weight * rstd
-        y = torch.addcmul(_channel(bias - scale * mean), F.max_pool2d(x, 2), _channel(scale)).relu_()
+        pooled = F.max_pool2d(x, 2)
+        y = torch.addcmul(_wide(bias - scale * mean), _by_task(pooled, tasks), _wide(scale)).relu_().view(pooled.shape)
         ctx.save_for_backward(x, weight, y, mean, rstd)
         return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return *_NormPoolBackward.apply(g, *ctx.saved_tensors), None
+        x, weight, y, mean, rstd = ctx.saved_tensors
+        again = torch.is_grad_enabled()  # a second derivative may follow
+        # y detached: only its sign is used, and autograd would come back here with a gradient of zeros
+        return *_NormPoolBackward.apply(g, x, weight, y.detach(), mean, rstd, again), None, None  # pyright: ignore[reportReturnType, reportGeneralTypeIssues]
 
 
 class _NormPoolBackward(Function):
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, weight: Tensor, y: Tensor, mean: Tensor, rstd: Tensor) -> Any:
-        count = x.numel() // x.size(1)
+    def forward(
+        ctx: Any, g: Tensor, x: Tensor, weight: Tensor, y: Tensor, mean: Tensor, rstd: Tensor, again: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        tasks, count = len(mean), x.numel() // mean.numel()
         pooled, index = _pooled(x)
         g = g * (y > 0)
-        a = g.sum(IMAGE)
-        b = (g * pooled).sum(IMAGE).sub_(mean * a).mul_(rstd)
+        a = _sum(g, tasks)
+        b = _sum(pooled.mul_(g), tasks).sub_(mean * a).mul_(rstd)
+        del pooled
         scale = weight * rstd
+        if again:
+            ctx.save_for_backward(g, x, weight, y, mean, rstd, a, b)
+            scattered = _scale(g, scale)
+        else:
+            _by_task(g, tasks).mul_(_wide(scale))
+            scattered = g
+        dx = _scattered(scattered, x, index)
         slope = -scale * rstd * b / count
-        dx = _scattered(g * _channel(scale), x, index)
-        dx.addcmul_(x, _channel(slope)).add_(_channel(-scale * a / count - slope * mean))
-        ctx.save_for_backward(g, x, weight, y, mean, rstd, a, b)
-        return dx, b, a
+        _add_scaled(dx, x, slope)
+        _by_task(dx, tasks).add_(_wide(-scale * a / count - slope * mean))
+        return dx, b.sum(0), a.sum(0)
 
     @staticmethod
     def backward(ctx: Any, X: Tensor, omega: Tensor, beta: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         if torch.is_grad_enabled():  # torch's once_differentiable is passed over by autograd.grad(..., inputs)
             raise RuntimeError("batch_norm_pool has no third derivative: use Conv4(block='plain')")
         g, x, weight, y, mean, rstd, a, b = ctx.saved_tensors
-        count = x.numel() // x.size(1)
+        tasks, count = len(mean), x.numel() // mean.numel()
         pooled, index = _pooled(x)
-        selected = _gathered(X, index)
+        d_g = _gathered(X, index)
         scale = weight * rstd
-        s = X.sum(IMAGE)
-        q = (X * x).sum(IMAGE).sub_(mean * s).mul_(rstd)
-        t = (g * selected).sum(IMAGE)
+        s = _sum(X, tasks)
+        q = _sum(X * x, tasks).sub_(mean * s).mul_(rstd)
+        t = _sum(g * d_g, tasks)
         inner = rstd * (t - (a * s + b * q) / count)
         slope = rstd * (omega - scale * q / count)  # of xh in d_G, of G in d_x
-        d_g = selected * _channel(scale)
-        d_g.addcmul_(pooled, _channel(slope)).add_(_channel(beta - scale * s / count - slope * mean)).mul_(y > 0)
+        d_g = _scale(d_g, scale)
+        _add_scaled(d_g, pooled, slope)
+        _by_task(d_g, tasks).add_(_wide(beta - scale * s / count - slope * mean))
         e1 = omega * a - scale * (a * q + b * s) / count
         e2 = omega * b - 2 * scale * b * q / count
         tilt = -rstd.square() * (e2 + weight * inner) / count  # of x - m in d_x
-        d_x = _scattered(g * _channel(slope), x, index)
-        d_x.addcmul_(X, _channel(-scale * rstd * b / count)).addcmul_(x, _channel(tilt))
-        d_x.add_(_channel(-rstd * e1 / count - tilt * mean))
-        return d_g, d_x, inner, None, None, None
+        d_x = _scattered(_scale(g, slope), x, index)
+        _add_scaled(d_x, X, -scale * rstd * b / count)
+        _add_scaled(d_x, x, tilt)
+        _by_task(d_x, tasks).add_(_wide(-rstd * e1 / count - tilt * mean))
+        return d_g.mul_(y > 0), d_x, inner.sum(0), None, None, None, None

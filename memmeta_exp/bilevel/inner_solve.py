@@ -19,9 +19,9 @@ def gradient_descent(
     step_size: lambda_phi of each task, [T]. It contracts for strongly convex g only where lambda_phi < 2 / L_g, at
     rate 1 - mu / L_g for 1 / L_g.
     """
-    phi = start
+    phi, descent = start, -step_size
     for _ in range(steps):
-        phi = axpy(-step_size, grad(phi), phi)
+        phi = axpy(descent, grad(phi), phi)
     residual = norm(grad(phi))
     converged = residual.isfinite() if tolerance is None else residual <= tolerance
     return Solution(phi, residual, torch.full_like(residual, steps, dtype=torch.int64), converged)

@@ -26,21 +26,20 @@ def cg(
     p, rr = r, dot(r, r)
     target = max(tolerance or 0.0, torch.finfo(rr.dtype).eps) ** 2 * dot(b, b)
     active, count = rr > target, torch.zeros_like(rr, dtype=torch.int64)
-    indefinite = torch.zeros_like(active)
     for _ in range(steps):
         if nothing_left(active):
             break
         ap = matvec(p)
         curvature = dot(p, ap)
-        indefinite = indefinite | (active & (curvature <= 0))
         active = active & (curvature > 0)
-        alpha = torch.where(active, rr / torch.where(active, curvature, 1.0), 0.0)
+        alpha = torch.where(active, rr / curvature, 0.0)
         x, r = axpy(alpha, p, x), axpy(-alpha, ap, r)
-        rr_next = torch.where(active, dot(r, r), rr)
-        p = axpy(torch.where(active, rr_next / torch.where(active, rr, 1.0), 0.0), p, r)
+        rr_next = dot(r, r)
+        p = axpy(torch.where(active, rr_next / rr, 0.0), p, r)
         rr, count = rr_next, count + active
         active = active & (rr > target)
-    return _diagnose(matvec, b, x, count, tolerance, indefinite)
+    stuck = (rr > target) & ~active  # r stayed as it was where the curvature was not positive
+    return _diagnose(matvec, b, x, count, tolerance, stuck)
 
 
 def direct(

@@ -18,6 +18,7 @@ one Cholesky factorisation of size n C whatever d is.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -56,8 +57,7 @@ class SoftmaxHead:
     def grad(self, phi: Vector) -> Vector:
         """d_W g, ([T, C, d+1],)."""
         error = self._softmax(phi[0]) - self.target
-        slope = error.mT @ self.z / self.images
-        return (slope if self.mu == 0 else slope.add_(self._offset(phi[0]), alpha=self.mu),)
+        return (self._mean_outer(error, self._offset(phi[0])),)
 
     def grad_features(self, phi: Vector) -> Tensor:
         """d_z g, [T, n, d]: the cotangent of the features."""
@@ -69,7 +69,7 @@ class SoftmaxHead:
         p = self._softmax(phi[0])
 
         def product(v: Vector) -> Vector:
-            return (torch.add(self._curved(p, v[0]).mT @ self.z / self.images, v[0], alpha=self.mu),)
+            return (self._mean_outer(self._curved(p, v[0]), v[0]),)
 
         return product
 
@@ -103,12 +103,13 @@ class SoftmaxHead:
         """
         assert self.mu > 0, "H is singular without R"
         tasks, n, ways = self.target.shape
-        z, p = self.z.double(), torch.softmax(self._logits(phi[0]).double(), -1)
+        z, gram = self._double
+        p = torch.softmax(self._logits(phi[0]).double(), -1)
         root = p.sqrt()
         a = torch.diag_embed(root) - p[..., :, None] * root[..., None, :]
         flat = a.transpose(1, 2).reshape(tasks, ways, n * ways)
-        gram = (z @ z.mT).repeat_interleave(ways, 1).repeat_interleave(ways, 2)
-        system = (flat.mT @ flat).mul_(gram)
+        system = torch.bmm(flat.mT, flat)
+        system.view(tasks, n, ways, n, ways).mul_(gram[:, :, None, :, None])
         system.diagonal(dim1=1, dim2=2).add_(self.mu * n)
         factor, _ = torch.linalg.cholesky_ex(system)
 
@@ -120,16 +121,26 @@ class SoftmaxHead:
 
         return solve
 
+    @cached_property
+    def _double(self) -> tuple[Tensor, Tensor]:
+        """Z and Z Z^T in float64."""
+        z = self.z.double()
+        return z, torch.bmm(z, z.mT)
+
+    def _mean_outer(self, values: Tensor, w: Tensor) -> Tensor:
+        """values^T Z / n + mu w in one call: these matrices are so small that calls are what costs."""
+        return torch.baddbmm(w, values.mT, self.z, beta=self.mu, alpha=1 / self.images)
+
     def _offset(self, w: Tensor) -> Tensor:
         return w if self.centre is None else w - self.centre
 
     def _logits(self, w: Tensor) -> Tensor:
-        return self.z @ w.mT
+        return torch.bmm(self.z, w.mT)
 
     def _softmax(self, w: Tensor) -> Tensor:
         return torch.softmax(self._logits(w), -1)
 
     def _curved(self, p: Tensor, v: Tensor) -> Tensor:
         """Q = (diag(p_i) - p_i p_i^T) V z_i for every image, [T, n, C]."""
-        pu = p * (self.z @ v.mT)
-        return pu - p * pu.sum(-1, keepdim=True)
+        pu = p * torch.bmm(self.z, v.mT)
+        return torch.addcmul(pu, p, pu.sum(-1, keepdim=True), value=-1)

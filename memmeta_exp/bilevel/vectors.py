@@ -25,7 +25,7 @@ class Solution:
 
 def dot(a: Vector, b: Vector) -> Tensor:
     """<a, b> of each task, [T]."""
-    parts = [(x * y).flatten(1).sum(1) for x, y in zip(a, b, strict=True)]
+    parts = [(x * y).sum(tuple(range(1, x.dim()))) for x, y in zip(a, b, strict=True)]
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 

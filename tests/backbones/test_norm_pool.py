@@ -51,6 +51,25 @@ def test_second_derivative_equals_that_of_torchs_operators(generator) -> None:
         assert (a - b).abs().max() < 1e-11 * b.abs().max()
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_each_task_is_normalised_by_itself(order: int, generator) -> None:
+    """Two tasks of three images in one call are two calls, in value and in both derivatives."""
+    x, weight, bias = case((6, 2, 4, 5), generator)
+
+    def result(tasks: int) -> list[Tensor]:
+        parts = [batch_norm_pool(part, weight, bias, EPS, tasks) for part in x.split(3 * tasks)]
+        y = torch.cat(parts)
+        phases = torch.arange(y.numel(), dtype=y.dtype).view_as(y).sin()
+        grads = torch.autograd.grad((y.square() * phases).sum(), (x, weight, bias), create_graph=order == 2)
+        if order == 2:
+            grads = torch.autograd.grad(sum(g.cos().sum() for g in grads), (x, weight, bias))  # pyright: ignore[reportArgumentType, reportCallIssue]
+        return [y, *grads]
+
+    for a, b in zip(result(1), result(2), strict=True):
+        assert b.abs().max() > 1e-3
+        assert torch.allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("tasks", [1, 3])
 @pytest.mark.parametrize("negative", [False, True], ids=["as initialised", "with negative weights"])
 def test_fused_and_plain_conv4_are_one_function(tasks: int, negative: bool) -> None:

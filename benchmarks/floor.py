@@ -1,0 +1,182 @@
+"""A meta-step of every algorithm against the physical floor, a supervised step on the same images: `make bench-floor`.
+
+In one process, alternating: forward, cross-entropy, backward and Adam of Conv4-64 with a linear head on 400 images of
+32x32 that are floats in memory already, in chunks of the size that is fastest (searched first), and the meta-step on
+the same 400 images as 8 tasks of 5-way 5-shot with 5 queries, gathered from uint8, and Adam. Both use the same Conv4 in
+the same precision, and so does the chunk search. Times are medians of `--pairs` pairs, ratios the medians of the pairs'
+ratios. Memory is the peak of live tensors above what persists, from a step of its own, relative to the supervised step
+on ONE task's 50 images. The last line is JSON. Goals for `proposed` and `proposed_k20` (K = N = 20, gd and cg): time
+ratio <= 1.10 on 2 CPU cores, <= 1.15 on a GPU; memory ratio <= 1.05, with memory.mode=half_task <= 0.55.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from memmeta_exp.algorithms import build_algorithm
+from memmeta_exp.backbones import MetaModel, build_model
+from memmeta_exp.config import Conv4Config, ImamlConfig, MemoryConfig, ProposedConfig, SyntheticConfig, UnrolledConfig
+from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
+from memmeta_exp.measure.peak_memory import measure_peak
+
+HALF_TASK = MemoryConfig(mode="half_task")
+BY_STEPS = ProposedConfig(
+    inner_solver="gd", inner_steps=20, inner_tolerance=None, linear_solver="cg", linear_steps=20, linear_tolerance=None
+)
+ALL_WEIGHTS: dict[str, Any] = {"adapts": "all", "features": "recompute"}
+ALGORITHMS: dict[str, tuple[Any, MemoryConfig | None]] = {
+    "proposed": (ProposedConfig(), None),
+    "proposed_k20": (BY_STEPS, None),
+    "proposed_half_task": (ProposedConfig(), HALF_TASK),
+    "anil": (UnrolledConfig(name="anil"), None),
+    "itd_bio": (UnrolledConfig(name="itd_bio", mu=1e-4, inner_steps=20, head_start="fixed"), None),
+    "fomaml": (UnrolledConfig(name="fomaml", inner_steps=5, first_order=True, **ALL_WEIGHTS), None),
+    "maml": (UnrolledConfig(name="maml", inner_steps=5, **ALL_WEIGHTS), None),
+    "maml_checkpoint": (
+        UnrolledConfig(name="maml", inner_steps=5, **ALL_WEIGHTS), MemoryConfig(checkpoint="inner_step")
+    ),
+    "imaml": (ImamlConfig(inner_steps=5, linear_steps=5), None),
+}  # fmt: skip
+WAYS, SHOTS, QUERIES, SIZE = 5, 5, 5, 32
+IMAGES_PER_TASK = WAYS * (SHOTS + QUERIES)
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What both sides share."""
+
+    device: torch.device
+    bf16: bool
+    filters: int
+    tasks: int
+
+    def model(self, learned: bool) -> MetaModel:
+        model = build_model(Conv4Config(filters=self.filters), 3, SIZE, WAYS, learned, seed=0).to(self.device)
+        if self.device.type == "cpu":
+            model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return model
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def adam(model: torch.nn.Module) -> torch.optim.Adam:
+    return torch.optim.Adam(model.parameters(), lr=1e-4, foreach=True)
+
+
+def supervised(setting: Setting, batch: TaskBatch, chunk: int) -> tuple[Step, list[Any]]:
+    """The supervised step on the images of `batch`, `chunk` images at a time, and what persists."""
+    model = setting.model(learned=True)
+    optimizer = adam(model)
+    images = torch.cat([x.flatten(0, 1) for x, _ in (batch.support(), batch.query())]).float().div_(255)
+    labels = torch.cat([y.flatten() for _, y in (batch.support(), batch.query())])
+    if setting.device.type == "cpu":
+        images = images.contiguous(memory_format=torch.channels_last)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        for at in range(0, len(images), chunk):
+            with torch.autocast(setting.device.type, torch.bfloat16, enabled=setting.bf16):
+                logits = model(images[at : at + chunk][None])[0]
+            F.cross_entropy(logits.float(), labels[at : at + chunk], reduction="sum").div(len(images)).backward()
+        optimizer.step()
+
+    return step, [model, optimizer, images, labels]
+
+
+def meta(setting: Setting, batch: TaskBatch, name: str) -> tuple[Step, list[Any]]:
+    """The meta-step of an algorithm on `batch`, and what persists."""
+    config, memory = ALGORITHMS[name]
+    model = setting.model(config.head_start == "learned")
+    optimizer = adam(model)
+    chunk = 1 if setting.device.type == "cpu" else len(batch)
+    learner = build_algorithm(config, model, chunk if config.in_feature_space else 1, setting.bf16, memory)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        learner.step(batch)
+        optimizer.step()
+
+    return step, [model, optimizer, batch.image_set.images, batch.classes, batch.items]
+
+
+def seconds(setting: Setting, step: Step) -> float:
+    setting.synchronize()
+    begin = time.perf_counter()
+    step()
+    setting.synchronize()
+    return time.perf_counter() - begin
+
+
+def peak_mib(setting: Setting, step: Step, persistent: list[Any]) -> float:
+    step()  # the optimizer's state exists from here on
+    return measure_peak(step, setting.device, persistent)[1].above_baseline_mib
+
+
+def best_chunk(setting: Setting, batch: TaskBatch, rounds: int = 3) -> int:
+    """The chunk with the fastest supervised step: the least of `rounds` each, alternating."""
+    total = setting.tasks * IMAGES_PER_TASK
+    steps = {c: supervised(setting, batch, c)[0] for c in (25, 50, 100, 200, 400, total) if c <= total}
+    times = {c: [seconds(setting, step) for step in [steps[c]] * 1] for c in steps}
+    for _ in range(rounds):
+        for c, step in steps.items():
+            times[c].append(seconds(setting, step))
+    return min(times, key=lambda c: min(times[c][1:]))
+
+
+def compare(setting: Setting, batch: TaskBatch, names: list[str], pairs: int) -> dict[str, Any]:
+    """Every algorithm's ratios to the supervised step."""
+    chunk = best_chunk(setting, batch)
+    floor, _ = supervised(setting, batch, chunk)
+    one = min(IMAGES_PER_TASK, setting.tasks * IMAGES_PER_TASK)
+    floor_peak = peak_mib(setting, *supervised(setting, batch[:1], one))
+    result: dict[str, Any] = {
+        "time_ratio": {}, "memory_ratio": {}, "device": str(setting.device), "precision": "bf16" if setting.bf16 else
+        "fp32", "threads": torch.get_num_threads(), "supervised_chunk": chunk, "supervised_peak_mib_of_one_task":
+        floor_peak, "supervised_seconds": {}, "seconds": {}, "peak_mib": {},
+    }  # fmt: skip
+    for name in names:
+        step, persistent = meta(setting, batch, name)
+        times = [(seconds(setting, floor), seconds(setting, step)) for _ in range(pairs + 1)][1:]
+        result["supervised_seconds"][name] = statistics.median(a for a, _ in times)
+        result["seconds"][name] = statistics.median(b for _, b in times)
+        result["time_ratio"][name] = statistics.median(b / a for a, b in times)
+        result["peak_mib"][name] = peak_mib(setting, step, persistent)
+        result["memory_ratio"][name] = result["peak_mib"][name] / floor_peak
+        print(
+            f"{name:<20} {1e3 * result['seconds'][name]:8.1f} ms, {result['time_ratio'][name]:6.3f} of the supervised "
+            f"step; {result['peak_mib'][name]:7.1f} MiB, {result['memory_ratio'][name]:6.3f} of one task's",
+            flush=True,
+        )
+    return result
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=11)
+    parser.add_argument("--tasks", type=int, default=8)
+    parser.add_argument("--filters", type=int, default=64)
+    parser.add_argument("--algorithms", default=",".join(ALGORITHMS))
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    torch.backends.cudnn.allow_tf32 = False
+    setting = Setting(torch.device(options.device), options.precision == "bf16", options.filters, options.tasks)
+    images = load_split(SyntheticConfig(classes=64, images_per_class=600), "train").to(setting.device)
+    batch = EpisodeSampler(images, "train", 0, WAYS, SHOTS, QUERIES).draw(0, options.tasks)
+    print(json.dumps(compare(setting, batch, options.algorithms.split(","), options.pairs)))
+
+
+if __name__ == "__main__":
+    main()
