@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from memmeta_exp.algorithms import build_algorithm
+from memmeta_exp.algorithms import Execution, build_algorithm
 from memmeta_exp.backbones import MetaModel, build_model
 from memmeta_exp.config import Conv4Config, ImamlConfig, MemoryConfig, ProposedConfig, SyntheticConfig, UnrolledConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
@@ -57,6 +57,7 @@ class Setting:
     bf16: bool
     filters: int
     tasks: int
+    workers: int
 
     def model(self, learned: bool) -> MetaModel:
         model = build_model(Conv4Config(filters=self.filters), 3, SIZE, WAYS, learned, seed=0).to(self.device)
@@ -98,8 +99,9 @@ def meta(setting: Setting, batch: TaskBatch, name: str) -> tuple[Step, list[Any]
     config, memory = ALGORITHMS[name]
     model = setting.model(config.head_start == "learned")
     optimizer = adam(model)
-    chunk = 1 if setting.device.type == "cpu" else len(batch)
-    learner = build_algorithm(config, model, chunk if config.in_feature_space else 1, setting.bf16, memory)
+    whole = setting.device.type == "cuda" and config.in_feature_space
+    execution = Execution(len(batch) if whole else 1, setting.bf16, setting.workers)
+    learner = build_algorithm(config, model, execution, memory)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -170,9 +172,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--filters", type=int, default=64)
     parser.add_argument("--algorithms", default=",".join(ALGORITHMS))
     options = parser.parse_args(arguments)
+    workers = options.threads if options.device == "cpu" else 1
     torch.set_num_threads(options.threads)
     torch.backends.cudnn.allow_tf32 = False
-    setting = Setting(torch.device(options.device), options.precision == "bf16", options.filters, options.tasks)
+    setting = Setting(
+        torch.device(options.device), options.precision == "bf16", options.filters, options.tasks, workers
+    )
     images = load_split(SyntheticConfig(classes=64, images_per_class=600), "train").to(setting.device)
     batch = EpisodeSampler(images, "train", 0, WAYS, SHOTS, QUERIES).draw(0, options.tasks)
     print(json.dumps(compare(setting, batch, options.algorithms.split(","), options.pairs)))

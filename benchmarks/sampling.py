@@ -28,7 +28,7 @@ def main() -> None:
     images = load_split(SyntheticConfig(classes=64, images_per_class=600), "train")  # the shape of CIFAR-FS
     sampler = EpisodeSampler(images, "train", 0, 5, 5, 5)
     model = build_model(Conv4Config(), 3, 32, 5, learned=False, seed=0)
-    learner = build_algorithm(ProposedConfig(), model, chunk=1, bf16=False)
+    learner = build_algorithm(ProposedConfig(), model)
     sampling, step = [], []
     for round_ in range(options.rounds + 2):
         begin = time.perf_counter()

@@ -51,7 +51,7 @@ def _out_of_memory(error: BaseException) -> bool:
 def _run(config: Config, folder: RunFolder, stop: StopRequest) -> None:
     started = time.perf_counter()
     experiment = build(config)
-    folder.write_env({"device": str(experiment.device)})
+    folder.write_env({"device": str(experiment.device), "workers": experiment.learner.execution.workers})
     with Tracker(config, folder) as tracker, ProgressBar(config.iterations, config.progress) as bar:
         trainer = Trainer(experiment, folder, tracker, bar, stop)
         trainer.train()

@@ -68,6 +68,7 @@ def test_the_mathematics_does_no_io() -> None:
             "torch",
             "collections",
             "dataclasses",
+            "functools",
         }
         assert not outside, (file, outside)
         assert ".grad =" not in file.read_text()

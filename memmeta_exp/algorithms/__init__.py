@@ -2,7 +2,7 @@
 
 from memmeta_exp.algorithms.feature_space import FeatureGradient, FeatureSpaceLearner
 from memmeta_exp.algorithms.imaml import Imaml
-from memmeta_exp.algorithms.learner import Adapt, Learner, StepReport
+from memmeta_exp.algorithms.learner import Adapt, Execution, Learner, StepReport
 from memmeta_exp.algorithms.maml import Maml
 from memmeta_exp.algorithms.proposed import Proposed
 from memmeta_exp.algorithms.registry import build_algorithm, exact_reference
@@ -11,6 +11,7 @@ from memmeta_exp.algorithms.weight_space import WeightSpaceLearner
 
 __all__ = [
     "Adapt",
+    "Execution",
     "FeatureGradient",
     "FeatureSpaceLearner",
     "Imaml",

@@ -14,11 +14,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from memmeta_exp.algorithms.learner import Learner, Scores, StepReport
+from memmeta_exp.algorithms.learner import Execution, Learner, Scores, StepReport
 from memmeta_exp.backbones import MetaModel
 from memmeta_exp.bilevel import SoftmaxHead, Solution
 from memmeta_exp.data.episodes import TaskBatch
 from memmeta_exp.measure.phases import phase
+
+Gradients = tuple[Tensor | None, ...]
 
 
 @dataclass(frozen=True)
@@ -66,43 +68,53 @@ class FeatureSpaceLearner(Learner):
         self,
         model: MetaModel,
         rule: Rule,
-        chunk: int,
-        bf16: bool = False,
+        execution: Execution,
         head_dtype: torch.dtype | None = None,
         half_task: bool = False,
     ) -> None:
-        super().__init__(model, chunk, bf16, head_dtype)
+        super().__init__(model, execution, head_dtype)
         self.rule, self.half_task = rule, half_task
 
     def step(self, batch: TaskBatch) -> StepReport:
+        parameters, chunk = list(self.model.parameters()), self.execution.chunk
+        wanted = None if self._alone(batch, chunk) else parameters
+        warm = {key: value for key, value in self.warm.items() if len(value) == len(batch)}
+        move = self._half_steps if self.half_task else self._step
+
+        def one(at: int, tasks: TaskBatch) -> tuple[FeatureGradient, list[Gradients]]:
+            mine = {key: value[at : at + len(tasks)] for key, value in warm.items()}
+            return move(tasks, mine, _Backward(len(batch), wanted))
+
         reports, kept = [], {key: [] for key in self.rule.keeps()}
-        for at, tasks in self._chunks(batch, self.chunk):
-            warm = {key: value[at : at + len(tasks)] for key, value in self.warm.items() if len(value) == len(batch)}
-            part = self._half_steps(tasks, warm, len(batch)) if self.half_task else self._step(tasks, warm, len(batch))
+        for part, gradients in self._map(one, batch, chunk):
+            for gradient in gradients:
+                _accumulate(parameters, gradient)
             reports.append(part.report())
             for key, solution in (("phi", part.inner), ("v", part.linear)):
                 if key in kept and solution is not None:
                     kept[key].append(solution.value[0])
-            del part
+            del part, gradients
         self.warm = {key: torch.cat(values) for key, values in kept.items()}
         return StepReport.join(reports)
 
-    def _step(self, tasks: TaskBatch, warm: dict[str, Tensor], batch_size: int) -> FeatureGradient:
+    def _step(
+        self, tasks: TaskBatch, warm: dict[str, Tensor], backward: "_Backward"
+    ) -> tuple[FeatureGradient, list[Gradients]]:
         support, query = self._both_features(tasks)
         part = self._gradient(_detached(support), _detached(query), warm)
-        _backward([(support[0], part.d_support), (query[0], part.d_query), *self._start(part)], batch_size)
-        return part
+        return part, backward([(support[0], part.d_support), (query[0], part.d_query), *self._start(part)])
 
-    def _half_steps(self, tasks: TaskBatch, warm: dict[str, Tensor], batch_size: int) -> FeatureGradient:
+    def _half_steps(
+        self, tasks: TaskBatch, warm: dict[str, Tensor], backward: "_Backward"
+    ) -> tuple[FeatureGradient, list[Gradients]]:
         with torch.no_grad():
             support = self._features(*tasks.support())
         z_q, labels = self._features(*tasks.query())
         part = self._gradient(support, (z_q.detach(), labels), warm)
-        _backward([(z_q, part.d_query), *self._start(part)], batch_size)
+        gradients = backward([(z_q, part.d_query), *self._start(part)])
         del support, z_q
         z_s, _ = self._features(*tasks.support())
-        _backward([(z_s, part.d_support)], batch_size)
-        return part
+        return part, gradients + backward([(z_s, part.d_support)])
 
     def _gradient(
         self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], warm: dict[str, Tensor]
@@ -118,11 +130,29 @@ class FeatureSpaceLearner(Learner):
         return self._score_heads(batch, self.rule.lower, self.rule.adapt)
 
 
-def _backward(pairs: list[tuple[Tensor, Tensor]], batch_size: int) -> None:
-    """Accumulates the mean over the batch's tasks: each pair is a root and its cotangent summed over the tasks."""
-    with phase("backward"):
+@dataclass(frozen=True)
+class _Backward:
+    """Backward from roots with their cotangents, each summed over the tasks, to the mean over the batch's: into .grad
+    at once, or, where several threads are at work, to a list of gradients that is added to .grad in order."""
+
+    batch_size: int
+    wanted: list[torch.nn.Parameter] | None
+
+    def __call__(self, pairs: list[tuple[Tensor, Tensor]]) -> list[Gradients]:
         roots, cotangents = zip(*pairs, strict=True)
-        torch.autograd.backward(roots, [cotangent / batch_size for cotangent in cotangents])
+        cotangents = [cotangent / self.batch_size for cotangent in cotangents]
+        with phase("backward"):
+            if self.wanted is None:
+                torch.autograd.backward(roots, cotangents)
+                return []
+            return [torch.autograd.grad(roots, self.wanted, cotangents, allow_unused=True)]
+
+
+def _accumulate(parameters: list[torch.nn.Parameter], gradients: Gradients) -> None:
+    """As autograd does it: the first gradient is taken over, the others are added."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None:
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
 
 def _detached(features: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from memmeta_exp.backbones import MetaModel
 from memmeta_exp.bilevel import SoftmaxHead, Solution
@@ -17,6 +20,23 @@ from memmeta_exp.measure.phases import phase
 WRONG_RESIDUAL = 0.1  # relative error above which a solve is called wrong, tolerance or none
 Adapt = Callable[[SoftmaxHead, Tensor], Solution]
 Scores = tuple[Tensor, Tensor, Tensor]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a learner runs; no result depends on it beyond rounding, and none at all on the workers.
+
+    chunk: tasks per backbone pass where no inner step moves the backbone; bf16: the backbone under bfloat16 autocast;
+    workers: threads that each take a chunk at a time, with `threads_each` threads of torch's own. While an observer of
+    operators (the memory meter) is on, which sees one thread alone, one worker does it all: N of them hold up to N
+    times what one does.
+    """
+
+    chunk: int = 1
+    bf16: bool = False
+    workers: int = 1
+    threads_each: int = 1
 
 
 @dataclass(frozen=True)
@@ -49,15 +69,12 @@ class StepReport:
 class Learner(ABC):
     """An algorithm on a model: accumulates meta-gradients, adapts and scores.
 
-    chunk: tasks per backbone pass where no inner step moves the backbone; bf16: the backbone under bfloat16 autocast;
     head_dtype: the precision of everything in feature space, the parameters' own by default. warm: what the next
-    iteration starts from, [B, ...]. Results do not depend on `chunk` beyond rounding.
+    iteration starts from, [B, ...].
     """
 
-    def __init__(
-        self, model: MetaModel, chunk: int = 1, bf16: bool = False, head_dtype: torch.dtype | None = None
-    ) -> None:
-        self.model, self.chunk, self.bf16 = model, chunk, bf16
+    def __init__(self, model: MetaModel, execution: Execution, head_dtype: torch.dtype | None = None) -> None:
+        self.model, self.execution = model, execution
         self.head_dtype = head_dtype or model.head_start.dtype
         self.warm: dict[str, Tensor] = {}
 
@@ -95,22 +112,38 @@ class Learner(ABC):
     def _score_heads(
         self, batch: TaskBatch, lower: Callable[[Tensor, Tensor, Tensor], SoftmaxHead], adapt: Adapt
     ) -> Scores:
-        scores = []
-        with torch.no_grad():
-            start = self.model.head_start.to(self.head_dtype)
-            for _, tasks in self._chunks(batch, self.chunk):
+        start = self.model.head_start.detach().to(self.head_dtype)
+
+        def score(_: int, tasks: TaskBatch) -> Tensor:
+            with torch.no_grad():
                 support, query = self._both_features(tasks)
                 inner = adapt(lower(*support, start), start.expand(len(tasks), -1, -1))
                 upper, phi = SoftmaxHead(*query, len(start)), inner.value
                 columns = (upper.accuracy(phi), upper.value(phi), inner.converged)
-                scores.append(torch.stack([column.double() for column in columns]))
-        accuracy, loss, converged = torch.cat(scores, 1)
+                return torch.stack([column.double() for column in columns])
+
+        accuracy, loss, converged = torch.cat(list(self._map(score, batch, self.execution.chunk)), 1)
         return accuracy, loss, converged
 
     @staticmethod
     def _chunks(batch: TaskBatch, size: int) -> Iterator[tuple[int, TaskBatch]]:
         for at in range(0, len(batch), size):
             yield at, batch[at : at + size]
+
+    def _map(self, function: Callable[[int, TaskBatch], T], batch: TaskBatch, size: int) -> Iterator[T]:
+        """`function` of each chunk of `size` tasks and its position in the batch, in order, whoever computes it."""
+        if self._alone(batch, size):
+            return (function(at, tasks) for at, tasks in self._chunks(batch, size))
+        return self._pool.map(lambda chunk: function(*chunk), self._chunks(batch, size))
+
+    def _alone(self, batch: TaskBatch, size: int) -> bool:
+        """Whether this thread does every chunk."""
+        return self.execution.workers == 1 or len(batch) <= size or is_in_torch_dispatch_mode()
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        e = self.execution
+        return ThreadPoolExecutor(e.workers, "memmeta", lambda: torch.set_num_threads(e.threads_each))
 
     def _scaled(self, images: Tensor) -> Tensor:
         """uint8 [T, n, C, H, W] to [0, 1] in the precision of theta, on a CPU channels-last."""
@@ -120,7 +153,7 @@ class Learner(ABC):
         return flat.div_(255).unflatten(0, (tasks, -1))
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.model.head_start.device.type, torch.bfloat16, enabled=self.bf16)
+        return torch.autocast(self.model.head_start.device.type, torch.bfloat16, enabled=self.execution.bf16)
 
     def _features(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with phase("features"), self._autocast():

@@ -1,12 +1,13 @@
 """From configuration to algorithm."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from memmeta_exp.algorithms.feature_space import FeatureSpaceLearner
 from memmeta_exp.algorithms.imaml import Imaml
-from memmeta_exp.algorithms.learner import Learner
+from memmeta_exp.algorithms.learner import Execution, Learner
 from memmeta_exp.algorithms.maml import Maml
 from memmeta_exp.algorithms.proposed import Proposed
 from memmeta_exp.algorithms.unrolled import Unrolled
@@ -16,23 +17,23 @@ from memmeta_exp.config import ImamlConfig, MemoryConfig, ProposedConfig
 
 
 def build_algorithm(
-    config: Any, model: MetaModel, chunk: int = 1, bf16: bool = False, memory: MemoryConfig | None = None
+    config: Any, model: MetaModel, execution: Execution | None = None, memory: MemoryConfig | None = None
 ) -> Learner:
-    """The learner that an algorithm configuration describes, for the precision that `model` has."""
-    memory = memory or MemoryConfig()
+    """The learner that an algorithm configuration describes, in the precision that `model` has."""
+    execution, memory = execution or Execution(), memory or MemoryConfig()
     if isinstance(config, ImamlConfig):
-        return WeightSpaceLearner(model, Imaml(config), bf16)
+        return WeightSpaceLearner(model, Imaml(config), execution)
     if not config.in_feature_space:
-        return WeightSpaceLearner(model, Maml(config, recompute=memory.checkpoint == "inner_step"), bf16)
+        return WeightSpaceLearner(model, Maml(config, recompute=memory.checkpoint == "inner_step"), execution)
     rule = Proposed(config) if isinstance(config, ProposedConfig) else Unrolled(config)
-    return FeatureSpaceLearner(model, rule, chunk, bf16, half_task=memory.mode == "half_task")
+    return FeatureSpaceLearner(model, rule, execution, half_task=memory.mode == "half_task")
 
 
-def exact_reference(model: MetaModel, mu: float, learned: bool, chunk: int) -> FeatureSpaceLearner:
+def exact_reference(model: MetaModel, mu: float, learned: bool, execution: Execution) -> FeatureSpaceLearner:
     """grad F with the lower level and the linear system solved in float64, whatever algorithm trains theta and however
     accurately: what convergence/grad_norm_sq is measured by. The backbone runs in its own precision, never autocast."""
     start = "learned" if learned else "fixed"
     rule = Proposed(
         ProposedConfig(mu=mu, inner_steps=50, inner_tolerance=1e-9, linear_tolerance=1e-8, head_start=start)
     )
-    return FeatureSpaceLearner(model, rule, chunk, head_dtype=torch.float64)
+    return FeatureSpaceLearner(model, rule, replace(execution, bf16=False), head_dtype=torch.float64)

@@ -2,6 +2,8 @@
 recomputed features. One task at a time, whose graph is freed before the next: looping is both faster and smaller than
 vmap over tasks on a CPU (and vmap over batch norm gives wrong second derivatives in torch)."""
 
+import copy
+import threading
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from memmeta_exp.algorithms.learner import Learner, Scores, StepReport
+from memmeta_exp.algorithms.learner import Execution, Learner, Scores, StepReport
 from memmeta_exp.backbones import MetaModel
 from memmeta_exp.data.episodes import TaskBatch
 
@@ -24,13 +26,14 @@ class Task:
     meta: the weights to start from, detached; learned: the names of those that are meta-parameters.
     """
 
-    def __init__(self, learner: Learner, tasks: TaskBatch) -> None:
-        self._learner, self._model = learner, learner.model
+    def __init__(self, learner: "WeightSpaceLearner", tasks: TaskBatch) -> None:
+        self._learner, self._network = learner, learner.network()
         (x_s, y_s), (x_q, y_q) = tasks.support(), tasks.query()
         self._support, self._query = (learner._scaled(x_s), y_s[0]), (learner._scaled(x_q), y_q[0])
-        self.meta: Weights = {name: p.detach() for name, p in self._model.named_parameters()}
+        self.meta: Weights = {name: p.detach() for name, p in learner.model.named_parameters()}
         self.learned = tuple(self.meta)
-        self.meta.setdefault(HEAD, self._model.head_start)
+        self.meta.setdefault(HEAD, learner.model.head_start)
+        self._rest = {name: b for name, b in learner.model.named_buffers() if name not in self.meta}
 
     def support_loss(self, weights: Weights) -> Tensor:
         """Mean cross-entropy of the support set, a scalar."""
@@ -43,7 +46,9 @@ class Task:
 
     def _loss(self, weights: Weights, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with self._learner._autocast():
-            logits = functional_call(self._model, weights, (images,))[0].to(self._learner.head_dtype)
+            logits = functional_call(self._network, {**self._rest, **weights}, (images,))[0].to(
+                self._learner.head_dtype
+            )
         return F.cross_entropy(logits, labels.to(logits.device)), logits
 
 
@@ -77,14 +82,22 @@ class WeightRule(Protocol):
 class WeightSpaceLearner(Learner):
     """A rule on a model, task by task."""
 
-    def __init__(self, model: MetaModel, rule: WeightRule, bf16: bool = False) -> None:
-        super().__init__(model, 1, bf16)
+    def __init__(self, model: MetaModel, rule: WeightRule, execution: Execution) -> None:
+        super().__init__(model, execution)
         self.rule = rule
+        self._networks = threading.local()
+
+    def network(self) -> MetaModel:
+        """This thread's own copy of the model's structure, without storage: functional_call puts weights into a module
+        while it runs, which two threads cannot do with one."""
+        if not hasattr(self._networks, "mine"):
+            with torch.device("meta"):
+                self._networks.mine = copy.deepcopy(self.model).to("meta")
+        return self._networks.mine.train(self.model.training)
 
     def step(self, batch: TaskBatch) -> StepReport:
         parameters, reports = dict(self.model.named_parameters()), []
-        for _, one in self._chunks(batch, 1):
-            part = self.rule.meta_gradient(Task(self, one))
+        for part in self._map(lambda _, one: self.rule.meta_gradient(Task(self, one)), batch, 1):
             for name, gradient in part.grads.items():
                 _accumulate(parameters[name], gradient, 1 / len(batch))
             reports.append(part.report())
@@ -92,14 +105,14 @@ class WeightSpaceLearner(Learner):
         return StepReport.join(reports)
 
     def _evaluate(self, batch: TaskBatch) -> Scores:
-        accuracies, losses = [], []
-        for _, one in self._chunks(batch, 1):
+        def score(_: int, one: TaskBatch) -> tuple[Tensor, Tensor]:
             task = Task(self, one)
             weights = self.rule.adapt(task)
             with torch.no_grad():
                 loss, accuracy = task.query_loss(weights)
-            losses.append(loss.double())
-            accuracies.append(accuracy)
+            return accuracy, loss.double()
+
+        accuracies, losses = zip(*self._map(score, batch, 1), strict=True)
         loss = torch.stack(losses)
         return torch.stack(accuracies), loss, loss.isfinite().double()
 

@@ -1,6 +1,6 @@
 """The 3x3 convolution with a second derivative of as few convolutions as it needs.
 
-    y = x * W,   dx = g *^T W,   dW = corr(x, g)                       (* convolution, *^T its transpose, corr over images)
+    y = x * W,   dx = g *^T W,   dW = corr(x, g)        (* convolution, *^T its transpose, corr over images)
 
 and, for cotangents X of dx and Omega of dW, the derivatives of <X, dx> + <Omega, dW>:
 

@@ -19,12 +19,15 @@ MU_WHERE_NONE = 0.01
 
 @dataclass(frozen=True)
 class Config:
-    """One run. chunk: tasks per backbone pass ('auto': 1 on CPU, the batch on CUDA); eval_rule: how the head adapts
-    to validation and test tasks: `own` (the algorithm's lower level) or `gd` (eval_steps steps of eval_lr, the
-    paper's rule on the head alone); convergence_of: whose gradient norm is the convergence measure, `F` (the head-only
-    bilevel objective, its lower level solved exactly, the same for every algorithm) or `own` (the meta-gradient that
-    the algorithm steps along); convergence_mu: R's weight in that F (null: the algorithm's mu, or 0.01 where that is
-    0)."""
+    """One run.
+
+    threads: of the CPU (null: torch's choice); workers: how many tasks they take side by side ('auto': as many as
+    threads on CPU, 1 on CUDA); chunk: tasks per backbone pass ('auto': 1 on CPU, the batch on CUDA). eval_rule: how
+    validation and test tasks adapt, `own` (as the algorithm does) or `gd` (eval_steps steps of eval_lr on the head
+    alone, the paper's rule). convergence_of: whose gradient norm is the convergence measure, `F` (the head-only bilevel
+    objective, its lower level solved exactly, the same for every algorithm) or `own` (the meta-gradient that the
+    algorithm steps along); convergence_mu: R's weight in that F (null: the algorithm's mu, or 0.01 where that is 0).
+    """
 
     algorithm: Any
     dataset: Any
@@ -40,6 +43,7 @@ class Config:
     device: str = "auto"
     precision: str = "fp32"
     threads: int | None = None
+    workers: Union[int, str] = "auto"  # noqa: UP007 - as below
     chunk: Union[int, str] = "auto"  # noqa: UP007 - OmegaConf 2.3 reads unions in this form
     data_root: str | None = None
     eval_every: int = 50
@@ -72,7 +76,8 @@ class Config:
         one_of("eval_rule", self.eval_rule, ("own", "gd"))
         one_of("convergence_of", self.convergence_of, ("F", "own"))
         _check_device(self.device)
-        _check_chunk(self.chunk)
+        for key in ("chunk", "workers"):
+            _check_number_or_auto(key, getattr(self, key))
         self._check_episode_fits()
         self._check_memory()
 
@@ -132,11 +137,12 @@ def _check_device(device: str) -> None:
         raise ConfigError(f"device={device} is unknown: use auto, cpu, cuda or cuda:N")
 
 
-def _check_chunk(chunk: int | str) -> None:
-    if isinstance(chunk, str) and chunk != "auto":
-        raise ConfigError(f"chunk={chunk} is unknown: use auto or a number of tasks")
-    if not isinstance(chunk, str):
-        at_least("chunk", chunk, 1)
+def _check_number_or_auto(key: str, value: int | str) -> None:
+    if isinstance(value, str) and value != "auto":
+        raise ConfigError(f"{key}={value} is unknown: use auto or a number")
+    if not isinstance(value, str):
+        at_least(key, value, 1)
+        at_most(key, value, 2**20)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def describe_environment(extra: Mapping[str, Any]) -> dict[str, Any]:
         "device_name": _device_name(torch.device(extra.get("device", "cpu"))),
         "cpu_model": cpu_model(),
         "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads(),  # within an operator
         **git_state(PACKAGE_DIR),
         "command": list(sys.orig_argv),
         **extra,

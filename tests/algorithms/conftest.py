@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from memmeta_exp.algorithms import Learner, build_algorithm
+from memmeta_exp.algorithms import Execution, Learner, build_algorithm
 from memmeta_exp.backbones import MetaModel
 from memmeta_exp.config import MemoryConfig, SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
@@ -31,10 +31,14 @@ def batch() -> TaskBatch:
     return EpisodeSampler(images, "train", 0, WAYS, SHOTS, QUERIES).draw(0, TASKS)
 
 
-def smooth_learner(config, chunk: int = 2, memory: MemoryConfig | None = None) -> Any:  # whose rule tests look into
+def smooth_learner(
+    config, chunk: int = 2, memory: MemoryConfig | None = None, workers: int = 1
+) -> Any:  # whose rule tests look into
     generator = torch.Generator().manual_seed(5)
     model = MetaModel(Smooth(generator), 6, WAYS, config.head_start == "learned", generator)
-    return build_algorithm(config, model.double(), chunk, memory=memory)
+    return build_algorithm(
+        config, model.double(), Execution(chunk if config.in_feature_space else 1, workers=workers), memory
+    )
 
 
 def gradient(learner: Learner, batch: TaskBatch) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memmeta_exp.algorithms import FeatureSpaceLearner, Proposed, exact_reference
+from memmeta_exp.algorithms import Execution, FeatureSpaceLearner, Proposed, exact_reference
 from memmeta_exp.algorithms.proposed import gd_rule
 from memmeta_exp.backbones import MetaModel, build_model
 from memmeta_exp.bilevel import cg, implicit
@@ -30,7 +30,7 @@ EXACT = ProposedConfig(mu=0.05, inner_tolerance=1e-12, inner_steps=60, linear_to
 
 def conv_learner(config: ProposedConfig, chunk: int = 1, size: int = 16) -> FeatureSpaceLearner:
     model = build_model(Conv4Config(filters=8), 3, size, WAYS, config.head_start == "learned", seed=0)
-    return FeatureSpaceLearner(model, Proposed(config), chunk)
+    return FeatureSpaceLearner(model, Proposed(config), Execution(chunk))
 
 
 @pytest.mark.parametrize("head_start", ["fixed", "learned"])
@@ -145,7 +145,7 @@ def test_peak_memory_is_set_by_the_chunk() -> None:
 
     def peak(tasks: int, chunk: int) -> int:
         model = build_model(Conv4Config(filters=16), 3, 32, WAYS, learned=False, seed=0)
-        learner = FeatureSpaceLearner(model, Proposed(ProposedConfig()), chunk)
+        learner = FeatureSpaceLearner(model, Proposed(ProposedConfig()), Execution(chunk))
         batch = sampler.draw(0, tasks)
         learner.step(batch)
         model.zero_grad(set_to_none=True)
@@ -255,7 +255,7 @@ def test_a_missed_solve_is_reported(batch: TaskBatch) -> None:
 
 def test_the_reference_is_exact_and_does_not_depend_on_how_training_solves(batch: TaskBatch) -> None:
     learner = smooth_learner(dataclasses.replace(EXACT, inner_solver="gd", inner_steps=2))
-    reference = exact_reference(learner.model, EXACT.mu, learned=False, chunk=2)
+    reference = exact_reference(learner.model, EXACT.mu, learned=False, execution=Execution(2))
     exact = gradient(smooth_learner(EXACT), batch)
     assert (gradient(reference, batch) - exact).norm() < 1e-8 * exact.norm()
     assert (gradient(learner, batch) - exact).norm() > 1e-3 * exact.norm()
@@ -264,7 +264,7 @@ def test_the_reference_is_exact_and_does_not_depend_on_how_training_solves(batch
 @pytest.mark.parametrize("head_start", ["fixed", "learned"])
 def test_the_reference_solves_in_float64_on_a_float32_model(batch: TaskBatch, head_start: str) -> None:
     learner = conv_learner(ProposedConfig(mu=0.05, head_start=head_start))
-    report = exact_reference(learner.model, 0.05, head_start == "learned", chunk=2).step(batch)
+    report = exact_reference(learner.model, 0.05, head_start == "learned", Execution(2)).step(batch)
     assert report.inner_residual is not None
     assert report.inner_residual.dtype == torch.float64
     assert report.inner_residual.max() < 1e-9
@@ -296,7 +296,7 @@ def test_evaluation_adapts_by_the_rule_asked_for(batch: TaskBatch) -> None:
 
 def test_bf16_touches_the_backbone_alone(batch: TaskBatch) -> None:
     full, half = conv_learner(ProposedConfig()), conv_learner(ProposedConfig())
-    half.bf16 = True
+    half.execution = Execution(bf16=True)
     a, b = gradient(full, batch), gradient(half, batch)
     assert not torch.equal(a, b)
     assert torch.cosine_similarity(a, b, dim=0) > 0.95

@@ -172,7 +172,7 @@ ELSEWHERE = {  # keys that change no number of a run, and where they are tested
     "algorithm": "tests/algorithms", "dataset": "test_config, tests/data", "backbone": "KNOBS", "optimizer": "KNOBS",
     "tracking": "tests/tracking", "device": "test_bad_input", "threads": "test_threads_and_progress",
     "progress": "test_threads_and_progress", "chunk": "test_chunk_changes_memory_alone",
-    "memory": "tests/algorithms",
+    "memory": "tests/algorithms", "workers": "tests/algorithms/test_workers.py, and test_threads_and_progress",
     "data_root": "test_bad_input", "eval_steps": "below, under eval_rule=gd", "eval_lr": "below, under eval_rule=gd",
 }  # fmt: skip
 
@@ -186,8 +186,10 @@ def test_threads_and_progress(train) -> None:
     quiet, loud = train("progress=false"), train("threads=2")
     assert quiet.err == ""
     assert "iteration 6: val acc" in loud.err
-    threads = [json.loads((r.summary.parent / "env.json").read_text())["threads"] for r in (quiet, loud)]
-    assert threads == [1, 2]
+    serial = train("threads=2", "workers=1")
+    found = [json.loads((r.summary.parent / "env.json").read_text()) for r in (quiet, loud, serial)]
+    assert [(e["workers"], e["threads"]) for e in found] == [(1, 1), (2, 1), (1, 2)]
+    assert same_weights(quiet.summary.parent, loud.summary.parent), "workers change no bit"
 
 
 def fingerprint(folder: Path) -> str:
