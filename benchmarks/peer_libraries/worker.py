@@ -1,0 +1,114 @@
+"""One library's process, `python -m benchmarks.peer_libraries.worker LIBRARY`: a JSON request and a JSON reply a line.
+
+    {"do": "load", "file", "algorithm", "settings", "dtype", "tuned"}    builds the meta-step
+    {"do": "gradient", "to": PATH}    stores the meta-gradient by parameter name
+    {"do": "step"}                    seconds of one meta-step
+    {"do": "peak"}                    MiB of tensors above the baseline during one
+
+The first reply, unasked for, is {"value": {"version", "algorithms", "torch"}}; a failure is {"error": one line}.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from torch import nn
+
+from benchmarks.peer_libraries.problem import Settings, Step, describe, gradients, load_problem, module_version
+from memmeta_exp.measure.peak_memory import measure_peak
+
+
+class Worker:
+    """The meta-step that was loaded last, and what can be asked of it."""
+
+    def __init__(self, library: str) -> None:
+        name = "ours" if library == "ours" else f"using_{library}"
+        self.side: Any = importlib.import_module(f"benchmarks.peer_libraries.{name}")
+        self.model: nn.Module = nn.Module()
+        self.step: Step = lambda: None
+        self.data: Any = None
+        self.learned = True
+
+    def hello(self) -> dict[str, Any]:
+        algorithms, version = list(self.side.ALGORITHMS), module_version(self.side.LIBRARY)
+        return {"version": version, "algorithms": algorithms, "torch": torch.__version__}
+
+    def load(self, file: str, algorithm: str, settings: dict[str, Any], dtype: str, tuned: bool) -> None:
+        kind, s = getattr(torch, dtype), Settings(**settings)
+        if hasattr(self.side, "load"):
+            self.model, self.step = self.side.load(Path(file), algorithm, s, kind)
+        else:
+            problem = load_problem(Path(file), s, kind, tuned)
+            self.model, self.step, self.data = problem.model, self.side.ALGORITHMS[algorithm](problem), problem.tasks
+        self.learned = s.learned
+
+    def gradient(self, to: str) -> None:
+        self._clear()
+        self.step()
+        found = gradients(self.model)
+        if not self.learned:
+            found.pop("head_start", None)  # a peer that unrolls differentiates the start whether it is learned or not
+        torch.save(found, to)
+
+    def seconds(self) -> float:
+        begin = time.perf_counter()
+        self._clear()
+        self.step()
+        return time.perf_counter() - begin
+
+    def peak(self) -> float:
+        self._clear()  # gradients of an earlier step would stand in the baseline
+        tensors = [vars(task) for task in self.data or ()]
+        return measure_peak(self.step, "cpu", (self.model, tensors))[1].above_baseline_mib
+
+    def _clear(self) -> None:
+        self.model.zero_grad(set_to_none=True)
+
+
+def serve(requests: TextIO, replies: TextIO, library: str) -> None:
+    """Answers until `requests` ends. Returns at once where the library does not import."""
+
+    def answer(work: Callable[[], Any]) -> Any:
+        value, failure = None, None
+        try:
+            value = work()
+        except Exception as error:  # noqa: BLE001 - whatever a library raises is its result
+            traceback.print_exc()
+            failure = describe(error)
+        replies.write(json.dumps({"error": failure} if failure else {"value": value}) + "\n")
+        replies.flush()
+        return value
+
+    workers: list[Worker] = []
+
+    def start() -> dict[str, Any]:
+        workers.append(Worker(library))
+        return workers[0].hello()
+
+    if answer(start) is None:
+        return
+    worker = workers[0]
+    known = {"load": worker.load, "gradient": worker.gradient, "step": worker.seconds, "peak": worker.peak}
+    for line in requests:
+        request = json.loads(line)
+        action = known[request.pop("do")]
+        answer(lambda action=action, request=request: action(**request))
+
+
+def main() -> None:
+    # what a library prints goes to the log: the replies have the real standard output to themselves
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    serve(sys.stdin, replies, sys.argv[1])
+
+
+if __name__ == "__main__":
+    main()
