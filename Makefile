@@ -10,7 +10,7 @@ CONSTRAINTS ?= constraints.txt
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint format typecheck check bench-sampling wheel clean
+.PHONY: help install run test test-slow lint format typecheck check bench-sampling bench-floor bench-peers wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -48,7 +48,13 @@ typecheck: install  ## pyright
 check: lint typecheck test  ## lint, types and tests
 
 bench-sampling: install  ## the cost of drawing tasks as a share of a step
-	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python -m benchmarks.sampling
+
+bench-floor: install  ## a meta-step of every algorithm against a supervised step on the same images (minutes); ARGS="--threads 1"
+	$(BIN)/python -m benchmarks.floor $(ARGS)
+
+bench-peers: install  ## the same work in learn2learn, TorchOpt and higher, in environments of their own; ARGS="--threads 1"
+	$(BIN)/python -m benchmarks.peers $(ARGS)
 
 wheel: install  ## build dist/*.whl
 	$(BIN)/python -m build --wheel

@@ -8,7 +8,7 @@ import torch
 import memmeta_exp
 from benchmarks.peer_libraries.problem import Settings, Step
 from memmeta_exp import config
-from memmeta_exp.algorithms import build_algorithm
+from memmeta_exp.algorithms import Execution, build_algorithm
 from memmeta_exp.backbones import MetaModel, build_model
 from memmeta_exp.data import ImageSet, TaskBatch
 
@@ -81,7 +81,7 @@ def load(file: Path, algorithm: str, s: Settings, dtype: torch.dtype) -> tuple[M
     model = build_model(config.Conv4Config(filters=filters), images.shape[3], size, ways, s.learned, seed=0)
     model.load_state_dict(state)
     model = model.to(dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    learner = build_algorithm(ALGORITHMS[algorithm](algorithm, s), model, chunk=1, bf16=False)
+    learner = build_algorithm(ALGORITHMS[algorithm](algorithm, s), model, Execution(workers=torch.get_num_threads()))
     batch = _batch(images, stored["shots"])
 
     def step() -> None:
