@@ -1,0 +1,34 @@
+"""Three seeded iterations of every algorithm against the bits of tests/golden.json (made as tests/golden.py says)."""
+
+import json
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from memmeta_exp.config import SECTIONS
+
+GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict:
+    made_with, here = GOLDEN["torch"], version("torch").partition("+")[0]
+    if (here, platform.machine()) != (made_with, "x86_64"):
+        pytest.skip(f"bits of torch {made_with} on x86_64; this is torch {here} on {platform.machine()}")
+    command = [sys.executable, "-m", "tests.golden"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    return json.loads(done.stdout)["runs"]
+
+
+@pytest.mark.parametrize("algorithm", SECTIONS["algorithm"])
+def test_to_the_bit(runs: dict, algorithm: str) -> None:
+    assert runs[algorithm] == GOLDEN["runs"][algorithm]
+
+
+def test_the_algorithms_are_told_apart() -> None:
+    digests = {run["weights_sha256"] for run in GOLDEN["runs"].values()}
+    assert len(digests) == len(GOLDEN["runs"]) == len(SECTIONS["algorithm"])
