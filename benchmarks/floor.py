@@ -162,7 +162,8 @@ def compare(setting: Setting, batch: TaskBatch, names: list[str], pairs: int) ->
     return result
 
 
-def main(arguments: list[str] | None = None) -> None:
+def run(arguments: list[str] | None = None) -> dict[str, Any]:
+    """The comparison that the options ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
@@ -180,8 +181,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     images = load_split(SyntheticConfig(classes=64, images_per_class=600), "train").to(setting.device)
     batch = EpisodeSampler(images, "train", 0, WAYS, SHOTS, QUERIES).draw(0, options.tasks)
-    print(json.dumps(compare(setting, batch, options.algorithms.split(","), options.pairs)))
+    return compare(setting, batch, options.algorithms.split(","), options.pairs)
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(run()))

@@ -1,0 +1,214 @@
+"""Everything that wants a GPU, in one command: `make bench-gpu` (ARGS="--device cpu --small" tries it anywhere).
+
+1  prediction against measurement: for every algorithm at 32x32 (64 filters) and 84x84 (32 filters), K in 5, 10, 15, 20 and
+   B in 1, 32, the tensor peak that `memmeta profile predict=cuda` foretells beside requested bytes and
+   max_memory_allocated of a real iteration on synthetic images (goal: requested bytes within 3 %)
+2  the floor (benchmarks/floor.py) in fp32 and bf16 (goal for `proposed`: at most 1.15 of a supervised step)
+3  `proposed` (K = N = 20) against the released step structure (benchmarks/released.py) at 32 tasks (goal: 30 times as fast)
+
+Writes gpu.json and gpu.md to `--out` (docs/results by default) after each part, so that a cut-off loses nothing. On a CPU
+the tensor meter takes the place of CUDA's counters, and the file says so.
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import floor
+from benchmarks.released import released_step
+from memmeta_exp.algorithms import Execution, build_algorithm
+from memmeta_exp.backbones import build_model
+from memmeta_exp.build import build, build_optimizer
+from memmeta_exp.commands.compose import jobs
+from memmeta_exp.config import Config, Conv4Config, ProposedConfig, SyntheticConfig
+from memmeta_exp.data import EpisodeSampler, load_split
+from memmeta_exp.iteration import Iteration
+from memmeta_exp.measure.peak_memory import MIB, measure_peak
+from memmeta_exp.prediction import predict
+
+CASES = {
+    "proposed": ["algorithm=proposed"],
+    "proposed gd+cg": ["algorithm=proposed", "algorithm.inner_solver=gd", "algorithm.linear_solver=cg"],
+    "proposed half_task": ["algorithm=proposed", "memory.mode=half_task"],
+    "anil": ["algorithm=anil"],
+    "anil recompute": ["algorithm=anil", "algorithm.features=recompute"],
+    "itd_bio": ["algorithm=itd_bio"],
+    "itd_bio recompute": ["algorithm=itd_bio", "algorithm.features=recompute"],
+    "fomaml": ["algorithm=fomaml"],
+    "maml": ["algorithm=maml"],
+    "maml checkpoint": ["algorithm=maml", "memory.checkpoint=inner_step"],
+    "imaml": ["algorithm=imaml"],
+}
+SIZES = {32: 64, 84: 32}  # image size: filters
+
+
+def case(name: str, size: int, steps: int, tasks: int, options: argparse.Namespace) -> Config:
+    filters = 4 if options.small else SIZES[size]
+    (config,) = jobs(
+        [
+            *CASES[name], f"device={options.device}", "dataset=synthetic", f"dataset.image_size={size}", "chunk=1",
+            f"backbone.filters={filters}", f"algorithm.inner_steps={steps}", f"batch_size={tasks}", "threads=1",
+            "tracking=disabled", f"backbone.block={options.block}",
+        ],
+        multirun=False,
+    )  # fmt: skip
+    return config
+
+
+def compared(name: str, size: int, steps: int, tasks: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One row: predicted and measured MiB above what persists, and what the allocator's own maximum was."""
+    config = case(name, size, steps, tasks, options)
+    row: dict[str, Any] = {"case": name, "image_size": size, "inner_steps": steps, "batch_size": tasks}
+    row["predicted_mib"] = predict(replace(config, device="cuda")).above_baseline_mib
+    try:
+        experiment = build(config)
+        optimizer, _ = build_optimizer(config, experiment.model)
+        iteration = Iteration(experiment, optimizer)
+        for t in (1, 2, 3):
+            iteration.clear()
+            _, peak = measure_peak(lambda t=t: iteration(t), experiment.device, iteration.persistent())
+    except torch.OutOfMemoryError:
+        row["measured_mib"] = None
+        row["note"] = "out of memory"
+        return row
+    row |= {"measured_mib": peak.above_baseline_mib, "peak_mib": peak.absolute_mib, "kind": peak.kind}
+    row["error"] = row["predicted_mib"] / row["measured_mib"] - 1
+    if experiment.device.type == "cuda":
+        row["reserved_mib"] = torch.cuda.max_memory_reserved() / MIB
+    return row
+
+
+def memory(options: argparse.Namespace) -> list[dict[str, Any]]:
+    sizes, steps, batches = ((32,), (2, 3), (1, 3)) if options.small else ((32, 84), (5, 10, 15, 20), (1, 32))
+    rows = []
+    for size in sizes:
+        for name in CASES:
+            for k in steps:
+                for tasks in batches:
+                    rows.append(compared(name, size, k, tasks, options))
+                    print(rows[-1], flush=True)
+                    gc.collect()
+                    if options.device != "cpu":
+                        torch.cuda.empty_cache()
+    return rows
+
+
+def released_ratio(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of the released structure and of `proposed`, K = N = 20, mu = 0.1 and 0, on the same tasks."""
+    tasks, rounds, filters = (2, 2, 4) if options.small else (32, 10, 64)
+    device = torch.device(options.device)
+    images = load_split(SyntheticConfig(classes=64, images_per_class=600), "train").to(device)
+    batch = EpisodeSampler(images, "train", 0, 5, 5, 5).draw(0, tasks)
+    plain = build_model(Conv4Config(filters=filters, block="plain"), 3, 32, 5, learned=False, seed=0).to(device)
+    fused = build_model(Conv4Config(filters=filters), 3, 32, 5, learned=False, seed=0).to(device)
+    config = ProposedConfig(
+        mu=0.0, inner_solver="gd", inner_lr=0.1, inner_tolerance=None, linear_solver="cg", linear_tolerance=None
+    )
+    cpu = device.type == "cpu"
+    learner = build_algorithm(config, fused, Execution(1 if cpu else tasks))
+    steps = (lambda: released_step(plain, batch, 20, 0.1, 20), lambda: learner.step(batch))
+    seconds: list[tuple[float, ...]] = []
+    for _ in range(rounds + 1):
+        seconds.append(tuple(_seconds(step, plain if i == 0 else fused) for i, step in enumerate(steps)))
+    ratio = statistics.median(a / b for a, b in seconds[1:])
+    a, b = (statistics.median(pair[i] for pair in seconds[1:]) for i in (0, 1))
+    return {"tasks": tasks, "released_seconds": a, "proposed_seconds": b, "times_as_fast": ratio}
+
+
+def _seconds(step: Any, model: torch.nn.Module) -> float:
+    model.zero_grad(set_to_none=True)
+    if next(model.parameters()).is_cuda:
+        torch.cuda.synchronize()
+    begin = time.perf_counter()
+    step()
+    if next(model.parameters()).is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def table(result: dict[str, Any]) -> str:
+    """gpu.md."""
+    lines = [
+        f"# Measured on {result['device_name']}",
+        "",
+        f"torch {result['torch']}. `make bench-gpu`, see benchmarks/gpu.py.",
+        "",
+    ]
+    if "memory" in result:
+        lines += [
+            "MiB above what persists, predicted on meta tensors and measured; then the absolute peak.", "",
+            "| case | image | K | B | predicted | measured | error | peak | counted by |", "|---|---|---|---|---|---|---|---|---|",
+        ]  # fmt: skip
+        for r in result["memory"]:
+            where = (
+                f"| {r['case']} | {r['image_size']} | {r['inner_steps']} | {r['batch_size']} | {r['predicted_mib']:.2f}"
+            )
+            if r["measured_mib"] is None:
+                lines.append(f"{where} | {r['note']} | | | |")
+            else:
+                lines.append(
+                    f"{where} | {r['measured_mib']:.2f} | {r['error']:+.2%} | {r['peak_mib']:.1f} | {r['kind']} |"
+                )
+        worst = max((abs(r["error"]) for r in result["memory"] if r["measured_mib"] is not None), default=0.0)
+        lines += ["", f"Largest error: {worst:.2%}."]
+    for precision in ("fp32", "bf16"):
+        if precision in result:
+            f = result[precision]
+            lines += [
+                "",
+                f"{precision}, against a supervised step on the same images:",
+                "",
+                "| algorithm | time | memory |",
+            ]
+            lines += ["|---|---|---|"]
+            lines += [f"| {n} | {f['time_ratio'][n]:.3f} | {f['memory_ratio'][n]:.3f} |" for n in f["time_ratio"]]
+    if "released" in result:
+        r = result["released"]
+        lines += [
+            "",
+            f"`proposed` at K = N = 20 is {r['times_as_fast']:.1f} times as fast as the released step structure "
+            f"({r['tasks']} tasks: {r['proposed_seconds']:.4f} s against {r['released_seconds']:.4f} s).",
+        ]
+    return "\n".join([*lines, ""])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--small", action="store_true", help="seconds instead of minutes: tries the command")
+    parser.add_argument("--parts", default="memory,floor,released")
+    parser.add_argument("--block", default="fused", choices=("fused", "plain"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    options = parser.parse_args(arguments)
+    device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("torch finds no CUDA here; --device cpu --small tries the command without it")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU (no GPU figures)"
+    result: dict[str, Any] = {"device": str(device), "device_name": name, "torch": torch.__version__}
+    options.out.mkdir(parents=True, exist_ok=True)
+    for part in options.parts.split(","):
+        result |= run_part(part, options)
+        (options.out / "gpu.json").write_text(json.dumps(result, indent=1))
+        (options.out / "gpu.md").write_text(table(result))
+    print(json.dumps({key: value for key, value in result.items() if key != "memory"}))
+
+
+def run_part(part: str, options: argparse.Namespace) -> dict[str, Any]:
+    if part == "memory":
+        return {"memory": memory(options)}
+    if part == "released":
+        return {"released": released_ratio(options)}
+    small = ["--tasks", "2", "--filters", "4", "--pairs", "2", "--threads", "1"] if options.small else []
+    precisions = ("fp32", "bf16")
+    return {p: floor.run(["--device", options.device, "--precision", p, *small]) for p in precisions}
+
+
+if __name__ == "__main__":
+    main()

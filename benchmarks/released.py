@@ -1,0 +1,60 @@
+"""The step structure of the released code of Algorithm 1, for comparison: task by task, features with a graph at every
+inner step though only the head moves, a second-order graph that is never used, Hessian-vector products through the
+features, the query graph alive to the end of the task, and torch's operators in the order conv, batch norm, ReLU,
+pooling.
+
+Written from the description in the paper's code review (docs/paper_settings.md), not from the code. Its meta-gradient is
+that of `proposed` with inner_solver=gd, linear_solver=cg and mu=0 (tests/benchmarks/test_gpu.py holds them together).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from memmeta_exp.backbones import MetaModel
+from memmeta_exp.data import TaskBatch
+
+
+def released_step(model: MetaModel, batch: TaskBatch, steps: int, lr: float, linear_steps: int) -> None:
+    """Adds the mean meta-gradient of the batch to the backbone's .grad. The head starts from the frozen phi_0."""
+    theta, start = list(model.backbone.parameters()), model.head_start
+    for at in range(len(batch)):
+        (x_s, y_s), (x_q, y_q) = (
+            (x.to(start.device, start.dtype).div_(255), y[0].to(start.device))
+            for x, y in (batch[at : at + 1].support(), batch[at : at + 1].query())
+        )
+        head = start.detach().requires_grad_()
+        for _ in range(steps):
+            (slope,) = torch.autograd.grad(_loss(model, x_s, y_s, head), head, create_graph=True)
+            head = (head - lr * slope).detach().requires_grad_()
+        query = _loss(model, x_q, y_q, head)
+        d_theta = torch.autograd.grad(query, theta, retain_graph=True)
+        (d_head,) = torch.autograd.grad(query, head, retain_graph=True)
+        (slope,) = torch.autograd.grad(_loss(model, x_s, y_s, head), head, create_graph=True)
+
+        def product(v: Tensor, slope: Tensor = slope, head: Tensor = head) -> Tensor:
+            return torch.autograd.grad(slope, head, v, retain_graph=True)[0]
+
+        cross = torch.autograd.grad(slope, theta, _conjugate_gradients(product, d_head, linear_steps))
+        for parameter, a, b in zip(theta, d_theta, cross, strict=True):
+            gradient = (a - b) / len(batch)
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+
+
+def _loss(model: MetaModel, images: Tensor, labels: Tensor, head: Tensor) -> Tensor:
+    z = model.backbone(images)[0]
+    return F.cross_entropy(F.linear(z, head[:, :-1], head[:, -1]), labels)
+
+
+def _conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor, steps: int) -> Tensor:
+    """Textbook, without tolerance or damping."""
+    x, r, p = torch.zeros_like(b), b, b
+    for _ in range(steps):
+        image = product(p)
+        rr = (r * r).sum()
+        alpha = rr / (p * image).sum()
+        x, r = x + alpha * p, r - alpha * image
+        p = r + (r * r).sum() / rr * p
+    return x
