@@ -20,6 +20,7 @@ MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itse
     "studies": {"tracking"},  # reads what runs left; never trains
     "algorithms": {"bilevel", "backbones", "config", "data", "measure"},
     "build": {"algorithms", "backbones", "bilevel", "config", "data", "errors"},
+    "iteration": {"algorithms", "build", "measure"},
     "evaluation": {"build", "data", "tracking"},
     "cli": {"errors", "__version__"},
 }
