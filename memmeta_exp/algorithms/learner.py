@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, TypeVar
@@ -152,8 +152,9 @@ class Learner(ABC):
         flat = images.flatten(0, 1).to(start.device, start.dtype, memory_format=layout)
         return flat.div_(255).unflatten(0, (tasks, -1))
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.model.head_start.device.type, torch.bfloat16, enabled=self.execution.bf16)
+    def _autocast(self) -> AbstractContextManager[Any]:
+        device = self.model.head_start.device.type
+        return torch.autocast(device, torch.bfloat16) if self.execution.bf16 else nullcontext()
 
     def _features(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with phase("features"), self._autocast():

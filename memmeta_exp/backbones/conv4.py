@@ -109,7 +109,7 @@ class Conv4(nn.Module):
 
     def _fusable(self, images: Tensor) -> bool:
         """Whether batch statistics are called for, in the precision of the weights."""
-        if self.norm == "none" or self.block == "plain" or torch.is_autocast_enabled(images.device.type):
+        if self.norm == "none" or self.block == "plain" or _autocast(images):
             return False
         return all(norm.by_batch and not norm.recording for norm in self.norms)  # pyright: ignore[reportGeneralTypeIssues]
 
@@ -135,6 +135,10 @@ class Conv4(nn.Module):
 def _channels_last(x: Tensor) -> Tensor:
     """The CPU's fast layout. On CUDA, cuDNN's float32 kernels want the other one."""
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+
+
+def _autocast(x: Tensor) -> bool:
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)  # torch has no autocast of meta tensors
 
 
 def _fused(x: Tensor, kernel: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: int) -> Tensor:
