@@ -25,6 +25,7 @@ from memmeta_exp.measure.foretell import (
 from memmeta_exp.measure.peak_memory import MIB, tensors_of
 
 CHUNKS = 3  # full chunks of tasks that are run; a further one adds to every number what the third added
+STEPS = 3  # inner steps of algorithms that keep none of them; a further one allocates what the third did
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def predict(config: Config) -> Prediction:
     Raises ConfigError for what meta tensors cannot show.
     """
     check_predictable(config)
-    experiment = build_on_meta(config)
+    experiment = build_on_meta(_shortened(config))
     if any("_orig_mod" in name.split(".") for name, _ in experiment.model.named_modules()):
         raise ConfigError("compiled code cannot be predicted: what it keeps for backward is decided on the GPU")
     optimizer, _ = build_optimizer(config, experiment.model)
@@ -100,6 +101,11 @@ def check_predictable(config: Config) -> None:
         )
 
 
+def _shortened(config: Config) -> Config:
+    a = config.algorithm
+    return config if a.unrolls else replace(config, algorithm=replace(a, inner_steps=min(a.inner_steps, STEPS)))
+
+
 class _FirstTasks(EpisodeSampler):
     """Draws as `sampler` does and gives the first `tasks` of them."""
 
@@ -111,19 +117,26 @@ class _FirstTasks(EpisodeSampler):
         return super().draw(first, count)[: self.tasks]
 
 
-def _foretold(experiment: Experiment, optimizer: torch.optim.Optimizer, tasks: int) -> Prediction:
-    """The prediction for an iteration that draws the whole batch and goes through its first `tasks`."""
+def _iteration(experiment: Experiment, optimizer: torch.optim.Optimizer, tasks: int) -> Iteration:
+    """The iteration that draws the whole batch and goes through its first `tasks`."""
     samplers = {"train": _FirstTasks(experiment.samplers["train"], tasks)}
-    iteration = Iteration(replace(experiment, samplers=samplers), optimizer)
+    return Iteration(replace(experiment, samplers=samplers), optimizer)
+
+
+def _foretold(experiment: Experiment, optimizer: torch.optim.Optimizer, tasks: int) -> Prediction:
+    """The prediction for an iteration of `tasks` of the batch."""
     learner, model = experiment.learner, experiment.model
-    if not optimizer.state or learner.warm:  # which the first iteration makes
+    iteration = _iteration(experiment, optimizer, tasks)
+    if not optimizer.state:  # which the first iteration makes, however few its tasks
+        _iteration(experiment, optimizer, min(tasks, learner.chunk))(1)
+    if learner.warm:  # one a task
         iteration(1)
     iteration.clear()
     persistent = {
         "parameters": held_bytes(list(model.parameters())),
         "buffers": held_bytes(list(model.buffers())),
         "optimizer_state": held_bytes(tensors_of(optimizer)),
-        "images": held_bytes([samplers["train"].image_set.images]),
+        "images": held_bytes([experiment.samplers["train"].image_set.images]),
         "warm_starts": held_bytes(list(learner.warm.values())),
     }
     gc.collect()
