@@ -20,7 +20,7 @@ COMMANDS = {
     "evaluate": ("memmeta_exp.commands.evaluate", "test a run again on its stored episodes: memmeta evaluate run=DIR"),
     "profile": (
         "memmeta_exp.commands.profile",
-        "an iteration's time and memory by phase, or its memory on a GPU: memmeta profile [predict=cuda] [KEY=VALUE] ...",
+        "an iteration's time and memory by phase, or its memory on a GPU: memmeta profile [predict=cuda] [KEY=VALUE]",
     ),
     "data": ("memmeta_exp.commands.data", "list datasets, what is present, and how to get the rest: memmeta data"),
 }
