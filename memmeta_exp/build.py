@@ -9,7 +9,7 @@ import torch
 
 from memmeta_exp.algorithms import Adapt, Execution, Learner, build_algorithm, exact_reference
 from memmeta_exp.algorithms.proposed import gd_rule
-from memmeta_exp.backbones import MetaModel, build_model
+from memmeta_exp.backbones import MetaModel, build_model, image_layout
 from memmeta_exp.config import Config
 from memmeta_exp.data import EpisodeSampler, ImageSet, load_split
 from memmeta_exp.errors import ConfigError
@@ -48,6 +48,7 @@ def build(config: Config) -> Experiment:
     """The experiment of `config`, initial values a function of it alone. Raises ConfigError and DataError."""
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the default would round convolutions to 10-bit mantissas
     device = resolve_device(config.device)
+    torch.set_num_threads(_execution(config, device).threads_each)
     return _experiment(config, device, _samplers(config, device))
 
 
@@ -65,10 +66,8 @@ def _experiment(config: Config, device: torch.device, samplers: dict[str, Episod
     facts, learned = config.dataset.facts(), config.algorithm.head_start == "learned"
     model = build_model(config.backbone, facts.channels, facts.image_size, config.ways, learned, config.seed)
     model = model.to(device=device)
-    if device.type == "cpu":
-        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's own overload
+    model = model.to(memory_format=image_layout(device))  # pyright: ignore[reportCallIssue] - torch's own overload
     execution = _execution(config, device)
-    torch.set_num_threads(execution.threads_each)
     own = partial(build_algorithm, config.algorithm, model, execution, config.memory)
     return Experiment(
         config=config,

@@ -19,7 +19,6 @@ from memmeta_exp.measure.foretell import (
     CUBLAS_WORKSPACE,
     CUBLAS_WORKSPACE_HOPPER,
     ForetellingMeter,
-    GpuLayout,
     held_bytes,
 )
 from memmeta_exp.measure.peak_memory import MIB, tensors_of
@@ -140,11 +139,7 @@ def _foretold(experiment: Experiment, optimizer: torch.optim.Optimizer, tasks: i
         "warm_starts": held_bytes(list(learner.warm.values())),
     }
     gc.collect()
-    with (
-        torch.compiler.set_stance("force_eager"),
-        GpuLayout(),
-        ForetellingMeter(iteration.persistent(), learner.warm) as meter,
-    ):
+    with torch.compiler.set_stance("force_eager"), ForetellingMeter(iteration.persistent(), learner.warm) as meter:
         iteration(2)
     return Prediction(
         tensors=meter.requested_above_baseline,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from memmeta_exp.backbones import MetaModel
+from memmeta_exp.backbones import MetaModel, image_layout
 from memmeta_exp.bilevel import SoftmaxHead, Solution
 from memmeta_exp.data.episodes import TaskBatch
 from memmeta_exp.measure.phases import phase
@@ -148,8 +148,7 @@ class Learner(ABC):
     def _scaled(self, images: Tensor) -> Tensor:
         """uint8 [T, n, C, H, W] to [0, 1] in the precision of theta, on a CPU channels-last."""
         start, tasks = self.model.head_start, len(images)
-        layout = torch.channels_last if start.device.type == "cpu" else torch.contiguous_format
-        flat = images.flatten(0, 1).to(start.device, start.dtype, memory_format=layout)
+        flat = images.flatten(0, 1).to(start.device, start.dtype, memory_format=image_layout(start.device))
         return flat.div_(255).unflatten(0, (tasks, -1))
 
     def _autocast(self) -> AbstractContextManager[Any]:

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._prims_common import suggest_memory_format  # by strides alone, as convolutions choose their layout
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from memmeta_exp.measure.peak_memory import MIB, PeakMeter
 
@@ -19,18 +17,6 @@ SMALL = MIB  # bytes: larger requests are served from blocks that are split only
 _aten = torch.ops.aten
 CONVOLUTIONS = {_aten.convolution, _aten.convolution_backward}
 MATRIX_PRODUCTS = {_aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm}
-
-
-class GpuLayout(TorchDispatchMode):
-    """Lays the results of convolutions out as cuDNN and the CPU do: channels last where the images or the kernel are.
-    torch's meta convolution knows no device and is always contiguous, so what follows would copy elsewhere than on a
-    GPU. To be entered around the meter: what it makes anew is not to be counted."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func is _aten.convolution.default and torch.channels_last in map(suggest_memory_format, args[:2]):
-            return torch.empty_like(result, memory_format=torch.channels_last)
-        return result
 
 
 class ForetellingMeter(PeakMeter):
