@@ -81,12 +81,12 @@ def predict(config: Config) -> Prediction:
     if any("_orig_mod" in name.split(".") for name, _ in experiment.model.named_modules()):
         raise ConfigError("compiled code cannot be predicted: what it keeps for backward is decided on the GPU")
     optimizer, _ = build_optimizer(config, experiment.model)
-    full, rest = divmod(config.batch_size, experiment.learner.chunk)
-    if full <= CHUNKS:
+    chunk = experiment.learner.chunk
+    _iteration(experiment, optimizer, min(chunk, config.batch_size))(1)  # makes the optimiser's state
+    full, rest = divmod(config.batch_size, chunk)
+    if full <= CHUNKS or experiment.learner.warm:  # these are rounded up once for the whole batch
         return _foretold(experiment, optimizer, config.batch_size)
-    fewer, more = (
-        _foretold(experiment, optimizer, chunks * experiment.learner.chunk + rest) for chunks in (CHUNKS - 1, CHUNKS)
-    )
+    fewer, more = (_foretold(experiment, optimizer, chunks * chunk + rest) for chunks in (CHUNKS - 1, CHUNKS))
     values = {f.name: (getattr(fewer, f.name), getattr(more, f.name)) for f in fields(Prediction)}
     return Prediction(**{name: b + (full - CHUNKS) * (b - a) for name, (a, b) in values.items()})
 
@@ -126,8 +126,6 @@ def _foretold(experiment: Experiment, optimizer: torch.optim.Optimizer, tasks: i
     """The prediction for an iteration of `tasks` of the batch."""
     learner, model = experiment.learner, experiment.model
     iteration = _iteration(experiment, optimizer, tasks)
-    if not optimizer.state:  # which the first iteration makes, however few its tasks
-        _iteration(experiment, optimizer, min(tasks, learner.chunk))(1)
     if learner.warm:  # one a task
         iteration(1)
     iteration.clear()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 Vector = tuple[Tensor, ...]
+ROUNDS_ON_META = 3
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def nothing_left(active: Tensor, rounds: int) -> bool:
     stopping changes no result: False where looking would need a value that is not there (a CUDA graph being captured).
     Meta tensors, of which only sizes matter, stop after three: the third round allocates what every later one does."""
     if active.is_meta:
-        return rounds >= 3
+        return rounds >= ROUNDS_ON_META
     if active.is_cuda and torch.cuda.is_current_stream_capturing():
         return False
     return not bool(active.any())

@@ -11,6 +11,7 @@ from memmeta_exp.config import Config, ConfigError, to_dict
 from memmeta_exp.display import print_prediction, print_profile
 from memmeta_exp.prediction import check_predictable, predict
 from memmeta_exp.profile import profile
+from memmeta_exp.runner import readable
 from memmeta_exp.tracking.run_folder import RunFolder
 
 HELP = """memmeta profile [steps=5] [GROUP=OPTION] [KEY=VALUE] ...
@@ -59,8 +60,11 @@ def _steps(value: str | None) -> int:
 
 
 def _measured(config: Config, path: Path, steps: int) -> int:
-    experiment = build(config)
-    found = profile(experiment, steps).to_dict()
+    try:
+        experiment = build(config)
+        found = profile(experiment, steps).to_dict()
+    except (RuntimeError, MemoryError) as error:
+        raise readable(error, config) from None
     print_profile(config.run_name, found)
     return _write(config, path, {"steps": steps, **found}, str(experiment.device))
 
