@@ -92,17 +92,23 @@ def print_profile(name: str, found: Mapping[str, Any]) -> None:
         table.add_column(column, justify="left" if column == "phase" else "right")
     for part, row in found["phases"].items():
         table.add_row(part, f"{1000 * row['seconds']:.2f}", f"{row['share']:.1%}", f"{row['above_baseline_mib']:.2f}")
-    step, peak = found["time/step_seconds_median"], found["memory/above_baseline_mib"]
+    step, peak = 1000 * found["time/step_seconds_median"], found["memory/above_baseline_mib"]
+    workers = found["workers"]
     table.add_section()
-    table.add_row("whole iteration", f"{1000 * step:.2f}", "", f"{peak:.2f}")
+    table.add_row(
+        "whole iteration" if workers == 1 else f"by {workers} workers at once",
+        f"{step:.2f}",
+        "",
+        "" if workers > 1 else f"{peak:.2f}",
+    )
     console = Console()
     console.print(table)
-    console.print(
-        f"{found['time/tasks_per_second']:.1f} tasks/s; peak {peak:.2f} MiB above parameters, optimiser state and "
-        f"data, {found['memory/peak_mib']:.2f} MiB with them ({found['memory/kind']}, on {found['device']})",
-        highlight=False,
-        soft_wrap=True,
-    )
+    for line in (
+        f"{found['time/tasks_per_second']:.1f} tasks/s, on {found['device']}",
+        f"peak {peak:.2f} MiB above parameters, optimiser state and data, {found['memory/peak_mib']:.2f} MiB with them "
+        f"({found['memory/kind']}{', one worker' if workers > 1 else ''})",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 FORETOLD = {  # of the prediction's bytes: label

@@ -81,7 +81,7 @@ def predict(config: Config) -> Prediction:
     if any("_orig_mod" in name.split(".") for name, _ in experiment.model.named_modules()):
         raise ConfigError("compiled code cannot be predicted: what it keeps for backward is decided on the GPU")
     optimizer, _ = build_optimizer(config, experiment.model)
-    chunk = experiment.learner.chunk
+    chunk = experiment.learner.execution.chunk if config.algorithm.in_feature_space else 1
     _iteration(experiment, optimizer, min(chunk, config.batch_size))(1)  # makes the optimiser's state
     full, rest = divmod(config.batch_size, chunk)
     if full <= CHUNKS or experiment.learner.warm:  # these are rounded up once for the whole batch
@@ -97,6 +97,11 @@ def check_predictable(config: Config) -> None:
         raise ConfigError(
             "precision=bf16 cannot be predicted: torch ignores autocast on meta tensors; predict precision=fp32, which "
             "needs more, or measure on the GPU with memmeta profile"
+        )
+    if config.workers not in ("auto", 1):
+        raise ConfigError(
+            f"workers={config.workers} cannot be predicted: how far the peaks of threads meet is chance; leave "
+            "workers=auto"
         )
 
 

@@ -17,9 +17,11 @@ WARM_UP = 2  # iterations, after which the optimiser's state and the warm starts
 class Profile:
     """step_seconds: median of whole iterations; peak: of one more; seconds: median of each part, of as many more, CUDA
     synchronised between parts; above_baseline: requested bytes above the baseline, the most in each part. The parts
-    are those that the iteration has, in the order of PARTS."""
+    are those that the iteration has, in the order of PARTS. workers: that many did the whole iterations, one those
+    taken apart and the metered one."""
 
     device: str
+    workers: int
     tasks: int
     step_seconds: float
     peak: Peak
@@ -31,6 +33,7 @@ class Profile:
         whole = sum(self.seconds.values())
         return {
             "device": self.device,
+            "workers": self.workers,
             "time/step_seconds_median": self.step_seconds,
             "time/tasks_per_second": self.tasks / self.step_seconds,
             "memory/kind": self.peak.kind,
@@ -69,6 +72,7 @@ def profile(experiment: Experiment, steps: int) -> Profile:
     _, peak, above_baseline = measure_phase_peaks(lambda: iteration(last), device, iteration.persistent())
     return Profile(
         device=str(device),
+        workers=experiment.learner.execution.workers,
         tasks=experiment.config.batch_size,
         step_seconds=timer.median_seconds,
         peak=peak,

@@ -48,7 +48,7 @@ def metered(of: Config) -> tuple[PeakMeter, int]:
         iteration.clear()
         iteration(t)
     iteration.clear()
-    with PeakMeter(iteration.persistent()) as meter:
+    with PeakMeter(iteration.persistent(), device="cpu") as meter:
         iteration(3)
     counters = sum("step" in state for state in optimizer.state.values())
     return meter, counters
@@ -136,7 +136,7 @@ def test_chunk_auto_is_that_of_a_gpu() -> None:
     auto = predict(config("batch_size=4"))
     assert auto == predict(config("batch_size=4", "chunk=4"))
     assert auto.tensors > 3 * predict(config("batch_size=4", "chunk=1")).tensors
-    assert build_on_meta(config("batch_size=4", "device=cpu")).learner.chunk == 4
+    assert build_on_meta(config("batch_size=4", "device=cpu")).learner.execution.chunk == 4
 
 
 def test_what_libraries_and_the_allocator_add() -> None:
@@ -151,6 +151,8 @@ def test_what_libraries_and_the_allocator_add() -> None:
 def test_what_meta_tensors_do_not_show_is_refused(monkeypatch) -> None:
     with pytest.raises(ConfigError, match="autocast"):
         predict(config("precision=bf16"))
+    with pytest.raises(ConfigError, match="workers=2"):
+        predict(config("workers=2"))
 
     def compiled(*arguments: object) -> nn.Module:
         return torch.compile(nn.Linear(2, 2))  # pyright: ignore[reportReturnType]

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from memmeta_exp.backbones import MetaModel, image_layout
 from memmeta_exp.bilevel import SoftmaxHead, Solution
 from memmeta_exp.data.episodes import TaskBatch
-from memmeta_exp.measure.phases import phase
+from memmeta_exp.measure.phases import observed, phase
 
 WRONG_RESIDUAL = 0.1  # relative error above which a solve is called wrong, tolerance or none
 Adapt = Callable[[SoftmaxHead, Tensor], Solution]
@@ -29,8 +29,8 @@ class Execution:
 
     chunk: tasks per backbone pass where no inner step moves the backbone; bf16: the backbone under bfloat16 autocast;
     workers: threads that each take a chunk at a time, with `threads_each` threads of torch's own. While an observer of
-    operators (the memory meter) is on, which sees one thread alone, one worker does it all: N of them hold up to N
-    times what one does.
+    operators (the memory meter) or of phases is on, which sees one thread alone, one worker does it all: N of them hold
+    up to N times what one does.
     """
 
     chunk: int = 1
@@ -138,7 +138,7 @@ class Learner(ABC):
 
     def _alone(self, batch: TaskBatch, size: int) -> bool:
         """Whether this thread does every chunk."""
-        return self.execution.workers == 1 or len(batch) <= size or is_in_torch_dispatch_mode()
+        return self.execution.workers == 1 or len(batch) <= size or is_in_torch_dispatch_mode() or observed()
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:

@@ -188,7 +188,7 @@ def metered(device: torch.device | str, persistent: Any = ()) -> Iterator[Meter]
     device = torch.device(device)
     if device.type == "cpu":
         gc.collect()  # cycles left by earlier work would otherwise be freed at some point inside the step
-        with torch.compiler.set_stance("force_eager"), PeakMeter(persistent) as meter:
+        with torch.compiler.set_stance("force_eager"), PeakMeter(persistent, device="cpu") as meter:
             yield meter  # eager: a dispatch mode makes Dynamo drop compiled code for good
     elif device.type != "cuda":
         raise RuntimeError(f"peak memory on device={device} cannot be measured: use cpu or cuda")

@@ -57,11 +57,22 @@ def peak_of_an_iteration(algorithm: str) -> float:
     return peak.above_baseline_mib * MIB
 
 
-def test_it_is_the_number_that_training_logs(train, profile) -> None:
-    summary = json.loads(train().summary.read_text())
-    _, found = written(profile("steps=1"))
+@pytest.mark.parametrize("overrides", [[], ["algorithm=maml", "threads=2"]], ids=" ".join)
+def test_it_is_the_number_that_training_logs(train, profile, overrides: list[str]) -> None:
+    summary = json.loads(train(*overrides).summary.read_text())
+    _, found = written(profile("steps=1", *overrides))
     for key in ("memory/above_baseline_mib", "memory/peak_mib", "memory/kind"):
         assert found[key] == summary[key]
+
+
+def test_with_workers_one_is_taken_apart(profile) -> None:
+    """What runs in other threads would be seen by no observer."""
+    alone, side_by_side = (written(profile("steps=1", "threads=2", f"workers={n}"))[1] for n in (1, 2))
+    assert alone["phases"].keys() == side_by_side["phases"].keys()
+    assert alone["memory/above_baseline_mib"] == side_by_side["memory/above_baseline_mib"]
+    assert (alone["workers"], side_by_side["workers"]) == (1, 2)
+    maml = [written(profile("steps=1", "algorithm=maml", "threads=2", f"workers={n}"))[1] for n in (1, 2)]
+    assert maml[0]["memory/above_baseline_mib"] == maml[1]["memory/above_baseline_mib"]
 
 
 def test_what_it_leaves(profile, tmp_path) -> None:
