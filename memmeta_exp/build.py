@@ -1,5 +1,6 @@
 """From a `Config` to the live objects of a run: data, meta-model, learner and optimiser, on a device."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 
 from memmeta_exp.algorithms import Adapt, Execution, Learner, build_algorithm, exact_reference
 from memmeta_exp.algorithms.proposed import gd_rule
-from memmeta_exp.backbones import MetaModel, build_model
+from memmeta_exp.backbones import MetaModel, build_model, image_layout
 from memmeta_exp.config import Config
 from memmeta_exp.data import EpisodeSampler, ImageSet, load_split
 from memmeta_exp.errors import ConfigError
@@ -46,14 +47,27 @@ def resolve_device(name: str) -> torch.device:
 def build(config: Config) -> Experiment:
     """The experiment of `config`, initial values a function of it alone. Raises ConfigError and DataError."""
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the default would round convolutions to 10-bit mantissas
-    device, facts = resolve_device(config.device), config.dataset.facts()
-    learned = config.algorithm.head_start == "learned"
+    device = resolve_device(config.device)
+    torch.set_num_threads(_execution(config, device).threads_each)
+    return _experiment(config, device, _samplers(config, device))
+
+
+def build_on_meta(config: Config) -> Experiment:
+    """The experiment as it would be on a GPU, of meta tensors: all its shapes and no values, so that nothing is read
+    and nothing computed. It has the training stream alone."""
+    facts, meta = config.dataset.facts(), torch.device("meta")
+    classes, size = facts.classes["train"], facts.image_size
+    shape = (classes, facts.images_per_class, facts.channels, size, size)
+    images = ImageSet(torch.empty(shape, dtype=torch.uint8, device=meta), tuple(map(str, range(classes))))
+    return _experiment(config, meta, {"train": _episodes(config)(images, "train")})
+
+
+def _experiment(config: Config, device: torch.device, samplers: dict[str, EpisodeSampler]) -> Experiment:
+    facts, learned = config.dataset.facts(), config.algorithm.head_start == "learned"
     model = build_model(config.backbone, facts.channels, facts.image_size, config.ways, learned, config.seed)
     model = model.to(device=device)
-    if device.type == "cpu":
-        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's own overload
+    model = model.to(memory_format=image_layout(device))  # pyright: ignore[reportCallIssue] - torch's own overload
     execution = _execution(config, device)
-    torch.set_num_threads(execution.threads_each)
     own = partial(build_algorithm, config.algorithm, model, execution, config.memory)
     return Experiment(
         config=config,
@@ -64,7 +78,7 @@ def build(config: Config) -> Experiment:
         if config.convergence_of == "own"
         else exact_reference(model, config.reference_mu, learned, execution),
         adapt=gd_rule(config.eval_steps, config.eval_lr) if config.eval_rule == "gd" else None,
-        samplers=_samplers(config, device),
+        samplers=samplers,
     )
 
 
@@ -92,10 +106,14 @@ def _execution(config: Config, device: torch.device) -> Execution:
     return Execution(chunk, config.precision == "bf16", workers, max(1, threads // workers))
 
 
+def _episodes(config: Config) -> Callable[[ImageSet, str], EpisodeSampler]:
+    return partial(EpisodeSampler, seed=config.seed, ways=config.ways, shots=config.shots, queries=config.queries)
+
+
 def _samplers(config: Config, device: torch.device) -> dict[str, EpisodeSampler]:
     """One a stream; "reference" is the fixed batch of training classes on which convergence is measured. Training
     images alone go to the device: the others are needed seldom, and would count in every iteration's peak memory."""
-    episode = partial(EpisodeSampler, seed=config.seed, ways=config.ways, shots=config.shots, queries=config.queries)
+    episode = _episodes(config)
     splits = {split: load_split(config.dataset, split, config.data_root) for split in ("train", "val", "test")}
     splits["train"] = _on_device(splits["train"], device)
     return {stream: episode(splits.get(stream, splits["train"]), stream) for stream in (*splits, "reference")}

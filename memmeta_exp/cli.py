@@ -18,6 +18,10 @@ COMMANDS = {
         "meta-train a configuration: memmeta train [-m] [GROUP=OPTION] [KEY=VALUE] ...",
     ),
     "evaluate": ("memmeta_exp.commands.evaluate", "test a run again on its stored episodes: memmeta evaluate run=DIR"),
+    "profile": (
+        "memmeta_exp.commands.profile",
+        "an iteration's time and memory by phase, or its memory on a GPU: memmeta profile [predict=cuda] [KEY=VALUE]",
+    ),
     "data": ("memmeta_exp.commands.data", "list datasets, what is present, and how to get the rest: memmeta data"),
 }
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+MIB = 2**20
 ROWS = {  # summary key: (label, format)
     "test/acc": ("test accuracy", "{:.2%}"),
     "test/acc_ci95": ("  95 % interval, +-", "{:.2%}"),
@@ -82,3 +83,62 @@ def print_summary(name: str, folder: Path, summary: Mapping[str, Any]) -> None:
     if (folder / "wandb").is_dir():
         print(f"wrote {folder / 'wandb'}")
     print(f"summary: {folder / 'summary.json'}", flush=True)
+
+
+def print_profile(name: str, found: Mapping[str, Any]) -> None:
+    """The table of a measured profile.json."""
+    table = Table(title=name)
+    for column in ("phase", "ms", "share", "peak MiB above baseline"):
+        table.add_column(column, justify="left" if column == "phase" else "right")
+    for part, row in found["phases"].items():
+        table.add_row(part, f"{1000 * row['seconds']:.2f}", f"{row['share']:.1%}", f"{row['above_baseline_mib']:.2f}")
+    step, peak = 1000 * found["time/step_seconds_median"], found["memory/above_baseline_mib"]
+    workers = found["workers"]
+    table.add_section()
+    table.add_row(
+        "whole iteration" if workers == 1 else f"by {workers} workers at once",
+        f"{step:.2f}",
+        "",
+        "" if workers > 1 else f"{peak:.2f}",
+    )
+    console = Console()
+    console.print(table)
+    for line in (
+        f"{found['time/tasks_per_second']:.1f} tasks/s, on {found['device']}",
+        f"peak {peak:.2f} MiB above parameters, optimiser state and data, {found['memory/peak_mib']:.2f} MiB with them "
+        f"({found['memory/kind']}{', one worker' if workers > 1 else ''})",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+FORETOLD = {  # of the prediction's bytes: label
+    "tensors": "tensors above what persists, at the peak",
+    "parameters": "parameters",
+    "buffers": "buffers",
+    "optimizer_state": "optimiser state",
+    "images": "training images, taken to be on the GPU",
+    "warm_starts": "warm starts",
+    "rounding": "rounding of all these to blocks of 512 bytes",
+}
+
+
+def print_prediction(name: str, found: Mapping[str, Any]) -> None:
+    """The table of a predicted profile.json."""
+    lines = found["bytes"]
+    table = Table("predicted, not measured", title=f"{name} on a GPU")
+    table.add_column("MiB", justify="right")
+    for key, label in FORETOLD.items():
+        table.add_row(label, f"{lines[key] / MIB:.3f}")
+    named = sum(lines[key] for key in FORETOLD)
+    workspaces = [(found[f"max_memory_allocated{which}"] - named) / MIB for which in ("", "_hopper")]
+    table.add_row(f"cuBLAS workspaces, threads: {lines['matmul_threads']} (on Hopper)", _pair(*workspaces))
+    table.add_section()
+    totals = [found[f"max_memory_allocated{which}"] / MIB for which in ("", "_hopper")]
+    table.add_row("max_memory_allocated (on Hopper), and above that:", _pair(*totals))
+    table.add_row("  allocator blocks left unsplit, at most", f"{lines['unsplit_at_most'] / MIB:.3f}")
+    table.add_row("  cuDNN's workspace, unknown, less this much", f"{lines['convolution_headroom'] / MIB:.3f}")
+    Console().print(table)
+
+
+def _pair(general: float, hopper: float) -> str:
+    return f"{general:.3f} ({hopper:.3f})"

@@ -35,17 +35,20 @@ def run(config: Config, path: Path, overrides: list[str]) -> Path:
             folder.set_status("interrupted", reason=str(stopped) or "interrupted from the keyboard")
             raise
         except BaseException as error:
-            error = RunError(OUT_OF_MEMORY.format(config.chunk)) if _out_of_memory(error) else error
+            error = readable(error, config)
             folder.set_status("failed", reason=str(error).partition("\n")[0] or type(error).__name__)
             raise error from None
         folder.set_status("finished", iteration=config.iterations)
     return path / "summary.json"
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    """torch has no type of its own for the CPU allocator's refusal."""
+def readable(error: BaseException, config: Config) -> BaseException:
+    """An allocator's refusal as a RunError that says what to do, any other error as it is. torch has no type of its own
+    for the refusal of the CPU's."""
     refused = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return refused or isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if refused or isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return RunError(OUT_OF_MEMORY.format(config.chunk))
+    return error
 
 
 def _run(config: Config, folder: RunFolder, stop: StopRequest) -> None:

@@ -13,9 +13,9 @@ from memmeta_exp.build import Experiment, build_optimizer
 from memmeta_exp.display import ProgressBar
 from memmeta_exp.errors import RunError, RunInterrupted
 from memmeta_exp.evaluation import Score, episode_results, score_tasks
+from memmeta_exp.iteration import Iteration
 from memmeta_exp.measure.convergence import RunningMean, squared_norm
 from memmeta_exp.measure.peak_memory import Peak, measure_peak
-from memmeta_exp.measure.phases import phase
 from memmeta_exp.measure.timing import StepTimer
 from memmeta_exp.signals import StopRequest
 from memmeta_exp.tracking import Tracker
@@ -38,6 +38,7 @@ class Trainer:
         self.experiment, self.folder, self.tracker, self.bar, self.stop = experiment, folder, tracker, bar, stop
         self.config = experiment.config
         self.optimizer, self.scheduler = build_optimizer(self.config, experiment.model)
+        self.iteration = Iteration(experiment, self.optimizer)
         self.timer = StepTimer(experiment.device)
         self.convergence_error = RunningMean()
         self.best = {"acc": -1.0, "iteration": 0}
@@ -72,9 +73,9 @@ class Trainer:
         """One upper iteration: sample, accumulate the meta-gradient, step theta."""
         on_gpu = self.experiment.device.type == "cuda"
         metered = on_gpu or t == min(METERED, self.config.iterations)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.iteration.clear()
         with self.timer.step(counted=on_gpu or not metered):
-            report, peak = self._metered_step(t) if metered else (self._step(t), None)
+            report, peak = self._metered(t) if metered else (self.iteration(t), None)
         self.scheduler.step()
         metrics = _report_metrics(report, self.config.algorithm.mu)
         self._check(metrics, t)
@@ -90,21 +91,8 @@ class Trainer:
             self.largest[key] = max(self.largest.get(key, metrics[key]), metrics[key])
         return metrics
 
-    def _step(self, t: int) -> StepReport:
-        size = self.config.batch_size
-        with phase("sampling"):
-            batch = self.experiment.samplers["train"].draw((t - 1) * size, size)
-        if self.config.backbone.norm == "running":
-            self.experiment.learner.record(batch)
-        report = self.experiment.learner.step(batch)
-        with phase("optimizer"):
-            self.optimizer.step()
-        return report
-
-    def _metered_step(self, t: int) -> tuple[StepReport, Peak]:
-        e = self.experiment
-        persistent = [e.model, self.optimizer, e.samplers["train"].image_set.images]
-        return measure_peak(lambda: self._step(t), e.device, persistent)
+    def _metered(self, t: int) -> tuple[StepReport, Peak]:
+        return measure_peak(lambda: self.iteration(t), self.experiment.device, self.iteration.persistent())
 
     def _check(self, metrics: dict[str, float], t: int) -> None:
         """Stops on a loss that is no number, warns once of hypergradients that are not gradients of F."""

@@ -20,7 +20,10 @@ MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itse
     "studies": {"tracking"},  # reads what runs left; never trains
     "algorithms": {"bilevel", "backbones", "config", "data", "measure"},
     "build": {"algorithms", "backbones", "bilevel", "config", "data", "errors"},
+    "iteration": {"algorithms", "build", "measure"},
     "evaluation": {"build", "data", "tracking"},
+    "profile": {"build", "iteration", "measure"},
+    "prediction": {"build", "config", "data", "errors", "iteration", "measure"},
     "cli": {"errors", "__version__"},
 }
 ONLY_IN = {"wandb": {"tracking/wandb_run.py"}, "hydra": {"commands/train.py", "commands/compose.py"}}

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, TypeVar
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from memmeta_exp.backbones import MetaModel
+from memmeta_exp.backbones import MetaModel, image_layout
 from memmeta_exp.bilevel import SoftmaxHead, Solution
 from memmeta_exp.data.episodes import TaskBatch
-from memmeta_exp.measure.phases import phase
+from memmeta_exp.measure.phases import observed, phase
 
 WRONG_RESIDUAL = 0.1  # relative error above which a solve is called wrong, tolerance or none
 Adapt = Callable[[SoftmaxHead, Tensor], Solution]
@@ -29,8 +29,8 @@ class Execution:
 
     chunk: tasks per backbone pass where no inner step moves the backbone; bf16: the backbone under bfloat16 autocast;
     workers: threads that each take a chunk at a time, with `threads_each` threads of torch's own. While an observer of
-    operators (the memory meter) is on, which sees one thread alone, one worker does it all: N of them hold up to N
-    times what one does.
+    operators (the memory meter) or of phases is on, which sees one thread alone, one worker does it all: N of them hold
+    up to N times what one does.
     """
 
     chunk: int = 1
@@ -138,7 +138,7 @@ class Learner(ABC):
 
     def _alone(self, batch: TaskBatch, size: int) -> bool:
         """Whether this thread does every chunk."""
-        return self.execution.workers == 1 or len(batch) <= size or is_in_torch_dispatch_mode()
+        return self.execution.workers == 1 or len(batch) <= size or is_in_torch_dispatch_mode() or observed()
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -148,12 +148,12 @@ class Learner(ABC):
     def _scaled(self, images: Tensor) -> Tensor:
         """uint8 [T, n, C, H, W] to [0, 1] in the precision of theta, on a CPU channels-last."""
         start, tasks = self.model.head_start, len(images)
-        layout = torch.channels_last if start.device.type == "cpu" else torch.contiguous_format
-        flat = images.flatten(0, 1).to(start.device, start.dtype, memory_format=layout)
+        flat = images.flatten(0, 1).to(start.device, start.dtype, memory_format=image_layout(start.device))
         return flat.div_(255).unflatten(0, (tasks, -1))
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.model.head_start.device.type, torch.bfloat16, enabled=self.execution.bf16)
+    def _autocast(self) -> AbstractContextManager[Any]:
+        device = self.model.head_start.device.type
+        return torch.autocast(device, torch.bfloat16) if self.execution.bf16 else nullcontext()
 
     def _features(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with phase("features"), self._autocast():

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memmeta_exp.backbones.convolution import conv3x3
+from memmeta_exp.backbones.layout import image_layout
 from memmeta_exp.backbones.norm_pool import batch_norm_pool
 
 BLOCKS = 4
@@ -97,19 +98,19 @@ class Conv4(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         tasks, n = images.shape[:2]
         if self._fusable(images):
-            x = _channels_last(images.flatten(0, 1))
+            x = _laid_out(images.flatten(0, 1))
             for conv, norm in zip(self.convs, self.norms, strict=True):
                 x = _fused(x, conv.weight, norm.weight, norm.bias, norm.eps, tasks)  # pyright: ignore[reportArgumentType]
             return x.reshape(tasks, n, -1)
         x = images.transpose(0, 1).flatten(0, 1)
-        x = _channels_last(x) if tasks == 1 else x
+        x = _laid_out(x) if tasks == 1 else x
         for i, conv in enumerate(self.convs):
             x = self._block(conv(x), self.norms[i] if self.norm != "none" else None, tasks)
         return x.reshape(n, tasks, -1).transpose(0, 1)
 
     def _fusable(self, images: Tensor) -> bool:
         """Whether batch statistics are called for, in the precision of the weights."""
-        if self.norm == "none" or self.block == "plain" or torch.is_autocast_enabled(images.device.type):
+        if self.norm == "none" or self.block == "plain" or _autocast(images):
             return False
         return all(norm.by_batch and not norm.recording for norm in self.norms)  # pyright: ignore[reportGeneralTypeIssues]
 
@@ -132,9 +133,12 @@ class Conv4(nn.Module):
             norm.recording = False
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    """The CPU's fast layout. On CUDA, cuDNN's float32 kernels want the other one."""
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+def _laid_out(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=image_layout(x.device))
+
+
+def _autocast(x: Tensor) -> bool:
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)  # torch has no autocast of meta tensors
 
 
 def _fused(x: Tensor, kernel: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: int) -> Tensor:

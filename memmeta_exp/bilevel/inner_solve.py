@@ -46,9 +46,9 @@ def newton(
     phi, slope = start, grad(start)
     size = norm(slope)
     count = torch.zeros_like(size, dtype=torch.int64)
-    for _ in range(steps):
+    for done in range(steps):
         active = size > tolerance
-        if nothing_left(active):
+        if nothing_left(active, done):
             break
         direction = inverse(phi)(slope)
         length = _armijo(value, phi, direction, dot(slope, direction), active)
@@ -77,7 +77,7 @@ def _armijo(
     for halving in range(HALVINGS):
         reached = value(axpy(-length, direction, phi))
         too_far = too_far & ~(reached <= now - ARMIJO_SLOPE * length * decrease + slack)
-        if nothing_left(too_far):
+        if nothing_left(too_far, halving + 1):
             break
         length = torch.where(too_far, 0.5 ** (halving + 1), length)
     return torch.where(too_far, 0.0, length)

@@ -26,8 +26,8 @@ def cg(
     p, rr = r, dot(r, r)
     target = max(tolerance or 0.0, torch.finfo(rr.dtype).eps) ** 2 * dot(b, b)
     active, count = rr > target, torch.zeros_like(rr, dtype=torch.int64)
-    for _ in range(steps):
-        if nothing_left(active):
+    for done in range(steps):
+        if nothing_left(active, done):
             break
         ap = matvec(p)
         curvature = dot(p, ap)

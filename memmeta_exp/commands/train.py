@@ -6,7 +6,6 @@ has been created.
 
 import os
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,10 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 from memmeta_exp import runner
 from memmeta_exp.build import resolve_device
 from memmeta_exp.commands.compose import conf_dir, jobs, one_line, unknown_flag
+from memmeta_exp.commands.folders import made_folder, named_folder
 from memmeta_exp.config import Config, from_omegaconf
 from memmeta_exp.data import require
 from memmeta_exp.errors import ConfigError, MemmetaError
-from memmeta_exp.tracking.run_folder import claim
 
 INFORMATION = ("help", "hydra_help", "cfg", "info", "shell_completion")  # flags that print and train nothing
 FIXED = ("config_path", "config_name", "config_dir", "experimental_rerun")
@@ -49,7 +48,7 @@ def main(arguments: list[str]) -> int:
     if any(getattr(parsed, flag) for flag in INFORMATION):
         return _hydra([*parsed.overrides, *flags])
     for job in jobs(parsed.overrides, parsed.multirun):
-        _check(job)
+        check(job)
     return _hydra([*parsed.overrides, *_claimed(parsed.overrides, parsed.multirun), *flags])
 
 
@@ -57,35 +56,19 @@ def _refuse(message: str) -> NoReturn:
     raise ConfigError(message)
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
     """What a configuration needs of this machine, found out without creating or loading anything."""
     resolve_device(config.device)
     require(config.dataset, config.data_root)
 
 
 def _claimed(overrides: list[str], multirun: bool) -> list[str]:
-    """The override that names this command's own folder, made here and now so that no other command has it; none
-    where the user names one, which has to be new or empty."""
+    """The override that names this command's own folder; none where the user names it."""
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
-    named = [o.partition("=")[2] for o in overrides if o.partition("=")[0] == key]
-    now = datetime.now()
-    folder = Path(named[-1] if named else f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")
-    if "${" in str(folder):  # an interpolation is Hydra's to resolve
+    if "${" in (named_folder(key, overrides) or ""):  # an interpolation is Hydra's to resolve
         return []
-    try:
-        if named:
-            if not named[-1]:
-                raise ConfigError(f"{key}= is empty: name a folder of its own for the run")
-            if folder.is_dir() and any(folder.iterdir()):
-                raise ConfigError(f"{key}={named[-1]} is not empty, or already holds a run: name a folder of its own")
-            folder.mkdir(parents=True, exist_ok=True)
-            return []
-        return [f"{key}={claim(folder)}"]
-    except OSError as error:
-        raise ConfigError(
-            f"no run folder can be made at {folder.absolute()} ({error.strerror}): "
-            f"run from a folder that you can write to, or set {key}"
-        ) from None
+    folder = made_folder(key, overrides)
+    return [] if named_folder(key, overrides) is not None else [f"{key}={folder}"]
 
 
 class _Ended(BaseException):
@@ -118,7 +101,7 @@ def _job(cfg: DictConfig) -> str:
     settings = HydraConfig.get()
     try:
         config = from_omegaconf(cfg)
-        _check(config)
+        check(config)
         return str(runner.run(config, Path(settings.runtime.output_dir), list(settings.overrides.task)))
     except MemmetaError as error:
         raise _Ended(error) from error

@@ -32,8 +32,8 @@ def _load_synthetic(config: Any, split: str, data_root: str | None) -> ImageSet:
 
 def _refuse(config: Any, split: str, data_root: str | None) -> ImageSet:
     raise DataError(
-        f"dataset={config.name} cannot be read yet: only its size is known, for memmeta profile; for images of that "
-        "size train on dataset=synthetic dataset.image_size=84"
+        f"dataset={config.name} cannot be read yet: only its size is known, for memmeta profile predict=cuda; for "
+        "images of that size train on dataset=synthetic dataset.image_size=84"
     )
 
 

@@ -8,8 +8,9 @@ of the process is neither. MiB = 2**20 bytes throughout.
 import gc
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ def _storages(tree: Any) -> Iterator[torch.UntypedStorage]:
             yield leaf.untyped_storage()
 
 
-def _tensors(owner: Any) -> list[Tensor]:
+def tensors_of(owner: Any) -> list[Tensor]:
     """The tensors that `owner` (a module, an optimiser, a tensor, or a tree of these) keeps alive, .grad included."""
     found: list[Tensor] = []
     for leaf in tree_leaves(owner):
@@ -64,17 +65,18 @@ class PeakMeter(TorchDispatchMode):
     before, whether named in `persistent` or met later as an argument, belongs to the baseline.
 
     block: every storage is rounded up to a multiple of this many bytes (1 counts exactly); `requested` is never
-    rounded. Eager code only. Where gradients of one tensor fan in, autograd adds them in place unless a dispatch mode
-    is active, so at such an addition the count can exceed an unmetered run's by that one gradient.
+    rounded. device: the type of the devices whose storages count, None for all. Eager code only. Where gradients of one
+    tensor fan in, autograd adds them in place unless a dispatch mode is active, so at such an addition the count can
+    exceed an unmetered run's by that one gradient.
     """
 
-    def __init__(self, *persistent: Any, block: int = ALLOCATOR_BLOCK) -> None:
+    def __init__(self, *persistent: Any, block: int = ALLOCATOR_BLOCK, device: str | None = None) -> None:
         super().__init__()
-        self.block = block
+        self.block, self.device = block, device
         self.current = self.peak = self.baseline = 0
-        self.requested = self.requested_peak = self.requested_baseline = 0
+        self.requested = self.requested_peak = self.requested_baseline = self._lap_peak = 0
         self._live: dict[int, tuple[weakref.ref[torch.UntypedStorage], int]] = {}
-        self._raise_baseline(_tensors(persistent))
+        self._raise_baseline(tensors_of(persistent))
 
     @property
     def above_baseline(self) -> int:
@@ -86,6 +88,15 @@ class PeakMeter(TorchDispatchMode):
         """Peak bytes above the baseline, not rounded."""
         return self.requested_peak - self.requested_baseline
 
+    def lap(self) -> int:
+        """As `requested_above_baseline`, but since the last lap alone; the next starts from what is live now."""
+        peak, self._lap_peak = self._lap_peak, self.requested
+        return peak - self.requested_baseline
+
+    def report(self) -> Peak:
+        """What was found."""
+        return Peak(self.peak / MIB, self.requested_above_baseline / MIB, "cpu-tensors")
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not torch.ops.aten.lift_fresh.default:  # its argument is what torch.tensor(...) has just made
             self._raise_baseline((args, kwargs))
@@ -94,6 +105,7 @@ class PeakMeter(TorchDispatchMode):
             self._follow(storage)
         self.peak = max(self.peak, self.current)
         self.requested_peak = max(self.requested_peak, self.requested)
+        self._lap_peak = max(self._lap_peak, self.requested)
         return result
 
     def _raise_baseline(self, tree: Any) -> None:
@@ -105,26 +117,85 @@ class PeakMeter(TorchDispatchMode):
             self.baseline, self.peak = self.baseline + rounded, self.peak + rounded
             self.requested_baseline += requested
             self.requested_peak += requested
+            self._lap_peak += requested
 
     def _follow(self, storage: torch.UntypedStorage) -> tuple[int, int]:
         """Counts `storage` from now on; returns the bytes added, rounded and requested."""
         key, requested = storage._cdata, storage.nbytes()
+        if self.device not in (None, storage.device.type):
+            return 0, 0
         if key in self._live:
             if self._live[key][1] == requested:
                 return 0, 0
             self._forget(key)  # resized in place
         self._live[key] = (weakref.ref(storage, lambda _: self._forget(key)), requested)
-        self.current += self._rounded(requested)
-        self.requested += requested
+        self._count(requested, 1)
         return self._rounded(requested), requested
 
     def _forget(self, key: int) -> None:
         _, requested = self._live.pop(key)
-        self.current -= self._rounded(requested)
-        self.requested -= requested
+        self._count(requested, -1)
+
+    def _count(self, requested: int, sign: int) -> None:
+        """One storage of `requested` bytes more (sign 1) or less (sign -1)."""
+        self.current += sign * self._rounded(requested)
+        self.requested += sign * requested
 
     def _rounded(self, requested: int) -> int:
         return -(-requested // self.block) * self.block
+
+
+class CudaMeter:
+    """The caching allocator's own counters, as a `PeakMeter` has them for tensors."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        self.before = torch.cuda.memory_stats(device).get("requested_bytes.all.current", 0)
+        self.requested_peak = self.allocated_peak = 0
+
+    def lap(self) -> int:
+        """As `PeakMeter.lap`; synchronises. Raises RuntimeError where the allocator in use keeps no statistics."""
+        torch.cuda.synchronize(self.device)
+        requested = torch.cuda.memory_stats(self.device).get("requested_bytes.all.peak", 0)
+        if requested == 0:
+            raise RuntimeError(
+                f"the CUDA allocator in use keeps no statistics on {self.device}: unset PYTORCH_CUDA_ALLOC_CONF"
+            )
+        self.requested_peak = max(self.requested_peak, requested)
+        self.allocated_peak = max(self.allocated_peak, torch.cuda.max_memory_allocated(self.device))
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return requested - self.before
+
+    def report(self) -> Peak:
+        """What was found."""
+        self.lap()
+        return Peak(self.allocated_peak / MIB, (self.requested_peak - self.before) / MIB, "cuda")
+
+
+class Meter(Protocol):
+    """What `metered` gives: laps while the step runs, the report after it."""
+
+    def lap(self) -> int: ...
+
+    def report(self) -> Peak: ...
+
+
+@contextmanager
+def metered(device: torch.device | str, persistent: Any = ()) -> Iterator[Meter]:
+    """Meters the block on `device`; persistent as for `measure_peak`, and the same errors."""
+    device = torch.device(device)
+    if device.type == "cpu":
+        gc.collect()  # cycles left by earlier work would otherwise be freed at some point inside the step
+        with torch.compiler.set_stance("force_eager"), PeakMeter(persistent, device="cpu") as meter:
+            yield meter  # eager: a dispatch mode makes Dynamo drop compiled code for good
+    elif device.type != "cuda":
+        raise RuntimeError(f"peak memory on device={device} cannot be measured: use cpu or cuda")
+    elif not torch.cuda.is_available():
+        raise RuntimeError(f"peak memory on device={device} cannot be measured: torch finds no CUDA here; use cpu")
+    else:
+        yield CudaMeter(device)
 
 
 def measure_peak(step: Callable[[], T], device: torch.device | str, persistent: Any = ()) -> tuple[T, Peak]:
@@ -135,30 +206,6 @@ def measure_peak(step: Callable[[], T], device: torch.device | str, persistent: 
     CUDA step pays two synchronisations.
     Raises RuntimeError for a CUDA device that torch does not have: its counters would read 0 there.
     """
-    device = torch.device(device)
-    if device.type == "cpu":
-        return _measure_tensors(step, persistent)
-    if device.type == "cuda":
-        return _measure_cuda(step, device)
-    raise RuntimeError(f"peak memory on device={device} cannot be measured: use cpu or cuda")
-
-
-def _measure_tensors(step: Callable[[], T], persistent: Any) -> tuple[T, Peak]:
-    gc.collect()  # cycles left by earlier work would otherwise be freed at some point inside the step
-    with torch.compiler.set_stance("force_eager"), PeakMeter(persistent) as meter:
-        result = step()  # eager: a dispatch mode makes Dynamo drop compiled code for good
-    return result, Peak(meter.peak / MIB, meter.requested_above_baseline / MIB, "cpu-tensors")
-
-
-def _measure_cuda(step: Callable[[], T], device: torch.device) -> tuple[T, Peak]:
-    if not torch.cuda.is_available():
-        raise RuntimeError(f"peak memory on device={device} cannot be measured: torch finds no CUDA here; use cpu")
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_stats(device).get("requested_bytes.all.current", 0)
-    result = step()
-    torch.cuda.synchronize(device)
-    requested = torch.cuda.memory_stats(device).get("requested_bytes.all.peak", 0)
-    if requested == 0:
-        raise RuntimeError(f"the CUDA allocator in use keeps no statistics on {device}: unset PYTORCH_CUDA_ALLOC_CONF")
-    return result, Peak(torch.cuda.max_memory_allocated(device) / MIB, (requested - before) / MIB, "cuda")
+    with metered(device, persistent) as meter:
+        result = step()
+    return result, meter.report()

@@ -27,6 +27,11 @@ def phase(name: str) -> AbstractContextManager[None]:
     return nullcontext() if observer is None else observer.observe(name)
 
 
+def observed() -> bool:
+    """Whether an observer is told of the phases of this thread, and of this thread alone."""
+    return _observer.get() is not None
+
+
 @contextmanager
 def observed_by(observer: Observer) -> Iterator[None]:
     """Tells `observer` of the phases entered in the block."""

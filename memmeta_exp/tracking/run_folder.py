@@ -87,6 +87,10 @@ class RunFolder:
         """summary.json: the run's final numbers."""
         self._write_json("summary.json", summary)
 
+    def write_profile(self, found: Mapping[str, Any]) -> None:
+        """profile.json: what `memmeta profile` measured or foretold."""
+        self._write_json("profile.json", found)
+
     def write_test_episodes(self, episodes: Iterable[EpisodeResult]) -> None:
         """test_episodes.csv: one row a test task; `read_test_episodes` is the inverse."""
         text = io.StringIO()

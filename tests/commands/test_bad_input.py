@@ -116,7 +116,7 @@ def test_help_loads_neither_torch_nor_hydra() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "HEAVY set() 0" in done.stdout
-    for command in ("train", "evaluate", "data"):
+    for command in ("train", "evaluate", "profile", "data"):
         assert command in done.stdout
 
 

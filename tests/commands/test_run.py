@@ -235,7 +235,7 @@ def test_running_out_of_memory_is_a_failure_in_one_line(train, monkeypatch) -> N
     def refuse(*_: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes.")
 
-    monkeypatch.setattr("memmeta_exp.trainer.Trainer._step", refuse)
+    monkeypatch.setattr("memmeta_exp.iteration.Iteration.__call__", refuse)
     result = train("hydra.run.dir=full")
     assert result.code == 1
     assert "smaller chunk" in result.err.splitlines()[-1]

@@ -1,0 +1,84 @@
+"""`memmeta profile [overrides]`: what a training iteration costs here, or what it would need on a GPU."""
+
+from pathlib import Path
+
+from memmeta_exp.build import build
+from memmeta_exp.commands.arguments import parse
+from memmeta_exp.commands.compose import jobs, unknown_flag
+from memmeta_exp.commands.folders import kept_if_done, named_folder
+from memmeta_exp.commands.train import check
+from memmeta_exp.config import Config, ConfigError, to_dict
+from memmeta_exp.display import print_prediction, print_profile
+from memmeta_exp.prediction import check_predictable, predict
+from memmeta_exp.profile import profile
+from memmeta_exp.runner import readable
+from memmeta_exp.tracking.run_folder import RunFolder
+
+HELP = """memmeta profile [steps=5] [GROUP=OPTION] [KEY=VALUE] ...
+memmeta profile predict=cuda [GROUP=OPTION] [KEY=VALUE] ...
+
+The first times `steps` training iterations whole and as many by phase, meters the memory of one more, and prints time
+and peak of each phase. The second runs nothing: it foretells the peak memory of an iteration on a GPU, on any machine
+and without data. Both write profile.json, config.yaml and env.json to outputs/DATE/TIME (hydra.run.dir=DIR: to DIR).
+docs/memory.md says what the numbers contain."""
+STEPS = 5
+MOST_STEPS = 10_000
+OWN = ("steps", "predict")
+FOLDER = "hydra.run.dir"
+
+
+def main(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        print(HELP)
+        return 0
+    for argument in arguments:
+        if argument in ("-m", "--multirun"):
+            raise ConfigError(f"profile takes one configuration, not {argument}: give each key one value")
+        if argument.startswith("-"):
+            raise ConfigError(unknown_flag(argument, ("--help",)))
+    own = parse([a for a in arguments if a.partition("=")[0] in OWN], {"steps": None, "predict": None})
+    overrides = [a for a in arguments if a.partition("=")[0] not in OWN]
+    if own["predict"] not in (None, "cuda"):
+        raise ConfigError(f"predict={own['predict']} is unknown; choose from cuda")
+    if own["predict"] and own["steps"]:
+        raise ConfigError(f"steps={own['steps']} with predict=cuda: a prediction times nothing; leave steps out")
+    steps = _steps(own["steps"])
+    if "${" in (named_folder(FOLDER, overrides) or ""):
+        raise ConfigError(f"{FOLDER} with an interpolation is for memmeta train: name a folder, or leave it out")
+    (config,) = jobs(overrides, multirun=False)
+    check_predictable(config) if own["predict"] else check(config)
+    with kept_if_done(FOLDER, overrides) as path:
+        return _predicted(config, path) if own["predict"] else _measured(config, path, steps)
+
+
+def _steps(value: str | None) -> int:
+    if value is None:
+        return STEPS
+    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= MOST_STEPS):
+        raise ConfigError(f"steps={value} is out of range: it must be a number of iterations from 1 to {MOST_STEPS}")
+    return int(value)
+
+
+def _measured(config: Config, path: Path, steps: int) -> int:
+    try:
+        experiment = build(config)
+        found = profile(experiment, steps).to_dict()
+    except (RuntimeError, MemoryError) as error:
+        raise readable(error, config) from None
+    print_profile(config.run_name, found)
+    return _write(config, path, {"steps": steps, **found}, str(experiment.device))
+
+
+def _predicted(config: Config, path: Path) -> int:
+    found = predict(config).to_dict()
+    print_prediction(config.run_name, found)
+    return _write(config, path, found, "cpu")
+
+
+def _write(config: Config, path: Path, found: dict[str, object], device: str) -> int:
+    folder = RunFolder(path)
+    folder.write_config(to_dict(config))
+    folder.write_env({"device": device})
+    folder.write_profile(found)
+    print(f"profile: {path / 'profile.json'}", flush=True)
+    return 0

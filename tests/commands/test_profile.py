@@ -1,0 +1,161 @@
+"""`memmeta profile`, measured and predicted."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from memmeta_exp.build import build, build_optimizer
+from memmeta_exp.commands.compose import jobs
+from memmeta_exp.config import from_dict
+from memmeta_exp.iteration import Iteration
+from memmeta_exp.measure.peak_memory import MIB, measure_peak
+from tests.commands.conftest import TINY, Result
+
+ALGORITHMS = ["proposed", "anil", "itd_bio", "maml", "fomaml", "imaml"]
+
+
+@pytest.fixture
+def profile(memmeta):
+    return lambda *arguments: memmeta("profile", *TINY, *arguments)
+
+
+def written(result: Result) -> tuple[Path, dict]:
+    assert result.code == 0, result.err
+    last = result.out.splitlines()[-1]
+    assert last.startswith("profile: ")
+    path = Path(last.removeprefix("profile: "))
+    return path.parent, json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_phases_add_up_and_the_peak_is_the_one_of_measure_peak(profile, algorithm: str) -> None:
+    _, found = written(profile(f"algorithm={algorithm}", "algorithm.inner_steps=3"))
+    phases = found["phases"]
+    assert {"sampling", "backward", "optimizer", "other"} <= phases.keys()
+    assert ("linear solve" in phases) == (algorithm in ("proposed", "imaml"))
+    assert sum(row["share"] for row in phases.values()) == pytest.approx(1)
+    whole = sum(row["seconds"] for row in phases.values())
+    assert whole == pytest.approx(found["time/step_seconds_median"], rel=0.5)  # medians of other steps; a busy machine
+    assert found["time/tasks_per_second"] == pytest.approx(2 / found["time/step_seconds_median"])
+    assert found["memory/kind"] == "cpu-tensors"
+    assert max(row["above_baseline_mib"] for row in phases.values()) == found["memory/above_baseline_mib"]
+    assert found["memory/above_baseline_mib"] * MIB == peak_of_an_iteration(algorithm)
+    assert found["memory/peak_mib"] > found["memory/above_baseline_mib"]
+
+
+def peak_of_an_iteration(algorithm: str) -> float:
+    (config,) = jobs([*TINY, f"algorithm={algorithm}", "algorithm.inner_steps=3"], False)
+    experiment = build(config)
+    optimizer, _ = build_optimizer(config, experiment.model)
+    iteration = Iteration(experiment, optimizer)
+    iteration(1)
+    iteration.clear()
+    _, peak = measure_peak(lambda: iteration(2), "cpu", iteration.persistent())
+    return peak.above_baseline_mib * MIB
+
+
+@pytest.mark.parametrize("overrides", [[], ["algorithm=maml", "threads=2"]], ids=" ".join)
+def test_it_is_the_number_that_training_logs(train, profile, overrides: list[str]) -> None:
+    summary = json.loads(train(*overrides).summary.read_text())
+    _, found = written(profile("steps=1", *overrides))
+    for key in ("memory/above_baseline_mib", "memory/peak_mib", "memory/kind"):
+        assert found[key] == summary[key]
+
+
+def test_with_workers_one_is_taken_apart(profile) -> None:
+    """What runs in other threads would be seen by no observer."""
+    alone, side_by_side = (written(profile("steps=1", "threads=2", f"workers={n}"))[1] for n in (1, 2))
+    assert alone["phases"].keys() == side_by_side["phases"].keys()
+    assert alone["memory/above_baseline_mib"] == side_by_side["memory/above_baseline_mib"]
+    assert (alone["workers"], side_by_side["workers"]) == (1, 2)
+    maml = [written(profile("steps=1", "algorithm=maml", "threads=2", f"workers={n}"))[1] for n in (1, 2)]
+    assert maml[0]["memory/above_baseline_mib"] == maml[1]["memory/above_baseline_mib"]
+
+
+def test_what_it_leaves(profile, tmp_path) -> None:
+    folder, found = written(profile("steps=2", "seed=3"))
+    assert folder.resolve().parents[1] == tmp_path / "outputs"
+    assert {path.name for path in folder.iterdir()} == {"profile.json", "config.yaml", "env.json"}
+    assert from_dict(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))).seed == 3  # pyright: ignore
+    assert found["steps"] == 2
+    named, _ = written(profile("steps=1", "hydra.run.dir=mine"))
+    assert named == Path("mine")
+
+
+def test_a_prediction(profile, memmeta, monkeypatch) -> None:
+    _, found = written(profile("predict=cuda"))
+    assert found["memory/kind"] == "cuda-predicted"
+    assert found["memory/above_baseline_mib"] * MIB == found["bytes"]["tensors"] > 0
+    tensors_and_images = found["bytes"]["tensors"] + found["bytes"]["images"]
+    assert found["max_memory_allocated_hopper"] > found["max_memory_allocated"] > tensors_and_images
+    monkeypatch.delenv("MEMMETA_DATA", raising=False)
+    result = memmeta("profile", "predict=cuda", "experiment=paper/miniimagenet", "batch_size=4")
+    assert written(result)[1]["bytes"]["images"] == 64 * 600 * 3 * 84 * 84
+    assert "not measured" in result.out
+
+
+BAD = {
+    "predict=cpu": "choose from cuda",
+    "predict": "predict=VALUE",
+    "steps=0": "from 1 to",
+    "steps=two": "from 1 to",
+    "-m": "one configuration",
+    "--multirn": "unknown option",
+    "seed=0,1": "several values",
+    "algorithm=propsed": "did you mean 'proposed'?",
+    "device=cuda:99": "device=cpu",
+    "hydra.run.dir=": "name a folder of its own",
+    "hydra.run.dir=/proc/x/y": "no run folder can be made",
+    "hydra.run.dir=a/${now:%Y}": "interpolation",
+    "predict=cuda steps=3": "leave steps out",
+    "predict=cuda precision=bf16": "autocast",
+    "predict=cuda ways=6": "set ways to 5 or fewer",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(profile, tmp_path, arguments: str) -> None:
+    result = profile(*arguments.split(" "))
+    assert result.code == 2
+    assert len(result.err.splitlines()) == 1, result.err
+    assert BAD[arguments] in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_cannot_be_read(memmeta, tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("MEMMETA_DATA", raising=False)
+    for dataset in ("miniimagenet", "cifar_fs"):
+        result = memmeta("profile", f"dataset={dataset}")
+        assert result.code == 2
+        assert len(result.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_profile_that_fails_is_one_line_and_leaves_nothing(profile, tmp_path, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 5 GiB.")
+
+    monkeypatch.setattr("memmeta_exp.iteration.Iteration.__call__", refuse)
+    result = profile()
+    assert result.code == 1
+    assert len(result.err.splitlines()) == 1
+    assert "smaller chunk" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_is_left_alone(profile, tmp_path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "x").write_text("x")
+    result = profile("hydra.run.dir=mine")
+    assert result.code == 2
+    assert "not empty" in result.err
+    assert [p.name for p in tmp_path.rglob("*")] == ["mine", "x"]
+
+
+def test_help(memmeta) -> None:
+    result = memmeta("profile", "--help")
+    assert result.code == 0
+    assert "predict=cuda" in result.out
