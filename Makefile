@@ -10,7 +10,7 @@ CONSTRAINTS ?= constraints.txt
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint format typecheck check bench-sampling bench-floor bench-peers wheel clean
+.PHONY: help install run test test-slow lint format typecheck check bench-sampling bench-floor bench-peers bench-gpu wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ bench-floor: install  ## a meta-step of every algorithm against a supervised ste
 
 bench-peers: install  ## the same work in learn2learn, TorchOpt and higher, in environments of their own; ARGS="--threads 1"
 	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+bench-gpu: install  ## all that wants a GPU: predicted against measured memory, the floor, the released structure; ARGS="--device cpu --small" without one
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 wheel: install  ## build dist/*.whl
 	$(BIN)/python -m build --wheel

@@ -1,13 +1,14 @@
 """Everything that wants a GPU, in one command: `make bench-gpu` (ARGS="--device cpu --small" tries it anywhere).
 
-1  prediction against measurement: for every algorithm at 32x32 (64 filters) and 84x84 (32 filters), K in 5, 10, 15, 20 and
-   B in 1, 32, the tensor peak that `memmeta profile predict=cuda` foretells beside requested bytes and
+1  prediction against measurement: for every algorithm at 32x32 (64 filters) and 84x84 (32 filters), K in 5, 10, 15, 20
+   and B in 1, 32, the tensor peak that `memmeta profile predict=cuda` foretells beside requested bytes and
    max_memory_allocated of a real iteration on synthetic images (goal: requested bytes within 3 %)
 2  the floor (benchmarks/floor.py) in fp32 and bf16 (goal for `proposed`: at most 1.15 of a supervised step)
-3  `proposed` (K = N = 20) against the released step structure (benchmarks/released.py) at 32 tasks (goal: 30 times as fast)
+3  `proposed` (K = N = 20) against the released step structure (benchmarks/released.py) at 32 tasks (goal: 30 times as
+   fast)
 
-Writes gpu.json and gpu.md to `--out` (docs/results by default) after each part, so that a cut-off loses nothing. On a CPU
-the tensor meter takes the place of CUDA's counters, and the file says so.
+Writes gpu.json and gpu.md to `--out` (docs/results by default) after each part, so that a cut-off loses nothing. On a
+CPU the tensor meter takes the place of CUDA's counters, and the file says so.
 """
 
 import argparse
@@ -114,9 +115,8 @@ def released_ratio(options: argparse.Namespace) -> dict[str, Any]:
     cpu = device.type == "cpu"
     learner = build_algorithm(config, fused, Execution(1 if cpu else tasks))
     steps = (lambda: released_step(plain, batch, 20, 0.1, 20), lambda: learner.step(batch))
-    seconds: list[tuple[float, ...]] = []
-    for _ in range(rounds + 1):
-        seconds.append(tuple(_seconds(step, plain if i == 0 else fused) for i, step in enumerate(steps)))
+    models = (plain, fused)
+    seconds = [tuple(_seconds(*side) for side in zip(steps, models, strict=True)) for _ in range(rounds + 1)]
     ratio = statistics.median(a / b for a, b in seconds[1:])
     a, b = (statistics.median(pair[i] for pair in seconds[1:]) for i in (0, 1))
     return {"tasks": tasks, "released_seconds": a, "proposed_seconds": b, "times_as_fast": ratio}
@@ -144,7 +144,8 @@ def table(result: dict[str, Any]) -> str:
     if "memory" in result:
         lines += [
             "MiB above what persists, predicted on meta tensors and measured; then the absolute peak.", "",
-            "| case | image | K | B | predicted | measured | error | peak | counted by |", "|---|---|---|---|---|---|---|---|---|",
+            "| case | image | K | B | predicted | measured | error | peak | counted by |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]  # fmt: skip
         for r in result["memory"]:
             where = (

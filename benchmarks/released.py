@@ -3,8 +3,8 @@ inner step though only the head moves, a second-order graph that is never used, 
 features, the query graph alive to the end of the task, and torch's operators in the order conv, batch norm, ReLU,
 pooling.
 
-Written from the description in the paper's code review (docs/paper_settings.md), not from the code. Its meta-gradient is
-that of `proposed` with inner_solver=gd, linear_solver=cg and mu=0 (tests/benchmarks/test_gpu.py holds them together).
+Written from a description (docs/paper_settings.md), not from the code. Its meta-gradient is that of `proposed` with
+inner_solver=gd, linear_solver=cg and mu=0 (tests/benchmarks/test_gpu.py holds them together).
 """
 
 from collections.abc import Callable

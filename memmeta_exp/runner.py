@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from memmeta_exp.build import build
+from memmeta_exp.budget import fitted
+from memmeta_exp.build import build, resolve_device
 from memmeta_exp.config import Config, to_dict
 from memmeta_exp.display import ProgressBar, print_summary
 from memmeta_exp.errors import RunError, RunInterrupted
@@ -53,8 +54,11 @@ def readable(error: BaseException, config: Config) -> BaseException:
 
 def _run(config: Config, folder: RunFolder, stop: StopRequest) -> None:
     started = time.perf_counter()
-    experiment = build(config)
-    folder.write_env({"device": str(experiment.device), "workers": experiment.learner.execution.workers})
+    experiment = build(fitted(config, resolve_device(config.device)))
+    execution, memory = experiment.learner.execution, experiment.config.memory
+    chosen = {"workers": execution.workers, "chunk": execution.chunk}
+    chosen |= {"memory.mode": memory.mode, "memory.checkpoint": memory.checkpoint}
+    folder.write_env({"device": str(experiment.device), **chosen})
     with Tracker(config, folder) as tracker, ProgressBar(config.iterations, config.progress) as bar:
         trainer = Trainer(experiment, folder, tracker, bar, stop)
         trainer.train()

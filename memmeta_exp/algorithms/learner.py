@@ -161,10 +161,12 @@ class Learner(ABC):
         return z.to(self.head_dtype), labels.to(z.device)
 
     def _both_features(self, tasks: TaskBatch) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Of support and query, in one pass where they have as many images: to the backbone each is a task of its
-        own, with its own statistics."""
+        """Of support and query, in one pass where they have as many images and the backbone takes several tasks at no
+        cost: to it each half is a task of its own, with its own statistics."""
         (x_s, y_s), (x_q, y_q) = tasks.support(), tasks.query()
-        if x_s.shape != x_q.shape:
+        with self._autocast():
+            joins = getattr(self.model.backbone, "fuses", lambda _: False)(self.model.head_start.device)
+        if x_s.shape != x_q.shape or not joins:
             return self._features(x_s, y_s), self._features(x_q, y_q)
         z, labels = self._features(torch.cat([x_s, x_q]), torch.cat([y_s, y_q]))
         half = len(tasks)

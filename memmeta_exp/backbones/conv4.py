@@ -97,7 +97,7 @@ class Conv4(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         tasks, n = images.shape[:2]
-        if self._fusable(images):
+        if self.fuses(images.device):
             x = _laid_out(images.flatten(0, 1))
             for conv, norm in zip(self.convs, self.norms, strict=True):
                 x = _fused(x, conv.weight, norm.weight, norm.bias, norm.eps, tasks)  # pyright: ignore[reportArgumentType]
@@ -108,11 +108,12 @@ class Conv4(nn.Module):
             x = self._block(conv(x), self.norms[i] if self.norm != "none" else None, tasks)
         return x.reshape(n, tasks, -1).transpose(0, 1)
 
-    def _fusable(self, images: Tensor) -> bool:
-        """Whether batch statistics are called for, in the precision of the weights."""
-        if self.norm == "none" or self.block == "plain" or _autocast(images):
+    def fuses(self, device: torch.device) -> bool:
+        """Whether the fused block is what runs now: batch statistics are called for, in the precision of the weights.
+        It takes several tasks as it takes one; the others copy their input for that."""
+        if self.norm == "none" or self.block == "plain" or _autocast(device):
             return False
-        return all(norm.by_batch and not norm.recording for norm in self.norms)  # pyright: ignore[reportGeneralTypeIssues]
+        return all(norm.by_batch and not norm.recording for norm in self.norms)  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
 
     def _block(self, x: Tensor, norm: nn.Module | None, tasks: int) -> Tensor:
         if norm is None:
@@ -137,8 +138,8 @@ def _laid_out(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=image_layout(x.device))
 
 
-def _autocast(x: Tensor) -> bool:
-    return not x.is_meta and torch.is_autocast_enabled(x.device.type)  # torch has no autocast of meta tensors
+def _autocast(device: torch.device) -> bool:
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)  # torch has no autocast of meta tensors
 
 
 def _fused(x: Tensor, kernel: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: int) -> Tensor:

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from memmeta_exp.build import build
+import torch
+
+from memmeta_exp.budget import fitted
+from memmeta_exp.build import build, resolve_device
 from memmeta_exp.commands.arguments import parse
 from memmeta_exp.commands.compose import jobs, unknown_flag
 from memmeta_exp.commands.folders import kept_if_done, named_folder
@@ -61,7 +64,7 @@ def _steps(value: str | None) -> int:
 
 def _measured(config: Config, path: Path, steps: int) -> int:
     try:
-        experiment = build(config)
+        experiment = build(fitted(config, resolve_device(config.device)))
         found = profile(experiment, steps).to_dict()
     except (RuntimeError, MemoryError) as error:
         raise readable(error, config) from None
@@ -70,7 +73,7 @@ def _measured(config: Config, path: Path, steps: int) -> int:
 
 
 def _predicted(config: Config, path: Path) -> int:
-    found = predict(config).to_dict()
+    found = predict(fitted(config, torch.device("cuda"))).to_dict()
     print_prediction(config.run_name, found)
     return _write(config, path, found, "cpu")
 

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from memmeta_exp import runner
+from memmeta_exp.budget import fitted
 from memmeta_exp.build import resolve_device
 from memmeta_exp.commands.compose import conf_dir, jobs, one_line, unknown_flag
 from memmeta_exp.commands.folders import made_folder, named_folder
@@ -58,8 +59,9 @@ def _refuse(message: str) -> NoReturn:
 
 def check(config: Config) -> None:
     """What a configuration needs of this machine, found out without creating or loading anything."""
-    resolve_device(config.device)
+    device = resolve_device(config.device)
     require(config.dataset, config.data_root)
+    fitted(config, device)
 
 
 def _claimed(overrides: list[str], multirun: bool) -> list[str]:

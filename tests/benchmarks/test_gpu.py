@@ -1,0 +1,81 @@
+"""The GPU benchmark on a CPU, small, and the released step structure it compares with."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu
+from benchmarks.released import released_step
+from memmeta_exp.algorithms import build_algorithm
+from memmeta_exp.backbones import build_model
+from memmeta_exp.config import Conv4Config, ProposedConfig, SyntheticConfig
+from memmeta_exp.data import EpisodeSampler, load_split
+from memmeta_exp.measure.peak_memory import PeakMeter
+
+RELEASED = ProposedConfig(
+    mu=0.0, inner_solver="gd", inner_steps=20, inner_lr=0.1, inner_tolerance=None, linear_solver="cg", linear_steps=3,
+    linear_tolerance=None,
+)  # fmt: skip
+
+
+def test_the_released_structure_is_proposed_in_another_order_of_work() -> None:
+    """The same meta-gradient, float64 (few steps of conjugate gradients: without R many of them amplify rounding)."""
+    images = load_split(SyntheticConfig(classes=6, images_per_class=12), "train")
+    batch = EpisodeSampler(images, "train", 0, 5, 5, 5).draw(0, 2)
+    models = [
+        build_model(Conv4Config(filters=6, block=b), 3, 32, 5, False, seed=0).double() for b in ("plain", "fused")
+    ]
+    released_step(models[0], batch, 20, 0.1, 3)
+    build_algorithm(RELEASED, models[1]).step(batch)
+    found = dict(models[1].named_parameters())
+    compared = 0
+    for name, parameter in models[0].named_parameters():
+        if name in found:  # batch norm takes a convolution's bias away again
+            a, b = parameter.grad, found[name].grad
+            assert a is not None
+            assert b is not None
+            assert (a - b).norm() < 1e-9 * a.norm(), name
+            compared += 1
+    assert compared == 12
+
+
+def test_it_needs_the_memory_it_is_blamed_for() -> None:
+    """A second graph of the features beside the query's, where `proposed` holds one of each."""
+    images = load_split(SyntheticConfig(classes=6, images_per_class=12), "train")
+    batch = EpisodeSampler(images, "train", 0, 5, 5, 5).draw(0, 1)
+    model = build_model(Conv4Config(filters=16, block="plain"), 3, 32, 5, False, seed=0)
+    learner = build_algorithm(dataclasses.replace(RELEASED), model)
+
+    def peak(step) -> int:
+        model.zero_grad()
+        with PeakMeter(model, images.images) as meter:
+            step()
+        return meter.requested_above_baseline
+
+    assert peak(lambda: released_step(model, batch, 2, 0.1, 2)) > 1.1 * peak(lambda: learner.step(batch))
+
+
+@pytest.mark.parametrize("part", ["memory", "released"])
+def test_the_command_without_a_gpu(part: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(gpu, "CASES", {name: gpu.CASES[name] for name in ("proposed", "maml checkpoint")})
+    gpu.main(["--device", "cpu", "--small", "--parts", part, "--out", str(tmp_path)])
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    text = (tmp_path / "gpu.md").read_text()
+    assert "a CPU (no GPU figures)" in text
+    if part == "memory":
+        assert len(result["memory"]) == 2 * 2 * 2
+        assert all(row["kind"] == "cpu-tensors" and abs(row["error"]) < 0.01 for row in result["memory"])
+    else:
+        assert result["released"]["times_as_fast"] > 0
+        assert "times as fast as the released step structure" in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_is_asked_for(capsys, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as end:
+        gpu.main(["--out", str(tmp_path)])
+    assert end.value.code == 2
+    assert "torch finds no CUDA here" in capsys.readouterr().err

@@ -1,0 +1,93 @@
+"""memory.budget_mib: what it chooses, that the choice keeps to it, and what it says when nothing does."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from memmeta_exp.budget import fitted
+from memmeta_exp.build import build, build_optimizer
+from memmeta_exp.commands.compose import jobs
+from memmeta_exp.config import Config, ConfigError
+from memmeta_exp.iteration import Iteration
+from memmeta_exp.measure.peak_memory import measure_peak
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+SMALL = ["dataset=synthetic", "dataset.classes=5", "dataset.images_per_class=12", "backbone.filters=16", "batch_size=4"]
+
+
+def config(*overrides: str) -> Config:
+    return jobs([*SMALL, *overrides], multirun=False)[0]
+
+
+def peak_mib(c: Config) -> float:
+    experiment = build(c)
+    optimizer, _ = build_optimizer(c, experiment.model)
+    iteration = Iteration(experiment, optimizer)
+    iteration(1)
+    iteration.clear()
+    return measure_peak(lambda: iteration(2), "cpu", iteration.persistent())[1].absolute_mib
+
+
+def choice(c: Config) -> tuple[Any, str, str]:
+    return c.chunk, c.memory.mode, c.memory.checkpoint
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "frugal"),
+    [("proposed", (1, "half_task", "none")), ("maml", (1, "task", "inner_step")), ("anil", (1, "half_task", "none"))],
+)
+def test_the_peak_keeps_to_the_budget(algorithm: str, frugal: tuple[object, str, str]) -> None:
+    roomy = peak_mib(config(f"algorithm={algorithm}"))
+    fits = fitted(config(f"algorithm={algorithm}", f"memory.budget_mib={1.02 * roomy}"), CPU)
+    assert choice(fits) == (1, "task", "none")
+    budget = 0.9 * roomy
+    tight = fitted(config(f"algorithm={algorithm}", f"memory.budget_mib={budget}"), CPU)
+    assert choice(tight) == frugal
+    assert peak_mib(tight) <= budget
+
+
+def least(device: torch.device) -> float:
+    """The smallest budget that would do, as the refusal names it."""
+    with pytest.raises(ConfigError, match=r"set memory\.budget_mib=") as refused:
+        fitted(config("memory.budget_mib=1"), device)
+    return float(str(refused.value).partition("set memory.budget_mib=")[2].partition(",")[0])
+
+
+def test_the_smallest_budget_named_will_do() -> None:
+    enough = least(CPU)
+    assert peak_mib(fitted(config(f"memory.budget_mib={enough}"), CPU)) <= enough
+    with pytest.raises(ConfigError):
+        fitted(config(f"memory.budget_mib={enough - 0.2}"), CPU)
+
+
+def test_on_a_gpu_the_chunk_is_halved_first() -> None:
+    """Without a GPU at hand: the choice rests on the prediction alone."""
+    budgets = [400, 60, 40, least(CUDA)]
+    found = [choice(fitted(config(f"memory.budget_mib={budget}"), CUDA)) for budget in budgets]
+    assert found[0] == (4, "task", "none")
+    assert found[-1] == (1, "half_task", "none")
+    chunks = [c for c, _, _ in found]
+    assert chunks == sorted(chunks, reverse=True)
+    assert 2 in chunks
+
+
+def test_what_is_fixed_stays() -> None:
+    assert choice(fitted(config("chunk=2", "memory.budget_mib=500"), CUDA)) == (2, "task", "none")
+    assert fitted(config(), CPU) == config()
+
+
+def test_bf16_has_to_fit_in_what_float32_needs() -> None:
+    assert choice(fitted(config("precision=bf16", "memory.budget_mib=500"), CPU)) == (1, "task", "none")
+
+
+def test_a_run_says_what_was_chosen(train, memmeta) -> None:
+    refused = train("memory.budget_mib=0.01")
+    assert refused.code == 2
+    assert "the least that will do" in refused.err
+    assert refused.err.count("\n") == 1
+    done = train("memory.budget_mib=500")
+    env = json.loads((done.summary.parent / "env.json").read_text())
+    assert (env["chunk"], env["memory.mode"], env["memory.checkpoint"]) == (1, "task", "none")
+    assert json.loads(done.summary.read_text())["memory/peak_mib"] <= 500
