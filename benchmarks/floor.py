@@ -1,7 +1,8 @@
 """A meta-step of every algorithm against the physical floor, a supervised step on the same images: `make bench-floor`.
 
 In one process, alternating: forward, cross-entropy, backward and Adam of Conv4-64 with a linear head on 400 images of
-32x32 that are floats in memory already, in chunks of the size that is fastest (searched first), and the meta-step on
+32x32 that are floats in memory already, in chunks of the size that is fastest and with the threads side by side or
+within operators, whichever is (both searched first), and the meta-step on
 the same 400 images as 8 tasks of 5-way 5-shot with 5 queries, gathered from uint8, and Adam. Both use the same Conv4 in
 the same precision, and so does the chunk search. Times are medians of `--pairs` pairs, ratios the medians of the pairs'
 ratios. Memory is the peak of live tensors above what persists, from a step of its own, relative to the supervised step
@@ -14,10 +15,12 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from memmeta_exp.algorithms import Execution, build_algorithm
@@ -74,21 +77,33 @@ def adam(model: torch.nn.Module) -> torch.optim.Adam:
     return torch.optim.Adam(model.parameters(), lr=1e-4, foreach=True)
 
 
-def supervised(setting: Setting, batch: TaskBatch, chunk: int) -> tuple[Step, list[Any]]:
-    """The supervised step on the images of `batch`, `chunk` images at a time, and what persists."""
+def supervised(setting: Setting, batch: TaskBatch, chunk: int, side_by_side: bool = False) -> tuple[Step, list[Any]]:
+    """The supervised step on the images of `batch`, `chunk` images at a time, and what persists. side_by_side: every
+    thread takes chunks of its own, as the meta-step's workers take tasks; else they share each operator."""
     model = setting.model(learned=True)
-    optimizer = adam(model)
+    optimizer, parameters = adam(model), list(model.parameters())
     images = torch.cat([x.flatten(0, 1) for x, _ in (batch.support(), batch.query())]).float().div_(255)
     labels = torch.cat([y.flatten() for _, y in (batch.support(), batch.query())])
     if setting.device.type == "cpu":
         images = images.contiguous(memory_format=torch.channels_last)
 
+    def loss(at: int) -> Tensor:
+        with torch.autocast(setting.device.type, torch.bfloat16, enabled=setting.bf16):
+            logits = model(images[at : at + chunk][None])[0]
+        return F.cross_entropy(logits.float(), labels[at : at + chunk], reduction="sum").div(len(images))
+
+    pool = ThreadPoolExecutor(setting.workers, initializer=lambda: torch.set_num_threads(1)) if side_by_side else None
+
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        for at in range(0, len(images), chunk):
-            with torch.autocast(setting.device.type, torch.bfloat16, enabled=setting.bf16):
-                logits = model(images[at : at + chunk][None])[0]
-            F.cross_entropy(logits.float(), labels[at : at + chunk], reduction="sum").div(len(images)).backward()
+        starts = range(0, len(images), chunk)
+        if pool is None:
+            for at in starts:
+                loss(at).backward()
+        else:
+            for gradients in pool.map(lambda at: torch.autograd.grad(loss(at), parameters), starts):
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
         optimizer.step()
 
     return step, [model, optimizer, images, labels]
@@ -124,26 +139,30 @@ def peak_mib(setting: Setting, step: Step, persistent: list[Any]) -> float:
     return measure_peak(step, setting.device, persistent)[1].above_baseline_mib
 
 
-def best_chunk(setting: Setting, batch: TaskBatch, rounds: int = 3) -> int:
-    """The chunk with the fastest supervised step: the least of `rounds` each, alternating."""
+def fastest(setting: Setting, batch: TaskBatch, rounds: int = 3) -> tuple[Step, int, bool]:
+    """The fastest supervised step, its chunk, and whether its threads work side by side: the least seconds of `rounds`
+    each, alternating."""
     total = setting.tasks * IMAGES_PER_TASK
-    steps = {c: supervised(setting, batch, c)[0] for c in (25, 50, 100, 200, 400, total) if c <= total}
-    times = {c: [seconds(setting, step) for step in [steps[c]] * 1] for c in steps}
-    for _ in range(rounds):
-        for c, step in steps.items():
-            times[c].append(seconds(setting, step))
-    return min(times, key=lambda c: min(times[c][1:]))
+    chunks = sorted({c for c in (25, 50, 100, 200, 400, total) if c <= total})
+    ways = (False, True) if setting.workers > 1 else (False,)
+    steps = {(c, w): supervised(setting, batch, c, w)[0] for c in chunks for w in ways if not w or 2 * c <= total}
+    times: dict[tuple[int, bool], float] = {}
+    for round_ in range(rounds + 1):
+        for which, step in steps.items():
+            taken = seconds(setting, step)
+            times[which] = min(times.get(which, taken), taken) if round_ else float("inf")
+    best = min(times, key=lambda which: times[which])
+    return steps[best], *best
 
 
 def compare(setting: Setting, batch: TaskBatch, names: list[str], pairs: int) -> dict[str, Any]:
     """Every algorithm's ratios to the supervised step."""
-    chunk = best_chunk(setting, batch)
-    floor, _ = supervised(setting, batch, chunk)
-    one = min(IMAGES_PER_TASK, setting.tasks * IMAGES_PER_TASK)
-    floor_peak = peak_mib(setting, *supervised(setting, batch[:1], one))
+    floor, chunk, side_by_side = fastest(setting, batch)
+    floor_peak = peak_mib(setting, *supervised(setting, batch[:1], IMAGES_PER_TASK))
     result: dict[str, Any] = {
         "time_ratio": {}, "memory_ratio": {}, "device": str(setting.device), "precision": "bf16" if setting.bf16 else
-        "fp32", "threads": torch.get_num_threads(), "supervised_chunk": chunk, "supervised_peak_mib_of_one_task":
+        "fp32", "threads": torch.get_num_threads(), "supervised_chunk": chunk, "supervised_side_by_side": side_by_side,
+        "supervised_peak_mib_of_one_task":
         floor_peak, "supervised_seconds": {}, "seconds": {}, "peak_mib": {},
     }  # fmt: skip
     for name in names:

@@ -48,7 +48,7 @@ def build(config: Config) -> Experiment:
     """The experiment of `config`, initial values a function of it alone. Raises ConfigError and DataError."""
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the default would round convolutions to 10-bit mantissas
     device = resolve_device(config.device)
-    torch.set_num_threads(_execution(config, device).threads_each)
+    torch.set_num_threads(execution_of(config, device).threads_each)
     return _experiment(config, device, _samplers(config, device))
 
 
@@ -67,7 +67,7 @@ def _experiment(config: Config, device: torch.device, samplers: dict[str, Episod
     model = build_model(config.backbone, facts.channels, facts.image_size, config.ways, learned, config.seed)
     model = model.to(device=device)
     model = model.to(memory_format=image_layout(device))  # pyright: ignore[reportCallIssue] - torch's own overload
-    execution = _execution(config, device)
+    execution = execution_of(config, device)
     own = partial(build_algorithm, config.algorithm, model, execution, config.memory)
     return Experiment(
         config=config,
@@ -96,7 +96,7 @@ def build_optimizer(
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
-def _execution(config: Config, device: torch.device) -> Execution:
+def execution_of(config: Config, device: torch.device) -> Execution:
     """Chunks and threads: on a CPU, tasks side by side win twice what threads within an operator do, for one task's
     activations fit a core's cache and small operators do not divide."""
     cpu, threads = device.type == "cpu", config.threads or DEFAULT_THREADS

@@ -16,7 +16,10 @@ from memmeta_exp.tracking import Tracker
 from memmeta_exp.tracking.run_folder import RunFolder
 from memmeta_exp.trainer import Trainer
 
-OUT_OF_MEMORY = "out of memory with chunk={}: set a smaller chunk (1 is the least), fewer filters or smaller images"
+OUT_OF_MEMORY = (
+    "out of memory with chunk={}: set a smaller chunk (1 is the least), or memory.budget_mib, which chooses it and "
+    "what is computed twice; else workers=1, fewer filters or smaller images"
+)
 
 
 def run(config: Config, path: Path, overrides: list[str]) -> Path:

@@ -152,6 +152,7 @@ class Trainer:
         the evaluations so far."""
         self.optimizer.zero_grad(set_to_none=True)
         tasks = self.experiment.samplers["reference"].draw(0, self.config.convergence_tasks)
+        self.experiment.reference.warm = {}  # where it is the algorithm's own: the measure does not depend on the past
         report = self.experiment.reference.step(tasks)
         gradients = [p.grad for p in self.experiment.model.parameters() if p.grad is not None]
         norm = float(squared_norm(gradients))
@@ -206,7 +207,7 @@ class Trainer:
             **self.largest,
             "memory/kind": self.memory_kind,
             "time/step_seconds_median": self.timer.median_seconds,
-            "convergence/mu": self.config.reference_mu,
+            "convergence/mu": self.config.reference_mu if self.config.convergence_of == "F" else None,
             "lower/wrong_fraction": self.wrong_sum / self.config.iterations,
             "tasks_seen": self.config.iterations * self.config.batch_size,
             "iterations": self.config.iterations,

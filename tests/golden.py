@@ -3,12 +3,14 @@
     python -m tests.golden > tests/golden.json            (after a change that is meant to change bits)
 
 Kernels are pinned to those that every x86-64 processor has, before torch is loaded: torch's own to the baseline, MKL to
-its compatible mode, oneDNN off, one thread. So the bits depend on the version of torch alone.
+its compatible mode, oneDNN off, one thread. So the bits depend on the versions of torch and of the C library
+(exp and log) alone.
 """
 
 import hashlib
 import json
 import os
+import platform
 import sys
 
 PINNED = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "OMP_NUM_THREADS": "1"}
@@ -55,7 +57,8 @@ def main() -> None:
 
     torch.backends.mkldnn.set_flags(False)
     runs = {name: golden_run(name) for name in SECTIONS["algorithm"]}
-    print(json.dumps({"torch": torch.__version__.partition("+")[0], "runs": runs}, indent=1))
+    made_with = {"torch": torch.__version__.partition("+")[0], "libc": " ".join(platform.libc_ver())}
+    print(json.dumps({**made_with, "runs": runs}, indent=1))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def test_the_paper_presets_are_the_released_settings(dataset: str, algorithm: st
     assert (c.backbone.name, c.backbone.filters, c.backbone.norm) == ("conv4", {32: 64, 84: 32}[size], "task")
     assert (c.optimizer.name, c.optimizer.schedule, c.optimizer.weight_decay) == ("adam", "constant", 0.0)
     assert (c.precision, c.eval_rule, c.eval_steps, c.eval_lr) == ("fp32", "gd", 20, 0.05)
-    assert c.algorithm.name == algorithm
+    assert (c.algorithm.name, c.reference_mu) == (algorithm, 0.01)
     assert (c.algorithm.inner_steps, c.algorithm.inner_lr, c.optimizer.lr) == PAPER[size, algorithm]
     for key, value in OWN[algorithm].items():
         assert getattr(c.algorithm, key) == value, key

@@ -16,9 +16,10 @@ GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 
 @pytest.fixture(scope="module")
 def runs() -> dict:
-    made_with, here = GOLDEN["torch"], version("torch").partition("+")[0]
-    if (here, platform.machine()) != (made_with, "x86_64"):
-        pytest.skip(f"bits of torch {made_with} on x86_64; this is torch {here} on {platform.machine()}")
+    made_with = (GOLDEN["torch"], GOLDEN["libc"], "x86_64")
+    here = (version("torch").partition("+")[0], " ".join(platform.libc_ver()), platform.machine())
+    if here != made_with:
+        pytest.skip(f"the bits are those of torch, libc and processor {made_with}; here they are {here}")
     command = [sys.executable, "-m", "tests.golden"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
     return json.loads(done.stdout)["runs"]

@@ -1,8 +1,9 @@
 """What every algorithm offers the runner, and what they share: features in chunks, heads scored on them."""
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Execution:
-    """How a learner runs; no result depends on it beyond rounding, and none at all on the workers.
+    """How a learner runs; no result depends on it beyond rounding, and none on `workers` at all.
 
     chunk: tasks per backbone pass where no inner step moves the backbone; bf16: the backbone under bfloat16 autocast;
     workers: threads that each take a chunk at a time, with `threads_each` threads of torch's own. While an observer of
@@ -96,10 +97,11 @@ class Learner(ABC):
             return self._score_heads(batch, lambda z, y, start: SoftmaxHead(z, y, len(start)), adapt)
 
     def record(self, batch: TaskBatch) -> None:
-        """Takes the batch's images into the running statistics of batch norm (backbone.norm=running)."""
-        for _, tasks in self._chunks(batch, 1):
-            for images, _ in (tasks.support(), tasks.query()):
-                self.model.backbone.record(self._scaled(images))  # pyright: ignore[reportCallIssue]
+        """Takes the batch's images into the running statistics of batch norm (backbone.norm=running): one more forward
+        pass of them all."""
+        halves = (half for _, one in self._chunks(batch, 1) for half in (one.support(), one.query()))
+        with phase("features"):
+            self.model.backbone.record(self._scaled(images) for images, _ in halves)  # pyright: ignore[reportCallIssue]
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -134,7 +136,24 @@ class Learner(ABC):
         """`function` of each chunk of `size` tasks and its position in the batch, in order, whoever computes it."""
         if self._alone(batch, size):
             return (function(at, tasks) for at, tasks in self._chunks(batch, size))
-        return self._pool.map(lambda chunk: function(*chunk), self._chunks(batch, size))
+        return self._in_threads(function, self._chunks(batch, size))
+
+    def _in_threads(
+        self, function: Callable[[int, TaskBatch], T], chunks: Iterator[tuple[int, TaskBatch]]
+    ) -> Iterator[T]:
+        """Few chunks ahead of what has been taken, for results wait with their gradients; none is left running."""
+        ahead: deque[Future[T]] = deque()
+        try:
+            for chunk in chunks:
+                ahead.append(self._pool.submit(function, *chunk))
+                if len(ahead) > 2 * self.execution.workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+            wait(ahead)
 
     def _alone(self, batch: TaskBatch, size: int) -> bool:
         """Whether this thread does every chunk."""

@@ -35,8 +35,8 @@ class Unrolled:
     def feature_gradient(
         self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], start: Tensor, warm: dict[str, Tensor]
     ) -> FeatureGradient:
-        """f at phi_K and its cotangents; shapes as in `Proposed.feature_gradient`. `wrong` is never set: this is the
-        exact gradient of the query loss after K steps, which is what the algorithm minimises."""
+        """f at phi_K and its cotangents; shapes as in `Proposed.feature_gradient`. `wrong` is set
+        where the steps diverged alone: this is the exact gradient of the query loss after K steps."""
         (z_s, y_s), (z_q, y_q) = support, query
         leaves = tuple(t.detach().requires_grad_() for t in (z_s, z_q, start))
         with torch.enable_grad(), phase("lower level"):

@@ -29,7 +29,9 @@ class Task:
     def __init__(self, learner: "WeightSpaceLearner", tasks: TaskBatch) -> None:
         self._learner, self._network = learner, learner.network()
         (x_s, y_s), (x_q, y_q) = tasks.support(), tasks.query()
-        self._support, self._query = (learner._scaled(x_s), y_s[0]), (learner._scaled(x_q), y_q[0])
+        device = learner.model.head_start.device
+        self._support = learner._scaled(x_s), y_s[0].to(device)
+        self._query = learner._scaled(x_q), y_q[0].to(device)
         self.meta: Weights = {name: p.detach() for name, p in learner.model.named_parameters()}
         self.learned = tuple(self.meta)
         self.meta.setdefault(HEAD, learner.model.head_start)
@@ -42,14 +44,14 @@ class Task:
     def query_loss(self, weights: Weights) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy and accuracy (detached, float64) of the query set, scalars."""
         loss, logits = self._loss(weights, *self._query)
-        return loss, (logits.detach().argmax(-1) == self._query[1].to(logits.device)).double().mean()
+        return loss, (logits.detach().argmax(-1) == self._query[1]).double().mean()
 
     def _loss(self, weights: Weights, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with self._learner._autocast():
             logits = functional_call(self._network, {**self._rest, **weights}, (images,))[0].to(
                 self._learner.head_dtype
             )
-        return F.cross_entropy(logits, labels.to(logits.device)), logits
+        return F.cross_entropy(logits, labels), logits
 
 
 @dataclass(frozen=True)

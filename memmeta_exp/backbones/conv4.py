@@ -1,5 +1,6 @@
 """Conv4, the four-block convolutional backbone of the few-shot literature (Vinyals et al. 2016)."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
@@ -11,7 +12,7 @@ from memmeta_exp.backbones.layout import image_layout
 from memmeta_exp.backbones.norm_pool import batch_norm_pool
 
 BLOCKS = 4
-MOMENTUM = 0.1  # weight of the newest task in the running statistics, as torch's batch norm has it
+MOMENTUM = 0.1  # weight of the newest iteration in the running statistics, that of torch's batch norm
 
 
 class TaskBatchNorm2d(nn.Module):
@@ -20,7 +21,7 @@ class TaskBatchNorm2d(nn.Module):
     Input [n*T, C, H, W] in sample-major order (row i*T + t is image i of task t), so that viewing it as [n, T*C, H, W]
     costs nothing and one batch norm with T*C channels normalises every task by itself.
 
-    running: in evaluation mode, normalise by running statistics, which `recording` passes gather, instead of by the
+    running: in evaluation mode, normalise by running statistics, which `Conv4.record` gathers, instead of by the
     statistics of the batch at hand (transductive).
     """
 
@@ -31,7 +32,8 @@ class TaskBatchNorm2d(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.running, self.eps, self.recording = running, eps, False
+        self.running, self.eps = running, eps
+        self.newest: float | None = None  # weight of the next pass in the running statistics, None to leave them
         if running:
             self.register_buffer("running_mean", torch.zeros(channels))
             self.register_buffer("running_var", torch.ones(channels))
@@ -46,8 +48,8 @@ class TaskBatchNorm2d(nn.Module):
         if not self.by_batch:
             return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, eps=self.eps)
         if tasks == 1:
-            kept = (self.running_mean, self.running_var) if self.recording else (None, None)
-            return F.batch_norm(x, *kept, weight, bias, training=True, momentum=MOMENTUM, eps=self.eps)
+            kept = (None, None) if self.newest is None else (self.running_mean, self.running_var)
+            return F.batch_norm(x, *kept, weight, bias, training=True, momentum=self.newest or 0.0, eps=self.eps)
         grouped = x.contiguous().view(x.shape[0] // tasks, -1, *x.shape[2:])
         weight, bias = weight.repeat(tasks), bias.repeat(tasks)
         return F.batch_norm(grouped, None, None, weight, bias, training=True, eps=self.eps).view(x.shape)
@@ -113,25 +115,33 @@ class Conv4(nn.Module):
         It takes several tasks as it takes one; the others copy their input for that."""
         if self.norm == "none" or self.block == "plain" or _autocast(device):
             return False
-        return all(norm.by_batch and not norm.recording for norm in self.norms)  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
+        return all(norm.by_batch and norm.newest is None for norm in self.norms)  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
 
     def _block(self, x: Tensor, norm: nn.Module | None, tasks: int) -> Tensor:
         if norm is None:
-            return F.relu(F.max_pool2d(x, 2))
-        if self.block == "plain":
-            return F.max_pool2d(F.relu(norm(x, tasks)), 2)
-        return F.relu(F.max_pool2d(norm(x, tasks), 2))
+            return self._pool(x)
+        return self._pool(norm(x, tasks))
+
+    def _pool(self, x: Tensor) -> Tensor:
+        """Pooling and ReLU in either order: the same function."""
+        return F.max_pool2d(F.relu(x), 2) if self.block == "plain" else F.relu(F.max_pool2d(x, 2))
 
     @torch.no_grad()
-    def record(self, images: Tensor) -> None:
-        """Takes the statistics of each task of `images`, in order, into the running ones (norm=running)."""
+    def record(self, tasks: Iterable[Tensor]) -> None:
+        """One update of the running statistics (norm=running) by the mean of the statistics of `tasks`, images
+        [1, n, C, H, W] each."""
         norms = [norm for norm in self.modules() if isinstance(norm, TaskBatchNorm2d)]
-        for norm in norms:
-            norm.recording = True
-        for task in images:
-            self(task[None])
-        for norm in norms:
-            norm.recording = False
+        before = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
+        try:
+            for k, images in enumerate(tasks):
+                for norm in norms:
+                    norm.newest = 1 / (k + 1)  # the running statistics become the mean over the tasks so far
+                self(images)
+        finally:
+            for norm, (mean, var) in zip(norms, before, strict=True):
+                norm.newest = None
+                norm.running_mean.lerp_(mean, 1 - MOMENTUM)
+                norm.running_var.lerp_(var, 1 - MOMENTUM)
 
 
 def _laid_out(x: Tensor) -> Tensor:

@@ -31,7 +31,9 @@ class MetaModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         z = self.backbone(images).to(self.head_start.dtype)
-        return nn.functional.linear(z, self.head_start[:, :-1], self.head_start[:, -1])
+        device = "cpu" if z.is_meta else z.device.type  # torch has no autocast of meta tensors
+        with torch.autocast(device, enabled=False):  # precision is the backbone's: the head keeps its own
+            return nn.functional.linear(z, self.head_start[:, :-1], self.head_start[:, -1])
 
 
 def build_model(backbone: Any, channels: int, image_size: int, ways: int, learned: bool, seed: int) -> MetaModel:

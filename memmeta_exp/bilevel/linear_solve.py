@@ -32,6 +32,7 @@ def cg(
         ap = matvec(p)
         curvature = dot(p, ap)
         active = active & (curvature > 0)
+        ap = tuple(torch.where(active.view(-1, *[1] * (t.dim() - 1)), t, 0.0) for t in ap)  # 0 * inf is NaN
         alpha = torch.where(active, rr / curvature, 0.0)
         x, r = axpy(alpha, p, x), axpy(-alpha, ap, r)
         rr_next = dot(r, r)

@@ -8,7 +8,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from memmeta_exp import checkpoint
-from memmeta_exp.build import build
+from memmeta_exp.budget import fitted
+from memmeta_exp.build import build, resolve_device
 from memmeta_exp.commands.arguments import parse
 from memmeta_exp.config import Config, ConfigError, from_dict
 from memmeta_exp.data import TaskBatch
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
     folder = Path(options["run"])
     config = read_config(folder, {key: options[key] for key in ("device", "data_root")})
     episodes = _stored(folder, config)
-    experiment = build(config)
+    experiment = build(fitted(config, resolve_device(config.device)))
     weights = folder / "checkpoints" / f"{options['checkpoint']}.pt"
     iteration = checkpoint.restore(experiment.model, weights, experiment.device)
     sampler = experiment.samplers["test"]

@@ -25,8 +25,9 @@ class Config:
     threads on CPU, 1 on CUDA); chunk: tasks per backbone pass ('auto': 1 on CPU, the batch on CUDA). eval_rule: how
     validation and test tasks adapt, `own` (as the algorithm does) or `gd` (eval_steps steps of eval_lr on the head
     alone, the paper's rule). convergence_of: whose gradient norm is the convergence measure, `F` (the head-only bilevel
-    objective, its lower level solved exactly, the same for every algorithm) or `own` (the meta-gradient that the
-    algorithm steps along); convergence_mu: R's weight in that F (null: the algorithm's mu, or 0.01 where that is 0).
+    objective, its lower level solved exactly whatever the algorithm does) or `own` (the meta-gradient that it steps
+    along); convergence_mu: R's weight in that F (null: the algorithm's mu, or 0.01 where that is 0 or over all
+    weights). F of two algorithms is one function where convergence_mu and head_start are the same.
     """
 
     algorithm: Any
@@ -113,7 +114,8 @@ class Config:
     @property
     def reference_mu(self) -> float:
         """R's weight in the F whose gradient norm is logged as convergence/grad_norm_sq: without R there is no F."""
-        return self.convergence_mu or self.algorithm.mu or MU_WHERE_NONE
+        head_only = getattr(self.algorithm, "adapts", "head") == "head"  # else mu is R's weight over all weights
+        return self.convergence_mu or (self.algorithm.mu if head_only else 0.0) or MU_WHERE_NONE
 
     @property
     def run_name(self) -> str:

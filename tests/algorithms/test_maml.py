@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memmeta_exp.algorithms import WeightSpaceLearner, build_algorithm
+from memmeta_exp.algorithms import Execution, WeightSpaceLearner, build_algorithm
 from memmeta_exp.backbones import MetaModel, build_model
 from memmeta_exp.config import ConfigError, Conv4Config, MemoryConfig, SyntheticConfig, UnrolledConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
@@ -146,6 +146,38 @@ def test_on_conv4(block: str, norm: str) -> None:
     kept, again = meta_gradient(None), meta_gradient(RECOMPUTE)
     assert kept.norm() > 1e-3
     assert (kept - again).norm() < 1e-10 * kept.norm()
+
+
+def test_fused_and_plain_blocks_give_one_meta_gradient() -> None:
+    """Second order through the hand-derived derivatives against torch's own, in float64."""
+    images = load_split(SyntheticConfig(classes=6, images_per_class=8, image_size=16), "train")
+    batch = EpisodeSampler(images, "train", 0, 3, 2, 4).draw(0, 2)
+
+    def named(block: str) -> dict[str, Tensor]:
+        model = build_model(Conv4Config(filters=6, block=block), 3, 16, 3, True, seed=0).double()
+        build_algorithm(MAML, model).step(batch)
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    fused, plain = named("fused"), named("plain")
+    assert fused.keys() == {name for name in plain if not (name.startswith("backbone.convs") and name.endswith("bias"))}
+    for name, gradient_ in fused.items():
+        assert plain[name].norm() > 1e-4
+        assert (gradient_ - plain[name]).norm() < 1e-9 * plain[name].norm(), name
+
+
+def test_bf16_is_the_backbones_alone() -> None:
+    """The head keeps float32 whichever way the features are computed."""
+    images = load_split(SyntheticConfig(classes=6, images_per_class=8, image_size=16), "train")
+    batch = EpisodeSampler(images, "train", 0, 3, 2, 4).draw(0, 2)
+
+    def found(config: UnrolledConfig) -> Tensor:
+        model = build_model(Conv4Config(filters=6), 3, 16, 3, True, seed=0)
+        return gradient(build_algorithm(config, model, Execution(bf16=True)), batch)
+
+    once, again = found(ANIL), found(dataclasses.replace(ANIL, features="recompute"))
+    assert once.norm() > 1e-3
+    assert (once - again).norm() < 1e-2 * once.norm(), "bfloat16's rounding in other places"
+    assert (once - again)[: 3 * 7].norm() < 1e-5 * once[: 3 * 7].norm(), "the head's own part has none"
 
 
 class Memory:

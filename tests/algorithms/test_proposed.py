@@ -1,7 +1,6 @@
 """The proposed algorithm: its gradient against independent judges, chunking, and that every option does something."""
 
 import dataclasses
-from itertools import pairwise
 
 import pytest
 import torch
@@ -12,12 +11,10 @@ from memmeta_exp.algorithms import Execution, FeatureSpaceLearner, Proposed, exa
 from memmeta_exp.algorithms.proposed import gd_rule
 from memmeta_exp.backbones import MetaModel, build_model
 from memmeta_exp.bilevel import cg, implicit
-from memmeta_exp.config import Conv4Config, ProposedConfig, SyntheticConfig
+from memmeta_exp.config import Conv4Config, MemoryConfig, ProposedConfig, SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 from memmeta_exp.measure.peak_memory import PeakMeter
 from tests.algorithms.conftest import (
-    QUERIES,
-    SHOTS,
     TASKS,
     WAYS,
     assert_central_differences,
@@ -139,38 +136,71 @@ def test_chunks_normalise_each_task_by_itself(batch: TaskBatch) -> None:
     assert (results[0] - results[1]).norm() < 1e-9 * results[0].norm()
 
 
-def test_peak_memory_is_set_by_the_chunk() -> None:
-    images = load_split(SyntheticConfig(classes=6, images_per_class=8, image_size=32), "train")
-    sampler = EpisodeSampler(images, "train", 0, WAYS, SHOTS, QUERIES)
+class Memory:
+    """Peak bytes of a meta-step above what persists, without rounding. The step before it has made .grad."""
 
-    def peak(tasks: int, chunk: int) -> int:
-        model = build_model(Conv4Config(filters=16), 3, 32, WAYS, learned=False, seed=0)
-        learner = FeatureSpaceLearner(model, Proposed(ProposedConfig()), Execution(chunk))
-        batch = sampler.draw(0, tasks)
-        learner.step(batch)
-        model.zero_grad(set_to_none=True)
-        with PeakMeter(model, images.images) as meter:
+    def __init__(self, filters: int = 16) -> None:
+        self.filters = filters
+        self.images = load_split(SyntheticConfig(classes=6, images_per_class=10, image_size=32), "train")
+
+    def peak(self, config: ProposedConfig, tasks: int = 1, chunk: int = 1, half_task: bool = False) -> int:
+        model = build_model(Conv4Config(filters=self.filters), 3, 32, 5, learned=False, seed=0)
+        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        learner = FeatureSpaceLearner(model, Proposed(config), Execution(chunk), half_task=half_task)
+        batch = EpisodeSampler(self.images, "train", 0, 5, 5, 5).draw(0, tasks)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        with PeakMeter(model, self.images.images, batch.classes, batch.items, block=1) as meter:
             learner.step(batch)
-        return meter.above_baseline
+        return meter.requested_above_baseline
 
-    one, many = peak(2, 1), peak(16, 1)
-    assert many <= 1.02 * one
-    assert peak(4, 4) > 3 * one
+    def supervised_peak(self) -> int:
+        """Of forward, cross-entropy and backward on one task's 50 images, with the same network."""
+        model = build_model(Conv4Config(filters=self.filters), 3, 32, 5, learned=True, seed=0)
+        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        images = torch.rand(1, 50, 3, 32, 32).flatten(0, 1).contiguous(memory_format=torch.channels_last)[None]
+        labels = torch.arange(50).remainder(5)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        with PeakMeter(model, images, labels, block=1) as meter:
+            F.cross_entropy(model(images)[0], labels).backward()
+        return meter.requested_above_baseline
 
 
-def test_peak_memory_does_not_grow_with_inner_steps() -> None:
-    images = load_split(SyntheticConfig(classes=6, images_per_class=8, image_size=32), "train")
-    batch = EpisodeSampler(images, "train", 0, WAYS, SHOTS, QUERIES).draw(0, 2)
+STEPS = ProposedConfig(inner_solver="gd", inner_tolerance=None, linear_solver="cg", linear_tolerance=None)
 
-    def peak(steps: int) -> int:
-        config = ProposedConfig(inner_solver="gd", inner_steps=steps, linear_solver="cg", linear_steps=steps)
-        learner = conv_learner(config, size=32)
-        with PeakMeter(learner.model, images.images) as meter:
-            learner.step(batch)
-        return meter.above_baseline
 
-    peaks = [peak(k) for k in (1, 5, 50)]
-    assert all(b <= 1.01 * a for a, b in pairwise(peaks))
+@pytest.mark.parametrize(("config", "half_task"), [(ProposedConfig(), False), (STEPS, True)])
+def test_peak_memory_is_flat_in_the_batch_and_set_by_the_chunk(config: ProposedConfig, half_task: bool) -> None:
+    memory = Memory(filters=6)
+    one, many = memory.peak(config, 1, half_task=half_task), memory.peak(config, 128, half_task=half_task)
+    assert one <= many <= 1.01 * one
+    assert memory.peak(config, 4, chunk=4, half_task=half_task) > 3 * one
+
+
+def test_peak_memory_is_flat_in_inner_steps() -> None:
+    memory = Memory()
+    peaks = [memory.peak(dataclasses.replace(STEPS, inner_steps=k, linear_steps=k), tasks=2) for k in (1, 5, 20, 200)]
+    assert max(peaks) <= 1.01 * min(peaks)
+
+
+def test_peak_memory_against_a_supervised_step_on_one_task() -> None:
+    """At the paper's width: at most 1.05 of it, half a task at a time at most 0.55."""
+    memory = Memory(filters=64)
+    floor = memory.supervised_peak()
+    assert 0.9 * floor < memory.peak(ProposedConfig(), 2) <= 1.05 * floor
+    assert 0.4 * floor < memory.peak(ProposedConfig(), 2, half_task=True) <= 0.55 * floor
+
+
+@pytest.mark.parametrize("options", [{}, {"head_start": "learned"}, {"inner_solver": "gd", "inner_tolerance": None}])
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_half_a_task_at_a_time_is_the_same_gradient(batch: TaskBatch, options: dict, chunk: int) -> None:
+    """Also where the halves differ in size."""
+    config = dataclasses.replace(EXACT, **options)
+    whole = gradient(smooth_learner(config), batch)
+    halves = gradient(smooth_learner(config, chunk, MemoryConfig(mode="half_task")), batch)
+    assert whole.norm() > 1e-3
+    assert (whole - halves).abs().max() < 1e-12 * whole.abs().max()
 
 
 ALTERNATIVES = {

@@ -44,3 +44,26 @@ def test_initial_values_are_a_function_of_the_seed() -> None:
     assert not torch.equal(a["head_start"], other["head_start"])
     assert not torch.equal(a["backbone.convs.0.weight"], other["backbone.convs.0.weight"])
     assert 0.9 < a["head_start"].abs().max().item() * 32**0.5 <= 1  # 8 filters leave 32 features
+
+
+def test_running_statistics_are_the_mean_over_the_tasks_of_an_iteration(generator) -> None:
+    """One update an iteration, by MOMENTUM; evaluation uses them, training does not."""
+    net = Conv4(3, 4, generator, norm="running").double()
+    tasks = [torch.rand(1, 5, 3, 16, 16, dtype=torch.float64, generator=generator) for _ in range(3)]
+    x = [net.convs[0](task[0]) for task in tasks]
+    mean = torch.stack([y.mean((0, 2, 3)) for y in x]).mean(0)
+    var = torch.stack([y.var((0, 2, 3)) for y in x]).mean(0)
+    net.record(tasks)
+    norm = net.norms[0]
+    assert torch.allclose(norm.running_mean, 0.1 * mean)  # pyright: ignore[reportArgumentType]
+    assert torch.allclose(norm.running_var, 0.9 + 0.1 * var)  # pyright: ignore[reportArgumentType]
+    training = net(tasks[0])
+    net.eval()
+    evaluated = net(tasks[0])
+    assert not torch.allclose(training, evaluated)
+    alone = net(tasks[0][:, :1])
+    assert torch.allclose(alone, evaluated[:, :1]), "in evaluation an image does not depend on the others"
+    net.record([])
+    assert net.fuses(torch.device("cpu")) is False
+    net.train()
+    assert net.fuses(torch.device("cpu")) is True

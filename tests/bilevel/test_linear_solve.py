@@ -167,3 +167,26 @@ def test_vectors_of_several_tensors() -> None:
 
     found = cg(lambda v: split((p.matrix @ join(v)[..., None]).squeeze(-1)), split(p.rhs), steps=50, tolerance=1e-10)
     assert torch.allclose(join(found.value), torch.linalg.solve(p.matrix, p.rhs[..., None]).squeeze(-1), atol=1e-8)
+
+
+def test_a_product_that_is_not_finite_freezes_its_task_alone() -> None:
+    """The iterate before it is kept, whether other tasks go on or not."""
+    a = torch.diag(torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64))
+    b = torch.ones(2, 3, dtype=torch.float64)
+
+    def solved(tasks: slice) -> torch.Tensor:
+        calls = 0
+
+        def matvec(v):
+            nonlocal calls
+            calls += 1
+            image = v[0] @ a
+            if calls == 2:
+                image = image.clone()
+                image[-1] = torch.inf
+            return (image,)
+
+        return cg(matvec, (b[tasks],), steps=3).value[0][-1]
+
+    assert solved(slice(0, 2)).isfinite().all()
+    assert torch.equal(solved(slice(0, 2)), solved(slice(1, 2)))

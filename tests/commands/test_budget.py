@@ -14,7 +14,14 @@ from memmeta_exp.iteration import Iteration
 from memmeta_exp.measure.peak_memory import measure_peak
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-SMALL = ["dataset=synthetic", "dataset.classes=5", "dataset.images_per_class=12", "backbone.filters=16", "batch_size=4"]
+SMALL = [
+    "threads=1",
+    "dataset=synthetic",
+    "dataset.classes=5",
+    "dataset.images_per_class=12",
+    "backbone.filters=16",
+    "batch_size=4",
+]
 
 
 def config(*overrides: str) -> Config:
@@ -78,8 +85,29 @@ def test_what_is_fixed_stays() -> None:
     assert fitted(config(), CPU) == config()
 
 
-def test_bf16_has_to_fit_in_what_float32_needs() -> None:
-    assert choice(fitted(config("precision=bf16", "memory.budget_mib=500"), CPU)) == (1, "task", "none")
+def test_several_workers_share_the_budget() -> None:
+    """Their peaks add up; what the meter sees is one of them."""
+    alone = peak_mib(config())
+    both = fitted(config("threads=2", "memory.budget_mib=500"), CPU)
+    assert both.workers == 2
+    one = fitted(config("threads=2", f"memory.budget_mib={1.1 * alone}"), CPU)
+    assert (one.workers, *choice(one)) == (1, 1, "task", "none")
+    fixed = fitted(config("threads=2", "workers=2", f"memory.budget_mib={1.3 * alone}"), CPU)
+    assert (fixed.workers, fixed.memory.mode) == (2, "half_task")
+
+
+@pytest.mark.parametrize("algorithm", ["proposed", "maml"])
+def test_bf16_keeps_to_the_budget(algorithm: str) -> None:
+    """The block of bfloat16 keeps more tensors, each half as large."""
+    plain = [f"algorithm={algorithm}", "precision=bf16", "algorithm.inner_steps=2"]
+    measured = peak_mib(config(*plain))
+    for budget in (0.9 * measured, 1.5 * measured, 3 * measured):
+        try:
+            fits = fitted(config(*plain, f"memory.budget_mib={budget}"), CPU)
+        except ConfigError:
+            assert budget < measured, "float32's need is at most twice bfloat16's"
+        else:
+            assert peak_mib(fits) <= budget
 
 
 def test_a_run_says_what_was_chosen(train, memmeta) -> None:

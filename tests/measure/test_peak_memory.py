@@ -33,11 +33,13 @@ def supervised_step(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return loss.detach()
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("warm", [False, True])
-def test_supervised_step_of_conv4(warm: bool) -> None:
+def test_supervised_step_of_conv4(warm: bool, device: str) -> None:
     """50 images: at the peak, in backward through the first block, four [50, 64, 32, 32] tensors (13,107,200 bytes
-    each), the gradients of the later layers, and small change."""
-    model, images, labels = conv4(), torch.rand(50, 3, 32, 32), torch.arange(50) % 5
+    each), the gradients of the later layers, and small change. Meta tensors count as the CPU's do."""
+    model = conv4().to(device)
+    images, labels = torch.rand(50, 3, 32, 32, device=device), torch.arange(50, device=device) % 5
     if warm:
         supervised_step(model, images, labels)
         model.zero_grad()
