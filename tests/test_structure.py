@@ -73,6 +73,7 @@ def test_the_mathematics_does_no_io() -> None:
             "collections",
             "dataclasses",
             "functools",
+            "typing",
         }
         assert not outside, (file, outside)
         assert ".grad =" not in file.read_text()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from memmeta_exp.bilevel.vectors import Solution, Vector, axpy, dot, norm, nothing_left
+from memmeta_exp.bilevel.vectors import Solution, Vector, at_work, axpy, dot, norm
 
 ARMIJO_SLOPE = 1e-4  # sufficient decrease (Nocedal and Wright 2006, section 3.1)
 HALVINGS = 40
@@ -48,7 +48,7 @@ def newton(
     count = torch.zeros_like(size, dtype=torch.int64)
     for done in range(steps):
         active = size > tolerance
-        if nothing_left(active, done):
+        if not at_work(active, done).some:
             break
         direction = inverse(phi)(slope)
         length = _armijo(value, phi, direction, dot(slope, direction), active)
@@ -77,7 +77,7 @@ def _armijo(
     for halving in range(HALVINGS):
         reached = value(axpy(-length, direction, phi))
         too_far = too_far & ~(reached <= now - ARMIJO_SLOPE * length * decrease + slack)
-        if nothing_left(too_far, halving + 1):
+        if not at_work(too_far, halving + 1).some:
             break
         length = torch.where(too_far, 0.5 ** (halving + 1), length)
     return torch.where(too_far, 0.0, length)

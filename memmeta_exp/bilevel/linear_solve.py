@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from memmeta_exp.bilevel.vectors import Solution, Vector, axpy, dot, norm, nothing_left, subtract
+from memmeta_exp.bilevel.vectors import Solution, Vector, at_work, axpy, dot, norm, subtract
 
 
 def cg(
@@ -25,22 +25,29 @@ def cg(
     r = b if start is None else subtract(b, matvec(x))
     p, rr = r, dot(r, r)
     target = max(tolerance or 0.0, torch.finfo(rr.dtype).eps) ** 2 * dot(b, b)
-    active, count = rr > target, torch.zeros_like(rr, dtype=torch.int64)
-    for done in range(steps):
-        if nothing_left(active, done):
+    active, zero, count, together = rr > target, torch.zeros_like(rr), torch.zeros_like(rr, dtype=torch.int64), 0
+    some, every = at_work(active, 0)
+    for done in range(1, steps + 1):
+        if not some:
             break
         ap = matvec(p)
         curvature = dot(p, ap)
-        active = active & (curvature > 0)
-        ap = tuple(torch.where(active.view(-1, *[1] * (t.dim() - 1)), t, 0.0) for t in ap)  # 0 * inf is NaN
-        alpha = torch.where(active, rr / curvature, 0.0)
-        x, r = axpy(alpha, p, x), axpy(-alpha, ap, r)
+        convex = curvature > zero
+        active = convex if every else active & convex
+        alpha, every = rr / curvature, at_work(active, done).every
+        if not every:  # a frozen task stays where it is
+            ap = tuple(torch.where(active.view(-1, *[1] * (t.dim() - 1)), t, 0.0) for t in ap)  # 0 * inf is NaN
+            alpha = torch.where(active, alpha, zero)
+        x, r = axpy(alpha, p, x), axpy(alpha, ap, r, -1)
         rr_next = dot(r, r)
-        p = axpy(torch.where(active, rr_next / rr, 0.0), p, r)
-        rr, count = rr_next, count + active
-        active = active & (rr > target)
+        beta = rr_next / rr
+        p = axpy(beta if every else torch.where(active, beta, zero), p, r)
+        rr, left = rr_next, rr_next > target
+        together, count = (together + 1, count) if every else (together, count + active)
+        active = left if every else active & left
+        some, every = at_work(active, done)
     stuck = (rr > target) & ~active  # r stayed as it was where the curvature was not positive
-    return _diagnose(matvec, b, x, count, tolerance, stuck)
+    return _diagnose(matvec, b, x, count + together, tolerance, stuck)
 
 
 def direct(

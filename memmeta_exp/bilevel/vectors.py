@@ -1,6 +1,7 @@
 """Vectors of T tasks, as tuples of tensors [T, ...], and what a solve returns."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,21 +36,32 @@ def norm(a: Vector) -> Tensor:
     return dot(a, a).sqrt()
 
 
-def axpy(scale: Tensor, x: Vector, y: Vector) -> Vector:
-    """scale * x + y with one scale for each task, [T]."""
-    return tuple(torch.addcmul(b, a, scale.view(-1, *[1] * (a.dim() - 1))) for a, b in zip(x, y, strict=True))
+def axpy(scale: Tensor, x: Vector, y: Vector, sign: int = 1) -> Vector:
+    """sign * scale * x + y with one scale for each task, [T]."""
+    return tuple(
+        torch.addcmul(b, a, scale.view(-1, *[1] * (a.dim() - 1)), value=sign) for a, b in zip(x, y, strict=True)
+    )
 
 
 def subtract(a: Vector, b: Vector) -> Vector:
     return tuple(x - y for x, y in zip(a, b, strict=True))
 
 
-def nothing_left(active: Tensor, rounds: int) -> bool:
-    """Whether a loop over `active` tasks may stop before the round after `rounds` of them. Frozen tasks do not move, so
-    stopping changes no result: False where looking would need a value that is not there (a CUDA graph being captured).
-    Meta tensors, of which only sizes matter, stop after three: the third round allocates what every later one does."""
+class AtWork(NamedTuple):
+    """Of the tasks of a loop: whether some are still active, and whether every one is."""
+
+    some: bool
+    every: bool
+
+
+def at_work(active: Tensor, rounds: int) -> AtWork:
+    """Whether a loop over `active` tasks must go on after `rounds` rounds, and whether it may leave out the masks that
+    hold frozen tasks where they are: neither changes a result. (True, False) where looking would need a value that is
+    not there (a CUDA graph being captured). Meta tensors, of which only sizes matter, stop after three rounds: the
+    third allocates what every later one does."""
     if active.is_meta:
-        return rounds >= ROUNDS_ON_META
+        return AtWork(rounds < ROUNDS_ON_META, False)
     if active.is_cuda and torch.cuda.is_current_stream_capturing():
-        return False
-    return not bool(active.any())
+        return AtWork(True, False)
+    every = bool(active.all())
+    return AtWork(every or bool(active.any()), every)
