@@ -28,6 +28,13 @@ class Result:
         return Path(last.removeprefix("summary: "))
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(request, monkeypatch) -> None:
+    """Drawing them is half of a tiny run's time: only tests marked `plots` let it happen."""
+    if request.node.get_closest_marker("plots") is None:
+        monkeypatch.setattr("memmeta_exp.runner.plot_run", lambda path, title: [])
+
+
 @pytest.fixture
 def memmeta(tmp_path, monkeypatch, capfd):
     """Calls `memmeta *arguments` in tmp_path; returns exit code, standard output and standard error."""

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from memmeta_exp.cli import main
 from memmeta_exp.config import SECTIONS, Config
 from memmeta_exp.errors import ConfigError
 from memmeta_exp.tracking.run_folder import RunFolder, read_metrics
@@ -29,6 +31,7 @@ REQUIRED = (
 )  # fmt: skip
 
 
+@pytest.mark.plots
 def test_the_run_folder(train, tmp_path) -> None:
     result = train("seed=3")
     assert result.code == 0, result.err
@@ -97,6 +100,16 @@ def test_evaluate_repeats_the_test(train, memmeta) -> None:
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory) -> Path:
+    """A finished run, made once: to be copied, not touched."""
+    folder = tmp_path_factory.mktemp("made") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("memmeta_exp.runner.plot_run", lambda path, title: [])
+        assert main(["train", *TINY, f"hydra.run.dir={folder}"]) == 0
+    return folder
+
+
 def _checkpoint_of(state: dict) -> bytes:
     stream = io.BytesIO()
     torch.save(state, stream)
@@ -116,8 +129,8 @@ def _checkpoint_of(state: dict) -> bytes:
         ("config.yaml", b"- a list\n"),
     ],
 )
-def test_evaluate_on_a_damaged_run(train, memmeta, name: str, content: bytes | None) -> None:
-    folder = train().summary.parent
+def test_evaluate_on_a_damaged_run(a_run, memmeta, tmp_path, name: str, content: bytes | None) -> None:
+    folder = Path(shutil.copytree(a_run, tmp_path / "run"))
     (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
     result = memmeta("evaluate", f"run={folder}")
     assert result.code == 2
@@ -197,10 +210,7 @@ def fingerprint(folder: Path) -> str:
     return json.dumps([rows, (folder / "test_episodes.csv").read_text()])
 
 
-def test_every_key_changes_something(train, monkeypatch) -> None:
-    monkeypatch.setattr(
-        "memmeta_exp.runner.plot_run", lambda path, title: []
-    )  # a second each, and not what is judged here
+def test_every_key_changes_something(train) -> None:
     plain = fingerprint(train().summary.parent)
     for knob in KNOBS:
         assert fingerprint(train(knob).summary.parent) != plain, knob
