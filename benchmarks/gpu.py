@@ -87,7 +87,7 @@ def compared(name: str, size: int, steps: int, tasks: int, options: argparse.Nam
 
 
 def memory(options: argparse.Namespace) -> list[dict[str, Any]]:
-    sizes, steps, batches = ((32,), (2, 3), (1, 3)) if options.small else ((32, 84), (5, 10, 15, 20), (1, 32))
+    sizes, steps, batches = ((32,), (2,), (1, 2)) if options.small else ((32, 84), (5, 10, 15, 20), (1, 32))
     rows = []
     for size in sizes:
         for name in CASES:
