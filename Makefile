@@ -10,7 +10,7 @@ CONSTRAINTS ?= constraints.txt
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint format typecheck check bench-sampling bench-floor bench-peers bench-gpu wheel clean
+.PHONY: help install browser run test test-slow lint format typecheck check bench-sampling bench-floor bench-peers bench-gpu wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -26,6 +26,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps torchmeta==1.8.0
 	touch $(STAMP)
+
+# Never a failure: without a browser that one test skips and says so.
+browser:  ## install Debian's Chromium, which one test opens the report in, where there is no browser yet (needs root)
+	@for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		export DEBIAN_FRONTEND=noninteractive; \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } > /dev/null \
+			|| echo 'chromium could not be installed: the test that opens a report in it will skip'; \
+	else echo 'no browser, and none can be installed without root and apt-get: the test that opens a report will skip'; fi
 
 run: install  ## meta-train the default configuration on embedded data (about two minutes on two cores); ARGS="key=value ..."
 	$(BIN)/memmeta train $(ARGS)

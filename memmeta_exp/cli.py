@@ -22,6 +22,11 @@ COMMANDS = {
         "memmeta_exp.commands.profile",
         "an iteration's time and memory by phase, or its memory on a GPU: memmeta profile [predict=cuda] [KEY=VALUE]",
     ),
+    "report": ("memmeta_exp.commands.report", "tables, figures and one page of runs and sweeps: memmeta report DIR..."),
+    "dashboard": (
+        "memmeta_exp.commands.dashboard",
+        "a W&B workspace and report of a project: memmeta dashboard project=NAME [offline=true]",
+    ),
     "data": ("memmeta_exp.commands.data", "list datasets, what is present, and how to get the rest: memmeta data"),
 }
 

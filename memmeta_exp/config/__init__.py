@@ -7,7 +7,7 @@
 from memmeta_exp.config.algorithms import ImamlConfig, ProposedConfig, UnrolledConfig
 from memmeta_exp.config.checks import closest
 from memmeta_exp.config.load import from_dict, from_omegaconf
-from memmeta_exp.config.run import Config, digest, to_dict
+from memmeta_exp.config.run import NOT_OF_A_GROUP, Config, digest, group_digest, to_dict
 from memmeta_exp.config.sections import (
     SECTIONS,
     SPLITS,
@@ -21,6 +21,7 @@ from memmeta_exp.config.sections import (
 from memmeta_exp.errors import ConfigError
 
 __all__ = [
+    "NOT_OF_A_GROUP",
     "SECTIONS",
     "SPLITS",
     "CifarFsConfig",
@@ -38,5 +39,6 @@ __all__ = [
     "digest",
     "from_dict",
     "from_omegaconf",
+    "group_digest",
     "to_dict",
 ]

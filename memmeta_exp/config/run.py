@@ -15,6 +15,7 @@ from memmeta_exp.config.sections import MemoryConfig
 from memmeta_exp.errors import ConfigError
 
 MU_WHERE_NONE = 0.01
+NOT_OF_A_GROUP = ("seed", "tracking", "progress", "data_root")  # runs that differ in these alone are repetitions
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Config:
     @property
     def group(self) -> str:
         """The same for every seed of one configuration: the run name without its seed and a digest of the rest."""
-        return f"{self._family}-{digest(to_dict(self), without=('seed', 'tracking', 'progress', 'data_root'))}"
+        return f"{self._family}-{group_digest(to_dict(self))}"
 
     @property
     def _family(self) -> str:
@@ -156,3 +157,8 @@ def digest(values: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
     """Eight hexadecimal digits that name the configuration `values` less the top-level keys in `without`."""
     kept = {key: value for key, value in values.items() if key not in without}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def group_digest(values: Mapping[str, Any]) -> str:
+    """The digest that all repetitions (seeds) of the configuration `values` share."""
+    return digest(values, without=NOT_OF_A_GROUP)

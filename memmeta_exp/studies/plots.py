@@ -8,10 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from memmeta_exp.studies.style import BLUE, DPI, GREEN, VERMILLION, drawing
 from memmeta_exp.tracking.run_folder import read_metrics
 
-# Okabe and Ito (2008): told apart by every kind of colour vision. Markers and dashes tell them apart in grey.
-BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 SMOOTHING_WINDOWS = 30  # a curve is averaged over about this fraction of the run
 
 Series = tuple[np.ndarray, np.ndarray]
@@ -28,9 +27,10 @@ def plot_run(run_dir: Path, title: str | None = None) -> list[Path]:
     title = title or run_dir.resolve().name
     written = []
     for name, panels in (("training", (_loss, _accuracy)), ("convergence", (_gradient_norm, _lower_level))):
-        figure = _figure(rows, panels, title)
-        if figure is not None:
-            written.append(_save(figure, run_dir / "plots" / f"{name}.png"))
+        with drawing():
+            figure = _figure(rows, panels, title)
+            if figure is not None:
+                written.append(_save(figure, run_dir / "plots" / f"{name}.png"))
     return written
 
 
@@ -62,18 +62,15 @@ def _figure(rows: list[dict[str, Any]], panels: Sequence[Any], title: str) -> Fi
 
 def _dress(axis: Axes, has_data: bool) -> None:
     axis.set_xlabel("upper iteration t")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(True, color="0.9", linewidth=0.8)
-    axis.set_axisbelow(True)
     if has_data:
-        axis.legend(fontsize=9, framealpha=0.85, edgecolor="none")
+        axis.legend(frameon=True, framealpha=0.85, edgecolor="none")
     else:
         axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", color="0.5")
 
 
 def _save(figure: Figure, file: Path) -> Path:
     file.parent.mkdir(exist_ok=True)
-    figure.savefig(file, dpi=160)
+    figure.savefig(file, dpi=DPI)
     return file
 
 

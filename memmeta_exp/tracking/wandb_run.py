@@ -1,8 +1,8 @@
 """Weights & Biases, and nothing that training depends on: the run folder holds every number in any case.
 
-This is the only module that imports wandb, and it does so when a run opens. Nothing here raises or waits long: an
-online run that cannot reach its server goes on offline, and one that cannot write goes on without, each with one
-warning line. `wandb sync RUN_DIR/wandb/offline-run-*` uploads an offline run later.
+This is the only module that imports wandb, and it does so when a run opens; workspace.py has wandb_workspaces. Nothing
+that a run uses raises or waits long: an online run that cannot reach its server goes on offline, and one that cannot
+write goes on without, each with one warning line. `wandb sync RUN_DIR/wandb/offline-run-*` uploads an offline run.
 """
 
 import logging
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memmeta_exp.config import Config, to_dict
+from memmeta_exp.errors import RunError
 
 if TYPE_CHECKING:
     import wandb
@@ -59,7 +60,7 @@ class WandbRun:
         try:
             action(self._run)
         except Exception as error:  # noqa: BLE001 - whatever W&B's trouble is, training goes on
-            logger.warning("W&B stopped (%s); the run goes on with its local files", _first_line(error))
+            logger.warning("W&B stopped (%s); the run goes on with its local files", first_line(error))
             self._run = None
 
 
@@ -81,13 +82,13 @@ def _start(config: Config, run_dir: Path) -> "wandb.Run | None":
         try:
             return _init(config, run_dir, "online")
         except Exception as error:  # noqa: BLE001 - no key, no network, no server: all mean offline
-            logger.warning("W&B is out of reach (%s); this run is tracked offline", _first_line(error))
+            logger.warning("W&B is out of reach (%s); this run is tracked offline", first_line(error))
             mode = "offline"
     if mode == "offline":
         try:
             return _init(config, run_dir, "offline")
         except Exception as error:  # noqa: BLE001 - a full disk, say: the run folder will report it if it matters
-            logger.warning("W&B could not start (%s); this run has its local files only", _first_line(error))
+            logger.warning("W&B could not start (%s); this run has its local files only", first_line(error))
     return None
 
 
@@ -131,6 +132,18 @@ def _settings(init_timeout_s: float) -> "wandb.Settings":
     )
 
 
-def _first_line(error: Exception) -> str:
+def default_entity(timeout_s: float) -> str:
+    """The entity of whoever is logged in. RunError without a key, or where no server answers within `timeout_s`."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    try:
+        return str(wandb.Api(timeout=max(1, round(timeout_s))).default_entity)
+    except Exception as error:  # noqa: BLE001 - no key, no network, no server
+        raise RunError(f"W&B is out of reach ({first_line(error)})") from None
+
+
+def first_line(error: Exception) -> str:
+    """What a message of W&B says first."""
     text = str(error).strip().replace("<no message>", "")  # what wandb says of some unreachable servers
     return text.splitlines()[0].rstrip(".") if text else type(error).__name__

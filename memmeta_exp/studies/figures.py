@@ -1,0 +1,104 @@
+"""Which figures a report has: those whose data is there."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from memmeta_exp.studies import curves, fit_figures, memory
+from memmeta_exp.studies.configurations import configurations
+from memmeta_exp.studies.fit_figures import Fit
+from memmeta_exp.studies.runs import Run
+
+FOR_DATASET = "{} on {}"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """files: .png and .svg; caption: what is drawn and by which rule; alt: the same in words, for who cannot see it."""
+
+    name: str
+    files: tuple[Path, ...]
+    caption: str
+    alt: str
+
+    @property
+    def data_uri(self) -> str:
+        """The SVG inside a page."""
+        (svg,) = (file for file in self.files if file.suffix == ".svg")
+        return "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode()
+
+
+def pictures(runs: Sequence[Run], fits: Sequence[Fit], folder: Path) -> list[Picture]:
+    """Draws everything there is into `folder`."""
+    return [*_fits(fits, folder), *_memory(runs, folder), *_accuracy(runs, folder)]
+
+
+def _fits(fits: Sequence[Fit], folder: Path) -> list[Picture]:
+    """One a study, of fit_figures.PANELS panels each."""
+    found = []
+    for study in dict.fromkeys(str(fit["study"]) for fit in fits):
+        members = [fit for fit in fits if fit["study"] == study and fit_figures.drawable(fit)]
+        for first in range(0, len(members), fit_figures.PANELS):
+            part = members[first : first + fit_figures.PANELS]
+            name = f"fit_{_file_name(study)}" + (f"_{first // fit_figures.PANELS + 1}" if first else "")
+            rules = dict.fromkeys(str(fit.get("rule", "")) for fit in part)
+            caption = f"{study}: fitted and expected slopes on log axes. " + " ".join(
+                f"Rule: {rule}." for rule in rules
+            )
+            files = fit_figures.draw(part, folder / name)
+            found.append(Picture(name, tuple(files), caption, fit_figures.alt_text(part)))
+    return found
+
+
+def _memory(runs: Sequence[Run], folder: Path) -> list[Picture]:
+    found = []
+    for key, name in (("algorithm.inner_steps", "memory_inner_steps"), ("batch_size", "memory_batch_size")):
+        if drawn := memory.lines(runs, key):
+            caption = (
+                f"Peak memory of a training iteration against {memory.AXES[key]}. Filled markers were measured, open "
+                "ones predicted from the shapes of the same iteration; dotted lines, where there are any, are the "
+                "paper's published max_memory_allocated, which also holds parameters and cuBLAS's workspace."
+            )
+            files = memory.draw(drawn, key, folder / name)
+            found.append(Picture(name, tuple(files), caption, memory.alt_text(drawn, key)))
+    return found
+
+
+def _accuracy(runs: Sequence[Run], folder: Path) -> list[Picture]:
+    """Curves and test accuracies, a figure for each dataset."""
+    datasets: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.finished and run.kind == "train":
+            datasets.setdefault(memory.dataset_of(run.config), []).append(run)
+    found = []
+    for dataset, members in datasets.items():
+        groups = configurations(members)
+        if drawn := curves.best_first(groups):
+            found.append(_curves(dataset, drawn, len(groups), folder))
+        tested = [c for c in groups if any(curves.tested_at(run) is not None for run in c.runs)]
+        if tested:
+            title = FOR_DATASET.format("Test accuracy", dataset)
+            name = f"test_accuracy_{_file_name(dataset)}"
+            files = curves.draw_test(tested, title, folder / name)
+            caption = f"{title}: mean with its 95 % interval over seeds, or over test tasks where there is one seed."
+            alt = "; ".join(f"{c.label}: {curves.accuracy(c)[0]:.2f} %" for c in tested)
+            found.append(Picture(name, tuple(files), caption, f"{title}. {alt}."))
+    return found
+
+
+def _curves(dataset: str, drawn: list, configurations_there: int, folder: Path) -> Picture:
+    name = f"validation_{_file_name(dataset)}"
+    title = FOR_DATASET.format("Validation accuracy", dataset)
+    if configurations_there > len(drawn):
+        title += f", the {len(drawn)} best of {configurations_there} configurations"
+    files = curves.draw_validation(drawn, title, folder / name)
+    caption = (
+        f"{title}, against training tasks and against seconds of training. Bands: 95 % interval over seeds (Student's "
+        "t), for a single seed that over its validation tasks."
+    )
+    return Picture(name, tuple(files), caption, curves.alt_text(drawn))
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in text)

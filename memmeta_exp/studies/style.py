@@ -1,0 +1,170 @@
+"""How every figure looks: colours, lines, type and files."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+
+# Okabe and Ito (2008): told apart by every kind of colour vision. Markers and dashes tell them apart in grey.
+BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
+PURPLE, ORANGE, SKY, BLACK = "#CC79A7", "#E69F00", "#56B4E9", "#000000"
+GREY = "0.45"
+DPI = 160
+
+_SOLID, _DASHED, _DOTTED, _DASHDOT = "-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2))
+ALGORITHM_STYLES: dict[str, dict[str, Any]] = {
+    "proposed": {"color": BLUE, "marker": "o"},
+    "maml": {"color": VERMILLION, "marker": "s"},
+    "anil": {"color": GREEN, "marker": "^"},
+    "itd_bio": {"color": PURPLE, "marker": "D"},
+    "imaml": {"color": ORANGE, "marker": "v"},
+    "fomaml": {"color": SKY, "marker": "P"},
+}
+_CYCLE = [
+    {"color": color, "marker": marker}
+    for color, marker in zip((BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK), "os^DvPX", strict=True)
+]
+_DASHES = (_SOLID, _DASHED, _DASHDOT, _DOTTED, (0, (3, 1, 1, 1, 1, 1)))
+_RC: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.8,
+    "axes.labelsize": 10,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "legend.handlelength": 3.2,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5.5,
+    "svg.fonttype": "path",  # letters as outlines: the same everywhere, whatever fonts a reader has
+    "svg.hashsalt": "memmeta",
+    "savefig.dpi": DPI,
+}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """matplotlib's settings for the block; what is drawn and saved in it looks like all other figures."""
+    with matplotlib.rc_context(_RC):
+        yield
+
+
+def panels(count: int, width: float = 4.6, height: float = 3.6, share_y: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels side by side, of inches each; not through pyplot: no display, no global state."""
+    figure = Figure(figsize=(width * count, height), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False, sharey=share_y, gridspec_kw={"wspace": 0.04})
+    return figure, list(axes[0])
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Writes stem.png and stem.svg, the same bytes for the same figure."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    files = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
+    figure.savefig(files[0], dpi=DPI, metadata={"Software": None})
+    figure.savefig(files[1], metadata={"Date": None, "Creator": None})
+    return files
+
+
+def line_styles(algorithms: Sequence[str]) -> list[dict[str, Any]]:
+    """Colour, marker and dash of lines that belong to `algorithms`: an algorithm keeps its own in every figure, and its
+    second, third, ... line other dashes; lines of one algorithm alone get colours of their own."""
+    if len(set(algorithms)) <= 1:
+        return [{**_CYCLE[i % len(_CYCLE)], "linestyle": _DASHES[i % len(_DASHES)]} for i in range(len(algorithms))]
+    seen: dict[str, int] = {}
+    names = list(dict.fromkeys(algorithms))
+    styles = []
+    for name in algorithms:
+        index = seen[name] = seen.get(name, -1) + 1
+        own = ALGORITHM_STYLES.get(name, _CYCLE[names.index(name) % len(_CYCLE)])
+        first = names.index(name) if len(names) == len(algorithms) else 0
+        styles.append({**own, "linestyle": _DASHES[(first + index) % len(_DASHES)]})
+    return styles
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int = 3) -> None:
+    """One legend for all panels, under them, where it covers nothing."""
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+
+
+def powers_axis(axis: Any, values: Sequence[float]) -> None:
+    """Logarithmic ticks at `values` themselves, written as plain numbers."""
+    axis.set_major_locator(FixedLocator(sorted(set(values))))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(FixedLocator([]))
+
+
+def plain_log_axis(axis: Any) -> None:
+    """Logarithmic ticks at 1, 2, 5 times powers of ten, written as plain numbers."""
+    axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def label_ends(figure: Figure, axis: Axes, ends: Sequence[tuple[float, float, str, str]], size: float = 8.5) -> None:
+    """Names lines at their right ends: (x, y, text, colour) each, moved apart vertically where they would touch, with a
+    thin leader to the end. Call it once the axis has its limits and scale."""
+    if not ends:
+        return
+    figure.draw_without_rendering()  # settles the layout, which the positions depend on
+    box = axis.get_window_extent()
+    heights = [axis.transData.transform((x, y))[1] for x, y, _, _ in ends]
+    gap = size * figure.dpi / 72 * 1.25
+    placed = spread(heights, gap, box.y0, box.y1)
+    for (x, y, text, color), height in zip(ends, placed, strict=True):
+        at = axis.transAxes.inverted().transform((0, height))[1]
+        axis.annotate(
+            text,
+            xy=(x, y),
+            xytext=(1.06, at),
+            textcoords="axes fraction",
+            color=color,
+            fontsize=size,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 4, "alpha": 0.6},
+        )
+
+
+def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """`positions` moved as little as it takes, order kept, to lie `gap` apart; within [low, high] where they fit."""
+    order = sorted(range(len(positions)), key=lambda i: positions[i])
+    blocks: list[list[float]] = []  # each: sum of wanted first positions, members
+    members: list[list[int]] = []
+    for index in order:
+        blocks.append([positions[index], 1])
+        members.append([index])
+        while len(blocks) > 1:
+            below, top = blocks[-2], blocks[-1]
+            if below[0] / below[1] + gap * below[1] <= top[0] / top[1]:
+                break
+            merged = [below[0] + top[0] - top[1] * below[1] * gap, below[1] + top[1]]
+            blocks[-2:] = [merged]
+            members[-2:] = [members[-2] + members[-1]]
+    found = [0.0] * len(positions)
+    for (total, count), inside in zip(blocks, members, strict=True):
+        first = total / count
+        for rank, index in enumerate(inside):
+            found[index] = first + rank * gap
+    return _shifted_inside(found, gap, low, high)
+
+
+def _shifted_inside(positions: list[float], gap: float, low: float, high: float) -> list[float]:
+    order = sorted(range(len(positions)), key=lambda i: positions[i])
+    ceiling = high
+    for index in reversed(order):
+        positions[index] = min(positions[index], ceiling)
+        ceiling = positions[index] - gap
+    floor = low
+    for index in order:
+        positions[index] = max(positions[index], floor)
+        floor = positions[index] + gap
+    return positions
