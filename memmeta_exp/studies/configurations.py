@@ -64,11 +64,10 @@ def configurations(runs: Sequence[Run], apart: Callable[[Run], Hashable] = lambd
             groups.setdefault((group_digest(run.config), apart(run)), []).append(run)
     members = list(groups.values())
     keys = _telling_keys(members)
-    enough = _enough(keys, members)
+    labels = _labels(members, _enough(keys, members))
     found = []
-    for group in members:
+    for label, group in zip(labels, members, strict=True):
         differing = {key: value for key in keys if (value := _value(group[0], key)) is not _ABSENT}
-        label = _label(group[0], {key: value for key, value in differing.items() if key in enough})
         found.append(Configuration(label, tuple(group), differing))
     return sorted(found, key=_order)
 
@@ -125,8 +124,11 @@ def _override_keys(groups: list[list[Run]]) -> list[str]:
         for key in [key for run in group for key in run.overrides]:
             if key.split(".")[0] not in (*NOT_OF_A_GROUP, "hydra", "steps", "predict"):
                 keys[key] = None
-    ordered = sorted(keys, key=lambda key: (key not in SECTIONS, key))
-    return [key for key in ordered if all(len({repr(_value(run, key)) for run in group}) == 1 for group in groups)]
+    return [
+        key
+        for key in _sections_first(sorted(keys))
+        if all(len({repr(_value(run, key)) for run in group}) == 1 for group in groups)
+    ]
 
 
 def _config_keys(runs: list[Run]) -> list[str]:
@@ -140,7 +142,11 @@ def _config_keys(runs: list[Run]) -> list[str]:
                 name = name_of(run.config, section) if rest and rest != "name" else ""
                 keys.setdefault(key, {}).setdefault(name, set()).add(repr(value))
     told = [key for key, names in keys.items() if any(len(values) > 1 for values in names.values())]
-    return [key.removesuffix(".name") for key in told]
+    return _sections_first([key.removesuffix(".name") for key in told])
+
+
+def _sections_first(keys: list[str]) -> list[str]:
+    return sorted(keys, key=lambda key: SECTIONS.index(key) if key in SECTIONS else len(SECTIONS))
 
 
 def _value(run: Run, key: str) -> Any:
@@ -156,8 +162,26 @@ def _value(run: Run, key: str) -> Any:
     return run.overrides.get(key, "default")
 
 
-def _label(run: Run, differing: dict[str, Any]) -> str:
-    parts = [short(key, value) for key, value in differing.items()]
+def _labels(groups: list[list[Run]], keys: list[str]) -> list[str]:
+    """A line each of the values of `keys`, less those that merely come with the name of their section where the lines
+    differ without them."""
+    firsts = [group[0] for group in groups]
+    full = [_label(run, keys) for run in firsts]
+    brief = [_label(run, [key for key in keys if _own(key, run, firsts)]) for run in firsts]
+    return brief if len(set(brief)) == len(set(full)) else full
+
+
+def _own(key: str, run: Run, others: list[Run]) -> bool:
+    """Whether runs whose section of `key` has the same name differ in it."""
+    section, _, rest = key.partition(".")
+    if not rest:
+        return True
+    alike = [other for other in others if name_of(other.config, section) == name_of(run.config, section)]
+    return len({repr(_value(other, key)) for other in alike}) > 1
+
+
+def _label(run: Run, keys: list[str]) -> str:
+    parts = [short(key, value) for key in keys if (value := _value(run, key)) is not _ABSENT]
     if not parts:
         return f"{ALGORITHMS.get(name_of(run.config, 'algorithm'), 'run')} on {name_of(run.config, 'dataset')}"
     return ", ".join(parts)

@@ -102,7 +102,7 @@ def _slope(line: Line, key: str) -> dict[str, Any]:
     published = key == "algorithm.inner_steps" and filters == paper.MEMORY_FILTERS and size is not None
     curve = paper.peak_curve(line.algorithm, size) if published and size else None
     return {
-        "name": f"{line.label}, {panel_title(line.panel)}, {KINDS.get(line.kind, line.kind)}",
+        "name": f"{line.label}, {size} px, {filters} filters, {KINDS.get(line.kind, line.kind)}",
         "algorithm": line.algorithm,
         "x": line.x,
         "y": line.mib,
@@ -153,7 +153,8 @@ def draw(found: Sequence[Line], key: str, stem: Path) -> list[Path]:
 def _draw_panel(axis: Axes, key: str, panel: Any, group: Sequence[Line]) -> list[tuple[float, float, str, str]]:
     """Draws the lines; returns what `style.label_ends` is to write at their ends."""
     ends = []
-    for line, look in zip(group, style.line_styles([line.algorithm for line in group]), strict=True):
+    looks = style.line_styles([line.algorithm for line in group], by_algorithm=True)
+    for line, look in zip(group, looks, strict=True):
         face = "white" if line.kind == "cuda-predicted" else look["color"]
         axis.plot(line.x, line.mib, **look, markerfacecolor=face, markeredgewidth=1.4, zorder=3)
         ends.append((line.x[-1], line.mib[-1], line.label, look["color"]))

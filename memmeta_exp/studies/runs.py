@@ -6,13 +6,14 @@ Nothing is dropped: a run that failed, never ended or cannot be read is a `Run` 
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from memmeta_exp.config import group_digest
 from memmeta_exp.errors import ConfigError
 from memmeta_exp.tracking.run_folder import read_metrics
 
@@ -144,7 +145,6 @@ def _is_run(folder: Path) -> bool:
 
 def _study(folder: Path) -> Study:
     """A sweep folder, with the jobs that results.csv alone knows of."""
-    description = _yaml(folder / "sweep.yaml") if (folder / "sweep.yaml").is_file() else {}
     jobs = folder / "jobs"
     runs = [read_run(job, study=folder) for job in sorted(jobs.iterdir()) if job.is_dir()] if jobs.is_dir() else []
     known = {run.path.resolve(): run for run in runs}
@@ -153,10 +153,19 @@ def _study(folder: Path) -> Study:
         state, reason = row.get("state") or "unreadable", row.get("reason") or None
         run = known.get(path.resolve())
         if run is None:
-            runs.append(Run(path, state, reason or "its folder is gone", study=folder))
-        elif not run.finished and state == "failed" and run.state != "failed":  # the sweep saw more than the job wrote
-            runs[runs.index(run)] = read_run(path, study=folder, state=state, reason=reason)
-    return Study(str(description.get("name") or folder.resolve().name), folder, tuple(runs))
+            gone = "unreadable" if state == "finished" else state
+            runs.append(Run(path, gone, reason or "its folder is gone", study=folder))
+        elif run.state in ("running", "unreadable") and state in ("failed", "interrupted"):
+            # the sweep saw the end of a job that could not write it down
+            runs[runs.index(run)] = replace(run, state=state, reason=reason or run.reason)
+    return Study(_study_name(folder), folder, tuple(runs))
+
+
+def _study_name(folder: Path) -> str:
+    try:
+        return str(_yaml(folder / "sweep.yaml").get("name") or folder.resolve().name)
+    except (OSError, ValueError, yaml.YAMLError):
+        return folder.resolve().name
 
 
 def _results(file: Path) -> list[dict[str, str]]:
@@ -166,14 +175,14 @@ def _results(file: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(stream) if row.get("job")]
 
 
-def read_run(path: Path, study: Path | None = None, state: str | None = None, reason: str | None = None) -> Run:
-    """The run in folder `path`; `state` and `reason` where its status.json is known to be behind."""
+def read_run(path: Path, study: Path | None = None) -> Run:
+    """The run in folder `path`; never an error."""
     kind = "profile" if (path / "profile.json").is_file() and not (path / "summary.json").is_file() else "train"
     contents: dict[str, Any] = {"kind": kind, "study": study}
     problems = []
     for name, file, read in (
         ("status", "status.json", _json),
-        ("config", "config.yaml", _yaml),
+        ("config", "config.yaml", _config),
         ("summary", "summary.json", _json),
         ("profile", "profile.json", _json),
         ("env", "env.json", _json),
@@ -185,11 +194,10 @@ def read_run(path: Path, study: Path | None = None, state: str | None = None, re
             problems.append(f"{file} cannot be read ({first_line(error)})")
             contents[name] = {}
     contents["overrides"] = contents["overrides"] or _assignments(contents["env"].get("command") or [])
-    found = _verdict(path, kind, contents, problems)
-    return Run(path, state or found[0], reason or found[1], **contents)
+    return Run(path, *_verdict(kind, contents, problems), **contents)
 
 
-def _verdict(path: Path, kind: str, contents: dict[str, Any], problems: list[str]) -> tuple[str, str | None]:
+def _verdict(kind: str, contents: dict[str, Any], problems: list[str]) -> tuple[str, str | None]:
     """State and reason: what status.json says, if the other files bear it out."""
     status = contents["status"]
     if problems:
@@ -219,6 +227,15 @@ def _yaml(file: Path) -> dict[str, Any]:
     return _mapping(yaml.load(file.read_text(encoding="utf-8"), _LOADER))
 
 
+def _config(file: Path) -> dict[str, Any]:
+    values = _yaml(file)
+    try:
+        group_digest(values)
+    except TypeError as error:  # values that no configuration has: the file was changed by hand, or damaged
+        raise ValueError(str(error)) from None
+    return values
+
+
 def _mapping(values: Any) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError("not a mapping")
@@ -227,6 +244,8 @@ def _mapping(values: Any) -> dict[str, Any]:
 
 def _overrides(file: Path) -> dict[str, str]:
     lines = yaml.load(file.read_text(encoding="utf-8"), _LOADER) or []
+    if not isinstance(lines, list):
+        raise ValueError("not a list")
     return _assignments(lines)
 
 

@@ -69,14 +69,15 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     stem.parent.mkdir(parents=True, exist_ok=True)
     files = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
     figure.savefig(files[0], dpi=DPI, metadata={"Software": None})
+    figure.set_layout_engine("none")  # laid out once is enough
     figure.savefig(files[1], metadata={"Date": None, "Creator": None})
     return files
 
 
-def line_styles(algorithms: Sequence[str]) -> list[dict[str, Any]]:
+def line_styles(algorithms: Sequence[str], by_algorithm: bool = False) -> list[dict[str, Any]]:
     """Colour, marker and dash of lines that belong to `algorithms`: an algorithm keeps its own in every figure, and its
-    second, third, ... line other dashes; lines of one algorithm alone get colours of their own."""
-    if len(set(algorithms)) <= 1:
+    second, third, ... line other dashes. Lines of one algorithm alone get a colour each, unless `by_algorithm`."""
+    if len(set(algorithms)) <= 1 and not by_algorithm:
         return [{**_CYCLE[i % len(_CYCLE)], "linestyle": _DASHES[i % len(_DASHES)]} for i in range(len(algorithms))]
     seen: dict[str, int] = {}
     names = list(dict.fromkeys(algorithms))
