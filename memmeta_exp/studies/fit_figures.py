@@ -1,6 +1,7 @@
 """Power laws on log axes: what was measured, the fitted slope and the theory's."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from memmeta_exp.studies import style
+from memmeta_exp.studies.configurations import short
 
 Fit = Mapping[str, Any]
 PANELS = 3
@@ -15,7 +17,8 @@ PANELS = 3
 
 def draw(fits: Sequence[Fit], stem: Path) -> list[Path]:
     """A panel a fit, PANELS at most. Filled points are in the fit, open ones were left out by its rule (`used`: a flag
-    a point; without it all are in)."""
+    a point; without it all are in). Where the points are of several `groups` (a value each, of what `group_label`
+    names), which have one slope and a constant each, every group has its lines."""
     with style.drawing():
         figure, axes = style.panels(len(fits), width=5.0 if len(fits) == 1 else 4.3, height=4.2)
         for axis, fit in zip(axes, fits, strict=True):
@@ -25,40 +28,70 @@ def draw(fits: Sequence[Fit], stem: Path) -> list[Path]:
 
 def drawable(fit: Fit) -> bool:
     """Whether two of its points have a place on log axes."""
-    x, _, _ = _points(fit)
-    return len(x) > 1
+    return sum(len(cloud.x) for cloud in _clouds(fit)) > 1
 
 
-def _points(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x, y and whether each is in the fit, of the points with a logarithm."""
+@dataclass(frozen=True)
+class _Cloud:
+    """The points of one group that have a logarithm; used: whether each is in the fit."""
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    used: np.ndarray
+
+
+def _clouds(fit: Fit) -> list[_Cloud]:
     x, y = (np.array([np.nan if v is None else v for v in fit[name]], float) for name in ("x", "y"))
     used = np.array(fit.get("used") or np.ones(len(x), bool), bool)
     with np.errstate(invalid="ignore"):
         shown = (x > 0) & (y > 0) & np.isfinite(x) & np.isfinite(y)
-    return x[shown], y[shown], used[shown]
+    groups = list(fit.get("groups") or [""] * len(x))
+    found = []
+    for group in dict.fromkeys(groups):
+        mine = shown & np.array([other == group for other in groups])
+        name = short(str(fit.get("group_label", "group")), group) if fit.get("groups") else ""
+        if mine.any():
+            found.append(_Cloud(name, x[mine], y[mine], used[mine]))
+    return found
 
 
 def _panel(axis: Axes, fit: Fit) -> None:
-    x, y, used = _points(fit)
     axis.set_xscale("log")
     axis.set_yscale("log")
-    plain = {"color": style.BLUE, "linestyle": "", "marker": "o", "zorder": 3}
-    axis.plot(x[used], y[used], label="measured, in the fit", **plain)
-    if not used.all():
-        axis.plot(x[~used], y[~used], label="measured, left out", markerfacecolor="white", **plain)
-    if fit.get("slope") is not None and used.any():
-        _slope(axis, x[used], y[used], fit["slope"], f"fit: slope {interval_text(fit)}", style.VERMILLION, "-")
-        if fit.get("expected") is not None:
-            label = f"theory: slope {fit['expected']:g}"
-            _slope(axis, x[used], y[used], fit["expected"], label, style.BLACK, (0, (5, 2)))
+    clouds = _clouds(fit)
+    looks = style.line_styles([""] * len(clouds))
+    for cloud, look in zip(clouds, looks, strict=True):
+        plain = {"color": look["color"], "marker": look["marker"], "linestyle": "", "zorder": 3}
+        axis.plot(cloud.x[cloud.used], cloud.y[cloud.used], label=cloud.name or "measured, in the fit", **plain)
+        if not cloud.used.all():
+            left_out, name = ~cloud.used, f"{cloud.name or 'measured'}, left out"
+            axis.plot(cloud.x[left_out], cloud.y[left_out], label=name, markerfacecolor="white", **plain)
+    _slopes(axis, fit, [cloud for cloud in clouds if cloud.used.any()])
     axis.set_xlabel(str(fit["x_label"]))
     axis.set_ylabel(str(fit["y_label"]))
     axis.set_title(str(fit["name"]), fontsize=10, loc="left")
-    if len(set(x)) <= 10 and all(float(f"{value:.3g}") == value for value in x):
-        style.powers_axis(axis.xaxis, x.tolist())
+    ticks = sorted({float(value) for cloud in clouds for value in cloud.x})
+    if len(ticks) <= 10 and all(float(f"{value:.3g}") == value for value in ticks):
+        style.powers_axis(axis.xaxis, ticks)
     axis.grid(True, which="major")
     axis.margins(x=0.08, y=0.12)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1)  # under the panel: over no data
+
+
+def _slopes(axis: Axes, fit: Fit, clouds: Sequence[_Cloud]) -> None:
+    """The fitted line and the theory's through each cloud's centre, named once."""
+    if fit.get("slope") is None:
+        return
+    drawn: list[tuple[float, str, str, Any]] = [
+        (fit["slope"], f"fit: slope {interval_text(fit)}", style.VERMILLION, "-")
+    ]
+    if fit.get("expected") is not None:
+        drawn.append((fit["expected"], f"theory: slope {fit['expected']:g}", style.BLACK, (0, (5, 2))))
+    for slope, label, color, dashes in drawn:
+        for i, cloud in enumerate(clouds):
+            named = label if i == 0 else "_nolegend_"
+            _slope(axis, cloud.x[cloud.used], cloud.y[cloud.used], slope, named, color, dashes)
 
 
 def _slope(axis: Axes, x: np.ndarray, y: np.ndarray, slope: float, label: str, color: str, dashes: Any) -> None:

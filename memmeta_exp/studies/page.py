@@ -14,6 +14,7 @@ TEMPLATE = "report.html.j2"
 
 
 def render(
+    title: str,
     runs: Sequence[Run],
     tables: Sequence[Table],
     pictures: Sequence[Picture],
@@ -29,7 +30,7 @@ def render(
         lstrip_blocks=True,
     )
     return environment.get_template(TEMPLATE).render(
-        title=_title(runs),
+        title=title,
         headline=headline,
         notes=notes,
         pictures=pictures,
@@ -39,11 +40,6 @@ def render(
         software=_software(runs),
         made_by=_made_by(),
     )
-
-
-def _title(runs: Sequence[Run]) -> str:
-    studies = list(dict.fromkeys(run.study.resolve().name for run in runs if run.study is not None))
-    return "memmeta: " + (", ".join(studies) if studies else "runs")
 
 
 def _software(runs: Sequence[Run]) -> list[tuple[str, int]]:

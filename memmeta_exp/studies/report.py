@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from memmeta_exp.errors import ConfigError, MemmetaError
+from memmeta_exp.errors import ConfigError
 from memmeta_exp.studies import fit_figures, memory, page, tables
 from memmeta_exp.studies.configurations import Configuration, configurations
 from memmeta_exp.studies.figures import pictures
-from memmeta_exp.studies.runs import Run, Study, collect, row
+from memmeta_exp.studies.runs import Run, Study, collect, first_line, row
 from memmeta_exp.studies.table import Row, Table, as_csv
 
 MEMORY_STUDIES = {"memory_vs_inner_steps": "algorithm.inner_steps", "memory_vs_batch_size": "batch_size"}
-THEOREM_STUDIES = ("batch_size", "iterations", "inner_accuracy")
 IN_STUDY_JSON = ("slope", "slope_ci95", "expected", "rule", "points")
+WHERE_THERE = ("reached", "reached_at_most")  # what a run came down to, and what the theorem says
 PRINCIPAL_ALGORITHM = "proposed"
 
 
@@ -37,7 +37,10 @@ def write_report(folders: list[Path], out: Path) -> Path:
     made = _tables(runs, groups, found)
     _write_tables(made, runs, out / "tables")
     _write_studies(studies, found, groups, out)
-    html = page.render(runs=runs, tables=made, pictures=drawn, headline=_headline(runs, groups, found), notes=notes)
+    title = "memmeta: " + (", ".join(named(studies)) or "runs")
+    html = page.render(
+        title=title, runs=runs, tables=made, pictures=drawn, headline=_headline(runs, groups, found), notes=notes
+    )
     (out / "report.html").write_text(html, encoding="utf-8")
     return out / "report.html"
 
@@ -67,8 +70,8 @@ def _fits(studies: Sequence[Study]) -> tuple[list[Row], list[str]]:
             continue
         try:
             found += [{**fit, "study": name} for fit in _study_fits(study)]
-        except (MemmetaError, ValueError) as error:
-            refused.append(f"{name}: no slope ({error})")
+        except Exception as error:  # noqa: BLE001 - damaged jobs fail in many ways, and the rest has its report
+            refused.append(f"{name}: no slope ({first_line(error)})")
     return found, refused
 
 
@@ -84,8 +87,6 @@ def _no_curve(run: Run) -> str | None:
 
 def _study_fits(study: Study) -> list[Row]:
     """The power laws of a theorem's study; none for any other."""
-    if not study.name.startswith(THEOREM_STUDIES):
-        return []
     from memmeta_exp.studies import theorems
 
     return theorems.study_fits(study.name, study.folder)
@@ -143,12 +144,16 @@ def study_json(study: Study, fits: Sequence[Row], groups: Sequence[Configuration
         "study": study.name,
         **{key: principal.get(key) for key in ("slope", "slope_ci95", "expected")},
         "principal": principal.get("name"),
-        "fits": {fit["name"]: {key: fit.get(key) for key in IN_STUDY_JSON} for fit in fits},
+        "fits": {fit["name"]: _in_study_json(fit) for fit in fits},
         "results": list(table.rows) if table else [],
         "jobs": {
             state: sum(run.state == state for run in study.runs) for state in sorted({r.state for r in study.runs})
         },
     }
+
+
+def _in_study_json(fit: Row) -> Row:
+    return {key: fit.get(key) for key in IN_STUDY_JSON} | {key: fit[key] for key in WHERE_THERE if key in fit}
 
 
 def _plain(value: Any) -> Any:
@@ -174,7 +179,8 @@ def _headline(runs: Sequence[Run], groups: Sequence[Configuration], found: Seque
         lines.append(f"Highest test accuracy: {best['configuration']}, {best['test_percent']:.2f}{half} % ({over}).")
     for fit in [fit for fit in found if "algorithm" not in fit]:
         expected = f"; expected {fit['expected']:g}" if fit.get("expected") is not None else ""
-        lines.append(f"{fit['study']}, {fit['name']}: slope {fit_figures.interval_text(fit)}{expected}.")
+        end = f"; came down to {fit['reached']:.1e}" if fit.get("reached") is not None else ""
+        lines.append(f"{fit['study']}, {fit['name']}: slope {fit_figures.interval_text(fit)}{expected}{end}.")
     return lines + [
         f"{fit['name']}: {fit['slope']:.2f} MiB a step; the paper's curve: {fit['expected']:.2f}."
         for fit in found

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
@@ -127,7 +128,7 @@ def label_ends(figure: Figure, axis: Axes, ends: Sequence[tuple[float, float, st
             xy=(x, y),
             xytext=(1.06, at),
             textcoords="axes fraction",
-            color=color,
+            color=[0.7 * part for part in to_rgb(color)],  # as text the lighter colours of the palette would be faint
             fontsize=size,
             va="center",
             annotation_clip=False,

@@ -182,13 +182,18 @@ def fits(found: Sequence[Row], name: str, caption: str) -> Table | None:
         Column("slope", "slope [95 % interval]", lambda row: fit_figures.interval_text(row)),
         number("expected", "expected", "{:.4g}"),
         number("points", "points", "{}"),
+        number("reached", "came down to", "{:.1e}"),
+        number("reached_at_most", "expected at most", "{:.1e}"),
         words("rule", "rule"),
     )
     return table(name, caption, columns, rows)
 
 
+FIT_KEYS = ("study", "name", "slope", "slope_ci95", "expected", "points", "reached", "reached_at_most", "rule")
+
+
 def _fit_row(fit: Row) -> Row:
-    return {key: fit.get(key) for key in ("study", "name", "slope", "slope_ci95", "expected", "points", "rule")}
+    return {key: fit.get(key) for key in FIT_KEYS}
 
 
 def unfinished(runs: Sequence[Run]) -> Table | None:

@@ -54,6 +54,18 @@ def test_a_power_law_is_drawn_with_both_slopes_through_the_fitted_points() -> No
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("x", "y")  # type: ignore[attr-defined]
 
 
+def test_groups_share_a_slope_and_have_lines_of_their_own() -> None:
+    x = [1.0, 10.0, 1.0, 10.0]
+    fit = power_law("evaluations", 1.0, 1.0) | {"x": x, "y": [1.0, 10.0, 50.0, 500.0], "groups": [10, 10, 100, 100]}
+    lines, axis = panel_of(fit | {"group_label": "kappa"})
+    assert [name for name in lines if not name.startswith("_")] == [
+        "kappa=10", "kappa=100", "fit: slope 1.00 [0.97, 1.03]", "theory: slope 1",
+    ]  # fmt: skip
+    assert len(axis.lines) == 6, "two groups: points, fit and theory each"  # type: ignore[attr-defined]
+    assert lines["kappa=100"][1].tolist() == [50, 500]
+    assert lines["fit: slope 1.00 [0.97, 1.03]"][1][0] < 1, "through the first group's points"
+
+
 def test_zeros_and_nulls_have_no_place_on_log_axes() -> None:
     fit = power_law("T", -1.0, -1.0) | {"y": [1.0, 0.5, 0.0, None, float("nan")]}
     assert panel_of(fit)[0]["measured, in the fit"][0].tolist() == [1, 10]
@@ -108,7 +120,7 @@ def test_memory_says_what_was_predicted_and_draws_the_papers_curves(tmp_path: Pa
     by_kind = {line.kind: drawn for line, drawn in zip(found, axis.lines, strict=False)}
     assert by_kind["cuda-predicted"].get_markerfacecolor() == "white"
     assert by_kind["cpu-tensors"].get_markerfacecolor() == style.GREEN
-    assert list(axis.lines[2].get_ydata()) == [149.109, 263.323, 377.537, 491.750]
+    assert np.asarray(axis.lines[2].get_ydata()).tolist() == [149.109, 263.323, 377.537, 491.750]
     assert [end[2] for end in ends] == ["ANIL", "ANIL", "ANIL, paper"]
     _, labels = memory._legend(found, with_paper=True)
     assert labels[:2] == ["predicted for a GPU", "measured on a CPU"]

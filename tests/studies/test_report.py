@@ -103,7 +103,7 @@ def study(tmp_path: Path, name: str) -> Path:
 
 
 def test_a_theorems_study_has_its_slopes_in_study_json(tmp_path: Path, monkeypatch) -> None:
-    fits = [power_law("K", 0.98, 1.0), power_law("N", 0.51, 0.5)]
+    fits = [power_law("K", 0.98, 1.0), power_law("N", 0.51, 0.5) | {"reached": 3e-21, "reached_at_most": 1e-20}]
     monkeypatch.setattr(report, "_study_fits", lambda study: fits)
     sweep = study(tmp_path, "inner_accuracy")
     page = Page(write_report([sweep], sweep / "report").read_text())
@@ -112,11 +112,13 @@ def test_a_theorems_study_has_its_slopes_in_study_json(tmp_path: Path, monkeypat
         "study": "inner_accuracy", "slope": 0.98, "slope_ci95": [0.95, 1.01], "expected": 1.0, "principal": "K",
         "fits": {
             "K": {"slope": 0.98, "slope_ci95": [0.95, 1.01], "expected": 1.0, "rule": "all points", "points": 5},
-            "N": {"slope": 0.51, "slope_ci95": [0.48, 0.54], "expected": 0.5, "rule": "all points", "points": 5},
+            "N": {"slope": 0.51, "slope_ci95": [0.48, 0.54], "expected": 0.5, "rule": "all points", "points": 5,
+                  "reached": 3e-21, "reached_at_most": 1e-20},
         },
         "results": [], "jobs": {"failed": 1, "finished": 1},
     }  # fmt: skip
     assert "inner_accuracy, K: slope 0.98 [0.95, 1.01]; expected 1." in page.text
+    assert "expected 0.5; came down to 3.0e-21." in page.text
     assert "diverged" in page.text
     assert "| inner_accuracy | N | 0.51 [0.48, 0.54] | 0.5 |" in (sweep / "report/tables/fits.md").read_text()
 

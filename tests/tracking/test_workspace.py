@@ -125,9 +125,10 @@ def test_a_project_that_is_not_there_is_one_line(server, capfd) -> None:
 
 def test_out_of_reach_is_one_line_and_the_file_is_written(monkeypatch, tmp_path: Path, capfd) -> None:
     import wandb
+    from wandb.errors import UsageError
 
     def refuse(**_: object) -> None:
-        raise wandb.errors.UsageError("No API key configured. Use `wandb login` to log in.\nmore")
+        raise UsageError("No API key configured. Use `wandb login` to log in.\nmore")
 
     monkeypatch.setattr(wandb, "Api", refuse)
     file = tmp_path / "d.json"
