@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from memmeta_exp.studies.configurations import short
 
 Fit = Mapping[str, Any]
 PANELS = 3
+LABEL_LENGTH = 40  # characters of a line beside an axis
 
 
 def draw(fits: Sequence[Fit], stem: Path) -> list[Path]:
@@ -68,8 +70,8 @@ def _panel(axis: Axes, fit: Fit) -> None:
             left_out, name = ~cloud.used, f"{cloud.name or 'measured'}, left out"
             axis.plot(cloud.x[left_out], cloud.y[left_out], label=name, markerfacecolor="white", **plain)
     _slopes(axis, fit, [cloud for cloud in clouds if cloud.used.any()])
-    axis.set_xlabel(str(fit["x_label"]))
-    axis.set_ylabel(str(fit["y_label"]))
+    axis.set_xlabel(fill(str(fit["x_label"]), LABEL_LENGTH))
+    axis.set_ylabel(fill(str(fit["y_label"]), LABEL_LENGTH))
     axis.set_title(str(fit["name"]), fontsize=10, loc="left")
     ticks = sorted({float(value) for cloud in clouds for value in cloud.x})
     if len(ticks) <= 10 and all(float(f"{value:.3g}") == value for value in ticks):
@@ -83,23 +85,21 @@ def _slopes(axis: Axes, fit: Fit, clouds: Sequence[_Cloud]) -> None:
     """The fitted line and the theory's through each cloud's centre, named once."""
     if fit.get("slope") is None:
         return
-    drawn: list[tuple[float, str, str, Any]] = [
-        (fit["slope"], f"fit: slope {interval_text(fit)}", style.VERMILLION, "-")
-    ]
+    wide = {"color": style.VERMILLION, "linewidth": 2.8}
+    drawn = [(fit["slope"], f"fit: slope {interval_text(fit)}", wide)]
     if fit.get("expected") is not None:
-        drawn.append((fit["expected"], f"theory: slope {fit['expected']:g}", style.BLACK, (0, (5, 2))))
-    for slope, label, color, dashes in drawn:
+        narrow = {"color": style.BLACK, "linestyle": (0, (5, 2)), "linewidth": 1.2}  # to be seen upon the other
+        drawn.append((fit["expected"], f"theory: slope {fit['expected']:g}", narrow))
+    for slope, label, look in drawn:
         for i, cloud in enumerate(clouds):
-            named = label if i == 0 else "_nolegend_"
-            _slope(axis, cloud.x[cloud.used], cloud.y[cloud.used], slope, named, color, dashes)
+            x, y = _straight(cloud.x[cloud.used], cloud.y[cloud.used], slope)
+            axis.plot(x, y, label=label if i == 0 else "_nolegend_", zorder=2, **look)
 
 
-def _slope(axis: Axes, x: np.ndarray, y: np.ndarray, slope: float, label: str, color: str, dashes: Any) -> None:
-    """A straight line of `slope` through the points' centre in log-log coordinates, a little beyond them."""
-    centre_x, centre_y = np.log(x).mean(), np.log(y).mean()
+def _straight(x: np.ndarray, y: np.ndarray, slope: float) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of a straight line of `slope` through the points' centre in log-log coordinates, a little beyond them."""
     ends = np.log([x.min(), x.max()]) + np.array([-0.15, 0.15])
-    heights = np.exp(centre_y + slope * (ends - centre_x))
-    axis.plot(np.exp(ends), heights, color=color, linestyle=dashes, linewidth=1.4, label=label, zorder=2)
+    return np.exp(ends), np.exp(np.log(y).mean() + slope * (ends - np.log(x).mean()))
 
 
 def interval_text(fit: Fit) -> str:
@@ -114,8 +114,8 @@ def interval_text(fit: Fit) -> str:
 
 
 def _digits(width: float) -> int:
-    """Decimals that show an interval of this width; 2 at least, 5 at most."""
-    return 5 if width <= 0 else int(min(5, max(2, np.ceil(-np.log10(width)))))
+    """Decimals that show an interval of this width; 2 at least, 4 at most."""
+    return 4 if width <= 0 else int(min(4, max(2, np.ceil(-np.log10(width)))))
 
 
 def alt_text(fits: Sequence[Fit]) -> str:

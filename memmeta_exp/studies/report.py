@@ -169,7 +169,7 @@ def _plain(value: Any) -> Any:
 def _headline(runs: Sequence[Run], groups: Sequence[Configuration], found: Sequence[Row]) -> list[str]:
     """What to know first, a sentence each."""
     done = sum(run.finished for run in runs)
-    rest = "" if done == len(runs) else f"; {len(runs) - done} did not finish and are listed with their reasons"
+    rest = "" if done == len(runs) else f"; {len(runs) - done} did not finish, listed below with the reason of each"
     lines = [f"{done} of {_plural(len(runs), 'run')} finished{rest}."]
     accuracies = tables.accuracy(groups)
     if accuracies is not None:
