@@ -67,7 +67,7 @@ def _experiment(config: Config, device: torch.device, samplers: dict[str, Episod
     backbone, real = config.backbone, device.type != "meta"
     model = build_model(backbone, facts.channels, facts.image_size, config.ways, learned, config.seed, real)
     if config.memory.checkpoint == "block":
-        model.backbone.checkpoint_blocks()
+        model.backbone.checkpoint_blocks()  # pyright: ignore[reportCallIssue]
     model = model.to(device=device)
     model = model.to(memory_format=image_layout(device))  # pyright: ignore[reportCallIssue] - torch's own overload
     execution = execution_of(config, device)

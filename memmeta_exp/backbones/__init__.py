@@ -1,6 +1,6 @@
 """Feature extractors z = backbone(images; theta) and the head's start."""
 
-from memmeta_exp.backbones.backbone import Backbone
+from memmeta_exp.backbones.backbone import Backbone, Keys
 from memmeta_exp.backbones.conv4 import Conv4
 from memmeta_exp.backbones.layout import image_layout
 from memmeta_exp.backbones.model import MetaModel, build_model
@@ -12,6 +12,7 @@ __all__ = [
     "BACKBONES",
     "Backbone",
     "Conv4",
+    "Keys",
     "MetaModel",
     "ResNet12",
     "WideResNet",

@@ -78,7 +78,8 @@ class TimmBackbone(Backbone):
             ) from None
         if z.dim() != 2:
             raise ConfigError(
-                f"backbone.model={self.config.model} pools to {tuple(z.shape)}, not to one vector an image"
+                f"backbone.model={self.config.model} pools to {tuple(z.shape[1:])} an image, not to one vector; "
+                "choose another model"
             )
         return z.shape[1]
 
@@ -151,9 +152,8 @@ def _created(timm: Any, config: TimmConfig, channels: int, image_size: int, seed
         raise ConfigError(f"{source}: the weights of {name} cannot be loaded: {_line(error)}{hint}") from None
     missing = [key for key, value in net.named_parameters() if _untouched(value, fresh.get_parameter(key))]
     if missing:
-        raise ConfigError(
-            f"{source}: not the weights of {name}, for {missing[0]} and {len(missing) - 1} others are not in it"
-        )
+        others = f"{missing[0]} and {len(missing) - 1} others are not among them"
+        raise ConfigError(f"{source}: these are not the weights of {name}: {others}")
     return net
 
 
