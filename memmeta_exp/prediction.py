@@ -100,8 +100,8 @@ def check_predictable(config: Config) -> None:
         )
     if getattr(config.backbone, "attention", "plain") == "fused":
         raise ConfigError(
-            "backbone.attention=fused cannot be predicted: which kernel runs, and what it keeps, is decided on the GPU; "
-            "predict attention=plain, which needs more, or measure on the GPU with memmeta profile"
+            "backbone.attention=fused cannot be predicted: the GPU decides which kernel runs and what it keeps; "
+            "predict backbone.attention=plain, which needs more, or measure on the GPU with memmeta profile"
         )
     if config.workers not in ("auto", 1):
         raise ConfigError(

@@ -20,7 +20,7 @@ MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itse
     "tracking": {"config", "errors"},
     "studies": {"tracking"},  # reads what runs left; never trains
     "algorithms": {"bilevel", "backbones", "config", "data", "measure"},
-    "budget": {"build", "config", "measure", "prediction"},
+    "budget": {"backbones", "build", "config", "measure", "prediction"},
     "build": {"algorithms", "backbones", "bilevel", "config", "data", "errors"},
     "iteration": {"algorithms", "build", "measure"},
     "evaluation": {"build", "data", "tracking"},
