@@ -3,9 +3,11 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 
+from memmeta_exp.backbones import require
 from memmeta_exp.build import execution_of
 from memmeta_exp.config import Config, ConfigError
 from memmeta_exp.measure.foretell import CUBLAS_WORKSPACE
@@ -20,9 +22,10 @@ def fitted(config: Config, device: torch.device) -> Config:
     allocated in an iteration is at most memory.budget_mib; `config` itself where there is no budget.
 
     The candidates go from fast to small: on a CPU all workers, whose peaks add up, then one; on CUDA chunks that halve;
-    then half_task or checkpoint=inner_step. What the configuration fixes (a chunk, workers, a mode) stays. In bf16 it
-    is what float32 needs with the plain block, which bounds it, that has to fit. Raises ConfigError, with the smallest
-    budget that would do, where none fits.
+    then half_task, checkpoint=block, both; or checkpoint=inner_step. What the configuration fixes (a chunk, workers, a
+    mode) stays. What has to fit is a bound: in bf16 what float32 needs with the plain block and the weights once more
+    in bf16, with fused attention what plain attention needs. Raises ConfigError, with the smallest budget that would
+    do, where none fits, and where there is no bound.
     """
     budget = config.memory.budget_mib
     if budget is None:
@@ -34,7 +37,7 @@ def fitted(config: Config, device: torch.device) -> Config:
             return candidate
     raise ConfigError(
         f"memory.budget_mib={budget:g} is too small for {config.algorithm.name}: "
-        f"set memory.budget_mib={_up(min(needs)):g}, the least that will do, or fewer filters or smaller images"
+        f"set memory.budget_mib={_up(min(needs)):g}, the least that will do, or a smaller backbone or image"
     )
 
 
@@ -48,10 +51,23 @@ def _candidates(config: Config, device: torch.device) -> Iterator[Config]:
     sizes = [replace(config, chunk=c, workers=w, memory=memory) for c, w in _sizes(config, device)]
     yield from sizes
     a, last = config.algorithm, sizes[-1]
-    if a.in_feature_space and memory.mode == "task":
-        yield replace(last, memory=replace(memory, mode="half_task"))
+    if a.in_feature_space:
+        halves = ("task", "half_task") if memory.mode == "task" else (memory.mode,)
+        kept = ("none", "block") if memory.checkpoint == "none" and _takes_blocks(config) else (memory.checkpoint,)
+        ways = [(checkpoint, mode) for checkpoint in kept for mode in halves]
+        yield from (replace(last, memory=replace(memory, mode=m, checkpoint=c)) for c, m in ways[1:])
     if not a.in_feature_space and a.unrolls and memory.checkpoint == "none":
         yield replace(last, memory=replace(memory, checkpoint="inner_step"))
+
+
+def _takes_blocks(config: Config) -> bool:
+    """Whether checkpoint=block is possible: of timm's models, not with all."""
+    facts = config.dataset.facts()
+    try:
+        require(config.backbone, facts.channels, facts.image_size, checkpoint=True)
+    except ConfigError:
+        return False
+    return True
 
 
 def _sizes(config: Config, device: torch.device) -> list[tuple[int, int]]:
@@ -68,10 +84,24 @@ def _sizes(config: Config, device: torch.device) -> list[tuple[int, int]]:
 def _peak_mib(config: Config, device: torch.device) -> float:
     """The predicted peak of everything allocated: on CUDA with what the allocator may leave unused and the workspaces
     of cuBLAS (those of cuDNN are unknown), on a CPU with the tensors of every worker."""
-    backbone = replace(config.backbone, block="plain") if config.precision == "bf16" else config.backbone
-    found = predict(replace(config, device="cuda", precision="fp32", workers="auto", backbone=backbone))
+    found = predict(replace(config, device="cuda", precision="fp32", workers="auto", backbone=_bound(config)))
+    cast = found.parameters // 2 if config.precision == "bf16" else 0
+    found = replace(found, tensors=found.tensors + cast)
     if device.type == "cuda":
         hopper = torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (9, 0)
         return ROUNDING_UP * (found.allocated(hopper) + found.unsplit_at_most) / MIB
     others = (execution_of(config, device).workers - 1) * found.tensors
     return ROUNDING_UP * (found.allocated() - found.matmul_threads * CUBLAS_WORKSPACE + others) / MIB
+
+
+def _bound(config: Config) -> Any:
+    """The backbone that needs no less and can be predicted."""
+    backbone = config.backbone
+    if config.precision == "bf16" and backbone.name == "timm":
+        raise ConfigError(
+            "memory.budget_mib with precision=bf16 and backbone=timm: what autocast casts and keeps has no bound here; "
+            "set chunk, memory.mode and memory.checkpoint instead"
+        )
+    plain = {"block": "plain"} if config.precision == "bf16" and hasattr(backbone, "block") else {}
+    plain |= {"attention": "plain"} if hasattr(backbone, "attention") else {}
+    return replace(backbone, **plain)

@@ -64,7 +64,10 @@ def build_on_meta(config: Config) -> Experiment:
 
 def _experiment(config: Config, device: torch.device, samplers: dict[str, EpisodeSampler]) -> Experiment:
     facts, learned = config.dataset.facts(), config.algorithm.head_start == "learned"
-    model = build_model(config.backbone, facts.channels, facts.image_size, config.ways, learned, config.seed)
+    backbone, real = config.backbone, device.type != "meta"
+    model = build_model(backbone, facts.channels, facts.image_size, config.ways, learned, config.seed, real)
+    if config.memory.checkpoint == "block":
+        model.backbone.checkpoint_blocks()  # pyright: ignore[reportCallIssue]
     model = model.to(device=device)
     model = model.to(memory_format=image_layout(device))  # pyright: ignore[reportCallIssue] - torch's own overload
     execution = execution_of(config, device)

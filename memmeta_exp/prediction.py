@@ -98,6 +98,11 @@ def check_predictable(config: Config) -> None:
             "precision=bf16 cannot be predicted: torch ignores autocast on meta tensors; predict precision=fp32, which "
             "needs more, or measure on the GPU with memmeta profile"
         )
+    if getattr(config.backbone, "attention", "plain") == "fused":
+        raise ConfigError(
+            "backbone.attention=fused cannot be predicted: the GPU decides which kernel runs and what it keeps; "
+            "predict backbone.attention=plain, which needs more, or measure on the GPU with memmeta profile"
+        )
     if config.workers not in ("auto", 1):
         raise ConfigError(
             f"workers={config.workers} cannot be predicted: how far the peaks of threads meet is chance; leave "

@@ -57,7 +57,7 @@ def metered(of: Config) -> tuple[PeakMeter, int]:
 @pytest.fixture
 def gpu_layout(monkeypatch) -> None:
     """The CPU computes in the layout of a GPU: channels-last copies where contiguous does not, and the other way."""
-    for module in ("build", "backbones.conv4", "algorithms.learner"):
+    for module in ("build", "backbones.backbone", "algorithms.learner"):
         monkeypatch.setattr(f"memmeta_exp.{module}.image_layout", lambda device: torch.contiguous_format)
 
 

@@ -108,12 +108,12 @@ class FeatureSpaceLearner(Learner):
         self, tasks: TaskBatch, warm: dict[str, Tensor], backward: "_Backward"
     ) -> tuple[FeatureGradient, list[Gradients]]:
         with torch.no_grad():
-            support = self._features(*tasks.support())
-        z_q, labels = self._features(*tasks.query())
+            support = self._features(*tasks.support(), self._keys(tasks, "support"))
+        z_q, labels = self._features(*tasks.query(), self._keys(tasks, "query"))
         part = self._gradient(support, (z_q.detach(), labels), warm)
         gradients = backward([(z_q, part.d_query), *self._start(part)])
         del support, z_q
-        z_s, _ = self._features(*tasks.support())
+        z_s, _ = self._features(*tasks.support(), self._keys(tasks, "support"))
         return part, gradients + backward([(z_s, part.d_support)])
 
     def _gradient(

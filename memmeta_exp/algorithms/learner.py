@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from memmeta_exp.backbones import MetaModel, image_layout
+from memmeta_exp.backbones import Keys, MetaModel, image_layout
 from memmeta_exp.bilevel import SoftmaxHead, Solution
 from memmeta_exp.data.episodes import TaskBatch
 from memmeta_exp.measure.phases import observed, phase
@@ -174,9 +174,15 @@ class Learner(ABC):
         device = self.model.head_start.device.type
         return torch.autocast(device, torch.bfloat16) if self.execution.bf16 else nullcontext()
 
-    def _features(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _keys(self, tasks: TaskBatch, half: str) -> Keys | None:
+        """What the backbone draws from in `half` of the tasks: in training, if there is randomness in it, else None."""
+        random = self.model.training and getattr(self.model.backbone, "random", False)
+        return tasks.origin.keys(half) if random and tasks.origin else None
+
+    def _features(self, images: Tensor, labels: Tensor, keys: Keys | None = None) -> tuple[Tensor, Tensor]:
         with phase("features"), self._autocast():
-            z = self.model.backbone(self._scaled(images))
+            x = self._scaled(images)
+            z = self.model.backbone(x) if keys is None else self.model.backbone(x, keys)
         return z.to(self.head_dtype), labels.to(z.device)
 
     def _both_features(self, tasks: TaskBatch) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -186,7 +192,8 @@ class Learner(ABC):
         with self._autocast():
             joins = getattr(self.model.backbone, "fuses", lambda _: False)(self.model.head_start.device)
         if x_s.shape != x_q.shape or not joins:
-            return self._features(x_s, y_s), self._features(x_q, y_q)
+            keys_s, keys_q = (self._keys(tasks, half) for half in ("support", "query"))
+            return self._features(x_s, y_s, keys_s), self._features(x_q, y_q, keys_q)
         z, labels = self._features(torch.cat([x_s, x_q]), torch.cat([y_s, y_q]))
         half = len(tasks)
         return (z[:half], labels[:half]), (z[half:], labels[half:])

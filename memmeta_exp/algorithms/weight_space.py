@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from memmeta_exp.algorithms.learner import Execution, Learner, Scores, StepReport
-from memmeta_exp.backbones import MetaModel
+from memmeta_exp.backbones import Keys, MetaModel
 from memmeta_exp.data.episodes import TaskBatch
 
 Weights = dict[str, Tensor]
@@ -30,8 +30,8 @@ class Task:
         self._learner, self._network = learner, learner.network()
         (x_s, y_s), (x_q, y_q) = tasks.support(), tasks.query()
         device = learner.model.head_start.device
-        self._support = learner._scaled(x_s), y_s[0].to(device)
-        self._query = learner._scaled(x_q), y_q[0].to(device)
+        self._support = learner._scaled(x_s), y_s[0].to(device), learner._keys(tasks, "support")
+        self._query = learner._scaled(x_q), y_q[0].to(device), learner._keys(tasks, "query")
         self.meta: Weights = {name: p.detach() for name, p in learner.model.named_parameters()}
         self.learned = tuple(self.meta)
         self.meta.setdefault(HEAD, learner.model.head_start)
@@ -46,9 +46,9 @@ class Task:
         loss, logits = self._loss(weights, *self._query)
         return loss, (logits.detach().argmax(-1) == self._query[1]).double().mean()
 
-    def _loss(self, weights: Weights, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss(self, weights: Weights, images: Tensor, labels: Tensor, keys: Keys | None) -> tuple[Tensor, Tensor]:
         with self._learner._autocast():
-            logits = functional_call(self._network, {**self._rest, **weights}, (images,))[0].to(
+            logits = functional_call(self._network, {**self._rest, **weights}, (images, keys))[0].to(
                 self._learner.head_dtype
             )
         return F.cross_entropy(logits, labels), logits

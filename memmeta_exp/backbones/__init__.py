@@ -1,7 +1,22 @@
 """Feature extractors z = backbone(images; theta) and the head's start."""
 
+from memmeta_exp.backbones.backbone import Backbone, Keys
 from memmeta_exp.backbones.conv4 import Conv4
 from memmeta_exp.backbones.layout import image_layout
 from memmeta_exp.backbones.model import MetaModel, build_model
+from memmeta_exp.backbones.registry import BACKBONES, require
+from memmeta_exp.backbones.resnet12 import ResNet12
+from memmeta_exp.backbones.wide_resnet import WideResNet
 
-__all__ = ["Conv4", "MetaModel", "build_model", "image_layout"]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "Conv4",
+    "Keys",
+    "MetaModel",
+    "ResNet12",
+    "WideResNet",
+    "build_model",
+    "image_layout",
+    "require",
+]

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memmeta_exp.backbones.conv4 import Conv4
+from memmeta_exp.backbones.backbone import Keys
+from memmeta_exp.backbones.registry import build_backbone
 
 
 class MetaModel(nn.Module):
@@ -29,21 +30,23 @@ class MetaModel(nn.Module):
         else:
             self.register_buffer("head_start", start)
 
-    def forward(self, images: Tensor) -> Tensor:
-        z = self.backbone(images).to(self.head_start.dtype)
+    def forward(self, images: Tensor, keys: Keys | None = None) -> Tensor:
+        z = self.backbone(images) if keys is None else self.backbone(images, keys)
+        z = z.to(self.head_start.dtype)
         device = "cpu" if z.is_meta else z.device.type  # torch has no autocast of meta tensors
         with torch.autocast(device, enabled=False):  # precision is the backbone's: the head keeps its own
             return nn.functional.linear(z, self.head_start[:, :-1], self.head_start[:, -1])
 
 
-def build_model(backbone: Any, channels: int, image_size: int, ways: int, learned: bool, seed: int) -> MetaModel:
-    """The meta-model that a backbone configuration describes, initial values a pure function of `seed`.
+def build_model(
+    backbone: Any, channels: int, image_size: int, ways: int, learned: bool, seed: int, materialise: bool = True
+) -> MetaModel:
+    """The meta-model that a backbone configuration describes, initial values a pure function of `seed` and of the
+    weights that it names. Not materialised, it is of meta tensors, and nothing is read.
 
-    Raises ValueError where the image is too small for the backbone.
+    Raises ConfigError where the backbone cannot be made, or the image is too small for it.
     """
     generator = torch.Generator().manual_seed(seed)
-    net = Conv4(channels, backbone.filters, generator, backbone.norm, backbone.block)
-    features = net.features(image_size)
-    if features == 0:
-        raise ValueError(f"images of {image_size}x{image_size} leave {backbone.name} no features; use 16x16 or larger")
-    return MetaModel(net, features, ways, learned, generator)
+    net, features = build_backbone(backbone, channels, image_size, generator, materialise)
+    model = MetaModel(net, features, ways, learned, generator)
+    return model if materialise else model.to("meta")

@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from memmeta_exp import runner
+from memmeta_exp import backbones, runner
 from memmeta_exp.budget import fitted
 from memmeta_exp.build import resolve_device
 from memmeta_exp.commands.compose import conf_dir, jobs, one_line, unknown_flag
@@ -61,6 +61,8 @@ def check(config: Config) -> None:
     """What a configuration needs of this machine, found out without creating or loading anything."""
     device = resolve_device(config.device)
     require(config.dataset, config.data_root)
+    facts, block = config.dataset.facts(), config.memory.checkpoint == "block"
+    backbones.require(config.backbone, facts.channels, facts.image_size, block)
     fitted(config, device)
 
 

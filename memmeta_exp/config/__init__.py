@@ -5,6 +5,7 @@
 """
 
 from memmeta_exp.config.algorithms import ImamlConfig, ProposedConfig, UnrolledConfig
+from memmeta_exp.config.backbones import Conv4Config, Resnet12Config, TimmConfig, WideResnetConfig
 from memmeta_exp.config.checks import closest
 from memmeta_exp.config.load import from_dict, from_omegaconf
 from memmeta_exp.config.run import NOT_OF_A_GROUP, Config, digest, group_digest, to_dict
@@ -12,7 +13,6 @@ from memmeta_exp.config.sections import (
     SECTIONS,
     SPLITS,
     CifarFsConfig,
-    Conv4Config,
     Fc100Config,
     GlyphsConfig,
     MemoryConfig,
@@ -33,8 +33,11 @@ __all__ = [
     "ImamlConfig",
     "MemoryConfig",
     "ProposedConfig",
+    "Resnet12Config",
     "SyntheticConfig",
+    "TimmConfig",
     "UnrolledConfig",
+    "WideResnetConfig",
     "closest",
     "digest",
     "from_dict",

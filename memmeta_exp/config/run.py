@@ -82,6 +82,7 @@ class Config:
             _check_number_or_auto(key, getattr(self, key))
         self._check_episode_fits()
         self._check_memory()
+        self._check_attention()
 
     def _check_memory(self) -> None:
         a, name = self.algorithm, self.algorithm.name
@@ -92,10 +93,24 @@ class Config:
                 f"memory.mode=half_task is for algorithms in feature space: {name} runs the backbone at every inner "
                 "step; leave memory.mode=task"
             )
+        if self.memory.checkpoint == "block" and not a.in_feature_space:
+            raise ConfigError(
+                f"memory.checkpoint=block is for algorithms in feature space: {name} differentiates through weights "
+                "that are gone when a block would be run again; leave memory.checkpoint=none or inner_step"
+            )
         if self.memory.checkpoint == "inner_step" and (a.in_feature_space or not a.unrolls):
             raise ConfigError(
                 f"memory.checkpoint=inner_step is for algorithms that keep a backbone graph of their inner steps: "
                 f"{name} as configured keeps none; leave memory.checkpoint=none"
+            )
+
+    def _check_attention(self) -> None:
+        a, fused = self.algorithm, getattr(self.backbone, "attention", "plain") == "fused"
+        first_order = a.in_feature_space or getattr(a, "first_order", False) or getattr(a, "adapts", "all") == "head"
+        if fused and not first_order:
+            raise ConfigError(
+                f"backbone.attention=fused with {a.name}, which takes second derivatives of the backbone: the fused "
+                "kernel has none; leave backbone.attention=plain"
             )
 
     def _check_episode_fits(self) -> None:
@@ -130,7 +145,7 @@ class Config:
 
     @property
     def _family(self) -> str:
-        names = (self.algorithm.name, self.dataset.name, self.backbone.name)
+        names = (self.algorithm.name, self.dataset.name, getattr(self.backbone, "title", self.backbone.name))
         return "-".join([*names, f"{self.ways}w{self.shots}s"])
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from memmeta_exp.config.algorithms import ImamlConfig, ProposedConfig, UnrolledConfig
-from memmeta_exp.config.checks import at_least, at_most, one_of
+from memmeta_exp.config.backbones import BACKBONES
+from memmeta_exp.config.checks import at_least, one_of
 from memmeta_exp.errors import ConfigError
 
 SPLITS = ("train", "val", "test")
@@ -96,31 +97,12 @@ class SyntheticConfig:
 
 
 @dataclass(frozen=True)
-class Conv4Config:
-    """Conv4 (Vinyals et al. 2016): 4 x [conv3x3, batch norm, ReLU, max-pool 2], `filters` channels each.
-
-    norm: batch norm by each task's batch statistics (`task`), by those in training and running statistics in
-    evaluation (`running`), or `none`; block: `fused`, or `plain` (the released code's operators in its order).
-    """
-
-    name: str = "conv4"
-    filters: int = 64
-    norm: str = "task"
-    block: str = "fused"
-
-    def __post_init__(self) -> None:
-        one_of("backbone.norm", self.norm, ("task", "running", "none"))
-        one_of("backbone.block", self.block, ("fused", "plain"))
-        at_least("backbone.filters", self.filters, 1)
-        at_most("backbone.filters", self.filters, 4096)
-
-
-@dataclass(frozen=True)
 class MemoryConfig:
     """What is computed twice to keep less.
 
     mode: `task`, or `half_task`: support and query pass through the backbone one after the other, for head-only
-    algorithms; checkpoint: `none`, or `inner_step`: one inner step's graph alive at a time, for unrolled algorithms;
+    algorithms; checkpoint: `none`; `inner_step`: one inner step's graph alive at a time, for unrolled algorithms; or
+    `block`: of each block of the backbone its input alone until it is run again, for head-only algorithms;
     budget_mib: choose chunk, mode and checkpoint so that the peak (memory/peak_mib) stays below it.
     """
 
@@ -130,7 +112,7 @@ class MemoryConfig:
 
     def __post_init__(self) -> None:
         one_of("memory.mode", self.mode, ("task", "half_task"))
-        one_of("memory.checkpoint", self.checkpoint, ("none", "inner_step"))
+        one_of("memory.checkpoint", self.checkpoint, ("none", "inner_step", "block"))
         at_least("memory.budget_mib", self.budget_mib, 0, strict=True)
 
 
@@ -185,7 +167,7 @@ SECTIONS: dict[str, dict[str, type]] = {
         "tieredimagenet": TieredImagenetConfig,
         "synthetic": SyntheticConfig,
     },
-    "backbone": {"conv4": Conv4Config},
+    "backbone": BACKBONES,
     "optimizer": dict.fromkeys(("adam", "adamw", "sgd"), OptimizerConfig),
     "tracking": {"wandb": TrackingConfig},
 }

@@ -35,23 +35,38 @@ class ImageSet:
         return replace(self, images=self.images.to(device))
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where tasks come from: the key of their stream and their positions k in it."""
+
+    root: int
+    positions: range
+
+    def keys(self, half: str) -> tuple[int, ...]:
+        """For each task 63 bits that are a pure function of (seed, stream, k, half): what layers with randomness in
+        them draw from for its `half`, "support" or "query"."""
+        return tuple(_hash(f"{self.root}/{k}/{half}") >> 1 for k in self.positions)
+
+
 @dataclass(frozen=True, eq=False)
 class TaskBatch:
     """T tasks as indices; images are gathered by `support` and `query` only, so a slice costs the memory of a slice.
 
-    classes: int64 [T, ways]; items: int64 [T, ways, shots + queries], support first.
+    classes: int64 [T, ways]; items: int64 [T, ways, shots + queries], support first; origin: of training tasks.
     """
 
     image_set: ImageSet
     classes: Tensor
     items: Tensor
     shots: int
+    origin: Origin | None = None
 
     def __len__(self) -> int:
         return len(self.classes)
 
     def __getitem__(self, tasks: slice) -> "TaskBatch":
-        return replace(self, classes=self.classes[tasks], items=self.items[tasks])
+        origin = self.origin and replace(self.origin, positions=self.origin.positions[tasks])
+        return replace(self, classes=self.classes[tasks], items=self.items[tasks], origin=origin)
 
     def support(self) -> tuple[Tensor, Tensor]:
         """images uint8 [T, n, C, H, W] and labels int64 [T, n], n = ways * shots, in the order 0, 0, .., 1, 1, .."""
@@ -87,7 +102,7 @@ class EpisodeSampler:
                 "lower one until their sum fits"
             )
         self.image_set, self.ways, self.shots, self.queries = image_set, ways, shots, queries
-        self._root = _root_key(stream, seed)
+        self._root, self._training = _root_key(stream, seed), stream == "train"
 
     def draw(self, first: int, count: int) -> TaskBatch:
         """Tasks first, .., first + count - 1 of the stream."""
@@ -96,7 +111,7 @@ class EpisodeSampler:
         if len(blocks) == 1:
             return blocks[0]
         classes, items = (torch.cat([getattr(b, name) for b in blocks]) for name in ("classes", "items"))
-        return TaskBatch(self.image_set, classes, items, self.shots)
+        return TaskBatch(self.image_set, classes, items, self.shots, self._origin(first, count))
 
     def _draw(self, first: int, count: int) -> TaskBatch:
         images = self.image_set.images
@@ -104,7 +119,10 @@ class EpisodeSampler:
         slots = _children(_mix(k * _GAMMA + self._root), 1 + self.ways)
         classes = _smallest(_children(slots[:, 0], images.size(0)), self.ways)
         items = _smallest(_children(slots[:, 1:], images.size(1)), self.shots + self.queries)
-        return TaskBatch(self.image_set, classes, items, self.shots)
+        return TaskBatch(self.image_set, classes, items, self.shots, self._origin(first, count))
+
+    def _origin(self, first: int, count: int) -> Origin | None:
+        return Origin(self._root, range(first, first + count)) if self._training else None
 
 
 def _signed(word: int) -> int:
@@ -118,7 +136,11 @@ _FACTORS = (_signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB))
 
 def _root_key(stream: str, seed: int) -> int:
     """A hash that no process, version or platform changes, unlike hash()."""
-    return int.from_bytes(hashlib.sha256(f"{stream}/{seed}".encode()).digest()[:8], "big", signed=True)
+    return _signed(_hash(f"{stream}/{seed}"))
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def _children(key: Tensor, count: int) -> Tensor:

@@ -3,19 +3,16 @@
 import importlib
 from types import ModuleType
 
-import torch
-
 from memmeta_exp.errors import DataError
+from memmeta_exp.torchvision_compat import import_torchvision
 
-_LIBRARY: list[torch.library.Library] = []  # a Library undoes its definitions when it is collected
-_OPERATORS = ("nms", "qnms")
 _DROPPED_NAMES = ("_get_confirm_token", "_save_response_content")
 
 
 def import_torchmeta(module: str) -> ModuleType:
     """The torchmeta module of that name; DataError where torchmeta or something it imports is not installed."""
     try:
-        _import_torchvision()
+        import_torchvision()
         _restore_dropped_names()
         return importlib.import_module(module)
     except ImportError as error:
@@ -23,22 +20,6 @@ def import_torchmeta(module: str) -> ModuleType:
             f"cifar_fs and fc100 are read through torchmeta, which does not import ({error}): "
             "run `pip install --no-deps torchmeta==1.8.0`"
         ) from None
-
-
-def _import_torchvision() -> None:
-    """A torchvision built for CUDA declares no operators beside a CPU torch, yet registers code for two of them.
-
-    Only its data-set helpers are used here, which call neither, so declaring the two lets it import.
-    """
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "operator torchvision::" not in str(error) or _LIBRARY:
-            raise ImportError(f"torchvision: {error}") from None
-        _LIBRARY.append(torch.library.Library("torchvision", "FRAGMENT"))
-        for name in _OPERATORS:
-            _LIBRARY[0].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _import_torchvision()
 
 
 def _restore_dropped_names() -> None:

@@ -1,0 +1,71 @@
+"""What every backbone is: images of T tasks in, their features out, block by block."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from memmeta_exp.backbones.layout import image_layout
+from memmeta_exp.backbones.task_norm import TaskBatchNorm2d, record
+
+Keys = tuple[int, ...]
+
+
+class Backbone(nn.Module, ABC):
+    """z = backbone(images; theta): [T, n, C, H, W] in [0, 1] -> [T, n, d].
+
+    What is not meta-learned (frozen stages, running statistics) is a buffer: theta is `parameters()`.
+    checkpoint: of each block keep the input alone and run it again for the backward pass. Needs the weights of the
+    forward pass to be in place then, which functional_call does not leave there: for algorithms in feature space.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.checkpoint = False
+
+    @abstractmethod
+    def features(self, image_size: int) -> int:
+        """d, the number of features of an image of image_size x image_size pixels; 0 where it is too small."""
+
+    @property
+    def random(self) -> bool:
+        """Whether `forward` takes, as a second argument, a key for each task, and draws from it."""
+        return False
+
+    def checkpoint_blocks(self) -> None:
+        """From now on; ConfigError where this backbone has no blocks to do it with."""
+        self.checkpoint = True
+
+    def fuses(self, device: torch.device) -> bool:
+        """Whether it takes several tasks as it takes one, at no cost."""
+        return False
+
+    def record(self, tasks: Iterable[Tensor]) -> None:
+        """One update of the running statistics (norm=running) by the mean of the statistics of `tasks`, images
+        [1, n, C, H, W] each."""
+        record(self, [norm for norm in self.modules() if isinstance(norm, TaskBatchNorm2d)], tasks)
+
+    def _run(self, block: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        if not (self.checkpoint and torch.is_grad_enabled()):
+            return block(*arguments)
+        # no block draws from torch's global generators, so their state need not be kept
+        return checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore[reportReturnType]
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """x [n, C, H, W] in the order of memory that convolutions want on its device."""
+    return x.contiguous(memory_format=image_layout(x.device))
+
+
+def sample_major(images: Tensor) -> Tensor:
+    """[T, n, C, H, W] as [n*T, C, H, W], the order of `TaskBatchNorm2d`."""
+    x = images.transpose(0, 1).flatten(0, 1)
+    return laid_out(x) if len(images) == 1 else x
+
+
+def by_task(x: Tensor, tasks: int) -> Tensor:
+    """Sample-major [n*T, ...] as features [T, n, d]."""
+    return x.reshape(len(x) // tasks, tasks, -1).transpose(0, 1)

@@ -1,0 +1,66 @@
+"""Batch norm by the statistics of each task, and its running statistics."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MOMENTUM = 0.1  # weight of the newest iteration in the running statistics, that of torch's batch norm
+
+
+class TaskBatchNorm2d(nn.Module):
+    """Batch norm over each task's own images.
+
+    Input [n*T, C, H, W] in sample-major order (row i*T + t is image i of task t), so that viewing it as [n, T*C, H, W]
+    costs nothing and one batch norm with T*C channels normalises every task by itself.
+
+    running: in evaluation mode, normalise by running statistics, which `record` gathers, instead of by the statistics
+    of the batch at hand (transductive).
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, running: bool = False, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.running, self.eps = running, eps
+        self.newest: float | None = None  # weight of the next pass in the running statistics, None to leave them
+        if running:
+            self.register_buffer("running_mean", torch.zeros(channels))
+            self.register_buffer("running_var", torch.ones(channels))
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether the statistics of the batch at hand are the ones used."""
+        return self.training or not self.running
+
+    def forward(self, x: Tensor, tasks: int) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if not self.by_batch:
+            return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, eps=self.eps)
+        if tasks == 1:
+            kept = (None, None) if self.newest is None else (self.running_mean, self.running_var)
+            return F.batch_norm(x, *kept, weight, bias, training=True, momentum=self.newest or 0.0, eps=self.eps)
+        grouped = x.contiguous().view(x.shape[0] // tasks, -1, *x.shape[2:])
+        weight, bias = weight.repeat(tasks), bias.repeat(tasks)
+        return F.batch_norm(grouped, None, None, weight, bias, training=True, eps=self.eps).view(x.shape)
+
+
+@torch.no_grad()
+def record(net: Callable[[Tensor], Tensor], norms: list[TaskBatchNorm2d], tasks: Iterable[Tensor]) -> None:
+    """One update of the running statistics of `norms`, the layers of `net`, by the mean of the statistics of `tasks`,
+    images [1, n, C, H, W] each."""
+    before = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
+    try:
+        for k, images in enumerate(tasks):
+            for norm in norms:
+                norm.newest = 1 / (k + 1)  # the running statistics become the mean over the tasks so far
+            net(images)
+    finally:
+        for norm, (mean, var) in zip(norms, before, strict=True):
+            norm.newest = None
+            norm.running_mean.lerp_(mean, 1 - MOMENTUM)
+            norm.running_var.lerp_(var, 1 - MOMENTUM)

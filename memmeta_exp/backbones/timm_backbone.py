@@ -1,0 +1,180 @@
+"""A model of timm as a backbone. timm is an extra: it is imported when the first one is built."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from memmeta_exp.backbones.backbone import Backbone, Keys, laid_out
+from memmeta_exp.config import TimmConfig, closest
+from memmeta_exp.errors import ConfigError
+from memmeta_exp.torchvision_compat import import_torchvision
+
+
+class TimmBackbone(Backbone):
+    """The pooled features that timm's model gives its classifier, [T, n, C, H, W] in [0, 1] -> [T, n, d].
+
+    Images are brought to the mean and deviation of the model's published weights first. The model is always in
+    evaluation mode: no dropout, no stochastic depth, and batch norm by each task's own statistics (norm=task; one task
+    at a time then) or by those of the weights (norm=fixed). Frozen groups are buffers, as all that is not
+    meta-learned. Initial values are a function of the generator's seed, or of the weights.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self, config: TimmConfig, channels: int, image_size: int, generator: torch.Generator, materialise: bool = True
+    ) -> None:
+        super().__init__()
+        timm = import_timm()
+        self.config, self.channels = config, channels
+        self.net = _created(timm, config, channels, image_size, generator.initial_seed(), materialise)
+        facts = self.net.pretrained_cfg
+        for name, key in (("mean", "mean"), ("deviation", "std")):
+            values = torch.tensor(facts[key])
+            values = values if len(values) == channels else values.mean().expand(channels)
+            self.register_buffer(name, values[:, None, None].clone())
+        self.net.pretrained_cfg = {}  # it may hold the weights once more
+        self._freeze(timm)
+        self.by_batch = self._set_norms()
+        for module in self.net.modules():
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = config.attention == "fused"  # pyright: ignore[reportAttributeAccessIssue]
+        self.train()
+
+    def train(self, mode: bool = True) -> "TimmBackbone":
+        """The model itself stays in evaluation mode: see above."""
+        super().train(mode)
+        self.net.eval()
+        return self
+
+    def checkpoint_blocks(self) -> None:
+        """By timm's own means; ConfigError where the model has none."""
+        try:
+            self.net.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError, NotImplementedError):
+            raise ConfigError(
+                f"memory.checkpoint=block: backbone.model={self.config.model} cannot run its blocks twice in timm; "
+                "leave memory.checkpoint=none"
+            ) from None
+        super().checkpoint_blocks()
+
+    def features(self, image_size: int) -> int:
+        """d, found by running the model on meta tensors; ConfigError where it takes no such images."""
+        tensors = [*self.net.named_parameters(), *self.net.named_buffers()]
+        shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+        images = torch.empty(2, self.channels, image_size, image_size, device="meta")
+        try:
+            z = functional_call(self.net, shapes, (images,))
+        except (AssertionError, RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise ConfigError(
+                f"backbone.model={self.config.model} does not take images of {self.channels} channels and "
+                f"{image_size}x{image_size} pixels: {_line(error)}; choose another model or image size"
+            ) from None
+        if z.dim() != 2:
+            raise ConfigError(
+                f"backbone.model={self.config.model} pools to {tuple(z.shape[1:])} an image, not to one vector; "
+                "choose another model"
+            )
+        return z.shape[1]
+
+    def forward(self, images: Tensor, keys: Keys | None = None) -> Tensor:
+        tasks = len(images)
+        x = (images - self.mean) / self.deviation
+        if self.by_batch and tasks > 1:
+            return torch.stack([self.net(laid_out(one)) for one in x])
+        return self.net(laid_out(x.flatten(0, 1))).unflatten(0, (tasks, -1))
+
+    def _set_norms(self) -> bool:
+        """Makes batch norm what the configuration says; returns whether images of one batch bear on each other."""
+        norms = [module for module in self.net.modules() if isinstance(module, _BatchNorm)]
+        if self.config.norm == "fixed":
+            return False
+        for norm in norms:
+            norm.track_running_stats = False
+            norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+        return bool(norms)
+
+    def _freeze(self, timm: Any) -> None:
+        groups = timm.models.group_parameters(self.net, self.net.group_matcher(coarse=True))
+        groups = [groups[key] for key in sorted(groups)]
+        if self.config.frozen >= len(groups):
+            raise ConfigError(
+                f"backbone.frozen={self.config.frozen}: backbone.model={self.config.model} has {len(groups)} groups of "
+                f"layers, and one at least must learn; set backbone.frozen to {len(groups) - 1} or less"
+            )
+        for name in [name for group in groups[: self.config.frozen] for name in group]:
+            path, _, leaf = name.rpartition(".")
+            module = self.net.get_submodule(path)
+            weight = module.get_parameter(leaf).detach()
+            delattr(module, leaf)
+            module.register_buffer(leaf, weight)
+
+
+def import_timm() -> Any:
+    """timm; ConfigError where it is not installed or does not import."""
+    try:
+        import_torchvision()
+        return importlib.import_module("timm")
+    except ImportError as error:
+        raise ConfigError(
+            f"backbone=timm needs timm, which does not import ({_line(error)}): run `pip install 'memmeta[timm]'`"
+        ) from None
+
+
+def _created(timm: Any, config: TimmConfig, channels: int, image_size: int, seed: int, materialise: bool) -> Any:
+    """The model without its classifier, with its weights if materialised."""
+    name = config.model
+    if ":" not in name and not timm.is_model(name):
+        raise ConfigError(f"backbone.model={name} is no model of timm{closest(name, timm.list_models())}")
+    if config.weights is not None and not Path(config.weights).expanduser().is_file():
+        raise ConfigError(f"backbone.weights={config.weights} does not exist: name a file of weights")
+    options: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
+    facts = timm.get_pretrained_cfg(name, allow_unregistered=True) if ":" not in name else None
+    if facts is not None and facts.fixed_input_size:
+        options["img_size"] = image_size
+    fresh = _seeded(timm, name, seed, options)
+    if not materialise or not (config.pretrained or config.weights):
+        return fresh
+    options["pretrained"] = True
+    if config.weights is not None:
+        options["pretrained_cfg_overlay"] = {"state_dict": _read(timm, config.weights), "custom_load": False}
+    source = f"backbone.weights={config.weights}" if config.weights else "backbone.pretrained=true"
+    try:
+        net = _seeded(timm, name, seed, options)
+    except Exception as error:  # noqa: BLE001 - of the hub's client, the network, the file's keys and shapes
+        hint = "" if config.weights else "; fetch them elsewhere and set backbone.weights=FILE"
+        raise ConfigError(f"{source}: the weights of {name} cannot be loaded: {_line(error)}{hint}") from None
+    missing = [key for key, value in net.named_parameters() if _untouched(value, fresh.get_parameter(key))]
+    if missing:
+        others = f"{missing[0]} and {len(missing) - 1} others are not among them"
+        raise ConfigError(f"{source}: these are not the weights of {name}: {others}")
+    return net
+
+
+def _seeded(timm: Any, name: str, seed: int, options: dict[str, Any]) -> Any:
+    """timm draws initial values from torch's global generator, which is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return timm.create_model(name, **options)
+
+
+def _untouched(loaded: Tensor, fresh: Tensor) -> bool:
+    """Whether these are still the random initial values; constant ones cannot be told."""
+    return torch.equal(loaded, fresh) and bool((fresh != fresh.flatten()[0]).any())
+
+
+def _read(timm: Any, file: str) -> dict[str, Tensor]:
+    try:
+        return timm.models.load_state_dict(str(Path(file).expanduser()), device="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - safetensors, zip, pickle: each has its own
+        raise ConfigError(f"backbone.weights={file} is no file of weights: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
