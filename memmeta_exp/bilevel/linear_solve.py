@@ -32,8 +32,7 @@ def cg(
             break
         ap = matvec(p)
         curvature = dot(p, ap)
-        convex = curvature > zero
-        active = convex if every else active & convex
+        active = active & (curvature > zero)
         alpha, every = rr / curvature, at_work(active, done).every
         if not every:  # a frozen task stays where it is
             ap = tuple(torch.where(active.view(-1, *[1] * (t.dim() - 1)), t, 0.0) for t in ap)  # 0 * inf is NaN
@@ -42,9 +41,9 @@ def cg(
         rr_next = dot(r, r)
         beta = rr_next / rr
         p = axpy(beta if every else torch.where(active, beta, zero), p, r)
-        rr, left = rr_next, rr_next > target
+        rr = rr_next
         together, count = (together + 1, count) if every else (together, count + active)
-        active = left if every else active & left
+        active = active & (rr > target)
         some, every = at_work(active, done)
     stuck = (rr > target) & ~active  # r stayed as it was where the curvature was not positive
     return _diagnose(matvec, b, x, count + together, tolerance, stuck)
