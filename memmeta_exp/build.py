@@ -13,7 +13,9 @@ from memmeta_exp.backbones import MetaModel, build_model, image_layout
 from memmeta_exp.config import Config
 from memmeta_exp.data import EpisodeSampler, ImageSet, load_split
 from memmeta_exp.errors import ConfigError
+from memmeta_exp.known import Truth, known_problem
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}  # of parameters: bf16 is autocast
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 DATA_SHARE = 0.5  # of a GPU's free memory that the training split may take; a larger one stays in host memory
 DEFAULT_THREADS = torch.get_num_threads()
@@ -21,15 +23,22 @@ DEFAULT_THREADS = torch.get_num_threads()
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything a run computes with. adapt: the test-time rule, None for the algorithm's own."""
+    """Everything a run computes with. reference: what measures |grad F|^2 on sampled tasks; truth: F itself, where it
+    is known: one of the two is None. adapt: the test-time rule, None for the algorithm's own."""
 
     config: Config
     device: torch.device
     model: MetaModel
     learner: Learner
-    reference: Learner
+    reference: Learner | None
     adapt: Adapt | None
-    samplers: dict[str, EpisodeSampler]
+    samplers: dict[str, Any]
+    truth: Truth | None = None
+
+    @property
+    def smoothness(self) -> float | None:
+        """L_F where it is known."""
+        return self.truth.smoothness if self.truth else None
 
 
 def resolve_device(name: str) -> torch.device:
@@ -49,6 +58,8 @@ def build(config: Config) -> Experiment:
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the default would round convolutions to 10-bit mantissas
     device = resolve_device(config.device)
     torch.set_num_threads(execution_of(config, device).threads_each)
+    if config.known:
+        return _known(config, device)
     return _experiment(config, device, _samplers(config, device))
 
 
@@ -68,7 +79,7 @@ def _experiment(config: Config, device: torch.device, samplers: dict[str, Episod
     model = build_model(backbone, facts.channels, facts.image_size, config.ways, learned, config.seed, real)
     if config.memory.checkpoint == "block":
         model.backbone.checkpoint_blocks()  # pyright: ignore[reportCallIssue]
-    model = model.to(device=device)
+    model = model.to(device=device, dtype=DTYPES[config.precision])
     model = model.to(memory_format=image_layout(device))  # pyright: ignore[reportCallIssue] - torch's own overload
     execution = execution_of(config, device)
     own = partial(build_algorithm, config.algorithm, model, execution, config.memory)
@@ -85,12 +96,30 @@ def _experiment(config: Config, device: torch.device, samplers: dict[str, Episod
     )
 
 
+def _known(config: Config, device: torch.device) -> Experiment:
+    """The experiment on a problem whose tasks are all at hand."""
+    problem, execution = known_problem(config, device, DTYPES[config.precision]), execution_of(config, device)
+    own = partial(build_algorithm, config.algorithm, problem.model, execution, config.memory, problem.losses)
+    return Experiment(
+        config=config,
+        device=device,
+        model=problem.model,
+        learner=own(),
+        reference=None,
+        adapt=None,
+        samplers={"train": problem.sampler},
+        truth=problem.truth(config, execution, own() if config.convergence_of == "own" else None),
+    )
+
+
 def build_optimizer(
-    config: Config, model: MetaModel
+    config: Config, model: MetaModel, smoothness: float | None = None
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """The upper optimiser and its schedule. `foreach` is named because its default differs between devices."""
+    """The upper optimiser and its schedule. `foreach` is named because its default differs between devices. smoothness:
+    L_F, for optimizer.lr=null."""
     c = config.optimizer
-    options: dict[str, Any] = {"lr": c.lr, "weight_decay": c.weight_decay, "foreach": True}
+    lr = c.lr if c.lr is not None or smoothness is None else 1 / smoothness
+    options: dict[str, Any] = {"lr": lr, "weight_decay": c.weight_decay, "foreach": True}
     if c.name == "sgd":
         options["momentum"] = c.momentum
     optimizer = OPTIMIZERS[c.name](model.parameters(), **options)
@@ -102,9 +131,10 @@ def build_optimizer(
 def execution_of(config: Config, device: torch.device) -> Execution:
     """Chunks and threads: on a CPU, tasks side by side win twice what threads within an operator do, for one task's
     activations fit a core's cache and small operators do not divide."""
-    cpu, threads = device.type == "cpu", config.threads or DEFAULT_THREADS
-    chunk = config.chunk if not isinstance(config.chunk, str) else 1 if cpu else config.batch_size
-    workers = config.workers if not isinstance(config.workers, str) else threads if cpu else 1
+    threads = config.threads or (1 if config.known else DEFAULT_THREADS)
+    by_task = device.type == "cpu" and not config.known  # whose small matrices want all tasks at once and one thread
+    chunk = config.chunk if not isinstance(config.chunk, str) else 1 if by_task else config.batch_size
+    workers = config.workers if not isinstance(config.workers, str) else threads if by_task else 1
     workers = min(workers, -(-config.batch_size // chunk))
     return Execution(chunk, config.precision == "bf16", workers, max(1, threads // workers))
 

@@ -21,8 +21,13 @@ ROWS = {  # summary key: (label, format)
     "memory/above_baseline_mib": ("  above parameters and data", "{:.1f}"),
     "time/step_seconds_median": ("step, median seconds", "{:.4f}"),
     "time/total_seconds": ("whole run, seconds", "{:.1f}"),
+    "val/loss_best": ("least F(theta)", "{:.6g}"),
     "convergence/error": ("convergence error", "{:.3e}"),
     "convergence/grad_norm_sq": ("|grad F|^2 at the end", "{:.3e}"),
+    "convergence/suboptimality": ("  F - min F at the end", "{:.3e}"),
+    "convergence/distance": ("  distance to the minimiser", "{:.3e}"),
+    "cost/gradient_evaluations": ("gradients evaluated, over tasks", "{:,}"),
+    "cost/hessian_vector_products": ("  products of second derivatives", "{:,}"),
     "lower/residual_max": ("lower level, largest |d_phi g|", "{:.2e}"),
     "lower/kappa": ("  kappa = L_g / mu at the end", "{:.0f}"),
     "linear/residual_max": ("linear solve, largest residual", "{:.2e}"),
@@ -61,7 +66,8 @@ class ProgressBar:
         """Shows the state after `iteration`; the last peak measured stays on show."""
         if "memory/peak_mib" in metrics:
             self._peak = f" peak {metrics['memory/peak_mib']:.1f} MiB"
-        status = f"loss {metrics['train/loss']:.3f} acc {metrics['train/acc']:.1%}{self._peak}"
+        acc = f" acc {metrics['train/acc']:.1%}" if "train/acc" in metrics else ""
+        status = f"loss {metrics['train/loss']:.3f}{acc}{self._peak}"
         self._bar.update(self._task, completed=iteration, status=status)
 
     def note(self, line: str) -> None:
@@ -73,7 +79,9 @@ def print_summary(name: str, folder: Path, summary: Mapping[str, Any]) -> None:
     """The table of results, the paths written, and `summary: PATH` as the last line of standard output."""
     table = Table(title=name, show_header=False)
     for key, (label, form) in ROWS.items():
-        value = summary.get(key, math.nan)
+        if key not in summary:  # the algorithm or the problem has none
+            continue
+        value = math.nan if summary[key] is None else summary[key]
         table.add_row(label, form.format(value) if math.isfinite(value) else "not defined")
     console = Console()
     console.print(table)

@@ -36,4 +36,4 @@ class Iteration:
     def persistent(self) -> list[Any]:
         """What stays between iterations and is not replaced in one: parameters and buffers, optimiser state, training
         images. (Warm starts are replaced; a meter takes them for what was there when it meets them.)"""
-        return [self.experiment.model, self.optimizer, self.experiment.samplers["train"].image_set.images]
+        return [self.experiment.model, self.optimizer, self.experiment.samplers["train"].tensors]

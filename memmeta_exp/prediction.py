@@ -93,6 +93,8 @@ def predict(config: Config) -> Prediction:
 
 def check_predictable(config: Config) -> None:
     """ConfigError where the iteration of `config` differs on meta tensors from what a GPU runs."""
+    if config.known:
+        raise ConfigError(f"dataset={config.dataset.name} cannot be predicted: memory is that of networks on images")
     if config.precision == "bf16":
         raise ConfigError(
             "precision=bf16 cannot be predicted: torch ignores autocast on meta tensors; predict precision=fp32, which "

@@ -52,7 +52,7 @@ class Profile:
 
 def profile(experiment: Experiment, steps: int) -> Profile:
     """Runs WARM_UP iterations, `steps` timed whole and `steps` timed by phase in turn, and a metered one."""
-    optimizer, _ = build_optimizer(experiment.config, experiment.model)
+    optimizer, _ = build_optimizer(experiment.config, experiment.model, experiment.smoothness)
     iteration, device = Iteration(experiment, optimizer), experiment.device
     for t in range(1, WARM_UP + 1):
         iteration.clear()

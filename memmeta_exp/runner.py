@@ -68,5 +68,6 @@ def _run(config: Config, folder: RunFolder, stop: StopRequest) -> None:
         summary = trainer.summary(trainer.test())
         summary["time/total_seconds"] = time.perf_counter() - started
         tracker.summary(summary)
-    plot_run(folder.path, config.run_name)
+    if config.plots:
+        plot_run(folder.path, config.run_name)
     print_summary(config.run_name, folder.path, summary)

@@ -12,9 +12,9 @@ from memmeta_exp.algorithms import StepReport
 from memmeta_exp.build import Experiment, build_optimizer
 from memmeta_exp.display import ProgressBar
 from memmeta_exp.errors import RunError, RunInterrupted
-from memmeta_exp.evaluation import Score, episode_results, score_tasks
 from memmeta_exp.iteration import Iteration
-from memmeta_exp.measure.convergence import RunningMean, squared_norm
+from memmeta_exp.judge import judge_of
+from memmeta_exp.measure.convergence import RunningMean
 from memmeta_exp.measure.peak_memory import Peak, measure_peak
 from memmeta_exp.measure.timing import StepTimer
 from memmeta_exp.signals import StopRequest
@@ -23,6 +23,11 @@ from memmeta_exp.tracking.run_folder import RunFolder
 
 METERED = 2  # the iteration whose memory is metered on CPU (metering slows it): the optimiser's state exists by then
 LARGEST = ("lower/residual_max", "linear/residual_max", "memory/peak_mib", "memory/above_baseline_mib")
+COSTS = ("cost/gradient_evaluations", "cost/hessian_vector_products")
+LAST = (
+    "train/loss", "train/acc", "lower/L_g", "lower/kappa", "convergence/error", "convergence/grad_norm_sq",
+    "convergence/suboptimality", "convergence/distance",
+)  # fmt: skip
 REMEDY = "theta has diverged; lower optimizer.lr or raise algorithm.mu"
 REMEDY_AT_0 = "the lower level has diverged, for theta has not moved yet; lower algorithm.inner_lr or eval_lr"
 
@@ -37,11 +42,13 @@ class Trainer:
     ) -> None:
         self.experiment, self.folder, self.tracker, self.bar, self.stop = experiment, folder, tracker, bar, stop
         self.config = experiment.config
-        self.optimizer, self.scheduler = build_optimizer(self.config, experiment.model)
+        self.optimizer, self.scheduler = build_optimizer(self.config, experiment.model, experiment.smoothness)
+        self.judge = judge_of(experiment)
         self.iteration = Iteration(experiment, self.optimizer)
         self.timer = StepTimer(experiment.device)
         self.convergence_error = RunningMean()
-        self.best = {"acc": -1.0, "iteration": 0}
+        self.best = {"value": math.nan, "iteration": 0}
+        self.cost: dict[str, int] = dict.fromkeys(COSTS, 0)
         self.largest: dict[str, float] = {}
         self.latest: dict[str, float] = {}
         self.wrong_sum = 0.0
@@ -77,12 +84,14 @@ class Trainer:
         with self.timer.step(counted=on_gpu or not metered):
             report, peak = self._metered(t) if metered else (self.iteration(t), None)
         self.scheduler.step()
-        metrics = _report_metrics(report, self.config.algorithm.mu)
+        metrics = _report_metrics(report, self.config.algorithm.mu + self.config.lower_modulus)
+        self.cost = {key: self.cost[key] + int(metrics[key]) for key in COSTS}
         self._check(metrics, t)
         metrics |= {
             "time/step_seconds": self.timer.last_seconds,
             "time/tasks_per_second": self.config.batch_size / self.timer.last_seconds,
             "optimizer/lr": float(self.scheduler.get_last_lr()[0]),
+            **self.cost,
         }
         if peak is not None:
             metrics |= {"memory/peak_mib": peak.absolute_mib, "memory/above_baseline_mib": peak.above_baseline_mib}
@@ -124,44 +133,22 @@ class Trainer:
             )
 
     def _validate(self, t: int) -> dict[str, float]:
-        """Validation accuracy and the convergence measure; keeps the checkpoints."""
+        """What the judge says of theta, and the running mean of |grad F|^2; keeps the checkpoints."""
         self._save("last", t)
-        tasks = self.experiment.samplers["val"].draw(0, self.config.val_tasks)
-        score = score_tasks(self.experiment, tasks, lambda: self._stop_if_asked(t))
-        metrics = {
-            "val/acc": score.mean_accuracy,
-            "val/acc_ci95": score.ci95,
-            "val/loss": score.mean_loss,
-            "val/unsolved_fraction": score.unsolved_fraction,
-            **self._convergence(),
-        }
+        metrics = self.judge.validate(lambda: self._stop_if_asked(t))
+        norm = metrics["convergence/grad_norm_sq"]
+        metrics["convergence/error"] = self.convergence_error.update(norm)
         for key in ("val/loss", "convergence/grad_norm_sq"):
             _require_finite(metrics, key, t)
-        if score.mean_accuracy > self.best["acc"]:
-            self.best = {"acc": score.mean_accuracy, "iteration": t}
+        key, sign = self.judge.best
+        if not sign * metrics[key] <= sign * self.best["value"]:
+            self.best = {"value": metrics[key], "iteration": t}
             self._save("best", t)
         self.folder.set_status("running", iteration=t)
-        self.bar.note(
-            f"iteration {t}: val acc {score.mean_accuracy:.2%} +- {score.ci95:.2%}, "
-            f"|grad F|^2 {metrics['convergence/grad_norm_sq']:.2e}"
-        )
+        interval = f" +- {metrics['val/acc_ci95']:.2%}" if "val/acc_ci95" in metrics else ""
+        acc = f"val acc {metrics['val/acc']:.2%}{interval}, " if "val/acc" in metrics else ""
+        self.bar.note(f"iteration {t}: {acc}val loss {metrics['val/loss']:.6g}, |grad F|^2 {norm:.2e}")
         return metrics
-
-    def _convergence(self) -> dict[str, float]:
-        """|grad F|^2 on the fixed reference tasks, lower level and linear system solved in float64, and its mean over
-        the evaluations so far."""
-        self.optimizer.zero_grad(set_to_none=True)
-        tasks = self.experiment.samplers["reference"].draw(0, self.config.convergence_tasks)
-        self.experiment.reference.warm = {}  # where it is the algorithm's own: the measure does not depend on the past
-        report = self.experiment.reference.step(tasks)
-        gradients = [p.grad for p in self.experiment.model.parameters() if p.grad is not None]
-        norm = float(squared_norm(gradients))
-        self.optimizer.zero_grad(set_to_none=True)
-        return {
-            "convergence/grad_norm_sq": norm,
-            "convergence/error": self.convergence_error.update(norm),
-            "convergence/wrong_fraction": float(report.wrong.double().mean()),
-        }
 
     def _save(self, name: str, t: int) -> None:
         checkpoint.save(
@@ -174,36 +161,30 @@ class Trainer:
                 "warm": self.experiment.learner.warm,
                 "convergence": self.convergence_error.state_dict(),
                 "best": self.best,
+                "cost": self.cost,
             },
         )
 
     def _checkpoint(self, name: str) -> Path:
         return self.folder.path / "checkpoints" / f"{name}.pt"
 
-    def test(self) -> Score:
-        """The best model by validation on the fixed test tasks; writes test_episodes."""
-        checkpoint.restore(self.experiment.model, self._checkpoint("best"), self.experiment.device)
-        tasks = self.experiment.samplers["test"].draw(0, self.config.test_tasks)
-        score = score_tasks(self.experiment, tasks, self._stop_test_if_asked)
-        self.folder.write_test_episodes(episode_results(tasks, score))
-        return score
+    def test(self) -> dict[str, Any]:
+        """The test/ keys of the best model by validation, where there are tasks to test it on."""
+        return self.judge.test(self._checkpoint("best"), self.folder, self._stop_test_if_asked)
 
     def _stop_test_if_asked(self) -> None:
         """checkpoints/last holds the last iteration already, and the model in memory is the best one."""
         if self.stop.signum is not None:
             raise RunInterrupted(self.stop.signum, self.config.iterations, self.folder.path)
 
-    def summary(self, score: Score) -> dict[str, Any]:
+    def summary(self, test: dict[str, Any]) -> dict[str, Any]:
         """summary.json, whose keys docs/run_folder.md defines."""
-        last = ("train/loss", "train/acc", "lower/L_g", "lower/kappa", "convergence/error", "convergence/grad_norm_sq")
         return {
-            "test/acc": score.mean_accuracy,
-            "test/acc_ci95": score.ci95,
-            "test/loss": score.mean_loss,
-            "test/unsolved_fraction": score.unsolved_fraction,
-            "val/acc_best": self.best["acc"],
+            **test,
+            f"{self.judge.best[0]}_best": self.best["value"],
             "val/best_iteration": self.best["iteration"],
-            **{key: self.latest[key] for key in last if key in self.latest},
+            **{key: self.latest[key] for key in LAST if key in self.latest},
+            **self.cost,
             **self.largest,
             "memory/kind": self.memory_kind,
             "time/step_seconds_median": self.timer.median_seconds,
@@ -220,11 +201,15 @@ def _require_finite(metrics: dict[str, float], key: str, t: int) -> None:
 
 
 def _report_metrics(report: StepReport, mu: float) -> dict[str, float]:
-    """A step's report as plain numbers, read back from the device at once; the keys that the algorithm has."""
-    values = {
-        "train/loss": report.loss.mean(),
-        "train/acc": report.accuracy.mean(),
+    """A step's report as plain numbers, read back from the device at once; the keys that the algorithm has. mu: g's
+    modulus."""
+    values = {"train/loss": report.loss.mean()}
+    if report.accuracy is not None:
+        values["train/acc"] = report.accuracy.mean()
+    values |= {
         "lower/wrong_fraction": report.wrong.double().mean(),
+        "cost/gradient_evaluations": report.gradients.sum(),
+        "cost/hessian_vector_products": report.products.sum(),
     }
     if report.inner_residual is not None:
         values["lower/residual_max"] = report.inner_residual.max()
@@ -234,5 +219,8 @@ def _report_metrics(report: StepReport, mu: float) -> dict[str, float]:
         values["lower/kappa"] = smoothness / mu if mu else torch.full_like(smoothness, torch.inf)
     if report.linear_residual is not None:
         values["linear/residual_max"] = report.linear_residual.max()
+    for key, steps in (("lower/steps", report.inner_steps), ("linear/steps", report.linear_steps)):
+        if steps is not None:
+            values[key] = steps.double().mean()
     numbers = torch.stack([value.double() for value in values.values()]).tolist()
     return dict(zip(values, numbers, strict=True))

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from memmeta_exp.algorithms.learner import Execution, Learner, Scores, StepReport
 from memmeta_exp.backbones import MetaModel
-from memmeta_exp.bilevel import SoftmaxHead, Solution
-from memmeta_exp.data.episodes import TaskBatch
+from memmeta_exp.bilevel import Lower, Solution
+from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.measure.phases import phase
 
 Gradients = tuple[Tensor | None, ...]
@@ -28,10 +28,11 @@ class FeatureGradient:
     """Move 2's result for T tasks: loss f and accuracy [T], the cotangents d_support [T, n, d], d_query [T, m, d] and
     d_start [C, d+1] (summed over the tasks), the two solves (linear: None where an algorithm solves no linear system),
     the bound on L_g [T], and wrong [T]: whether a solve missed what it has to reach, so that this task's hypergradient
-    is not the gradient of what the algorithm minimises."""
+    is not the gradient of what the algorithm minimises; gradients and products [T]: how many gradients of f or g, and
+    derivatives of < d_phi g, v >, were evaluated."""
 
     loss: Tensor
-    accuracy: Tensor
+    accuracy: Tensor | None
     d_support: Tensor
     d_query: Tensor
     d_start: Tensor
@@ -39,19 +40,31 @@ class FeatureGradient:
     linear: Solution | None
     smoothness: Tensor
     wrong: Tensor
+    gradients: Tensor
+    products: Tensor
 
     def report(self) -> StepReport:
         """Its diagnosis."""
-        linear = None if self.linear is None else self.linear.residual
-        return StepReport(self.loss, self.accuracy, self.wrong, self.inner.residual, linear, self.smoothness)
+        return StepReport(
+            loss=self.loss,
+            accuracy=self.accuracy,
+            wrong=self.wrong,
+            gradients=self.gradients,
+            products=self.products,
+            inner_residual=self.inner.residual,
+            inner_steps=self.inner.steps,
+            linear_residual=None if self.linear is None else self.linear.residual,
+            linear_steps=None if self.linear is None else self.linear.steps,
+            smoothness=self.smoothness,
+        )
 
 
 class Rule(Protocol):
     """What a head-only algorithm is: its lower level, its adaptation and its gradient in feature space."""
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor) -> SoftmaxHead: ...
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor) -> Lower: ...
 
-    def adapt(self, head: SoftmaxHead, start: Tensor) -> Solution: ...
+    def adapt(self, head: Lower, start: Tensor) -> Solution: ...
 
     def feature_gradient(
         self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], start: Tensor, warm: dict[str, Tensor]
@@ -75,13 +88,13 @@ class FeatureSpaceLearner(Learner):
         super().__init__(model, execution, head_dtype)
         self.rule, self.half_task = rule, half_task
 
-    def step(self, batch: TaskBatch) -> StepReport:
+    def step(self, batch: Tasks) -> StepReport:
         parameters, chunk = list(self.model.parameters()), self.execution.chunk
         wanted = None if self._alone(batch, chunk) else parameters
         warm = {key: value for key, value in self.warm.items() if len(value) == len(batch)}
         move = self._half_steps if self.half_task else self._step
 
-        def one(at: int, tasks: TaskBatch) -> tuple[FeatureGradient, list[Gradients]]:
+        def one(at: int, tasks: Tasks) -> tuple[FeatureGradient, list[Gradients]]:
             mine = {key: value[at : at + len(tasks)] for key, value in warm.items()}
             return move(tasks, mine, _Backward(len(batch), wanted))
 
@@ -98,14 +111,14 @@ class FeatureSpaceLearner(Learner):
         return StepReport.join(reports)
 
     def _step(
-        self, tasks: TaskBatch, warm: dict[str, Tensor], backward: "_Backward"
+        self, tasks: Tasks, warm: dict[str, Tensor], backward: "_Backward"
     ) -> tuple[FeatureGradient, list[Gradients]]:
         support, query = self._both_features(tasks)
         part = self._gradient(_detached(support), _detached(query), warm)
         return part, backward([(support[0], part.d_support), (query[0], part.d_query), *self._start(part)])
 
     def _half_steps(
-        self, tasks: TaskBatch, warm: dict[str, Tensor], backward: "_Backward"
+        self, tasks: Tasks, warm: dict[str, Tensor], backward: "_Backward"
     ) -> tuple[FeatureGradient, list[Gradients]]:
         with torch.no_grad():
             support = self._features(*tasks.support(), self._keys(tasks, "support"))
@@ -126,7 +139,7 @@ class FeatureSpaceLearner(Learner):
         start = self.model.head_start
         return [(start, part.d_start.to(start.dtype))] if isinstance(start, torch.nn.Parameter) else []
 
-    def _evaluate(self, batch: TaskBatch) -> Scores:
+    def _evaluate(self, batch: Tasks) -> Scores:
         return self._score_heads(batch, self.rule.lower, self.rule.adapt)
 
 

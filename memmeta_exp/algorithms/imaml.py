@@ -33,6 +33,7 @@ class Imaml:
                 leaves = {name: w.detach().requires_grad_() for name, w in phi.items()}
                 with torch.enable_grad():
                     slope = torch.autograd.grad(task.support_loss(leaves), list(leaves.values()))
+                task.gradients += 1
                 phi = {
                     name: w - c.inner_lr * (d + c.lam * (w - task.meta[name]))
                     for (name, w), d in zip(phi.items(), slope, strict=True)
@@ -63,7 +64,18 @@ class Imaml:
         residual = norm(subtract(found.slope, tuple(self.config.damping * d for d in offset)))
         solved = residual <= WRONG_RESIDUAL * self.config.lam * norm(offset)
         right = solved & found.v.converged & (found.v.residual <= WRONG_RESIDUAL)
-        return TaskGradient(found.value, accuracy[0], grads, ~right, residual, found.v.residual)
+        return TaskGradient(
+            loss=found.value,
+            accuracy=accuracy[0],
+            grads=grads,
+            wrong=~right,
+            gradients=task.gradients + found.gradients,
+            products=found.products,
+            inner_residual=residual,
+            inner_steps=self.config.inner_steps,
+            linear_residual=found.v.residual,
+            linear_steps=found.v.steps,
+        )
 
     def _solve(self, matvec, b: Vector) -> Solution:
         with phase("linear solve"):

@@ -15,11 +15,11 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from memmeta_exp.backbones import Keys, MetaModel, image_layout
 from memmeta_exp.bilevel import SoftmaxHead, Solution
-from memmeta_exp.data.episodes import TaskBatch
+from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.measure.phases import observed, phase
 
 WRONG_RESIDUAL = 0.1  # relative error above which a solve is called wrong, tolerance or none
-Adapt = Callable[[SoftmaxHead, Tensor], Solution]
+Adapt = Callable[[Any, Tensor], Solution]  # of a lower level and phi_0 to its phi
 Scores = tuple[Tensor, Tensor, Tensor]
 T = TypeVar("T")
 
@@ -44,16 +44,22 @@ class Execution:
 class StepReport:
     """Per-task tensors [B] of one meta-step, on the device; None for what the algorithm does not have.
 
-    loss (nats) and accuracy of the query set after adaptation; inner_residual: |d_phi g| where the inner solver
-    stopped; linear_residual: |b - A x| / |b|; smoothness: the bound on L_g of a head-only lower level; wrong: whether a
-    solve missed what it has to reach, so that the task's hypergradient is not the gradient of what is minimised.
+    loss (nats) and accuracy of the query set after adaptation; wrong: whether a solve missed what it has to reach, so
+    that the task's hypergradient is not the gradient of what is minimised; gradients, products: how many gradients of f
+    or g, and derivatives of < d_phi g, v > by phi, u or both, were evaluated; inner_residual: |d_phi g| where the inner
+    solver stopped; linear_residual: |b - A x| / |b|; inner_steps, linear_steps: how many each took; smoothness: the
+    bound on L_g of a head-only lower level.
     """
 
     loss: Tensor
-    accuracy: Tensor
+    accuracy: Tensor | None
     wrong: Tensor
+    gradients: Tensor
+    products: Tensor
     inner_residual: Tensor | None = None
+    inner_steps: Tensor | None = None
     linear_residual: Tensor | None = None
+    linear_steps: Tensor | None = None
     smoothness: Tensor | None = None
 
     @staticmethod
@@ -80,14 +86,14 @@ class Learner(ABC):
         self.warm: dict[str, Tensor] = {}
 
     @abstractmethod
-    def step(self, batch: TaskBatch) -> StepReport:
+    def step(self, batch: Tasks) -> StepReport:
         """Adds grad F_B, the mean over the batch's tasks, to the parameters' .grad."""
 
     @abstractmethod
-    def _evaluate(self, batch: TaskBatch) -> Scores:
+    def _evaluate(self, batch: Tasks) -> Scores:
         """`evaluate` by the algorithm's own adaptation."""
 
-    def evaluate(self, batch: TaskBatch, adapt: Adapt | None = None) -> Scores:
+    def evaluate(self, batch: Tasks, adapt: Adapt | None = None) -> Scores:
         """Query accuracy and loss of each task after adapting to its support set, and whether the adaptation
         converged; float64 [B] each. By the algorithm's own adaptation, or of the head alone by `adapt`, which sees the
         plain cross-entropy. Batch norm as in evaluation."""
@@ -96,7 +102,7 @@ class Learner(ABC):
                 return self._evaluate(batch)
             return self._score_heads(batch, lambda z, y, start: SoftmaxHead(z, y, len(start)), adapt)
 
-    def record(self, batch: TaskBatch) -> None:
+    def record(self, batch: Tasks) -> None:
         """Takes the batch's images into the running statistics of batch norm (backbone.norm=running): one more forward
         pass of them all."""
         halves = (half for _, one in self._chunks(batch, 1) for half in (one.support(), one.query()))
@@ -111,12 +117,10 @@ class Learner(ABC):
         finally:
             self.model.train()
 
-    def _score_heads(
-        self, batch: TaskBatch, lower: Callable[[Tensor, Tensor, Tensor], SoftmaxHead], adapt: Adapt
-    ) -> Scores:
+    def _score_heads(self, batch: Tasks, lower: Callable[[Tensor, Tensor, Tensor], Any], adapt: Adapt) -> Scores:
         start = self.model.head_start.detach().to(self.head_dtype)
 
-        def score(_: int, tasks: TaskBatch) -> Tensor:
+        def score(_: int, tasks: Tasks) -> Tensor:
             with torch.no_grad():
                 support, query = self._both_features(tasks)
                 inner = adapt(lower(*support, start), start.expand(len(tasks), -1, -1))
@@ -128,19 +132,17 @@ class Learner(ABC):
         return accuracy, loss, converged
 
     @staticmethod
-    def _chunks(batch: TaskBatch, size: int) -> Iterator[tuple[int, TaskBatch]]:
+    def _chunks(batch: Tasks, size: int) -> Iterator[tuple[int, Tasks]]:
         for at in range(0, len(batch), size):
             yield at, batch[at : at + size]
 
-    def _map(self, function: Callable[[int, TaskBatch], T], batch: TaskBatch, size: int) -> Iterator[T]:
+    def _map(self, function: Callable[[int, Tasks], T], batch: Tasks, size: int) -> Iterator[T]:
         """`function` of each chunk of `size` tasks and its position in the batch, in order, whoever computes it."""
         if self._alone(batch, size):
             return (function(at, tasks) for at, tasks in self._chunks(batch, size))
         return self._in_threads(function, self._chunks(batch, size))
 
-    def _in_threads(
-        self, function: Callable[[int, TaskBatch], T], chunks: Iterator[tuple[int, TaskBatch]]
-    ) -> Iterator[T]:
+    def _in_threads(self, function: Callable[[int, Tasks], T], chunks: Iterator[tuple[int, Tasks]]) -> Iterator[T]:
         """Few chunks ahead of what has been taken, for results wait with their gradients; none is left running."""
         ahead: deque[Future[T]] = deque()
         try:
@@ -155,7 +157,7 @@ class Learner(ABC):
                 future.cancel()
             wait(ahead)
 
-    def _alone(self, batch: TaskBatch, size: int) -> bool:
+    def _alone(self, batch: Tasks, size: int) -> bool:
         """Whether this thread does every chunk."""
         return self.execution.workers == 1 or len(batch) <= size or is_in_torch_dispatch_mode() or observed()
 
@@ -165,7 +167,9 @@ class Learner(ABC):
         return ThreadPoolExecutor(e.workers, "memmeta", lambda: torch.set_num_threads(e.threads_each))
 
     def _scaled(self, images: Tensor) -> Tensor:
-        """uint8 [T, n, C, H, W] to [0, 1] in the precision of theta, on a CPU channels-last."""
+        """uint8 [T, n, C, H, W] to [0, 1] in the precision of theta, on a CPU channels-last; what is no image stays."""
+        if images.dtype != torch.uint8:
+            return images
         start, tasks = self.model.head_start, len(images)
         flat = images.flatten(0, 1).to(start.device, start.dtype, memory_format=image_layout(start.device))
         return flat.div_(255).unflatten(0, (tasks, -1))
@@ -174,7 +178,7 @@ class Learner(ABC):
         device = self.model.head_start.device.type
         return torch.autocast(device, torch.bfloat16) if self.execution.bf16 else nullcontext()
 
-    def _keys(self, tasks: TaskBatch, half: str) -> Keys | None:
+    def _keys(self, tasks: Tasks, half: str) -> Keys | None:
         """What the backbone draws from in `half` of the tasks: in training, if there is randomness in it, else None."""
         random = self.model.training and getattr(self.model.backbone, "random", False)
         return tasks.origin.keys(half) if random and tasks.origin else None
@@ -185,7 +189,7 @@ class Learner(ABC):
             z = self.model.backbone(x) if keys is None else self.model.backbone(x, keys)
         return z.to(self.head_dtype), labels.to(z.device)
 
-    def _both_features(self, tasks: TaskBatch) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def _both_features(self, tasks: Tasks) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Of support and query, in one pass where they have as many images and the backbone takes several tasks at no
         cost: to it each half is a task of its own, with its own statistics."""
         (x_s, y_s), (x_q, y_q) = tasks.support(), tasks.query()

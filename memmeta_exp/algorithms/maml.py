@@ -69,6 +69,7 @@ class Maml:
             with phase("lower level"):
                 slope = self._slope(task, leaves, adapted, create_graph=True)
             with phase("backward"):
+                task.products += 1
                 back = torch.autograd.grad(
                     slope, list(leaves.values()), [v[name] for name in adapted], materialize_grads=True
                 )
@@ -94,6 +95,9 @@ class Maml:
         with torch.enable_grad():
             loss = task.support_loss(weights)
             slope = torch.autograd.grad(loss, at, create_graph=create_graph)
+            task.gradients += 1
+            if slope[0].requires_grad and not self.recompute:
+                slope[0].register_hook(task.passed)
             if self.config.mu == 0:
                 return slope
             return tuple(torch.add(d, w, alpha=self.config.mu) for d, w in zip(slope, at, strict=True))
@@ -105,15 +109,17 @@ def _leaves(weights: Weights, names: tuple[str, ...]) -> Weights:
     return detached | {name: detached[name].requires_grad_() for name in names}
 
 
-def _query_gradient(task: Task, weights: Weights, wanted: Weights) -> tuple[Tensor, Tensor, Weights]:
+def _query_gradient(task: Task, weights: Weights, wanted: Weights) -> tuple[Tensor, Tensor | None, Weights]:
     """f and the accuracy at `weights`, and the gradient of f with respect to `wanted`."""
     with torch.enable_grad(), phase("features"):
         loss, accuracy = task.query_loss(weights)
     with phase("backward"):
+        task.gradients += 1
         grads = torch.autograd.grad(loss, list(wanted.values()), materialize_grads=True)
     return loss.detach(), accuracy, dict(zip(wanted, grads, strict=True))
 
 
-def _result(task: Task, loss: Tensor, accuracy: Tensor, grads: Weights) -> TaskGradient:
+def _result(task: Task, loss: Tensor, accuracy: Tensor | None, grads: Weights) -> TaskGradient:
     """`wrong` where the steps diverged: otherwise this is the exact gradient of the query loss after K steps."""
-    return TaskGradient(loss, accuracy, {name: grads[name] for name in task.learned}, ~loss.isfinite())
+    learned = {name: grads[name] for name in task.learned}
+    return TaskGradient(loss, accuracy, learned, ~loss.isfinite(), task.gradients, task.products)

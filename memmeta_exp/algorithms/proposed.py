@@ -5,7 +5,8 @@ from torch import Tensor
 
 from memmeta_exp.algorithms.feature_space import FeatureGradient
 from memmeta_exp.algorithms.learner import WRONG_RESIDUAL
-from memmeta_exp.bilevel import SoftmaxHead, Solution, Vector, cg, direct, gradient_descent, newton
+from memmeta_exp.algorithms.losses import SOFTMAX, Losses
+from memmeta_exp.bilevel import Lower, SoftmaxHead, Solution, Vector, cg, direct, gradient_descent, newton
 from memmeta_exp.bilevel.vectors import norm
 from memmeta_exp.config import ProposedConfig
 from memmeta_exp.measure.phases import phase
@@ -18,10 +19,10 @@ class Proposed:
     `fixed` it is mu/2 |phi|^2 as in the paper, and phi_0 is where gd begins and nothing else.
     """
 
-    def __init__(self, config: ProposedConfig) -> None:
-        self.config = config
+    def __init__(self, config: ProposedConfig, losses: Losses = SOFTMAX) -> None:
+        self.config, self.losses = config, losses
 
-    def adapt(self, head: SoftmaxHead, start: Tensor) -> Solution:
+    def adapt(self, head: Lower, start: Tensor) -> Solution:
         """phi* of each task by the configured inner solver, gd from `start` [T, C, d+1].
 
         Newton begins where R is least unless it is warm-started: the minimiser is the same, and a random head on large
@@ -35,10 +36,10 @@ class Proposed:
         step = 1 / head.smoothness() if c.inner_lr is None else start.new_full((len(start),), c.inner_lr)
         return gradient_descent(head.grad, (start,), steps=c.inner_steps, step_size=step, tolerance=c.inner_tolerance)
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor) -> SoftmaxHead:
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor) -> Lower:
         """g of the tasks whose support features are z [T, n, d]; start: phi_0 [C, d+1]."""
         centre = start if self.config.head_start == "learned" else None
-        return SoftmaxHead(z, labels, len(start), self.config.mu, centre)
+        return self.losses.lower(z, labels, start, self.config.mu, centre)
 
     def feature_gradient(
         self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], start: Tensor, warm: dict[str, Tensor]
@@ -48,13 +49,13 @@ class Proposed:
         support, query: features [T, n, d] and labels [T, n]; start: phi_0 [C, d+1]; warm: what the same slots of the
         batch ended with last time, "phi" and "v" [T, C, d+1], or empty.
         """
-        g, f = self.lower(*support, start), SoftmaxHead(*query, len(start))
+        g, f = self.lower(*support, start), self.losses.upper(*query, start)
         at = warm["phi"] if self.config.inner_warm_start and "phi" in warm else start.expand(len(g.z), -1, -1)
         with phase("lower level"):
             inner = self.adapt(g, at)
         phi = inner.value
         with phase("linear solve"):
-            linear = self._solve(g, phi, f.grad(phi), warm)
+            linear = self._solve(g, phi, f.grad(phi), warm)  # a gradient; d_z f below is another
         return FeatureGradient(
             loss=f.value(phi),
             accuracy=f.accuracy(phi),
@@ -65,16 +66,18 @@ class Proposed:
             linear=linear,
             smoothness=g.smoothness(),
             wrong=self._wrong(g, inner, linear),
+            gradients=inner.calls + 2,
+            products=linear.calls + 1,  # the cross derivative
         )
 
-    def _wrong(self, g: SoftmaxHead, inner: Solution, linear: Solution) -> Tensor:
+    def _wrong(self, g: Lower, inner: Solution, linear: Solution) -> Tensor:
         """[T]: which tasks have a solve that missed its tolerance or that, tolerance or none, may be off by more than a
         tenth: |H v - d_phi f| / |d_phi f|, and |d_phi g| / (mu |phi|), which bounds |phi - phi*| / |phi| by strong
-        convexity. With mu = 0 there is no phi*, so every task is wrong."""
-        lower = inner.residual <= WRONG_RESIDUAL * g.mu * norm(inner.value)
+        convexity, mu being g's modulus. Where that is 0 there is no phi*, so every task is wrong."""
+        lower = inner.residual <= WRONG_RESIDUAL * g.modulus * norm(inner.value)
         return ~(lower & inner.converged & linear.converged & (linear.residual <= WRONG_RESIDUAL))
 
-    def _solve(self, g: SoftmaxHead, phi: Vector, b: Vector, warm: dict[str, Tensor]) -> Solution:
+    def _solve(self, g: Lower, phi: Vector, b: Vector, warm: dict[str, Tensor]) -> Solution:
         c, matvec = self.config, g.hvp(phi)
         if c.linear_solver == "direct":
             return direct(matvec, b, inverse=g.inverse(phi), tolerance=c.linear_tolerance)

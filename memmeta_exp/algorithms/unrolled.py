@@ -7,11 +7,15 @@ has no R; ITD-BiO starts every head from one frozen point and puts R in g. In fe
 K heads and K logits a task; `first_order` keeps none and treats every d_phi g as a constant.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from memmeta_exp.algorithms.feature_space import FeatureGradient
-from memmeta_exp.bilevel import SoftmaxHead, Solution, gradient_descent
+from memmeta_exp.algorithms.losses import SOFTMAX, Losses
+from memmeta_exp.bilevel import Lower, Solution, Vector, gradient_descent
 from memmeta_exp.config import UnrolledConfig
 from memmeta_exp.measure.phases import phase
 
@@ -19,29 +23,31 @@ from memmeta_exp.measure.phases import phase
 class Unrolled:
     """The rule of ANIL and of ITD-BiO, which differ in their configuration alone."""
 
-    def __init__(self, config: UnrolledConfig) -> None:
-        self.config = config
+    def __init__(self, config: UnrolledConfig, losses: Losses = SOFTMAX) -> None:
+        self.config, self.losses = config, losses
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor) -> SoftmaxHead:
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor) -> Lower:
         """g of the tasks whose support features are z [T, n, d]; start: phi_0 [C, d+1]. R is centred on 0."""
-        return SoftmaxHead(z, labels, len(start), self.config.mu)
+        return self.losses.lower(z, labels, start, self.config.mu, None)
 
-    def adapt(self, head: SoftmaxHead, start: Tensor) -> Solution:
+    def adapt(self, head: Lower, start: Tensor) -> Solution:
         """phi_K of each task from `start` [T, C, d+1]."""
-        c = self.config
-        step = start.new_full((len(start),), c.inner_lr)
-        return gradient_descent(head.grad, (start,), steps=c.inner_steps, step_size=step)
+        return self._descend(head.grad, start)
+
+    def _descend(self, grad: Callable[[Vector], Vector], start: Tensor) -> Solution:
+        step = start.new_full((len(start),), self.config.inner_lr)
+        return gradient_descent(grad, (start,), steps=self.config.inner_steps, step_size=step)
 
     def feature_gradient(
         self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], start: Tensor, warm: dict[str, Tensor]
     ) -> FeatureGradient:
         """f at phi_K and its cotangents; shapes as in `Proposed.feature_gradient`. `wrong` is set
         where the steps diverged alone: this is the exact gradient of the query loss after K steps."""
-        (z_s, y_s), (z_q, y_q) = support, query
+        (z_s, y_s), (z_q, y_q), passed = support, query, []
         leaves = tuple(t.detach().requires_grad_() for t in (z_s, z_q, start))
         with torch.enable_grad(), phase("lower level"):
-            inner = self._steps(self.lower(leaves[0], y_s, start), leaves[2].expand(len(z_s), -1, -1))
-            upper = SoftmaxHead(leaves[1], y_q, len(start))
+            inner = self._steps(self.lower(leaves[0], y_s, start), leaves[2].expand(len(z_s), -1, -1), passed)
+            upper = self.losses.upper(leaves[1], y_q, start)
             loss = upper.value(inner.value)
         d_support, d_query, d_start = torch.autograd.grad(loss.sum(), leaves, materialize_grads=True)
         phi = tuple(t.detach() for t in inner.value)
@@ -51,20 +57,28 @@ class Unrolled:
             d_support=d_support,
             d_query=d_query,
             d_start=d_start,
-            inner=Solution(phi, inner.residual.detach(), inner.steps, inner.converged),
+            inner=replace(inner, value=phi, residual=inner.residual.detach()),
             linear=None,
             smoothness=self.lower(z_s, y_s, start).smoothness(),
             wrong=~inner.converged,
+            gradients=inner.calls + 1,
+            products=torch.full_like(inner.calls, len(passed)),
         )
 
-    def _steps(self, head: SoftmaxHead, start: Tensor) -> Solution:
-        """As `adapt`; where only first derivatives count, the sum of the steps is a constant added to the start."""
+    def _steps(self, head: Lower, start: Tensor, passed: list[None]) -> Solution:
+        """As `adapt`; where only first derivatives count, the sum of the steps is a constant added to the start. Each
+        time that differentiation passes a d_phi g, which is a product of second derivatives, `passed` grows by one."""
         if not self.config.first_order:
-            return self.adapt(head, start)
+            return self._descend(lambda phi: _counted(head.grad(phi), passed), start)
         with torch.no_grad():
             end = self.adapt(head, start)
-        return Solution((start + (end.value[0] - start).detach(),), end.residual, end.steps, end.converged)
+        return replace(end, value=(start + (end.value[0] - start).detach(),))
 
     def keeps(self) -> tuple[str, ...]:
         """Nothing passes from one iteration to the next."""
         return ()
+
+
+def _counted(slope: Vector, passed: list[None]) -> Vector:
+    slope[0].register_hook(lambda _: passed.append(None))
+    return slope

@@ -4,17 +4,17 @@ vmap over tasks on a CPU (and vmap over batch norm gives wrong second derivative
 
 import copy
 import threading
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from memmeta_exp.algorithms.learner import Execution, Learner, Scores, StepReport
+from memmeta_exp.algorithms.losses import SOFTMAX, Losses
 from memmeta_exp.backbones import Keys, MetaModel
-from memmeta_exp.data.episodes import TaskBatch
+from memmeta_exp.data.tasks import Tasks
 
 Weights = dict[str, Tensor]
 HEAD = "head_start"
@@ -23,10 +23,13 @@ HEAD = "head_start"
 class Task:
     """One task's losses as functions of the network's weights, all of them by name.
 
-    meta: the weights to start from, detached; learned: the names of those that are meta-parameters.
+    meta: the weights to start from, detached; learned: the names of those that are meta-parameters; gradients,
+    products: how many of each the rule has evaluated (see StepReport), which it counts here.
     """
 
-    def __init__(self, learner: "WeightSpaceLearner", tasks: TaskBatch) -> None:
+    gradients = products = 0
+
+    def __init__(self, learner: "WeightSpaceLearner", tasks: Tasks) -> None:
         self._learner, self._network = learner, learner.network()
         (x_s, y_s), (x_q, y_q) = tasks.support(), tasks.query()
         device = learner.model.head_start.device
@@ -37,21 +40,24 @@ class Task:
         self.meta.setdefault(HEAD, learner.model.head_start)
         self._rest = {name: b for name, b in learner.model.named_buffers() if name not in self.meta}
 
+    def passed(self, _: Tensor) -> None:
+        """A hook for a d_phi g through which differentiation may pass: each time it does, that is a product."""
+        self.products += 1
+
     def support_loss(self, weights: Weights) -> Tensor:
-        """Mean cross-entropy of the support set, a scalar."""
-        return self._loss(weights, *self._support)[0]
+        """g without R, a scalar."""
+        images, labels, keys = self._support
+        return self._learner.losses.support(self._output(weights, images, keys), labels)
 
-    def query_loss(self, weights: Weights) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy and accuracy (detached, float64) of the query set, scalars."""
-        loss, logits = self._loss(weights, *self._query)
-        return loss, (logits.detach().argmax(-1) == self._query[1]).double().mean()
+    def query_loss(self, weights: Weights) -> tuple[Tensor, Tensor | None]:
+        """f and, where something is classified, the accuracy (detached, float64) of the query set, scalars."""
+        images, labels, keys = self._query
+        return self._learner.losses.query(self._output(weights, images, keys), labels)
 
-    def _loss(self, weights: Weights, images: Tensor, labels: Tensor, keys: Keys | None) -> tuple[Tensor, Tensor]:
+    def _output(self, weights: Weights, images: Tensor, keys: Keys | None) -> Tensor:
         with self._learner._autocast():
-            logits = functional_call(self._network, {**self._rest, **weights}, (images, keys))[0].to(
-                self._learner.head_dtype
-            )
-        return F.cross_entropy(logits, labels), logits
+            output = functional_call(self._network, {**self._rest, **weights}, (images, keys))[0]
+            return output.to(self._learner.head_dtype)
 
 
 @dataclass(frozen=True)
@@ -60,17 +66,26 @@ class TaskGradient:
     diagnosis, scalars each (see StepReport)."""
 
     loss: Tensor
-    accuracy: Tensor
+    accuracy: Tensor | None
     grads: Weights
     wrong: Tensor
+    gradients: int
+    products: Tensor | int
     inner_residual: Tensor | None = None
+    inner_steps: int | None = None
     linear_residual: Tensor | None = None
+    linear_steps: Tensor | None = None
 
     def report(self) -> StepReport:
         """Its diagnosis as a batch of one."""
-        optional = (self.inner_residual, self.linear_residual)
-        rest = (None if value is None else value.reshape(1) for value in optional)
-        return StepReport(self.loss.reshape(1), self.accuracy.reshape(1), self.wrong.reshape(1), *rest)
+
+        def one(value: Tensor | int | None) -> Any:
+            if isinstance(value, int):
+                return torch.full_like(self.loss, value, dtype=torch.int64).reshape(1)
+            return None if value is None else value.reshape(1)
+
+        names = (field.name for field in fields(self) if field.name != "grads")
+        return StepReport(**{name: one(getattr(self, name)) for name in names})
 
 
 class WeightRule(Protocol):
@@ -84,9 +99,9 @@ class WeightRule(Protocol):
 class WeightSpaceLearner(Learner):
     """A rule on a model, task by task."""
 
-    def __init__(self, model: MetaModel, rule: WeightRule, execution: Execution) -> None:
+    def __init__(self, model: MetaModel, rule: WeightRule, execution: Execution, losses: Losses = SOFTMAX) -> None:
         super().__init__(model, execution)
-        self.rule = rule
+        self.rule, self.losses = rule, losses
         self._networks = threading.local()
 
     def network(self) -> MetaModel:
@@ -97,7 +112,7 @@ class WeightSpaceLearner(Learner):
                 self._networks.mine = copy.deepcopy(self.model).to("meta")
         return self._networks.mine.train(self.model.training)
 
-    def step(self, batch: TaskBatch) -> StepReport:
+    def step(self, batch: Tasks) -> StepReport:
         parameters, reports = dict(self.model.named_parameters()), []
         for part in self._map(lambda _, one: self.rule.meta_gradient(Task(self, one)), batch, 1):
             for name, gradient in part.grads.items():
@@ -106,12 +121,13 @@ class WeightSpaceLearner(Learner):
             del part
         return StepReport.join(reports)
 
-    def _evaluate(self, batch: TaskBatch) -> Scores:
-        def score(_: int, one: TaskBatch) -> tuple[Tensor, Tensor]:
+    def _evaluate(self, batch: Tasks) -> Scores:
+        def score(_: int, one: Tasks) -> tuple[Tensor, Tensor]:
             task = Task(self, one)
             weights = self.rule.adapt(task)
             with torch.no_grad():
                 loss, accuracy = task.query_loss(weights)
+            assert accuracy is not None, "tasks that classify nothing have no accuracy"
             return accuracy, loss.double()
 
         accuracies, losses = zip(*self._map(score, batch, 1), strict=True)

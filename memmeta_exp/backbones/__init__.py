@@ -3,7 +3,7 @@
 from memmeta_exp.backbones.backbone import Backbone, Keys
 from memmeta_exp.backbones.conv4 import Conv4
 from memmeta_exp.backbones.layout import image_layout
-from memmeta_exp.backbones.model import MetaModel, build_model
+from memmeta_exp.backbones.model import MetaModel, QuadraticModel, build_model
 from memmeta_exp.backbones.registry import BACKBONES, require
 from memmeta_exp.backbones.resnet12 import ResNet12
 from memmeta_exp.backbones.wide_resnet import WideResNet
@@ -14,6 +14,7 @@ __all__ = [
     "Conv4",
     "Keys",
     "MetaModel",
+    "QuadraticModel",
     "ResNet12",
     "WideResNet",
     "build_model",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from memmeta_exp.backbones.backbone import Keys
+from memmeta_exp.backbones.plain import Theta
 from memmeta_exp.backbones.registry import build_backbone
 
 
@@ -36,6 +37,17 @@ class MetaModel(nn.Module):
         device = "cpu" if z.is_meta else z.device.type  # torch has no autocast of meta tensors
         with torch.autocast(device, enabled=False):  # precision is the backbone's: the head keeps its own
             return nn.functional.linear(z, self.head_start[:, :-1], self.head_start[:, -1])
+
+
+class QuadraticModel(MetaModel):
+    """theta and phi_0 [1, q] of quadratic tasks; called on T tasks it gives both side by side, [T, p + q]."""
+
+    def __init__(self, dim_theta: int, dim_phi: int, learned: bool, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        super().__init__(Theta(dim_theta, generator), dim_phi - 1, ways=1, learned=learned, generator=generator)
+
+    def forward(self, images: Tensor, keys: Keys | None = None) -> Tensor:
+        return torch.cat([self.backbone(images), self.head_start.expand(len(images), -1)], -1)
 
 
 def build_model(

@@ -8,6 +8,7 @@ import torch
 
 from memmeta_exp.backbones.backbone import Backbone
 from memmeta_exp.backbones.conv4 import Conv4
+from memmeta_exp.backbones.plain import LinearMap
 from memmeta_exp.backbones.resnet12 import ResNet12
 from memmeta_exp.backbones.wide_resnet import WideResNet
 from memmeta_exp.errors import ConfigError
@@ -25,6 +26,10 @@ def _wide_resnet(c: Any, channels: int, image_size: int, generator: torch.Genera
     return WideResNet(channels, c.depth, c.width, generator, c.norm)
 
 
+def _linear(c: Any, channels: int, image_size: int, generator: torch.Generator, materialise: bool) -> Backbone:
+    return LinearMap(channels * image_size**2, c.features, generator)
+
+
 def _timm(c: Any, channels: int, image_size: int, generator: torch.Generator, materialise: bool) -> Backbone:
     from memmeta_exp.backbones.timm_backbone import TimmBackbone
 
@@ -36,6 +41,7 @@ BACKBONES: dict[str, Callable[[Any, int, int, torch.Generator, bool], Backbone]]
     "resnet12": _resnet12,
     "wrn28_10": _wide_resnet,
     "timm": _timm,
+    "linear": _linear,
 }
 
 

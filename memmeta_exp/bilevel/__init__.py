@@ -7,15 +7,22 @@ side by side, and every scalar of a solve (step length, residual, steps) is a te
 from memmeta_exp.bilevel.hypergradient import Hypergradient, implicit
 from memmeta_exp.bilevel.inner_solve import gradient_descent, newton
 from memmeta_exp.bilevel.linear_solve import cg, direct
-from memmeta_exp.bilevel.objectives import AutogradLower
+from memmeta_exp.bilevel.objectives import AutogradLower, Lower, Upper
+from memmeta_exp.bilevel.quadratic import QuadraticLower, QuadraticObjective, QuadraticTasks, QuadraticUpper
 from memmeta_exp.bilevel.softmax_head import SoftmaxHead
 from memmeta_exp.bilevel.vectors import Solution, Vector
 
 __all__ = [
     "AutogradLower",
     "Hypergradient",
+    "Lower",
+    "QuadraticLower",
+    "QuadraticObjective",
+    "QuadraticTasks",
+    "QuadraticUpper",
     "SoftmaxHead",
     "Solution",
+    "Upper",
     "Vector",
     "cg",
     "direct",

@@ -25,12 +25,15 @@ LinearSolver = Callable[[Callable[[Vector], Vector], Vector], Solution]
 @dataclass(frozen=True)
 class Hypergradient:
     """value: f(u, phi), the sum over tasks; grad: dF/du, shaped as u; v: the solution of H v = d_phi f; slope: d_phi g
-    at phi, which says how far phi is from phi*."""
+    at phi, which says how far phi is from phi*; gradients, products: how many of each a task took, a product being a
+    derivative of < d_phi g, v > for some v, by phi or by u."""
 
     value: Tensor
     grad: Vector
     v: Solution
     slope: Vector
+    gradients: int
+    products: Tensor
 
 
 def implicit(f: Objective, g: Objective, u: Vector, phi: Vector, solve: LinearSolver) -> Hypergradient:
@@ -50,4 +53,5 @@ def implicit(f: Objective, g: Objective, u: Vector, phi: Vector, solve: LinearSo
     v = solve(lambda x: torch.autograd.grad(g_phi, phi, x, retain_graph=True, materialize_grads=True), d_phi)
     cross = torch.autograd.grad(g_phi, u, v.value, materialize_grads=True)
     slope = tuple(t.detach() for t in g_phi)
-    return Hypergradient(value.detach(), tuple(a - b for a, b in zip(d_u, cross, strict=True)), v, slope)
+    grad = tuple(a - b for a, b in zip(d_u, cross, strict=True))
+    return Hypergradient(value.detach(), grad, v, slope, gradients=2, products=v.calls + 1)

@@ -17,14 +17,34 @@ def gradient_descent(
     """K = `steps` steps phi <- phi - lambda_phi d_phi g(phi) (Algorithm 1, the loop over k).
 
     step_size: lambda_phi of each task, [T]. It contracts for strongly convex g only where lambda_phi < 2 / L_g, at
-    rate 1 - mu / L_g for 1 / L_g.
+    rate 1 - mu / L_g for 1 / L_g. tolerance: a task stops where |d_phi g| is within it, after K steps at most; None: it
+    takes them all.
     """
+    if tolerance is not None:
+        return _descent_to(tolerance, grad, start, steps, step_size)
     phi, descent = start, -step_size
     for _ in range(steps):
         phi = axpy(descent, grad(phi), phi)
     residual = norm(grad(phi))
-    converged = residual.isfinite() if tolerance is None else residual <= tolerance
-    return Solution(phi, residual, torch.full_like(residual, steps, dtype=torch.int64), converged)
+    count = torch.full_like(residual, steps, dtype=torch.int64)
+    return Solution(phi, residual, count, residual.isfinite(), count + 1)
+
+
+def _descent_to(
+    tolerance: float, grad: Callable[[Vector], Vector], start: Vector, steps: int, step_size: Tensor
+) -> Solution:
+    phi, slope = start, grad(start)
+    size = norm(slope)
+    count, still = torch.zeros_like(size, dtype=torch.int64), torch.zeros_like(step_size)
+    for done in range(steps):
+        active = ~(size <= tolerance)  # NaN is not solved
+        some, every = at_work(active, done)
+        if not some:
+            break
+        phi = axpy(step_size if every else torch.where(active, step_size, still), slope, phi, -1)
+        slope, count = grad(phi), count + active
+        size = norm(slope)
+    return Solution(phi, size, count, size <= tolerance, count + 1)
 
 
 def newton(
@@ -55,7 +75,7 @@ def newton(
         phi, count = _moved(phi, length, direction), count + active
         slope = grad(phi)
         size = norm(slope)
-    return Solution(phi, size, count, size <= tolerance)
+    return Solution(phi, size, count, size <= tolerance, count + 1)
 
 
 def _moved(phi: Vector, length: Tensor, direction: Vector) -> Vector:

@@ -46,7 +46,7 @@ def cg(
         active = active & (rr > target)
         some, every = at_work(active, done)
     stuck = (rr > target) & ~active  # r stayed as it was where the curvature was not positive
-    return _diagnose(matvec, b, x, count + together, tolerance, stuck)
+    return _diagnose(matvec, b, x, count + together, tolerance, stuck, others=1 if start is None else 2)
 
 
 def direct(
@@ -64,11 +64,13 @@ def direct(
         x = tuple(a + c for a, c in zip(x, inverse(subtract(b, matvec(x))), strict=True))
     size = norm(b)
     count = torch.ones_like(size, dtype=torch.int64)
-    return _diagnose(matvec, b, x, count, tolerance, torch.zeros_like(size, dtype=torch.bool))
+    return _diagnose(matvec, b, x, count, tolerance, torch.zeros_like(size, dtype=torch.bool), others=refinements)
 
 
-def _diagnose(matvec, b, x, count, tolerance, indefinite) -> Solution:
+def _diagnose(matvec, b, x, count, tolerance, indefinite, others: int) -> Solution:
+    """others: products asked for besides those of the `count` steps."""
     size = norm(b)
     residual = norm(subtract(b, matvec(x))) / torch.where(size > 0, size, 1.0)
     within = residual.isfinite() if tolerance is None else residual <= tolerance
-    return Solution(x, residual, count, within & ~indefinite)
+    calls = count + others + indefinite.long()  # the product that met it is no step
+    return Solution(x, residual, count, within & ~indefinite, calls)

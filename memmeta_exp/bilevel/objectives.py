@@ -2,11 +2,75 @@
 path for heads and losses that have none."""
 
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from memmeta_exp.bilevel.vectors import Vector
+
+
+class Upper(Protocol):
+    """f of T tasks at fixed features z, with its derivatives; phi = (W,), W [T, ...]."""
+
+    def value(self, phi: Vector) -> Tensor:
+        """f, [T]."""
+        ...
+
+    def accuracy(self, phi: Vector) -> Tensor | None:
+        """A fraction, float64 [T]; None where nothing is classified."""
+        ...
+
+    def grad(self, phi: Vector) -> Vector:
+        """d_phi f."""
+        ...
+
+    def grad_features(self, phi: Vector) -> Tensor:
+        """d_z f, shaped as z."""
+        ...
+
+
+class Lower(Protocol):
+    """g of T tasks at fixed features z, R = mu/2 |phi - phi_c|^2 included, with its derivatives."""
+
+    z: Tensor
+
+    @property
+    def modulus(self) -> Any:
+        """A constant of strong convexity, a number or [T]; 0 for none."""
+        ...
+
+    def value(self, phi: Vector) -> Tensor:
+        """g, [T]."""
+        ...
+
+    def grad(self, phi: Vector) -> Vector:
+        """d_phi g."""
+        ...
+
+    def hvp(self, phi: Vector) -> Callable[[Vector], Vector]:
+        """v -> H v."""
+        ...
+
+    def cross(self, phi: Vector, v: Vector) -> Tensor:
+        """d_z < d_phi g, v >, shaped as z."""
+        ...
+
+    def cross_centre(self, v: Vector) -> Tensor:
+        """d_{phi_c} < d_phi g, v >, of each task."""
+        ...
+
+    def calm_start(self) -> Tensor:
+        """phi_c for every task."""
+        ...
+
+    def smoothness(self) -> Tensor:
+        """A bound on L_g, [T]."""
+        ...
+
+    def inverse(self, phi: Vector) -> Callable[[Vector], Vector]:
+        """r -> H^-1 r."""
+        ...
 
 
 class AutogradLower:

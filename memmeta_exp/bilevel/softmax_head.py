@@ -41,6 +41,11 @@ class SoftmaxHead:
         self.centre = centre
         self.images = z.shape[1]
 
+    @property
+    def modulus(self) -> float:
+        """g is strongly convex by R alone: mu."""
+        return self.mu
+
     def value(self, phi: Vector) -> Tensor:
         """g, [T]."""
         return self.losses(phi).mean(1) + self.mu / 2 * self._offset(phi[0]).square().sum((1, 2))

@@ -16,13 +16,16 @@ class Solution:
 
     value: the iterate, tensors [T, ...]. residual [T]: |d_phi g| for an inner solve, |b - A x| / |b| for a linear one,
     recomputed at `value`. steps [T]: int64. converged [T]: residual within the tolerance asked for; where none was
-    asked for, that the residual is finite and no non-positive curvature was met.
+    asked for, that the residual is finite and no non-positive curvature was met. calls [T]: int64, how often a task
+    asked for what the solver needs, d_phi g for an inner solve, A x for a linear one, its residual included; a task
+    that has stopped asks no more, though its batch be computed whole.
     """
 
     value: Vector
     residual: Tensor
     steps: Tensor
     converged: Tensor
+    calls: Tensor
 
 
 def dot(a: Vector, b: Vector) -> Tensor:

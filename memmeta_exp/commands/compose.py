@@ -112,7 +112,7 @@ def _keys() -> set[str]:
         for option in _options(group):
             keys |= _flat(OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{option}.yaml")), f"{group}.")
     keys |= _flat(OmegaConf.to_container(composed([])), "")
-    return {key for key in keys if not key.endswith(".name")}
+    return {key for key in keys if not key.endswith((".name", ".defaults"))}
 
 
 def _flat(values: Any, prefix: str) -> set[str]:

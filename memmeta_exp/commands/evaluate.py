@@ -33,6 +33,10 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"checkpoint={options['checkpoint']} is unknown; choose from best, last")
     folder = Path(options["run"])
     config = read_config(folder, {key: options[key] for key in ("device", "data_root")})
+    if config.known:
+        raise ConfigError(
+            f"{folder} is a run on dataset={config.dataset.name}, which has no test tasks: summary.json has F itself"
+        )
     episodes = _stored(folder, config)
     experiment = build(fitted(config, resolve_device(config.device)))
     weights = folder / "checkpoints" / f"{options['checkpoint']}.pt"

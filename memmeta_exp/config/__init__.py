@@ -8,9 +8,9 @@ from memmeta_exp.config.algorithms import ImamlConfig, ProposedConfig, UnrolledC
 from memmeta_exp.config.backbones import Conv4Config, Resnet12Config, TimmConfig, WideResnetConfig
 from memmeta_exp.config.checks import closest
 from memmeta_exp.config.load import from_dict, from_omegaconf
-from memmeta_exp.config.run import NOT_OF_A_GROUP, Config, digest, group_digest, to_dict
+from memmeta_exp.config.problems import LinearConfig, LogisticConfig, NoBackboneConfig, QuadraticConfig
+from memmeta_exp.config.run import NOT_OF_A_GROUP, SECTIONS, Config, digest, group_digest, to_dict
 from memmeta_exp.config.sections import (
-    SECTIONS,
     SPLITS,
     CifarFsConfig,
     Fc100Config,
@@ -31,8 +31,12 @@ __all__ = [
     "Fc100Config",
     "GlyphsConfig",
     "ImamlConfig",
+    "LinearConfig",
+    "LogisticConfig",
     "MemoryConfig",
+    "NoBackboneConfig",
     "ProposedConfig",
+    "QuadraticConfig",
     "Resnet12Config",
     "SyntheticConfig",
     "TimmConfig",

@@ -15,7 +15,8 @@ class ProposedConfig:
 
     mu: weight of R(phi) = mu/2 |phi|^2 (of mu/2 |phi - phi_0|^2 where the head's start is learned), 0 only for the
     released settings. inner_lr: step of gd, null for 1/L_g measured from the features. inner_tolerance: bound on
-    |d_phi g| that counts as solved; linear_tolerance: the same for |H v - d_phi f| / |d_phi f|; null asks for none.
+    |d_phi g| that counts as solved, where gd stops; linear_tolerance: the same for |H v - d_phi f| / |d_phi f|; null
+    asks for none.
     """
 
     name: str = "proposed"
@@ -46,7 +47,7 @@ class ProposedConfig:
                 "algorithm.inner_tolerance=null with algorithm.inner_solver=newton: newton stops by its tolerance; "
                 "set it (1e-4 is the default) or use algorithm.inner_solver=gd"
             )
-        self._check_strong_convexity()
+        self._check_learned_start()
 
     @property
     def in_feature_space(self) -> bool:
@@ -58,7 +59,8 @@ class ProposedConfig:
         """Never: no inner history is kept."""
         return False
 
-    def _check_strong_convexity(self) -> None:
+    def check_strong_convexity(self) -> None:
+        """ConfigError where a solver needs the strong convexity that g has by R alone."""
         if self.mu > 0:
             return
         for key, solver in (("inner_solver", "newton"), ("linear_solver", "direct")):
@@ -68,7 +70,9 @@ class ProposedConfig:
                     f"algorithm.mu=0 with algorithm.{key}={solver}: without R the lower level has no unique solution; "
                     f"set algorithm.mu above 0 (0.1 is the default) or algorithm.{key}={other}"
                 )
-        if self.head_start == "learned":
+
+    def _check_learned_start(self) -> None:
+        if self.head_start == "learned" and self.mu == 0:
             raise ConfigError(
                 "algorithm.mu=0 with algorithm.head_start=learned: the start is learned through R, which is centred "
                 "on it; set algorithm.mu above 0 or algorithm.head_start=fixed"

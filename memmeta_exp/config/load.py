@@ -8,8 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from memmeta_exp.config.checks import closest
-from memmeta_exp.config.run import Config
-from memmeta_exp.config.sections import SECTIONS, MemoryConfig
+from memmeta_exp.config.run import SECTIONS, Config
+from memmeta_exp.config.sections import MemoryConfig
 from memmeta_exp.errors import ConfigError
 
 

@@ -10,12 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union
 
+from memmeta_exp.config.algorithms import ProposedConfig
 from memmeta_exp.config.checks import at_least, at_most, one_of
+from memmeta_exp.config.problems import KNOWN, check_problem
+from memmeta_exp.config.sections import SECTIONS as IMAGE_SECTIONS
 from memmeta_exp.config.sections import MemoryConfig
 from memmeta_exp.errors import ConfigError
 
 MU_WHERE_NONE = 0.01
-NOT_OF_A_GROUP = ("seed", "tracking", "progress", "data_root")  # runs that differ in these alone are repetitions
+# runs that differ in these alone are repetitions
+NOT_OF_A_GROUP = ("seed", "tracking", "progress", "plots", "data_root")
+SECTIONS = {group: {**options, **KNOWN.get(group, {})} for group, options in IMAGE_SECTIONS.items()}
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class Config:
     alone, the paper's rule). convergence_of: whose gradient norm is the convergence measure, `F` (the head-only bilevel
     objective, its lower level solved exactly whatever the algorithm does) or `own` (the meta-gradient that it steps
     along); convergence_mu: R's weight in that F (null: the algorithm's mu, or 0.01 where that is 0 or over all
-    weights). F of two algorithms is one function where convergence_mu and head_start are the same.
+    weights; on quadratic tasks, whose g needs no R, just the algorithm's mu). F of two algorithms is one function where
+    convergence_mu and head_start are the same. sampling: `random`, or `all` tasks of a finite set in every iteration.
     """
 
     algorithm: Any
@@ -40,6 +46,7 @@ class Config:
     shots: int = 5
     queries: int = 5
     batch_size: int = 8
+    sampling: str = "random"
     iterations: int = 100
     seed: int = 0
     device: str = "auto"
@@ -58,6 +65,7 @@ class Config:
     convergence_of: str = "F"
     convergence_mu: float | None = None
     progress: bool = True
+    plots: bool = True
     memory: MemoryConfig = field(default_factory=MemoryConfig)
 
     def __post_init__(self) -> None:
@@ -74,15 +82,21 @@ class Config:
         at_least("threads", self.threads, 1)
         at_least("eval_lr", self.eval_lr, 0, strict=True)
         at_least("convergence_mu", self.convergence_mu, 0, strict=True)
-        one_of("precision", self.precision, ("fp32", "bf16"))
+        one_of("precision", self.precision, ("fp32", "bf16", "fp64"))
         one_of("eval_rule", self.eval_rule, ("own", "gd"))
         one_of("convergence_of", self.convergence_of, ("F", "own"))
         _check_device(self.device)
         for key in ("chunk", "workers"):
             _check_number_or_auto(key, getattr(self, key))
+        check_problem(self)
+        self._check_strong_convexity()
         self._check_episode_fits()
         self._check_memory()
         self._check_attention()
+
+    def _check_strong_convexity(self) -> None:
+        if isinstance(self.algorithm, ProposedConfig) and not self.lower_modulus:
+            self.algorithm.check_strong_convexity()
 
     def _check_memory(self) -> None:
         a, name = self.algorithm, self.algorithm.name
@@ -114,6 +128,8 @@ class Config:
             )
 
     def _check_episode_fits(self) -> None:
+        if self.dataset.name == "quadratic":
+            return
         facts = self.dataset.facts()
         split, classes = min(facts.classes.items(), key=lambda item: item[1])
         if self.ways > classes:
@@ -131,7 +147,18 @@ class Config:
     def reference_mu(self) -> float:
         """R's weight in the F whose gradient norm is logged as convergence/grad_norm_sq: without R there is no F."""
         head_only = getattr(self.algorithm, "adapts", "head") == "head"  # else mu is R's weight over all weights
-        return self.convergence_mu or (self.algorithm.mu if head_only else 0.0) or MU_WHERE_NONE
+        least = 0.0 if self.lower_modulus else MU_WHERE_NONE
+        return self.convergence_mu or (self.algorithm.mu if head_only else 0.0) or least
+
+    @property
+    def known(self) -> bool:
+        """Whether this is a problem on which the truth is known: a finite set of tasks and no images."""
+        return self.dataset.name in KNOWN["dataset"]
+
+    @property
+    def lower_modulus(self) -> float:
+        """The constant of strong convexity that g has without R."""
+        return getattr(self.dataset, "modulus", 0.0)
 
     @property
     def run_name(self) -> str:
@@ -146,6 +173,8 @@ class Config:
     @property
     def _family(self) -> str:
         names = (self.algorithm.name, self.dataset.name, getattr(self.backbone, "title", self.backbone.name))
+        if self.dataset.name == "quadratic":
+            return "-".join(names[:2])
         return "-".join([*names, f"{self.ways}w{self.shots}s"])
 
 

@@ -118,10 +118,11 @@ class MemoryConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The upper optimiser on theta: torch.optim's adam, adamw or sgd, its rate constant or cosine to 0 over T."""
+    """The upper optimiser on theta: torch.optim's adam, adamw or sgd, its rate constant or cosine to 0 over T. lr: null
+    for 1/L_F, with sgd on dataset=quadratic, whose L_F is known."""
 
     name: str = "adam"
-    lr: float = 1e-3
+    lr: float | None = 1e-3
     weight_decay: float = 0.0
     momentum: float = 0.0
     schedule: str = "constant"

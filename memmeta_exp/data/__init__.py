@@ -1,7 +1,17 @@
 """Sources of images and the tasks drawn from them."""
 
 from memmeta_exp.data.episodes import EpisodeSampler, ImageSet, TaskBatch
+from memmeta_exp.data.finite import FiniteSampler, TaskIndices
 from memmeta_exp.data.registry import load_split, require
 from memmeta_exp.errors import DataError
 
-__all__ = ["DataError", "EpisodeSampler", "ImageSet", "TaskBatch", "load_split", "require"]
+__all__ = [
+    "DataError",
+    "EpisodeSampler",
+    "FiniteSampler",
+    "ImageSet",
+    "TaskBatch",
+    "TaskIndices",
+    "load_split",
+    "require",
+]

@@ -104,6 +104,11 @@ class EpisodeSampler:
         self.image_set, self.ways, self.shots, self.queries = image_set, ways, shots, queries
         self._root, self._training = _root_key(stream, seed), stream == "train"
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What it keeps in memory."""
+        return [self.image_set.images]
+
     def draw(self, first: int, count: int) -> TaskBatch:
         """Tasks first, .., first + count - 1 of the stream."""
         starts = range(first, first + count, _BLOCK)

@@ -30,6 +30,12 @@ def _load_synthetic(config: Any, split: str, data_root: str | None) -> ImageSet:
     return synthetic.load(config, split)
 
 
+def _load_logistic(config: Any, split: str, data_root: str | None) -> ImageSet:
+    from memmeta_exp.data import logistic
+
+    return logistic.load(config, split)
+
+
 def _refuse(config: Any, split: str, data_root: str | None) -> ImageSet:
     raise DataError(
         f"dataset={config.name} cannot be read yet: only its size is known, for memmeta profile predict=cuda; for "
@@ -44,6 +50,7 @@ LOADERS: dict[str, Callable[[Any, str, str | None], ImageSet]] = {
     "miniimagenet": _refuse,
     "tieredimagenet": _refuse,
     "synthetic": _load_synthetic,
+    "logistic": _load_logistic,
 }
 
 
@@ -60,6 +67,8 @@ def resolve_root(data_root: str | None, name: str) -> Path:
 
 def require(dataset_config: Any, data_root: str | None = None) -> None:
     """DataError where the files that the dataset is read from, or the library that reads them, are not there."""
+    if dataset_config.name not in LOADERS:  # it has no images
+        return
     if LOADERS[dataset_config.name] is _refuse:
         _refuse(dataset_config, "train", data_root)
     if LOADERS[dataset_config.name] is _load_torchmeta:

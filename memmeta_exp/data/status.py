@@ -27,6 +27,7 @@ def status(data_root: str | None = None) -> list[DatasetStatus]:
     synthetic: _Row = (True, None, "generated at every start")
     rows = {"glyphs": _glyphs(), "synthetic": synthetic}
     rows |= dict.fromkeys(("miniimagenet", "tieredimagenet"), (False, None, "cannot be read yet"))
+    rows |= dict.fromkeys(("quadratic", "logistic"), synthetic)
     rows |= {name: _cifar100(name, data_root) for name in ("cifar_fs", "fc100")}
     return [DatasetStatus(name, _description(name), *rows[name]) for name in SECTIONS["dataset"]]
 

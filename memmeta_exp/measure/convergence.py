@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,18 @@ def squared_norm(tensors: Iterable[Tensor]) -> Tensor:
     millions of float32 entries lose nothing, and synchronises nothing."""
     norms = [torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64) for tensor in tensors]
     return torch.stack(norms).square().sum() if norms else torch.zeros((), dtype=torch.float64)
+
+
+def gradient_norm_sq(learner: Any, tasks: Any) -> tuple[float, Any]:
+    """|g|^2 of the meta-gradient g of `learner` over `tasks`, whatever was before, and its step's report. Leaves no
+    .grad and no warm start behind."""
+    learner.model.zero_grad(set_to_none=True)
+    learner.warm = {}
+    report = learner.step(tasks)
+    norm = float(squared_norm([p.grad for p in learner.model.parameters() if p.grad is not None]))
+    learner.model.zero_grad(set_to_none=True)
+    learner.warm = {}
+    return norm, report
 
 
 class RunningMean:

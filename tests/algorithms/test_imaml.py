@@ -24,7 +24,7 @@ def test_central_differences(batch: TaskBatch, head_start: str) -> None:
     assert_central_differences(smooth_learner(dataclasses.replace(SOLVED, head_start=head_start)), batch)
 
 
-class Quadratic:
+class Quadratic(Task):
     """g = a/2 (w - 3)^2 on the support side, f = (w - 1)^2 / 2, w_0 = 0."""
 
     learned = ("head_start",)

@@ -74,8 +74,9 @@ def test_the_hessian_terms_matter(batch: TaskBatch) -> None:
 def test_by_hand_on_one_number() -> None:
     """g = (w - 3)^2 / 2, f = (w - 1)^2 / 2, w_0 = 0, one step of 0.5: w_1 = 1.5, dF/dw_0 = (1 - 0.5) (1.5 - 1)."""
     from memmeta_exp.algorithms.maml import Maml
+    from memmeta_exp.algorithms.weight_space import Task
 
-    class Quadratic:
+    class Quadratic(Task):
         learned = ("head_start",)
 
         def __init__(self) -> None:

@@ -1,0 +1,70 @@
+"""What a task's f and g are, of features (head-only algorithms) or of a network's output (all weights adapt)."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from memmeta_exp.bilevel import Lower, QuadraticLower, QuadraticTasks, QuadraticUpper, SoftmaxHead, Upper
+
+
+class Losses(Protocol):
+    """z, labels: features and what the tasks' data give with them, [T, ...]; start: phi_0; mu, centre: R = mu/2 |phi -
+    centre|^2, around 0 where centre is None. output, label: one task's, of the network and of its data."""
+
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> Lower: ...
+
+    def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> Upper: ...
+
+    def support(self, output: Tensor, label: Tensor) -> Tensor:
+        """g without R, a scalar."""
+        ...
+
+    def query(self, output: Tensor, label: Tensor) -> tuple[Tensor, Tensor | None]:
+        """f, and the accuracy (detached, float64) where something is classified; scalars."""
+        ...
+
+
+class SoftmaxLosses:
+    """Mean cross-entropy of a softmax-linear head. output: logits [n, C]; label: int64 [n]."""
+
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> SoftmaxHead:
+        return SoftmaxHead(z, labels, len(start), mu, centre)
+
+    def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> SoftmaxHead:
+        return SoftmaxHead(z, labels, len(start))
+
+    def support(self, output: Tensor, label: Tensor) -> Tensor:
+        return F.cross_entropy(output, label)
+
+    def query(self, output: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        return F.cross_entropy(output, label), (output.detach().argmax(-1) == label).double().mean()
+
+
+class QuadraticLosses:
+    """Of quadratic tasks. labels: which of `tasks`, int64 [T]; output: theta and phi side by side, [p + q]."""
+
+    def __init__(self, tasks: QuadraticTasks) -> None:
+        self.tasks = tasks
+
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> QuadraticLower:
+        return QuadraticLower(z, self.tasks[labels], mu, centre)
+
+    def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> QuadraticUpper:
+        return QuadraticUpper(z, self.tasks[labels])
+
+    def support(self, output: Tensor, label: Tensor) -> Tensor:
+        theta, phi = self._split(output)
+        return QuadraticLower(theta, self.tasks[label[None]]).value(phi)[0]
+
+    def query(self, output: Tensor, label: Tensor) -> tuple[Tensor, None]:
+        theta, phi = self._split(output)
+        return QuadraticUpper(theta, self.tasks[label[None]]).value(phi)[0], None
+
+    def _split(self, output: Tensor) -> tuple[Tensor, tuple[Tensor]]:
+        theta, phi = torch.split(output, [self.tasks.slope.shape[2], self.tasks.slope.shape[1]])
+        return theta[None], (phi[None, None],)
+
+
+SOFTMAX = SoftmaxLosses()

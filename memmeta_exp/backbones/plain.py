@@ -1,0 +1,36 @@
+"""Maps from tasks to features that are no networks: what the theory's problems have for a backbone."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from memmeta_exp.backbones.backbone import Backbone
+
+
+class Theta(nn.Module):
+    """theta itself, p numbers ~ N(0, 1): every task's features are theta."""
+
+    def __init__(self, dim: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.randn(dim, generator=generator))
+
+    def forward(self, tasks: Tensor) -> Tensor:
+        """tasks [T, ...] to [T, p]."""
+        return self.theta.expand(len(tasks), -1)
+
+
+class LinearMap(Backbone):
+    """theta [inputs, features], N(0, 1) / sqrt(inputs) each: z = 4 (x - 1/2) theta, for x in [0, 1]."""
+
+    def __init__(self, inputs: int, features: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.dim = features
+        self.map = nn.Parameter(torch.randn(inputs, features, generator=generator) / math.sqrt(inputs))
+
+    def features(self, image_size: int) -> int:
+        return self.dim
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images [T, n, ...] to [T, n, features]."""
+        return 4 * (images.flatten(2) - 0.5) @ self.map

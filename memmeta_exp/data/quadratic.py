@@ -1,0 +1,53 @@
+"""Heterogeneous quadratic tasks, drawn from a seed."""
+
+import math
+
+import numpy as np
+import torch
+
+from memmeta_exp.bilevel import QuadraticTasks
+from memmeta_exp.config import QuadraticConfig
+
+RHO = 0.1  # of rho/2 |theta - d_i|^2 in f, which gives f a derivative by theta itself
+
+
+def draw_tasks(config: QuadraticConfig) -> QuadraticTasks:
+    """The n tasks of `config`, in float64. With h the heterogeneity and E a matrix or vector of standard normal
+    numbers, fresh for every task and E_0 the same for all:
+
+        M_i = (E_0 + h/2 E) / sqrt q    m_i = h E / sqrt q    c_i = (E_0 + h E) / sqrt q    d_i = (E_0 + h E) / sqrt p
+        S_i = Q_i diag(lambda) Q_i^T,  Q_i uniform among rotations,
+        lambda_j = (kappa + 1)/2 - (kappa - 1)/2 cos(pi j / (q - 1)),  j = 0..q-1
+
+    The lambda_j, extrema of a Chebyshev polynomial, fill [1, kappa] as conjugate gradients dislike it most: no step of
+    fewer than q does better than the bound ((sqrt kappa - 1)/(sqrt kappa + 1))^N says, up to a constant.
+    """
+    generator = np.random.Generator(np.random.Philox(key=config.seed))
+    n, p, q, h = config.tasks, config.dim_theta, config.dim_phi, config.heterogeneity
+
+    def spread(width: float, scale: int, *shape: int) -> torch.Tensor:
+        """Common part plus `width` times each task's own, over sqrt(scale)."""
+        common, own = generator.standard_normal(shape), generator.standard_normal((n, *shape))
+        return torch.from_numpy((common + width * own) / math.sqrt(scale))
+
+    slope, target, anchor = spread(h / 2, q, q, p), spread(h, q, q), spread(h, p, p)
+    offset = torch.from_numpy(h * generator.standard_normal((n, q)) / math.sqrt(q))
+    eigenvalues = chebyshev_extrema(config.kappa, q)
+    rotation = torch.linalg.qr(torch.from_numpy(generator.standard_normal((n, q, q)))).Q
+    curvature = (rotation * eigenvalues) @ rotation.mT
+    return QuadraticTasks(
+        curvature=(curvature + curvature.mT) / 2,
+        slope=slope,
+        offset=offset,
+        target=target,
+        anchor=anchor,
+        rho=torch.full((n,), RHO, dtype=torch.float64),
+        least=torch.full((n,), config.modulus, dtype=torch.float64),
+        largest=torch.full((n,), config.kappa, dtype=torch.float64),
+    )
+
+
+def chebyshev_extrema(kappa: float, count: int) -> torch.Tensor:
+    """The extrema of a Chebyshev polynomial on [1, kappa], ascending, both ends among them."""
+    angle = torch.arange(count, dtype=torch.float64) * (math.pi / (count - 1))
+    return (kappa + 1) / 2 - (kappa - 1) / 2 * angle.cos()
