@@ -22,6 +22,10 @@ COMMANDS = {
         "memmeta_exp.commands.profile",
         "an iteration's time and memory by phase, or its memory on a GPU: memmeta profile [predict=cuda] [KEY=VALUE]",
     ),
+    "sweep": (
+        "memmeta_exp.commands.sweep",
+        "every job of a sweep file, their table and report: memmeta sweep FILE.yaml [size=small] [KEY=VALUES]",
+    ),
     "data": ("memmeta_exp.commands.data", "list datasets, what is present, and how to get the rest: memmeta data"),
 }
 
