@@ -70,8 +70,8 @@ def _refuse(message: str) -> NoReturn:
 
 
 def tracked(overrides: list[str]) -> list[str]:
-    """`overrides`, with tracking=online where a W&B agent runs the command, which would see nothing of an offline run, and
-    neither the overrides nor WANDB_MODE say otherwise."""
+    """`overrides`, with tracking=online where a W&B agent runs the command, which would see nothing of an offline run,
+    and neither the overrides nor WANDB_MODE say otherwise."""
     sweep = os.environ.get("WANDB_SWEEP_ID")
     said = any(o.lstrip("+").partition("=")[0] in ("tracking", "tracking.mode") for o in overrides)
     if not sweep or said or os.environ.get("WANDB_MODE", "online") not in ("online", "run"):

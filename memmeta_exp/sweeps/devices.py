@@ -34,9 +34,9 @@ def thread_budget(processes: int) -> int:
 
 @contextmanager
 def claimed(gpus: Sequence[str], locks: Path | None = None) -> Iterator[tuple[str, int]]:
-    """One of `gpus`, as soon as one is free, and the descriptor of its lock: for the block no other of this user's sweeps
-    has it. A child that keeps the descriptor open keeps the GPU, should this process die before it. The system frees
-    the lock when the last holder ends, however it ends."""
+    """One of `gpus`, as soon as one is free, and the descriptor of its lock: for the block no other job of this user's
+    sweeps has it. A child that keeps the descriptor open keeps the GPU, should this process die before it. The system
+    frees the lock when the last holder ends, however it ends."""
     folder = locks or Path(tempfile.gettempdir()) / f"memmeta-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     handles = {gpu: os.open(folder / f"{gpu.replace('/', '_')}.lock", os.O_RDWR | os.O_CREAT, 0o600) for gpu in gpus}

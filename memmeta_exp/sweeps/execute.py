@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TextIO
 
 from memmeta_exp.errors import MemmetaError
@@ -47,11 +47,12 @@ def here(folder: SweepFolder, id: str, action: Callable[[], object]) -> int:
 
 
 @contextlib.contextmanager
-def _written_to(log: TextIO):
+def _written_to(log: TextIO) -> Iterator[None]:
     """Standard output, and memmeta's log instead of its usual handlers, to `log`."""
-    handler = logging.StreamHandler(log)
+    handler: logging.Handler = logging.StreamHandler(log)
     handler.setFormatter(logging.Formatter("memmeta: %(message)s"))
-    before, logger.handlers = logger.handlers, [handler]
+    before = logger.handlers
+    logger.handlers = [handler]
     try:
         with contextlib.redirect_stdout(log):
             yield
@@ -75,7 +76,7 @@ def in_child(
     keep_open: Sequence[int] = (),
     asked: Callable[[], int | None] = lambda: None,
 ) -> int:
-    """Runs `command`, memmeta's arguments, in a process of its own; returns its exit code, negative where a signal
+    """Runs `command` in a process of its own; returns its exit code, negative where a signal
     killed it. environment: what it has beside this process's; keep_open: file descriptors that it holds too; asked: a
     signal to pass on, once, where the sweep has no wish to stop itself."""
     if folder.stopping:
@@ -84,7 +85,7 @@ def in_child(
     started = time.perf_counter()
     with folder.log(id).open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "memmeta_exp", *command],
+            list(command),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -9,15 +9,17 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -34,6 +36,7 @@ from memmeta_exp.sweeps.plan import Job
 LAUNCHERS = {"basic": "basic", "joblib": "joblib", "slurm": "slurm"}  # their options of the group hydra/launcher
 TRIES = 2  # of what is left, where a launcher has lost processes
 POLL_S = 0.3
+PROGRAM = (sys.executable, "-m", "memmeta_exp")
 
 logger = logging.getLogger("memmeta")
 
@@ -122,31 +125,29 @@ def _in_a_thread(
 
     def work() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        ids = [job.id for job in jobs]
+        commands = {job.id: [*PROGRAM, *job.command(str(folder.job(job.id)))] for job in jobs}
         try:
-            _launch(
-                folder, jobs, plan, _Child(folder.path, {j.id: j.command(str(folder.job(j.id))) for j in jobs}, plan)
-            )
+            _launch(folder, jobs, plan, _Child(folder.path, commands, plan))
         except Exception as error:  # noqa: BLE001 - the launcher's own: a lost worker, a job that Slurm ended
             lost.append(_said(error))
             if submitted is not None:
-                _note_lost(folder, ids, submitted.wait())
+                _note_lost(folder, list(commands), submitted.wait())
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    while thread.is_alive():
-        thread.join(POLL_S)
-        if stop.signum is not None and not folder.stopping:
-            logger.warning("stopping: running jobs save their state first; once more to leave at once")
-            folder.stop()
-            if submitted is not None:
-                submitted.cancel()
-        try:
+    try:
+        while thread.is_alive():
+            thread.join(POLL_S)
+            if stop.signum is not None and not folder.stopping:
+                logger.warning("stopping: running jobs save their state first; once more to leave at once")
+                folder.stop()
+                if submitted is not None:
+                    submitted.cancel()
             watch()
-        except KeyboardInterrupt:
-            folder.stop(now=True)
-            thread.join(10 * POLL_S)
-            raise
+    except KeyboardInterrupt:
+        folder.stop(now=True)
+        thread.join(10 * POLL_S)
+        raise
 
 
 def _note_lost(folder: SweepFolder, ids: Sequence[str], states: Sequence[str]) -> None:
@@ -212,7 +213,18 @@ def _launch(folder: SweepFolder, jobs: Sequence[Job], plan: Plan, task: Callable
         config = hydra.compose_config("config", overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
-        launcher.launch([[*job.overrides, f"hydra.sweep.subdir={job.id}"] for job in jobs], initial_job_idx=0)
+        try:
+            launcher.launch([[*job.overrides, f"hydra.sweep.subdir={job.id}"] for job in jobs], initial_job_idx=0)
+        finally:
+            if plan.launcher == "joblib":
+                _release_workers()
+
+
+def _release_workers() -> None:
+    """joblib keeps its processes, with the environment they started in, for the next call."""
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True)
 
 
 def settings_of(launcher: str, given: Sequence[str]) -> tuple[str, ...]:
@@ -240,7 +252,9 @@ def settings_of(launcher: str, given: Sequence[str]) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _hydra():
+def _hydra() -> Iterator[Hydra]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), job_name="memmeta", version_base="1.3"):
-        yield GlobalHydra.instance().hydra
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        yield hydra

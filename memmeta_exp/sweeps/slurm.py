@@ -48,10 +48,11 @@ class Submitted:
     def wait(self) -> list[str]:
         """Waits until each has ended, whatever became of the others; returns Slurm's word for each."""
         import submitit
+        from submitit.core.utils import UncompletedJobError
 
         jobs = [submitit.SlurmJob(folder=self.folder / "%j", job_id=id) for id in self.ids]
         for job in jobs:
-            with contextlib.suppress(submitit.core.utils.UncompletedJobError):
+            with contextlib.suppress(UncompletedJobError):
                 job.wait()
         return [str(job.state) for job in jobs]
 
