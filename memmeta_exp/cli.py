@@ -27,6 +27,10 @@ COMMANDS = {
         "memmeta_exp.commands.dashboard",
         "a W&B workspace and report of a project: memmeta dashboard project=NAME [offline=true]",
     ),
+    "sweep": (
+        "memmeta_exp.commands.sweep",
+        "every job of a sweep file, their table and report: memmeta sweep FILE.yaml [size=small] [KEY=VALUES]",
+    ),
     "data": ("memmeta_exp.commands.data", "list datasets, what is present, and how to get the rest: memmeta data"),
 }
 

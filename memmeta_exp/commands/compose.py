@@ -8,6 +8,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
@@ -47,16 +48,26 @@ def jobs(overrides: list[str], multirun: bool) -> list[Config]:
     """The configuration of every job: one, or all combinations of a multirun's values."""
     if not multirun:
         return [from_omegaconf(composed(overrides))]
+    combinations = itertools.product(*(values for _, values in choices(overrides)))
+    return [from_omegaconf(composed(list(job))) for job in itertools.islice(combinations, MAX_CHECKED_JOBS)]
+
+
+def choices(overrides: list[str]) -> list[tuple[str, list[str]]]:
+    """The key of each override, and the single overrides that it stands for: one, or those of a multirun's values (of
+    an interval, which a search draws from, its two ends)."""
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
+        return [(o.get_key_element(), _singles(o, line)) for o, line in zip(parsed, overrides, strict=True)]
     except Exception as error:  # noqa: BLE001 - as above
         raise ConfigError(one_line(error)) from None
-    choices = [
-        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [line]
-        for o, line in zip(parsed, overrides, strict=True)
-    ]
-    combinations = itertools.islice(itertools.product(*choices), MAX_CHECKED_JOBS)
-    return [from_omegaconf(composed(list(job))) for job in combinations]
+
+
+def _singles(override: Override, line: str) -> list[str]:
+    if not override.is_sweep_override():
+        return [line]
+    value = override.value()
+    values = [value.start, value.end] if isinstance(value, IntervalSweep) else override.sweep_string_iterator()
+    return [f"{override.get_key_element()}={value}" for value in values]
 
 
 def one_line(error: Exception) -> str:

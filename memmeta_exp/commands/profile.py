@@ -1,5 +1,6 @@
 """`memmeta profile [overrides]`: what a training iteration costs here, or what it would need on a GPU."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,24 +10,27 @@ from memmeta_exp.build import build, resolve_device
 from memmeta_exp.commands.arguments import parse
 from memmeta_exp.commands.compose import jobs, unknown_flag
 from memmeta_exp.commands.folders import kept_if_done, named_folder
-from memmeta_exp.commands.train import check
+from memmeta_exp.commands.train import check, tracked
 from memmeta_exp.config import Config, ConfigError, to_dict
 from memmeta_exp.display import print_prediction, print_profile
 from memmeta_exp.prediction import check_predictable, predict
 from memmeta_exp.profile import profile
 from memmeta_exp.runner import readable
+from memmeta_exp.tracking import track_profile
 from memmeta_exp.tracking.run_folder import RunFolder
 
 HELP = """memmeta profile [steps=5] [GROUP=OPTION] [KEY=VALUE] ...
-memmeta profile predict=cuda [GROUP=OPTION] [KEY=VALUE] ...
+memmeta profile predict=cuda|auto [GROUP=OPTION] [KEY=VALUE] ...
 
 The first times `steps` training iterations whole and as many by phase, meters the memory of one more, and prints time
 and peak of each phase. The second runs nothing: it foretells the peak memory of an iteration on a GPU, on any machine
-and without data. Both write profile.json, config.yaml and env.json to outputs/DATE/TIME (hydra.run.dir=DIR: to DIR).
-docs/memory.md says what the numbers contain."""
+and without data; predict=auto measures where there is a GPU and foretells elsewhere. Both write profile.json,
+config.yaml and env.json to outputs/DATE/TIME (hydra.run.dir=DIR: to DIR). docs/memory.md says what the numbers
+contain."""
 STEPS = 5
 MOST_STEPS = 10_000
 OWN = ("steps", "predict")
+PREDICT = ("auto", "cuda")
 FOLDER = "hydra.run.dir"
 
 
@@ -39,19 +43,42 @@ def main(arguments: list[str]) -> int:
             raise ConfigError(f"profile takes one configuration, not {argument}: give each key one value")
         if argument.startswith("-"):
             raise ConfigError(unknown_flag(argument, ("--help",)))
-    own = parse([a for a in arguments if a.partition("=")[0] in OWN], {"steps": None, "predict": None})
-    overrides = [a for a in arguments if a.partition("=")[0] not in OWN]
-    if own["predict"] not in (None, "cuda"):
-        raise ConfigError(f"predict={own['predict']} is unknown; choose from cuda")
-    if own["predict"] and own["steps"]:
-        raise ConfigError(f"steps={own['steps']} with predict=cuda: a prediction times nothing; leave steps out")
-    steps = _steps(own["steps"])
+    own = parse([a for a in arguments if a.partition("=")[0] in OWN], dict.fromkeys(OWN))
+    overrides = tracked([a for a in arguments if a.partition("=")[0] not in OWN])
     if "${" in (named_folder(FOLDER, overrides) or ""):
         raise ConfigError(f"{FOLDER} with an interpolation is for memmeta train: name a folder, or leave it out")
     (config,) = jobs(overrides, multirun=False)
-    check_predictable(config) if own["predict"] else check(config)
+    options = {key: value for key, value in own.items() if value is not None}
+    check_job(options, config)
     with kept_if_done(FOLDER, overrides) as path:
-        return _predicted(config, path) if own["predict"] else _measured(config, path, steps)
+        run_job(options, config, path)
+    return 0
+
+
+def check_job(options: Mapping[str, str], config: Config, here: bool = True) -> None:
+    """ConfigError for what `run_job` cannot do; here: on this machine."""
+    predict = options.get("predict")
+    if predict not in (None, *PREDICT):
+        raise ConfigError(f"predict={predict} is unknown; choose from {', '.join(PREDICT)}")
+    if predict == "cuda" and "steps" in options:
+        raise ConfigError(f"steps={options['steps']} with predict=cuda: a prediction times nothing; leave steps out")
+    _steps(options.get("steps"))
+    if _foretells(predict, config):
+        check_predictable(config)
+    elif here:
+        check(config)
+
+
+def run_job(options: Mapping[str, str], config: Config, path: Path) -> None:
+    """Measures or foretells, by the `options` of the command, and writes to the folder `path`."""
+    if _foretells(options.get("predict"), config):
+        _predicted(config, path)
+    else:
+        _measured(config, path, _steps(options.get("steps")))
+
+
+def _foretells(predict: str | None, config: Config) -> bool:
+    return predict == "cuda" or (predict == "auto" and (config.device == "cpu" or not torch.cuda.is_available()))
 
 
 def _steps(value: str | None) -> int:
@@ -62,26 +89,26 @@ def _steps(value: str | None) -> int:
     return int(value)
 
 
-def _measured(config: Config, path: Path, steps: int) -> int:
+def _measured(config: Config, path: Path, steps: int) -> None:
     try:
         experiment = build(fitted(config, resolve_device(config.device)))
         found = profile(experiment, steps).to_dict()
     except (RuntimeError, MemoryError) as error:
         raise readable(error, config) from None
     print_profile(config.run_name, found)
-    return _write(config, path, {"steps": steps, **found}, str(experiment.device))
+    _write(config, path, {"steps": steps, **found}, str(experiment.device))
 
 
-def _predicted(config: Config, path: Path) -> int:
+def _predicted(config: Config, path: Path) -> None:
     found = predict(fitted(config, torch.device("cuda"))).to_dict()
     print_prediction(config.run_name, found)
-    return _write(config, path, found, "cpu")
+    _write(config, path, found, "cpu")
 
 
-def _write(config: Config, path: Path, found: dict[str, object], device: str) -> int:
+def _write(config: Config, path: Path, found: dict[str, object], device: str) -> None:
     folder = RunFolder(path)
     folder.write_config(to_dict(config))
     folder.write_env({"device": device})
-    folder.write_profile(found)
+    track_profile(config, folder, found)
+    folder.set_status("finished")
     print(f"profile: {path / 'profile.json'}", flush=True)
-    return 0

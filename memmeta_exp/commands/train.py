@@ -4,8 +4,11 @@ Everything a user can get wrong is looked for first, by composing the configurat
 has been created.
 """
 
+import json
+import logging
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,7 +30,14 @@ from memmeta_exp.data import require
 from memmeta_exp.errors import ConfigError, MemmetaError
 
 INFORMATION = ("help", "hydra_help", "cfg", "info", "shell_completion")  # flags that print and train nothing
+OBJECTIVE = "val/acc_best"
+EXTRAS = {  # override: the plugin of Hydra that it needs, and the extra of ours that installs it
+    "hydra/sweeper=optuna": ("hydra_optuna_sweeper", "optuna"),
+    "hydra/launcher=slurm": ("hydra_submitit_launcher", "slurm"),
+}
 FIXED = ("config_path", "config_name", "config_dir", "experimental_rerun")
+
+logger = logging.getLogger("memmeta")
 
 
 def main(arguments: list[str]) -> int:
@@ -48,13 +58,34 @@ def main(arguments: list[str]) -> int:
     flags = [a for a in arguments if a not in parsed.overrides]
     if any(getattr(parsed, flag) for flag in INFORMATION):
         return _hydra([*parsed.overrides, *flags])
-    for job in jobs(parsed.overrides, parsed.multirun):
+    _require_extras(parsed.overrides)
+    overrides = tracked(parsed.overrides)
+    for job in jobs(overrides, parsed.multirun):
         check(job)
-    return _hydra([*parsed.overrides, *_claimed(parsed.overrides, parsed.multirun), *flags])
+    return _hydra([*overrides, *_claimed(overrides, parsed.multirun), *flags])
 
 
 def _refuse(message: str) -> NoReturn:
     raise ConfigError(message)
+
+
+def tracked(overrides: list[str]) -> list[str]:
+    """`overrides`, with tracking=online where a W&B agent runs the command, which would see nothing of an offline run,
+    and neither the overrides nor WANDB_MODE say otherwise."""
+    sweep = os.environ.get("WANDB_SWEEP_ID")
+    said = any(o.lstrip("+").partition("=")[0] in ("tracking", "tracking.mode") for o in overrides)
+    if not sweep or said or os.environ.get("WANDB_MODE", "online") not in ("online", "run"):
+        return overrides
+    logger.info("part of the W&B sweep %s, so tracked online (tracking=offline: not)", sweep)
+    return [*overrides, "tracking=online"]
+
+
+def _require_extras(overrides: list[str]) -> None:
+    """ConfigError where a launcher or sweeper of Hydra is named whose package is not installed."""
+    for override in overrides:
+        package, extra = EXTRAS.get(override, (None, None))
+        if package and (find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{package}") is None):
+            raise ConfigError(f"{override} needs {package.replace('_', '-')}: pip install 'memmeta[{extra}]'")
 
 
 def check(config: Config) -> None:
@@ -102,12 +133,13 @@ def _hydra(arguments: list[str]) -> int:
     return 0
 
 
-def _job(cfg: DictConfig) -> str:
-    """One run, in the folder that Hydra made for it."""
+def _job(cfg: DictConfig) -> float:
+    """One run, in the folder that Hydra made for it. Returns what a sweeper of Hydra maximises: val/acc_best."""
     settings = HydraConfig.get()
     try:
         config = from_omegaconf(cfg)
         check(config)
-        return str(runner.run(config, Path(settings.runtime.output_dir), list(settings.overrides.task)))
+        summary = runner.run(config, Path(settings.runtime.output_dir), list(settings.overrides.task))
+        return float(json.loads(summary.read_text())[OBJECTIVE])
     except MemmetaError as error:
         raise _Ended(error) from error

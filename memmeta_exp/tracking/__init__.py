@@ -11,6 +11,22 @@ from memmeta_exp.tracking.run_folder import RunFolder
 from memmeta_exp.tracking.wandb_run import WandbRun, open_wandb
 
 
+def track_profile(config: Config, run_folder: RunFolder, found: Mapping[str, Any]) -> None:
+    """What `memmeta profile` found: profile.json, and online W&B's summary, nested sections under dotted keys."""
+    run_folder.write_profile(found)
+    if config.tracking.mode == "online":
+        with open_wandb(config, run_folder.path, job_type="profile") as wandb:
+            wandb.summary(flat(found))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings under dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
 class Tracker:
     """Logs to metrics.jsonl and to W&B with the same keys and values: `with Tracker(config, folder) as tracker:`."""
 

@@ -65,9 +65,9 @@ class WandbRun:
 
 
 @contextmanager
-def open_wandb(config: Config, run_dir: Path) -> Iterator[WandbRun]:
+def open_wandb(config: Config, run_dir: Path, job_type: str = "train") -> Iterator[WandbRun]:
     """The W&B run of `config`, with its files under `run_dir`/wandb, finished on leaving; see `TrackingConfig.mode`."""
-    run = WandbRun(_start(config, run_dir))
+    run = WandbRun(_start(config, run_dir, job_type))
     try:
         yield run
     except BaseException:
@@ -76,23 +76,23 @@ def open_wandb(config: Config, run_dir: Path) -> Iterator[WandbRun]:
     run.close(exit_code=0)
 
 
-def _start(config: Config, run_dir: Path) -> "wandb.Run | None":
+def _start(config: Config, run_dir: Path, job_type: str) -> "wandb.Run | None":
     mode = config.tracking.mode
     if mode == "online":
         try:
-            return _init(config, run_dir, "online")
+            return _init(config, run_dir, job_type, "online")
         except Exception as error:  # noqa: BLE001 - no key, no network, no server: all mean offline
             logger.warning("W&B is out of reach (%s); this run is tracked offline", first_line(error))
             mode = "offline"
     if mode == "offline":
         try:
-            return _init(config, run_dir, "offline")
+            return _init(config, run_dir, job_type, "offline")
         except Exception as error:  # noqa: BLE001 - a full disk, say: the run folder will report it if it matters
             logger.warning("W&B could not start (%s); this run has its local files only", first_line(error))
     return None
 
 
-def _init(config: Config, run_dir: Path, mode: Any) -> "wandb.Run":
+def _init(config: Config, run_dir: Path, job_type: str, mode: Any) -> "wandb.Run":
     os.environ.setdefault("WANDB_SILENT", "true")  # Settings(silent=True) would still talk, and ask, at login
     import wandb
 
@@ -101,7 +101,7 @@ def _init(config: Config, run_dir: Path, mode: Any) -> "wandb.Run":
         entity=config.tracking.entity,
         name=config.run_name,
         group=config.group,
-        job_type="train",
+        job_type=job_type,
         tags=[*config.tracking.tags, config.algorithm.name, config.dataset.name, config.backbone.name],
         config=to_dict(config),
         dir=run_dir,

@@ -1,0 +1,234 @@
+"""`memmeta sweep FILE`: every job of a sweep file, without a server, and their table and report."""
+
+import logging
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from memmeta_exp import runner
+from memmeta_exp.commands import profile
+from memmeta_exp.commands.compose import choices, composed, unknown_flag
+from memmeta_exp.commands.train import check
+from memmeta_exp.config import Config, ConfigError, closest, from_omegaconf
+from memmeta_exp.sweeps import devices, launch, table
+from memmeta_exp.sweeps.file import SweepFile, read
+from memmeta_exp.sweeps.folder import Standing, SweepFolder
+from memmeta_exp.sweeps.plan import Job, plan
+
+HELP = """memmeta sweep FILE.yaml [size=small] [launcher=basic|joblib|slurm] [launcher.KEY=VALUE] [dir=DIR]
+              [dry_run=true] [KEY=VALUE] [KEY=A,B,C] ...
+
+Runs every combination of a W&B sweep file without a server: jobs that are finished already are skipped, one that fails
+stops no other. KEY=VALUE fixes a key, KEY=A,B,C gives its values. Writes outputs/sweeps/NAME (NAME-small for the small
+size; dir=DIR elsewhere): jobs/ID, a run folder for each; results.csv and results.parquet, a row for each; report/.
+launcher=basic runs one after the other here, joblib launcher.n_jobs=N at once, each with a GPU of its own, slurm an
+array job (launcher.partition=P launcher.timeout_min=M ...). dry_run=true prints the commands alone. docs/sweeps.md.
+
+Exit codes: 0 all finished, 1 some did not, 2 the sweep cannot be run, 128 + N stopped by signal N."""
+OWN = ("size", "launcher", "dry_run", "dir")
+SIZES = ("full", "small")
+SAFE_FOLDER = re.compile(r"[A-Za-z0-9_./-]+")
+LISTED = 5  # jobs that did not finish, named in the last line
+
+logger = logging.getLogger("memmeta")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line, taken apart."""
+
+    file: Path
+    size: str = "full"
+    launcher: str = "basic"
+    dry_run: bool = False
+    dir: str | None = None
+    settings: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = field(default=())
+
+
+def main(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        print(HELP)
+        return 0
+    request = _request(arguments)
+    file = read(_sized(request.file, request.size))
+    folder = SweepFolder(_folder(request, file))
+    settings = launch.settings_of(request.launcher, request.settings)
+    jobs = plan(file, request.overrides, choices, lambda o: from_omegaconf(composed(o)), _checker(request.launcher))
+    if request.dry_run:
+        return _dry_run(folder, jobs)
+    shared_out = _shared_out(request.launcher, settings, jobs)
+    with folder.held():
+        return _sweep(folder, file, request, jobs, shared_out)
+
+
+def _request(arguments: Sequence[str]) -> Request:
+    files = [Path(a) for a in arguments if "=" not in a and not a.startswith("-")]
+    flags = [a for a in arguments if a.startswith("-")]
+    if flags:
+        raise ConfigError(unknown_flag(flags[0], ("--help",)))
+    if len(files) != 1:
+        said = f"not {len(files)}: {' '.join(map(str, files))}" if files else "such as sweeps/accuracy.yaml"
+        raise ConfigError(f"sweep takes one sweep file, {said}")
+    given = [a for a in arguments if "=" in a]
+    own = dict(a.split("=", 1) for a in given if a.partition("=")[0] in OWN)
+    for key, known in (("size", SIZES), ("launcher", tuple(launch.LAUNCHERS)), ("dry_run", ("true", "false"))):
+        if own.get(key, known[0]) not in known:
+            raise ConfigError(f"{key}={own[key]} is unknown{closest(own[key], known)}")
+    if "dir" in own and not SAFE_FOLDER.fullmatch(own["dir"]):
+        raise ConfigError(
+            f"dir={own['dir']}: name a folder with letters, digits and ._-/ alone, which Hydra reads as it is"
+        )
+    settings = tuple(a for a in given if a.startswith("launcher."))
+    return Request(
+        file=files[0],
+        size=own.get("size", "full"),
+        launcher=own.get("launcher", "basic"),
+        dry_run=own.get("dry_run") == "true",
+        dir=own.get("dir"),
+        settings=settings,
+        overrides=tuple(a for a in given if a not in settings and a.partition("=")[0] not in OWN),
+    )
+
+
+def _sized(file: Path, size: str) -> Path:
+    if size == "full" or file.parent.name == "small":
+        return file
+    small = file.parent / "small" / file.name
+    if file.is_file() and not small.is_file():
+        raise ConfigError(f"size=small: there is no {small}; give fewer values, KEY=A,B, or write it")
+    return small
+
+
+def _folder(request: Request, file: SweepFile) -> Path:
+    small = "-small" if file.path.parent.name == "small" else ""
+    return Path(request.dir or f"outputs/sweeps/{file.path.stem}{small}")
+
+
+def _checker(launcher: str):
+    """What each job needs of this machine, where it is this machine that runs it."""
+
+    def checked(kind: str, options: dict[str, str], config: Config) -> None:
+        if kind == "profile":
+            profile.check_job(options, config, here=launcher != "slurm")
+        elif launcher != "slurm":
+            check(config)
+        if launcher == "joblib" and config.device.startswith("cuda:"):
+            raise ConfigError(
+                f"device={config.device} with launcher=joblib, which gives each job a GPU: use device=cuda"
+            )
+
+    return checked
+
+
+def _shared_out(launcher: str, settings: tuple[str, ...], jobs: Sequence[Job]) -> launch.Plan:
+    """How many at once, and what each gets. By default as many as there are GPUs, or as the cores allow."""
+    if launcher != "joblib":
+        return launch.Plan(launcher, settings)
+    gpus = tuple(devices.visible_gpus()) if any(job.wants_gpu for job in jobs) else ()
+    named = [s.partition("=")[2] for s in settings if s.partition("=")[0] == "hydra.launcher.n_jobs"]
+    if named and not (named[-1].isdecimal() and int(named[-1])):
+        raise ConfigError(f"launcher.n_jobs={named[-1]} is out of range: it must be a number of processes, at least 1")
+    most = len(gpus) if gpus else max(1, devices.cores() // max(job.threads for job in jobs))
+    processes = int(named[-1]) if named else min(most, len(jobs))
+    if gpus and processes > len(gpus):
+        raise ConfigError(f"launcher.n_jobs={processes}: each job has a GPU of its own, and there are {len(gpus)} here")
+    own = (f"hydra.launcher.n_jobs={processes}", "hydra.launcher.batch_size=1")
+    kept = tuple(s for s in settings if s.partition("=")[0] != "hydra.launcher.n_jobs")
+    return launch.Plan(launcher, (*own, *kept), gpus, devices.thread_budget(processes))
+
+
+def _dry_run(folder: SweepFolder, jobs: Sequence[Job]) -> int:
+    for job in jobs:
+        line = shlex.join(["memmeta", *job.command(str(folder.job(job.id)))])
+        state = folder.standing(job).state
+        print(line if state in ("waiting", "interrupted", "failed") else f"# {state}: {line}")
+    return 0
+
+
+def _sweep(folder: SweepFolder, file: SweepFile, request: Request, jobs: Sequence[Job], shared_out: launch.Plan) -> int:
+    """Does what is not done yet; returns the exit code. The table is written whatever happens."""
+    folder.describe(
+        {
+            "name": file.path.stem,
+            "file": str(file.path),
+            "overrides": list(request.overrides),
+            "command": list(file.command),
+        },
+        jobs,
+    )
+    progress = _Progress(folder, jobs)
+    left = progress.left
+    print(f"{file.path.stem}: {len(jobs)} jobs, {len(left)} to do, in {folder.path}", flush=True)
+    stopped = None
+    try:
+        for job in left:
+            folder.begin(job.id)
+        if left and request.launcher == "basic":
+            stopped = launch.one_after_the_other(folder, left, _in_this_process, progress.update)
+        elif left:
+            stopped = launch.side_by_side(folder, left, shared_out, progress.update)
+    finally:
+        standings = table.write(folder, jobs)
+        print(f"results: {folder.path / 'results.csv'}", flush=True)
+    return _conclude(folder, jobs, standings, stopped)
+
+
+def _in_this_process(job: Job, cfg: DictConfig, path: Path) -> None:
+    config = from_omegaconf(cfg)
+    if job.kind == "profile":
+        profile.run_job(dict(o.split("=", 1) for o in job.options), config, path)
+    else:
+        check(config)
+        runner.run(config, path, list(job.overrides))
+
+
+class _Progress:
+    """The table, kept up to date, and a line for each job that has ended since the last look."""
+
+    def __init__(self, folder: SweepFolder, jobs: Sequence[Job]) -> None:
+        self.folder, self.jobs = folder, jobs
+        standings = dict(zip([job.id for job in jobs], table.write(folder, jobs), strict=True))
+        self.left = [job for job in jobs if standings[job.id].state not in ("finished", "running")]
+        for job in jobs:
+            if standings[job.id].state == "running":
+                logger.warning(
+                    "%s is being run already (%s): it is not started again", job.id, standings[job.id].reason
+                )
+        self._told: dict[str, dict] = {}
+
+    def update(self) -> None:
+        """Looks at the ends of all jobs; writes the table where there are new ones."""
+        new = {job.id: end for job in self.left if (end := self.folder.ended(job.id)) and self._told.get(job.id) != end}
+        if not new:
+            return
+        self._told |= new
+        standings = table.write(self.folder, self.jobs)
+        done = sum(standing.state == "finished" for standing in standings)
+        for job, standing in zip(self.jobs, standings, strict=True):
+            if job.id in new:
+                why = f": {standing.reason}" if standing.reason else ""
+                seconds = new[job.id]["seconds"]
+                print(f"[{done}/{len(self.jobs)}] {standing.state} {job.id}, {seconds:.1f} s{why}", flush=True)
+
+
+def _conclude(folder: SweepFolder, jobs: Sequence[Job], standings: Sequence[Standing], stopped: int | None) -> int:
+    """The report, unless the sweep was stopped, and the exit code."""
+    if stopped is not None:
+        logger.error("stopped by signal %d; the same command goes on where it stopped", stopped)
+        return 128 + stopped
+    undone = [job.id for job, standing in zip(jobs, standings, strict=True) if standing.state != "finished"]
+    if len(undone) < len(jobs):
+        from memmeta_exp.studies.report import write_report
+
+        print(f"report: {write_report([folder.path], folder.path / 'report')}", flush=True)
+    if undone:
+        more = f" and {len(undone) - LISTED} more" if len(undone) > LISTED else ""
+        logger.error("%d of %d jobs did not finish: %s%s; results.csv says why, log/ID.txt what they said",
+                     len(undone), len(jobs), ", ".join(undone[:LISTED]), more)  # fmt: skip
+        return 1
+    return 0

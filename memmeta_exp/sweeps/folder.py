@@ -1,0 +1,154 @@
+"""The folder of a sweep: its description, its jobs' folders, what became of each, and the wish to stop.
+
+    sweep.yaml  jobs.json  results.csv  results.parquet  jobs/ID/  log/ID.txt  log/ID.json  report/
+
+jobs/ID is the run folder that the job's command fills; log/ID.txt is what it printed, log/ID.json how it ended, written
+by whoever started it, so that a job that was killed, or never came to write, has an end too.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from memmeta_exp.config import ConfigError
+from memmeta_exp.sweeps.plan import Job
+
+STATES = ("finished", "failed", "interrupted", "running", "waiting")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a job stands: one of STATES, and why where it is not finished."""
+
+    state: str
+    reason: str | None = None
+
+
+class SweepFolder:
+    """SWEEP_DIR, shared by the process that started the sweep and those that run its jobs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stop = path / ".stop"
+
+    def job(self, id: str) -> Path:
+        """The run folder of a job."""
+        return self.path / "jobs" / id
+
+    def log(self, id: str) -> Path:
+        """What a job printed."""
+        return self.path / "log" / f"{id}.txt"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """For the block the folder is this command's; ConfigError where another one has it."""
+        for folder in (self.path / "jobs", self.path / "log"):
+            folder.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"another memmeta sweep is at work in {self.path}: wait for it, or name another folder with dir=DIR"
+                ) from None
+            self._stop.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                self._stop.unlink(missing_ok=True)
+
+    def describe(self, description: Mapping[str, Any], jobs: Sequence[Job]) -> None:
+        """Writes sweep.yaml and jobs.json."""
+        text = yaml.safe_dump({**description, "jobs": len(jobs)}, sort_keys=False, allow_unicode=True)
+        replace(self.path / "sweep.yaml", text)
+        listed = [
+            {"job": f"jobs/{job.id}", "values": job.values, "command": job.command(str(self.job(job.id)))}
+            for job in jobs
+        ]
+        replace(self.path / "jobs.json", json.dumps(listed, indent=1) + "\n")
+
+    def stop(self, now: bool = False) -> None:
+        """Asks every process that runs jobs to end them: as soon as they have saved their state, or `now`."""
+        self._stop.write_text("now" if now else "soon")
+
+    @property
+    def stopping(self) -> str | None:
+        """`soon` or `now` where a stop has been asked for."""
+        try:
+            return self._stop.read_text() or "soon"
+        except OSError:
+            return None
+
+    def end(self, id: str, exit_code: int, reason: str | None, seconds: float) -> None:
+        """Notes how a job that was started has ended."""
+        end = {"exit_code": exit_code, "reason": reason, "seconds": round(seconds, 3), "host": socket.gethostname()}
+        replace(self.path / "log" / f"{id}.json", json.dumps(end) + "\n")
+
+    def begin(self, id: str) -> None:
+        """Forgets how an earlier try of a job ended."""
+        (self.path / "log" / f"{id}.json").unlink(missing_ok=True)
+
+    def ended(self, id: str) -> dict[str, Any]:
+        """How the last try of a job ended; empty where there was none, or it has not ended."""
+        return read_json(self.path / "log" / f"{id}.json")
+
+    def standing(self, job: Job) -> Standing:
+        """What the job's folder and its end say."""
+        folder, end = self.job(job.id), self.ended(job.id)
+        status = read_json(folder / "status.json")
+        state, reason = status.get("state"), status.get("reason")
+        if state == "finished" and (folder / ("profile.json" if job.kind == "profile" else "summary.json")).is_file():
+            return Standing("finished")
+        if state == "running" and _may_live(status):
+            return Standing("running", f"process {status.get('pid')} on {status.get('host')}")
+        if not end:
+            if state in ("failed", "interrupted"):
+                return Standing(state, reason)
+            gone = f"process {status.get('pid')} on {status.get('host')} is gone" if state else "not started"
+            return Standing("interrupted" if state else "waiting", gone)
+        why = str(end.get("reason") or reason or f"ended with exit code {end.get('exit_code')}")
+        stopped = int(end.get("exit_code", 1)) < 0 or int(end.get("exit_code", 1)) > 128
+        return Standing("interrupted" if stopped else "failed", why)
+
+
+def killed_by(exit_code: int) -> str:
+    """What a negative exit code of a process says."""
+    name = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else f"signal {-exit_code}"
+    return f"killed by {name}" + (": out of memory, or ended from outside" if name == "SIGKILL" else "")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The mapping in `file`; empty where there is none, or none that can be read."""
+    with suppress(OSError, ValueError):
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return values if isinstance(values, dict) else {}
+    return {}
+
+
+def replace(file: Path, text: str) -> None:
+    """Writes `file` whole: a reader finds the old text or the new."""
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, file)
+
+
+def _may_live(status: Mapping[str, Any]) -> bool:
+    """Whether the process of a status.json may be running still: on another host nobody here can tell."""
+    if status.get("host") != socket.gethostname():
+        return True
+    try:
+        os.kill(int(status["pid"]), 0)
+    except (KeyError, ValueError, TypeError, ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,104 @@
+"""What a sweep needs of Slurm beyond hydra-submitit-launcher: to go on waiting when one job of an array is lost, to
+cancel, and to have a preempted job queued again only when its run has saved its state."""
+
+import contextlib
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from memmeta_exp.config import ConfigError
+
+JOB_ID = re.compile(r"\d+(_\d+)?")
+GRACE_S = 30.0  # between the SIGTERM with which Slurm announces a preemption and the signal that submitit waits for
+
+
+def require() -> None:
+    """ConfigError where the `slurm` extra, or Slurm, is not here."""
+    if find_spec("hydra_plugins") is None or find_spec("hydra_plugins.hydra_submitit_launcher") is None:
+        raise ConfigError("launcher=slurm needs hydra-submitit-launcher: pip install 'memmeta[slurm]'")
+    import submitit
+
+    if submitit.SlurmExecutor.affinity() < 0:
+        raise ConfigError(
+            "launcher=slurm: there is no srun here; run it on a node of a Slurm cluster, or launcher=joblib"
+        )
+
+
+class Submitted:
+    """The Slurm jobs under `folder`, submitit's folder of this sweep, that were not there before."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._before = self._ids()
+
+    def _ids(self) -> set[str]:
+        return {path.name for path in self.folder.glob("*") if path.is_dir() and JOB_ID.fullmatch(path.name)}
+
+    @property
+    def ids(self) -> list[str]:
+        """In the order of submission: an array's by their index."""
+        return sorted(self._ids() - self._before, key=lambda id: [int(part) for part in id.split("_")])
+
+    def wait(self) -> list[str]:
+        """Waits until each has ended, whatever became of the others; returns Slurm's word for each."""
+        import submitit
+        from submitit.core.utils import UncompletedJobError
+
+        jobs = [submitit.SlurmJob(folder=self.folder / "%j", job_id=id) for id in self.ids]
+        for job in jobs:
+            with contextlib.suppress(UncompletedJobError):
+                job.wait()
+        return [str(job.state) for job in jobs]
+
+    def cancel(self) -> None:
+        """Takes those that wait out of the queue and asks those that run to stop, which saves their state."""
+        for id in sorted({id.partition("_")[0] for id in self.ids}):
+            with contextlib.suppress(OSError):
+                subprocess.run(["scancel", id], check=False)
+
+
+class Preemption:
+    """While entered, the signal by which submitit has a job queued again is noted instead, so that the child process
+    which runs the job can be told, and save its state, before `pass_on` lets submitit act."""
+
+    SIGNAL = signal.SIGUSR2
+
+    def __init__(self) -> None:
+        self.noted = False
+        self._before: Any = None
+
+    def __enter__(self) -> "Preemption":
+        self._before = signal.signal(self.SIGNAL, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(self.SIGNAL, self._before)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.noted = True
+
+    def asked(self) -> int | None:
+        """The signal to pass on to the child."""
+        return self.SIGNAL if self.noted else None
+
+    def expected(self, exit_code: int) -> bool:
+        """Whether a child that ended so was stopped by what announces a preemption; waits for the preemption then."""
+        if exit_code in (128 + signal.SIGTERM, -signal.SIGTERM):
+            until = time.monotonic() + GRACE_S
+            while not self.noted and time.monotonic() < until:
+                time.sleep(0.1)
+        return self.noted and exit_code != 0
+
+    def pass_on(self) -> None:
+        """Calls submitit's own handler, which has the job queued again and ends this process."""
+        handler: Callable[[int, FrameType | None], Any] | Any = self._before
+        if callable(handler):
+            handler(self.SIGNAL, None)

@@ -1,0 +1,95 @@
+"""Jobs side by side: each with its own GPU and threads, a killed one takes no other with it, a stop loses nothing."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from memmeta_exp.sweeps import devices
+
+EIGHT = "seed=0,1,2,3,4,5,6,7"
+
+
+def test_one_killed_one_refused_and_the_others_finish(sweep, stand_in) -> None:
+    stand_in(seed1="die", seed2="refuse")
+    result, rows = sweep("launcher=joblib", "launcher.n_jobs=2", "seed=0,1,2,3,4")
+    assert result.code == 1
+    assert list(rows["state"]) == ["finished", "interrupted", "failed", "finished", "finished"]
+    assert rows["reason"][1] == "killed by SIGKILL: out of memory, or ended from outside, after iteration 3"
+    assert rows["reason"][2] == "device=cuda: torch finds no CUDA device here"
+    assert "2 of 5 jobs did not finish: " in result.err
+    assert all(Path(rows["job"][i]).name in result.err for i in (1, 2))
+    assert "[3/5]" in result.out
+    stand_in()
+    again, rows = sweep("launcher=joblib", "launcher.n_jobs=2", "seed=0,1,2,3,4")
+    assert (again.code, list(rows["state"])) == (0, ["finished"] * 5)
+    assert "5 jobs, 2 to do" in again.out
+    assert list(rows["again"]) == [False, True, False, False, False], "what was finished was left alone"
+
+
+def test_each_job_has_a_gpu_and_its_threads(sweep, stand_in, monkeypatch) -> None:
+    monkeypatch.setattr(devices, "visible_gpus", lambda: ["2", "5"])
+    monkeypatch.setattr(devices, "cores", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("TMPDIR", os.getcwd())
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("STAND_IN_SECONDS", "0.3")
+    result, rows = sweep("launcher=joblib", "seed=0,1,2,3,4,5")
+    assert result.code == 0, result.err
+    assert set(rows["gpu"]) == {2, 5}, "as many processes as GPUs, by default"
+    assert set(rows["threads"]) == {3}
+    for _, held in rows.sort_values("began").groupby("gpu"):
+        ends, begins = list(held["over"])[:-1], list(held["began"])[1:]
+        assert all(end <= begin for end, begin in zip(ends, begins, strict=True)), "two jobs at once on a GPU"
+    refused, _ = sweep("launcher=joblib", "launcher.n_jobs=3")
+    assert refused.code == 2
+    assert "launcher.n_jobs=3: each job has a GPU of its own, and there are 2 here" in refused.err
+
+
+def test_a_stop_ends_what_runs_and_starts_nothing_more(sweep, stand_in, tmp_path) -> None:
+    stand_in(seed0="wait", seed1="wait")
+
+    def interrupt() -> None:
+        while len(list((tmp_path / "out").glob("jobs/*/status.json"))) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    result, rows = sweep("launcher=joblib", "launcher.n_jobs=2")
+    assert result.code == 130
+    assert list(rows["state"]) == ["interrupted", "interrupted", "waiting"]
+    assert rows["reason"][0] == "stopped by signal 15 after iteration 3"
+    assert "report:" not in result.out
+    assert "the same command goes on where it stopped" in result.err
+
+
+def test_a_lost_worker_costs_no_job(sweep, stand_in) -> None:
+    """joblib gives up every job when one of its processes is killed: what it gave up is started again."""
+    stand_in(seed1="orphan")
+    result, rows = sweep("launcher=joblib", "launcher.n_jobs=2", "seed=0,1,2,3")
+    assert result.code == 0, result.err
+    assert list(rows["state"]) == ["finished"] * 4
+    assert "jobs are started again" in result.err
+
+
+@pytest.mark.slow
+def test_of_eight_real_jobs_with_one_killed_seven_finish(sweep, tmp_path) -> None:
+    def kill() -> None:
+        while not (found := sorted((tmp_path / "out").glob("jobs/*-s3-*/status.json"))):
+            time.sleep(0.02)
+        os.kill(int(found[0].read_text().split('"pid": ')[1].split(",")[0]), signal.SIGKILL)
+
+    tiny = [
+        "dataset.image_size=16", "dataset.classes=5", "dataset.images_per_class=8", "backbone.filters=4", "ways=3",
+        "shots=2", "queries=2", "batch_size=1", "iterations=20", "val_tasks=4", "test_tasks=4", "convergence_tasks=2",
+    ]  # fmt: skip
+    threading.Thread(target=kill, daemon=True).start()
+    result, rows = sweep("launcher=joblib", "launcher.n_jobs=4", EIGHT, *tiny)
+    assert result.code == 1
+    assert list(rows["state"]) == ["finished"] * 3 + ["interrupted"] + ["finished"] * 4
+    assert rows["reason"][3].startswith("killed by SIGKILL")
+    assert rows["test/acc"].notna().tolist() == [True] * 3 + [False] + [True] * 4
