@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from memmeta_exp.config import SECTIONS, Config, closest, from_omegaconf
+from memmeta_exp.config import SECTIONS, Config, closest, from_omegaconf, to_dict
 from memmeta_exp.errors import ConfigError
 
 MAX_CHECKED_JOBS = 256  # of a multirun, before it starts: composing one takes about 50 ms; the rest are checked in turn
@@ -57,6 +58,14 @@ def jobs(overrides: list[str], multirun: bool) -> list[Config]:
     ]
     combinations = itertools.islice(itertools.product(*choices), MAX_CHECKED_JOBS)
     return [from_omegaconf(composed(list(job))) for job in combinations]
+
+
+def values_of(overrides: list[str]) -> dict[str, Any]:
+    """What each override sets, by its dotted key or group, as the default configuration takes it; ConfigError where it
+    does not."""
+    values = OmegaConf.create(to_dict(from_omegaconf(composed(overrides))))
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return {o.key_or_group: OmegaConf.select(values, o.key_or_group) for o in parsed}
 
 
 def one_line(error: Exception) -> str:
@@ -105,14 +114,15 @@ def _options(group: str) -> list[str]:
     return [str(file.relative_to(base).with_suffix("")) for file in base.rglob("*.yaml")]
 
 
-def _keys() -> set[str]:
+@cache
+def _keys() -> frozenset[str]:
     """Every key and group of every option of the default configuration, dotted."""
     keys: set[str] = set(SECTIONS) | {"experiment"}
     for group in SECTIONS:
         for option in _options(group):
             keys |= _flat(OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{option}.yaml")), f"{group}.")
     keys |= _flat(OmegaConf.to_container(composed([])), "")
-    return {key for key in keys if not key.endswith((".name", ".defaults"))}
+    return frozenset(key for key in keys if not key.endswith((".name", ".defaults")))
 
 
 def _flat(values: Any, prefix: str) -> set[str]:

@@ -1,7 +1,8 @@
 """`memmeta train [overrides]`: hands a command line that has been found sound to Hydra, which runs the job or jobs.
 
 Everything a user can get wrong is looked for first, by composing the configuration of every job: until then nothing
-has been created.
+has been created. A command whose folder holds the same run already goes on with it; so does `memmeta train resume=DIR`,
+which needs no Hydra.
 """
 
 import os
@@ -22,11 +23,15 @@ from memmeta_exp.budget import fitted
 from memmeta_exp.build import resolve_device
 from memmeta_exp.commands.compose import conf_dir, jobs, one_line, unknown_flag
 from memmeta_exp.commands.folders import made_folder, named_folder
+from memmeta_exp.commands.resume import resume, split_resume
 from memmeta_exp.config import Config, from_omegaconf
 from memmeta_exp.data import require
 from memmeta_exp.errors import ConfigError, MemmetaError
+from memmeta_exp.resume import earlier_run
+from memmeta_exp.tracking.run_folder import holds_run
 
 INFORMATION = ("help", "hydra_help", "cfg", "info", "shell_completion")  # flags that print and train nothing
+MULTIRUN = "multirun.yaml"  # what Hydra leaves in a multirun's folder
 FIXED = ("config_path", "config_name", "config_dir", "experimental_rerun")
 
 
@@ -46,11 +51,17 @@ def main(arguments: list[str]) -> int:
     if (parsed.resolve or parsed.package) and not parsed.cfg:
         raise ConfigError("--resolve and --package go with --cfg: memmeta train --cfg job --resolve")
     flags = [a for a in arguments if a not in parsed.overrides]
+    named, others = split_resume(parsed.overrides)
+    if named is not None and flags:
+        raise ConfigError(f"{flags[0]} with resume=: resume goes on with one run; give a multirun's own command again")
+    if named is not None:
+        return resume(Path(named), others, check)
     if any(getattr(parsed, flag) for flag in INFORMATION):
         return _hydra([*parsed.overrides, *flags])
-    for job in jobs(parsed.overrides, parsed.multirun):
+    found = jobs(parsed.overrides, parsed.multirun)
+    for job in found:
         check(job)
-    return _hydra([*parsed.overrides, *_claimed(parsed.overrides, parsed.multirun), *flags])
+    return _hydra([*parsed.overrides, *_folder(parsed.overrides, parsed.multirun, found), *flags])
 
 
 def _refuse(message: str) -> NoReturn:
@@ -68,13 +79,24 @@ def check(config: Config) -> None:
     fitted(config, device)
 
 
-def _claimed(overrides: list[str], multirun: bool) -> list[str]:
-    """The override that names this command's own folder; none where the user names it."""
+def _folder(overrides: list[str], multirun: bool, found: list[Config]) -> list[str]:
+    """The override that names this command's own folder; none where the user names it, which may hold the same run or
+    multirun already."""
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
-    if "${" in (named_folder(key, overrides) or ""):  # an interpolation is Hydra's to resolve
+    named = named_folder(key, overrides)
+    if named is None:
+        return [f"{key}={made_folder(key, overrides)}"]
+    if "${" in named:  # an interpolation is Hydra's to resolve
         return []
-    folder = made_folder(key, overrides)
-    return [] if named_folder(key, overrides) is not None else [f"{key}={folder}"]
+    folder = Path(named)
+    if named and (holds_run(folder) if not multirun else (folder / MULTIRUN).is_file()):
+        for at, config in enumerate(found):
+            earlier = earlier_run(folder / str(at) if multirun else folder)
+            if earlier is not None:
+                earlier.require_same(config)
+    else:
+        made_folder(key, overrides)
+    return []
 
 
 class _Ended(BaseException):

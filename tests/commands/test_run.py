@@ -154,7 +154,7 @@ def test_a_folder_with_a_run_in_it_is_not_overwritten(train, tmp_path) -> None:
     before = (tmp_path / "mine" / "metrics.jsonl").read_bytes()
     again = train("hydra.run.dir=mine", "seed=5")
     assert again.code == 2
-    assert "already holds a run" in again.err
+    assert "seed is 0 there, 5 here" in again.err
     assert len(again.err.splitlines()) == 1
     assert (tmp_path / "mine" / "metrics.jsonl").read_bytes() == before
 
@@ -168,9 +168,10 @@ def test_a_sweep_folder_is_not_overwritten_either(train, tmp_path) -> None:
 
 def test_two_runs_never_share_a_folder(tmp_path) -> None:
     """Of two processes that come to one folder at the same time, one gets it."""
-    RunFolder(tmp_path).start()
-    with pytest.raises(ConfigError, match="already holds a run"):
-        RunFolder(tmp_path).start()
+    with RunFolder(tmp_path).claimed(), pytest.raises(ConfigError, match="in use by process"):
+        RunFolder(tmp_path).claimed().__enter__()
+    with RunFolder(tmp_path).claimed():
+        pass
 
 
 KNOBS = [
@@ -186,7 +187,8 @@ ELSEWHERE = {  # keys that change no number of a run, and where they are tested
     "tracking": "tests/tracking", "device": "test_bad_input", "threads": "test_threads_and_progress",
     "progress": "test_threads_and_progress", "chunk": "test_chunk_changes_memory_alone",
     "memory": "tests/algorithms", "workers": "tests/algorithms/test_workers.py, and test_threads_and_progress",
-    "data_root": "test_bad_input", "eval_steps": "below, under eval_rule=gd", "eval_lr": "below, under eval_rule=gd",
+    "data_root": "test_bad_input", "checkpoint_every": "tests/resume",
+    "eval_steps": "below, under eval_rule=gd", "eval_lr": "below, under eval_rule=gd",
 }  # fmt: skip
 
 
