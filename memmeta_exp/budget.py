@@ -31,22 +31,23 @@ def fitted(config: Config, device: torch.device) -> Config:
     if budget is None:
         return config
     needs = []
-    for candidate in _candidates(config, device):
-        needs.append(_peak_mib(candidate, device))
+    for candidate in candidates(config, device):
+        needs.append(peak_mib(candidate, device))
         if needs[-1] <= budget:
             return candidate
     raise ConfigError(
         f"memory.budget_mib={budget:g} is too small for {config.algorithm.name}: "
-        f"set memory.budget_mib={_up(min(needs)):g}, the least that will do, or a smaller backbone or image"
+        f"set memory.budget_mib={up(min(needs)):g}, the least that will do, or a smaller backbone or image"
     )
 
 
-def _up(mib: float) -> float:
+def up(mib: float) -> float:
     """To a tenth, upwards."""
     return math.ceil(10 * mib) / 10
 
 
-def _candidates(config: Config, device: torch.device) -> Iterator[Config]:
+def candidates(config: Config, device: torch.device) -> Iterator[Config]:
+    """The ways to run `config`, from fast to small; the first is the one that it takes without a budget."""
     memory = replace(config.memory, budget_mib=None)
     sizes = [replace(config, chunk=c, workers=w, memory=memory) for c, w in _sizes(config, device)]
     yield from sizes
@@ -81,7 +82,7 @@ def _sizes(config: Config, device: torch.device) -> list[tuple[int, int]]:
     return sizes
 
 
-def _peak_mib(config: Config, device: torch.device) -> float:
+def peak_mib(config: Config, device: torch.device) -> float:
     """The predicted peak of everything allocated: on CUDA with what the allocator may leave unused and the workspaces
     of cuBLAS (those of cuDNN are unknown), on a CPU with the tensors of every worker."""
     found = predict(replace(config, device="cuda", precision="fp32", workers="auto", backbone=_bound(config)))

@@ -36,6 +36,12 @@ class Experiment:
     truth: Truth | None = None
 
     @property
+    def learners(self) -> list[Learner]:
+        """All that step or measure."""
+        others = self.truth.learners if self.truth else [self.reference]
+        return [self.learner, *(learner for learner in others if learner is not None)]
+
+    @property
     def smoothness(self) -> float | None:
         """L_F where it is known."""
         return self.truth.smoothness if self.truth else None

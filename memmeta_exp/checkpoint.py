@@ -1,42 +1,116 @@
-"""Checkpoints: plain tensors and numbers, written whole or not at all, read without running code."""
+"""Checkpoints: plain tensors and numbers, written whole or not at all, verified before they are read, read without
+running code.
 
+A checkpoint is what torch.save writes, a zip archive, with the SHA-256 of that archive as the archive's comment: one
+file, which torch.load(file, weights_only=True) reads as any other. A run keeps two, `last.pt` and the one before it.
+"""
+
+import hashlib
+import io
+import logging
 import os
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from memmeta_exp.atomic import replacing, sync_folder
 from memmeta_exp.errors import CheckpointError
+
+COMING, NEWEST, BEFORE, BEST = ".next.pt", "last.pt", "previous.pt", "best.pt"
+_MARK = b"sha256:"
+_COMMENT = len(_MARK) + 2 * hashlib.sha256().digest_size  # bytes
+_UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError)
+
+logger = logging.getLogger("memmeta")
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes `state` to a temporary file beside `path`, syncs it and renames it: a reader sees the old or the new."""
+    """Writes `state`, sealed, whole or not at all. Raises OSError, `path` then being what it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as stream:
-        torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    stream = io.BytesIO()  # torch's own writer would hide a full disk behind an error of its own
+    torch.save(state, stream)
+    sealed = _seal(stream.getvalue())
+    with replacing(path) as file:
+        file.write(sealed)
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What `save` wrote, on `device`; CheckpointError where the file is missing or damaged."""
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist: the run did not get as far as a checkpoint; train it again")
+def save_newest(folder: Path, state: dict[str, Any]) -> None:
+    """As `save`, to last.pt; what was there becomes previous.pt, so that there is a whole one at every moment."""
+    save(folder / COMING, state)
+    _rotate(folder)
+
+
+def _rotate(folder: Path) -> None:
+    if (folder / NEWEST).exists():
+        os.replace(folder / NEWEST, folder / BEFORE)
+    os.replace(folder / COMING, folder / NEWEST)
+    sync_folder(folder)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What `save` wrote, on the CPU; CheckpointError where the file is missing or not exactly what was written."""
     try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
-        raise CheckpointError(f"{path} is damaged ({type(error).__name__}); train the run again") from error
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path} does not exist: the run did not get as far as a checkpoint; train it again"
+        ) from None
+    if not _is_sealed(content):
+        raise CheckpointError(f"{path} is damaged: its content and its SHA-256 do not agree; train the run again")
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise CheckpointError(f"{path} is no checkpoint ({type(error).__name__}); train the run again") from None
 
 
-def restore(model: nn.Module, path: Path, device: torch.device | str = "cpu") -> int:
+def newest(folder: Path, check: Callable[[dict[str, Any]], str | None]) -> dict[str, Any] | None:
+    """The newest of the last two checkpoints in `folder` that is whole and in which `check` finds no fault (None; a
+    fault is one clause), with one warning line where that is not the newest; None where there is neither.
+
+    Raises CheckpointError where there is one and none will do.
+    """
+    if (folder / COMING).exists():  # killed between two renames
+        _rotate(folder)
+    faults: list[str] = []
+    for file in [file for file in (folder / NEWEST, folder / BEFORE) if file.exists()]:
+        try:
+            state = load(file)
+            fault = check(state)
+        except CheckpointError as error:
+            fault = str(error).partition(";")[0]
+        else:
+            if fault is None:
+                if faults:
+                    logger.warning("%s; going on from %s, iteration %s", "; ".join(faults), file, state["iteration"])
+                return state
+        faults.append(fault)
+    if faults:
+        raise CheckpointError(f"{'; '.join(faults)}: nothing to go on from; start the run anew in another folder")
+    return None
+
+
+def restore(model: nn.Module, path: Path) -> int:
     """Loads the weights of the checkpoint at `path` into `model`; returns its iteration. Raises CheckpointError."""
-    state = load(path, device)
+    state = load(path)
     try:
         model.load_state_dict(state["model"])
         return int(state["iteration"])
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0].rstrip(":") or type(error).__name__
         raise CheckpointError(f"{path} is no checkpoint of this model ({reason}); train the run again") from None
+
+
+def _seal(archive: bytes) -> bytes:
+    """The archive, which ends with a comment of length 0, with its digest as the comment."""
+    assert archive.endswith(b"\0\0"), "torch.save writes zip archives without a comment"
+    comment = _MARK + hashlib.sha256(archive).hexdigest().encode()
+    return archive[:-2] + len(comment).to_bytes(2, "little") + comment
+
+
+def _is_sealed(content: bytes) -> bool:
+    archive = content[: -_COMMENT - 2] + b"\0\0"
+    return content == _seal(archive)

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from importlib import import_module
 
 from memmeta_exp.errors import MemmetaError
+from memmeta_exp.signals import Stopped, leaving_at_once
 
 COMMANDS = {
     "train": (
         "memmeta_exp.commands.train",
-        "meta-train a configuration: memmeta train [-m] [GROUP=OPTION] [KEY=VALUE] ...",
+        "meta-train a configuration: memmeta train [-m] [GROUP=OPTION] [KEY=VALUE] ..., or go on: resume=DIR",
     ),
     "evaluate": ("memmeta_exp.commands.evaluate", "test a run again on its stored episodes: memmeta evaluate run=DIR"),
     "profile": (
@@ -66,15 +67,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def complain(line: str, code: int) -> int:
-    """Prints one error line; returns `code`."""
-    print(f"memmeta: {line}", file=sys.stderr)
+    """Prints one error line; returns `code`. What is no character of a line, in a value that is quoted, is escaped."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    print(f"memmeta: {shown}", file=sys.stderr)
     return code
 
 
 def _guarded(command: Callable[[], int]) -> int:
     """What a user or the machine can cause ends in one line and a code; our own bugs keep their traceback."""
     try:
-        return command()
+        with leaving_at_once():
+            return command()
+    except Stopped as stopped:
+        return complain(str(stopped), 128 + stopped.signum)
     except MemmetaError as error:
         return complain(str(error), error.exit_code)
     except BrokenPipeError:

@@ -63,11 +63,13 @@ class ProgressBar:
         self._bar.stop()
 
     def update(self, iteration: int, metrics: Mapping[str, Any]) -> None:
-        """Shows the state after `iteration`; the last peak measured stays on show."""
+        """Shows the state after `iteration` (of 0 there is only that); the last peak measured stays on show."""
         if "memory/peak_mib" in metrics:
             self._peak = f" peak {metrics['memory/peak_mib']:.1f} MiB"
-        acc = f" acc {metrics['train/acc']:.1%}" if "train/acc" in metrics else ""
-        status = f"loss {metrics['train/loss']:.3f}{acc}{self._peak}"
+        status = ""
+        if "train/loss" in metrics:
+            acc = f" acc {metrics['train/acc']:.1%}" if "train/acc" in metrics else ""
+            status = f"loss {metrics['train/loss']:.3f}{acc}{self._peak}"
         self._bar.update(self._task, completed=iteration, status=status)
 
     def note(self, line: str) -> None:

@@ -1,16 +1,11 @@
 """Few-shot accuracy over fixed tasks, with its interval, and the record of each test task."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
 
 from memmeta_exp.build import Experiment
 from memmeta_exp.data import TaskBatch
 from memmeta_exp.tracking.run_folder import EpisodeResult
-
-BLOCK = 50  # tasks between two looks at whether the run was asked to stop
 
 
 @dataclass(frozen=True)
@@ -46,15 +41,10 @@ def mean(values: list[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def score_tasks(experiment: Experiment, tasks: TaskBatch, poll: Callable[[], None] = lambda: None) -> Score:
-    """The model as it stands on `tasks`, every head adapted by the configured rule. `poll` is called between blocks of
-    tasks and may raise."""
-    blocks = []
-    for at in range(0, len(tasks), BLOCK):
-        poll()
-        blocks.append(torch.stack(experiment.learner.evaluate(tasks[at : at + BLOCK], experiment.adapt)))
-    accuracy, loss, converged = torch.cat(blocks, 1).tolist()
-    return Score(accuracy, loss, converged)
+def score_tasks(experiment: Experiment, tasks: TaskBatch) -> Score:
+    """The model as it stands on `tasks`, every head adapted by the configured rule."""
+    columns = experiment.learner.evaluate(tasks, experiment.adapt)
+    return Score(*(column.tolist() for column in columns))
 
 
 def episode_results(tasks: TaskBatch, score: Score) -> list[EpisodeResult]:

@@ -1,17 +1,12 @@
 """How theta is judged while it trains and when it is done: by new tasks, or, where the truth is known, by F itself."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
-from memmeta_exp import checkpoint
 from memmeta_exp.build import Experiment
 from memmeta_exp.evaluation import episode_results, score_tasks
 from memmeta_exp.known import Truth
 from memmeta_exp.measure.convergence import gradient_norm_sq
 from memmeta_exp.tracking.run_folder import RunFolder
-
-Poll = Callable[[], None]  # called now and then; raises where the run was asked to stop
 
 
 class Judge(Protocol):
@@ -20,12 +15,12 @@ class Judge(Protocol):
     @property
     def best(self) -> tuple[str, int]: ...
 
-    def validate(self, poll: Poll) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         """The val/ and convergence/ keys of docs/run_folder.md, convergence/error excepted."""
         ...
 
-    def test(self, weights: Path, folder: RunFolder, poll: Poll) -> dict[str, Any]:
-        """The test/ keys of summary.json, of the checkpoint `weights`."""
+    def test(self, folder: RunFolder) -> dict[str, Any]:
+        """The test/ keys of summary.json, of the model as it stands."""
         ...
 
 
@@ -42,9 +37,9 @@ class FewShot:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment, self.config = experiment, experiment.config
 
-    def validate(self, poll: Poll) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         tasks = self.experiment.samplers["val"].draw(0, self.config.val_tasks)
-        score = score_tasks(self.experiment, tasks, poll)
+        score = score_tasks(self.experiment, tasks)
         return {
             "val/acc": score.mean_accuracy,
             "val/acc_ci95": score.ci95,
@@ -59,11 +54,10 @@ class FewShot:
         wrong = float(report.wrong.double().mean())
         return {"convergence/grad_norm_sq": norm, "convergence/wrong_fraction": wrong}
 
-    def test(self, weights: Path, folder: RunFolder, poll: Poll) -> dict[str, Any]:
+    def test(self, folder: RunFolder) -> dict[str, Any]:
         """Writes test_episodes too."""
-        checkpoint.restore(self.experiment.model, weights, self.experiment.device)
         tasks = self.experiment.samplers["test"].draw(0, self.config.test_tasks)
-        score = score_tasks(self.experiment, tasks, poll)
+        score = score_tasks(self.experiment, tasks)
         folder.write_test_episodes(episode_results(tasks, score))
         return {
             "test/acc": score.mean_accuracy,
@@ -81,9 +75,8 @@ class Known:
     def __init__(self, truth: Truth) -> None:
         self.truth = truth
 
-    def validate(self, poll: Poll) -> dict[str, float]:
-        poll()
+    def validate(self) -> dict[str, float]:
         return self.truth.measure()
 
-    def test(self, weights: Path, folder: RunFolder, poll: Poll) -> dict[str, Any]:
+    def test(self, folder: RunFolder) -> dict[str, Any]:
         return {}

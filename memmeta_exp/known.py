@@ -20,9 +20,10 @@ INNER_TOLERANCE = 1e-12  # on |d_phi g|, of the oracle for problems without a cl
 
 
 class Truth(ABC):
-    """F at the model as it stands. smoothness: L_F where it is known."""
+    """F at the model as it stands. smoothness: L_F where it is known; learners: those that it is computed by."""
 
     smoothness: float | None = None
+    learners: tuple[Learner, ...] = ()
 
     @abstractmethod
     def measure(self) -> dict[str, float]:
@@ -57,7 +58,7 @@ class Solved(Truth):
     """F by solving the lower level of every one of `tasks`, by `learner`."""
 
     def __init__(self, learner: Learner, tasks: Tasks) -> None:
-        self.learner, self.tasks = learner, tasks
+        self.learner, self.tasks, self.learners = learner, tasks, (learner,)
 
     def measure(self) -> dict[str, float]:
         norm, report = gradient_norm_sq(self.learner, self.tasks)
@@ -75,6 +76,7 @@ class OwnGradient(Truth):
 
     def __init__(self, truth: Truth, learner: Learner, tasks: Tasks) -> None:
         self.truth, self.learner, self.tasks, self.smoothness = truth, learner, tasks, truth.smoothness
+        self.learners = (*truth.learners, learner)
 
     def measure(self) -> dict[str, float]:
         norm, report = gradient_norm_sq(self.learner, self.tasks)

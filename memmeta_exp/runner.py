@@ -1,7 +1,10 @@
 """The single runner: one configuration, one folder, from the first draw of theta to the table of results."""
 
+import errno
+import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,64 +13,129 @@ from memmeta_exp.build import build, resolve_device
 from memmeta_exp.config import Config, to_dict
 from memmeta_exp.display import ProgressBar, print_summary
 from memmeta_exp.errors import RunError, RunInterrupted
+from memmeta_exp.out_of_memory import what_fits
+from memmeta_exp.resume import earlier_run, merged_overrides, newest_state, pick_up
 from memmeta_exp.signals import StopRequest
+from memmeta_exp.state import TrainingState
 from memmeta_exp.studies.plots import plot_run
 from memmeta_exp.tracking import Tracker
-from memmeta_exp.tracking.run_folder import RunFolder
+from memmeta_exp.tracking.run_folder import RunFolder, read_status
 from memmeta_exp.trainer import Trainer
 
-OUT_OF_MEMORY = (
-    "out of memory with chunk={}: set a smaller chunk (1 is the least), or memory.budget_mib, which chooses it and "
-    "what is computed twice; else workers=1, fewer filters or smaller images"
-)
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+logger = logging.getLogger("memmeta")
 
 
 def run(config: Config, path: Path, overrides: list[str]) -> Path:
-    """Trains `config` in the existing folder `path`; returns the path of its summary.json.
+    """Trains `config` in the existing folder `path`, or goes on with the run that is there; returns the path of its
+    summary.json. Of a run that is finished nothing is changed.
 
-    Raises ConfigError where the folder holds a run already, then RunError, RunInterrupted and DataError; status.json
-    says which way it ended in every case.
+    Raises ConfigError where the folder holds another run or a process is at work in it; then RunError, RunInterrupted,
+    CheckpointError and DataError, and status.json says which way it ended in every case.
     """
+    if _is_done(path, config):  # found out without touching the folder, which may be read-only by now
+        return _nothing_to_do(path, config)
     with StopRequest() as stop:
         folder = RunFolder(path)
-        folder.start()
-        try:
-            folder.write_config(to_dict(config))
-            folder.write_overrides(overrides)
-            _run(config, folder, stop)
-        except (RunInterrupted, KeyboardInterrupt) as stopped:
-            folder.set_status("interrupted", reason=str(stopped) or "interrupted from the keyboard")
-            raise
-        except BaseException as error:
-            error = readable(error, config)
-            folder.set_status("failed", reason=str(error).partition("\n")[0] or type(error).__name__)
-            raise error from None
-        folder.set_status("finished", iteration=config.iterations)
+        with folder.claimed():
+            earlier = earlier_run(path)
+            if earlier is not None and earlier.ended_as(config):  # by the process that had it until now
+                return _nothing_to_do(path, config)
+            _in_folder(config, folder, overrides, stop)
     return path / "summary.json"
 
 
+def _is_done(path: Path, config: Config) -> bool:
+    earlier = earlier_run(path) if read_status(path).get("state") == "finished" else None
+    return earlier is not None and earlier.ended_as(config)
+
+
+def _nothing_to_do(path: Path, config: Config) -> Path:
+    logger.info(
+        "%s is finished, %d iterations: nothing to do; memmeta train resume=%s iterations=N goes further",
+        *(path, config.iterations, path),
+    )
+    print(f"summary: {path / 'summary.json'}", flush=True)
+    return path / "summary.json"
+
+
+def _in_folder(config: Config, folder: RunFolder, overrides: list[str], stop: StopRequest) -> None:
+    """The run, and in status.json how it ended."""
+    try:
+        folder.set_status("running")
+        folder.write_overrides(merged_overrides(folder.read_overrides(), overrides))
+        folder.write_config(to_dict(config))
+        _run(config, folder, stop)
+        folder.set_status("finished", iteration=config.iterations)
+    except (RunInterrupted, KeyboardInterrupt) as stopped:
+        _mark(folder, "interrupted", str(stopped) or "interrupted from the keyboard")
+        raise
+    except BaseException as error:
+        error = readable(error, config)
+        _mark(folder, "failed", str(error).partition("\n")[0] or type(error).__name__)
+        raise error from None
+    if stop.signum is not None:
+        raise RunInterrupted(stop.signum, config.iterations, folder.path)
+
+
+def _mark(folder: RunFolder, state: str, reason: str) -> None:
+    """status.json, for a run that ends before its end; the error that ended it must not be lost over another."""
+    try:
+        folder.set_status(state, reason=reason)
+    except OSError as error:
+        logger.warning("%s: status.json still says running (%s)", folder.path, error.strerror)
+
+
 def readable(error: BaseException, config: Config) -> BaseException:
-    """An allocator's refusal as a RunError that says what to do, any other error as it is. torch has no type of its own
-    for the refusal of the CPU's."""
+    """What the machine refused as a RunError that says what to do, any other error as it is. torch has no type of its
+    own for the refusal of the CPU's allocator."""
     refused = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     if refused or isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return RunError(OUT_OF_MEMORY.format(config.chunk))
+        return RunError(f"out of memory with chunk={config.chunk}: {what_fits(config)}")
+    if isinstance(error, OSError) and error.errno in STORAGE:
+        where = f"{error.filename}: " if error.filename else ""
+        return RunError(
+            f"{where}{error.strerror}: what was written before is whole; mend that and give the same command again, "
+            "which goes on from the last checkpoint"
+        )
     return error
 
 
 def _run(config: Config, folder: RunFolder, stop: StopRequest) -> None:
     started = time.perf_counter()
-    experiment = build(fitted(config, resolve_device(config.device)))
-    execution, memory = experiment.learner.execution, experiment.config.memory
-    chosen = {"workers": execution.workers, "chunk": execution.chunk}
-    chosen |= {"memory.mode": memory.mode, "memory.checkpoint": memory.checkpoint}
-    folder.write_env({"device": str(experiment.device), **chosen})
-    with Tracker(config, folder) as tracker, ProgressBar(config.iterations, config.progress) as bar:
-        trainer = Trainer(experiment, folder, tracker, bar, stop)
+    saved = newest_state(folder, config)
+    state = TrainingState(build(fitted(config, resolve_device(config.device))), config)
+    if saved is not None:
+        pick_up(saved, state, folder)
+    _write_env(state, folder, resumed=saved is not None)
+    with (
+        Tracker(config, folder, saved and saved["wandb_id"]) as tracker,
+        ProgressBar(config.iterations, config.progress) as bar,
+    ):
+        trainer = Trainer(state, folder, tracker, bar, stop, started)
         trainer.train()
         summary = trainer.summary(trainer.test())
-        summary["time/total_seconds"] = time.perf_counter() - started
+        summary["time/total_seconds"] = trainer.seconds
         tracker.summary(summary)
     if config.plots:
         plot_run(folder.path, config.run_name)
     print_summary(config.run_name, folder.path, summary)
+
+
+def _write_env(state: TrainingState, folder: RunFolder, resumed: bool) -> None:
+    """env.json, with a warning where a run goes on elsewhere than it began, for its bits are then others."""
+    execution, memory = state.experiment.learner.execution, state.experiment.config.memory
+    chosen = {"workers": execution.workers, "chunk": execution.chunk}
+    chosen |= {"memory.mode": memory.mode, "memory.checkpoint": memory.checkpoint}
+    env = folder.write_env({"device": str(state.experiment.device), **chosen})
+    before, now = _where(env.get("earlier", [{}])[-1]), _where(env)
+    moved = [f"{key} {before[key]} is now {now[key]}" for key in now if key in before and before[key] != now[key]]
+    if resumed and moved:
+        logger.warning("%s: what follows need not have the bits of a run left alone", "; ".join(moved))
+
+
+def _where(env: dict[str, Any]) -> dict[str, Any]:
+    """What of env.json decides rounding."""
+    found = {key: env[key] for key in ("device_name", "threads", "workers", "chunk") if key in env}
+    return found | ({"torch": env["versions"].get("torch")} if isinstance(env.get("versions"), dict) else {})

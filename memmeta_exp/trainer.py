@@ -2,22 +2,21 @@
 
 import logging
 import math
-from pathlib import Path
+import time
 from typing import Any
 
 import torch
 
 from memmeta_exp import checkpoint
 from memmeta_exp.algorithms import StepReport
-from memmeta_exp.build import Experiment, build_optimizer
 from memmeta_exp.display import ProgressBar
 from memmeta_exp.errors import RunError, RunInterrupted
 from memmeta_exp.iteration import Iteration
 from memmeta_exp.judge import judge_of
-from memmeta_exp.measure.convergence import RunningMean
 from memmeta_exp.measure.peak_memory import Peak, measure_peak
 from memmeta_exp.measure.timing import StepTimer
-from memmeta_exp.signals import StopRequest
+from memmeta_exp.signals import StopAsked, StopRequest
+from memmeta_exp.state import TrainingState
 from memmeta_exp.tracking import Tracker
 from memmeta_exp.tracking.run_folder import RunFolder
 
@@ -35,46 +34,69 @@ logger = logging.getLogger("memmeta")
 
 
 class Trainer:
-    """The state of a training run and its moves."""
+    """The moves of a training run on its state. started: time.perf_counter() when this process began."""
 
     def __init__(
-        self, experiment: Experiment, folder: RunFolder, tracker: Tracker, bar: ProgressBar, stop: StopRequest
+        self,
+        state: TrainingState,
+        folder: RunFolder,
+        tracker: Tracker,
+        bar: ProgressBar,
+        stop: StopRequest,
+        started: float,
     ) -> None:
-        self.experiment, self.folder, self.tracker, self.bar, self.stop = experiment, folder, tracker, bar, stop
-        self.config = experiment.config
-        self.optimizer, self.scheduler = build_optimizer(self.config, experiment.model, experiment.smoothness)
-        self.judge = judge_of(experiment)
-        self.iteration = Iteration(experiment, self.optimizer)
-        self.timer = StepTimer(experiment.device)
-        self.convergence_error = RunningMean()
-        self.best = {"value": math.nan, "iteration": 0}
-        self.cost: dict[str, int] = dict.fromkeys(COSTS, 0)
-        self.largest: dict[str, float] = {}
-        self.latest: dict[str, float] = {}
-        self.wrong_sum = 0.0
-        self.memory_kind = ""
+        self.state, self.progress, self.experiment = state, state.progress, state.experiment
+        self.folder, self.tracker, self.bar, self.stop = folder, tracker, bar, stop
+        self.config = self.experiment.config
+        self.judge = judge_of(self.experiment)
+        self.iteration = Iteration(self.experiment, state.optimizer)
+        self.timer = StepTimer(self.experiment.device, counted=self.progress.step_seconds)
+        self.began = started - self.progress.seconds
 
     def train(self) -> None:
-        """Upper iterations 1..T, validated at 0, every eval_every and at the end."""
-        self.tracker.log(0, self._validate(0))
-        for t in range(1, self.config.iterations + 1):
-            metrics = self._iterate(t)
-            if t % self.config.eval_every == 0 or t == self.config.iterations:
-                try:
-                    metrics |= self._validate(t)
-                except RunInterrupted:  # during validation: the step is in the checkpoint, so its row must not be lost
-                    self.tracker.log(t, metrics)
-                    raise
-            self.latest |= metrics
-            self.tracker.log(t, metrics)
-            self.bar.update(t, metrics)
-            self._stop_if_asked(t)
+        """Upper iterations up to T from where the state is, validated at 0, every eval_every and at the end."""
+        p = self.progress
+        self._save_best() if p.best_model else self._save()  # the file may be that of an iteration now to be repeated
+        self.bar.update(p.iteration, p.latest)
+        try:
+            while p.row is not None or p.iteration < self.config.iterations:
+                if p.row is None:
+                    self._advance()
+                self._complete_row()
+        except StopAsked:
+            self._save()
+            if p.row:  # its validation is missing: what there is of it is shown, and replaced when the run goes on
+                self.tracker.log(p.iteration, p.row)
+            raise self._interrupted() from None
 
-    def _stop_if_asked(self, t: int) -> None:
-        if self.stop.signum is not None:
-            self._save("last", t)
-            self.folder.set_status("running", iteration=t)
-            raise RunInterrupted(self.stop.signum, t, self.folder.path)
+    def _advance(self) -> None:
+        """The next upper iteration. One that is given up changes nothing."""
+        self.stop.check()
+        self._poll(self.stop.check_in_a_step)
+        row = self._iterate(self.progress.iteration + 1)
+        self.progress.iteration, self.progress.row = self.progress.iteration + 1, row
+
+    def _complete_row(self) -> None:
+        """Validates where that is due, logs the row and keeps a checkpoint where one is due."""
+        p, c = self.progress, self.config
+        t, row = p.iteration, dict(p.row or {})
+        validated = t % c.eval_every == 0 or t == c.iterations
+        if validated:
+            row |= self._validate(t)
+        p.latest |= row
+        p.row = None
+        self.tracker.log(t, row)
+        self.bar.update(t, row)
+        if validated or (c.checkpoint_every and t % c.checkpoint_every == 0):
+            self._save()
+
+    def _poll(self, check: Any) -> None:
+        for learner in self.experiment.learners:
+            learner.poll = check
+
+    def _interrupted(self) -> RunInterrupted:
+        assert self.stop.signum is not None
+        return RunInterrupted(self.stop.signum, self.progress.iteration, self.folder.path)
 
     def _iterate(self, t: int) -> dict[str, float]:
         """One upper iteration: sample, accumulate the meta-gradient, step theta."""
@@ -83,31 +105,29 @@ class Trainer:
         self.iteration.clear()
         with self.timer.step(counted=on_gpu or not metered):
             report, peak = self._metered(t) if metered else (self.iteration(t), None)
-        self.scheduler.step()
+        self.state.scheduler.step()
         metrics = _report_metrics(report, self.config.algorithm.mu + self.config.lower_modulus)
-        self.cost = {key: self.cost[key] + int(metrics[key]) for key in COSTS}
+        cost = self.progress.add_up(metrics, COSTS)
         self._check(metrics, t)
         metrics |= {
             "time/step_seconds": self.timer.last_seconds,
             "time/tasks_per_second": self.config.batch_size / self.timer.last_seconds,
-            "optimizer/lr": float(self.scheduler.get_last_lr()[0]),
-            **self.cost,
+            "optimizer/lr": float(self.state.scheduler.get_last_lr()[0]),
+            **cost,
         }
         if peak is not None:
             metrics |= {"memory/peak_mib": peak.absolute_mib, "memory/above_baseline_mib": peak.above_baseline_mib}
-            self.memory_kind = peak.kind
-        for key in [key for key in LARGEST if key in metrics]:
-            self.largest[key] = max(self.largest.get(key, metrics[key]), metrics[key])
+            self.progress.memory_kind = peak.kind
+        self.progress.keep_largest(metrics, LARGEST)
         return metrics
 
     def _metered(self, t: int) -> tuple[StepReport, Peak]:
         return measure_peak(lambda: self.iteration(t), self.experiment.device, self.iteration.persistent())
 
     def _check(self, metrics: dict[str, float], t: int) -> None:
-        """Stops on a loss that is no number, warns once of hypergradients that are not gradients of F."""
-        _require_finite(metrics, "train/loss", t)
+        """Warns once of hypergradients that are not gradients of F."""
         wrong = metrics["lower/wrong_fraction"]
-        if wrong and not self.wrong_sum:
+        if wrong and not self.progress.wrong_sum:
             logger.warning(
                 "iteration %d: %.0f %% of the hypergradients come from a solve that fell short (|d_phi g| up to %.1e, "
                 "linear residual up to %.1e); lower/wrong_fraction has the rest",
@@ -116,7 +136,7 @@ class Trainer:
                 metrics.get("lower/residual_max", math.nan),
                 metrics.get("linear/residual_max", 0.0),
             )
-        self.wrong_sum += wrong
+        self.progress.wrong_sum += wrong
         if t == 1:
             self._check_step_size(metrics.get("lower/L_g", 0.0))
 
@@ -133,63 +153,62 @@ class Trainer:
             )
 
     def _validate(self, t: int) -> dict[str, float]:
-        """What the judge says of theta, and the running mean of |grad F|^2; keeps the checkpoints."""
-        self._save("last", t)
-        metrics = self.judge.validate(lambda: self._stop_if_asked(t))
+        """What the judge says of theta, and the running mean of |grad F|^2; keeps the best model. One that is given up
+        changes nothing: the mean takes its value after the last look at whether to stop."""
+        self._poll(self.stop.check)
+        metrics = self.judge.validate()
         norm = metrics["convergence/grad_norm_sq"]
-        metrics["convergence/error"] = self.convergence_error.update(norm)
         for key in ("val/loss", "convergence/grad_norm_sq"):
             _require_finite(metrics, key, t)
+        metrics["convergence/error"] = self.state.convergence_error.update(norm)
         key, sign = self.judge.best
-        if not sign * metrics[key] <= sign * self.best["value"]:
-            self.best = {"value": metrics[key], "iteration": t}
-            self._save("best", t)
-        self.folder.set_status("running", iteration=t)
+        if not sign * metrics[key] <= sign * self.progress.best_value:
+            self.state.keep_best(metrics[key])
+            self._save_best()
         interval = f" +- {metrics['val/acc_ci95']:.2%}" if "val/acc_ci95" in metrics else ""
         acc = f"val acc {metrics['val/acc']:.2%}{interval}, " if "val/acc" in metrics else ""
         self.bar.note(f"iteration {t}: {acc}val loss {metrics['val/loss']:.6g}, |grad F|^2 {norm:.2e}")
         return metrics
 
-    def _save(self, name: str, t: int) -> None:
-        checkpoint.save(
-            self._checkpoint(name),
-            {
-                "iteration": t,
-                "model": self.experiment.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.scheduler.state_dict(),
-                "warm": self.experiment.learner.warm,
-                "convergence": self.convergence_error.state_dict(),
-                "best": self.best,
-                "cost": self.cost,
-            },
-        )
+    def _save(self) -> None:
+        """Keeps the state, as it is between two moves, with how far metrics.jsonl and W&B go."""
+        self.progress.seconds = self.seconds
+        beside = {"metrics": self.folder.metrics.position(), "wandb_id": self.tracker.wandb_id}
+        checkpoint.save_newest(self.folder.checkpoints, self.state.state_dict() | beside)
+        self.folder.set_status("running", iteration=self.progress.iteration)
 
-    def _checkpoint(self, name: str) -> Path:
-        return self.folder.path / "checkpoints" / f"{name}.pt"
+    def _save_best(self) -> None:
+        checkpoint.save(self.folder.checkpoints / checkpoint.BEST, self.state.best())
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock of this run's processes, without what they did after their last checkpoint."""
+        return time.perf_counter() - self.began
 
     def test(self) -> dict[str, Any]:
-        """The test/ keys of the best model by validation, where there are tasks to test it on."""
-        return self.judge.test(self._checkpoint("best"), self.folder, self._stop_test_if_asked)
-
-    def _stop_test_if_asked(self) -> None:
-        """checkpoints/last holds the last iteration already, and the model in memory is the best one."""
-        if self.stop.signum is not None:
-            raise RunInterrupted(self.stop.signum, self.config.iterations, self.folder.path)
+        """The test/ keys of the best model by validation, where there are tasks to test it on. Where it is stopped,
+        checkpoints/last.pt holds the last iteration already, and the model in memory is the best one."""
+        self.experiment.model.load_state_dict(self.progress.best_model)
+        self._poll(self.stop.check)
+        try:
+            self.stop.check()
+            return self.judge.test(self.folder)
+        except StopAsked:
+            raise self._interrupted() from None
 
     def summary(self, test: dict[str, Any]) -> dict[str, Any]:
         """summary.json, whose keys docs/run_folder.md defines."""
         return {
             **test,
-            f"{self.judge.best[0]}_best": self.best["value"],
-            "val/best_iteration": self.best["iteration"],
-            **{key: self.latest[key] for key in LAST if key in self.latest},
-            **self.cost,
-            **self.largest,
-            "memory/kind": self.memory_kind,
+            f"{self.judge.best[0]}_best": self.progress.best_value,
+            "val/best_iteration": self.progress.best_iteration,
+            **{key: self.progress.latest[key] for key in LAST if key in self.progress.latest},
+            **self.progress.total,
+            **self.progress.largest,
+            "memory/kind": self.progress.memory_kind,
             "time/step_seconds_median": self.timer.median_seconds,
             "convergence/mu": self.config.reference_mu if self.config.convergence_of == "F" else None,
-            "lower/wrong_fraction": self.wrong_sum / self.config.iterations,
+            "lower/wrong_fraction": self.progress.wrong_sum / self.config.iterations,
             "tasks_seen": self.config.iterations * self.config.batch_size,
             "iterations": self.config.iterations,
         }

@@ -13,27 +13,32 @@ MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itse
     "data": {"bilevel", "config", "errors", "torchvision_compat"},
     "measure": set(),
     "signals": set(),
-    "checkpoint": {"errors"},
+    "atomic": set(),
+    "checkpoint": {"atomic", "errors"},
+    "progress": set(),
+    "state": {"build", "config", "data", "errors", "measure", "progress"},
+    "resume": {"checkpoint", "config", "errors", "state", "tracking"},
+    "out_of_memory": {"budget", "build", "config"},
     "display": set(),
     "torchvision_compat": set(),
     "backbones": {"config", "errors", "torchvision_compat"},
-    "tracking": {"config", "errors"},
+    "tracking": {"atomic", "config", "errors"},
     "studies": {"config", "errors", "tracking"},  # reads what runs left; never trains
     "algorithms": {"bilevel", "backbones", "config", "data", "measure"},
     "budget": {"backbones", "build", "config", "measure", "prediction"},
     "known": {"algorithms", "backbones", "bilevel", "config", "data", "measure"},
     "build": {"algorithms", "backbones", "bilevel", "config", "data", "errors", "known"},
-    "iteration": {"algorithms", "build", "measure"},
+    "iteration": {"algorithms", "build", "errors", "measure"},
     "evaluation": {"build", "data", "tracking"},
     "judge": {"build", "checkpoint", "evaluation", "known", "measure", "tracking"},
     "profile": {"build", "iteration", "measure"},
     "prediction": {"build", "config", "data", "errors", "iteration", "measure"},
-    "cli": {"errors", "__version__"},
+    "cli": {"errors", "signals", "__version__"},
 }
 ONLY_IN = {
     "wandb": {"tracking/wandb_run.py"},
     "wandb_workspaces": {"tracking/workspace.py"},
-    "hydra": {"commands/train.py", "commands/compose.py"},
+    "hydra": {"commands/train.py", "commands/compose.py", "sweeps/launch.py"},  # the last: its launchers
 }
 
 

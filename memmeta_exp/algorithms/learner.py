@@ -77,13 +77,15 @@ class Learner(ABC):
     """An algorithm on a model: accumulates meta-gradients, adapts and scores.
 
     head_dtype: the precision of everything in feature space, the parameters' own by default. warm: what the next
-    iteration starts from, [B, ...].
+    iteration starts from, [B, ...]. poll: called before each chunk of tasks, in the caller's thread; it may raise, and
+    a `step` that is given up so leaves all but .grad as it was.
     """
 
     def __init__(self, model: MetaModel, execution: Execution, head_dtype: torch.dtype | None = None) -> None:
         self.model, self.execution = model, execution
         self.head_dtype = head_dtype or model.head_start.dtype
         self.warm: dict[str, Tensor] = {}
+        self.poll: Callable[[], None] = lambda: None
 
     @abstractmethod
     def step(self, batch: Tasks) -> StepReport:
@@ -105,7 +107,8 @@ class Learner(ABC):
     def record(self, batch: Tasks) -> None:
         """Takes the batch's images into the running statistics of batch norm (backbone.norm=running): one more forward
         pass of them all."""
-        halves = (half for _, one in self._chunks(batch, 1) for half in (one.support(), one.query()))
+        tasks = (batch[k : k + 1] for k in range(len(batch)))
+        halves = (half for one in tasks for half in (one.support(), one.query()))
         with phase("features"):
             self.model.backbone.record(self._scaled(images) for images, _ in halves)  # pyright: ignore[reportCallIssue]
 
@@ -131,9 +134,9 @@ class Learner(ABC):
         accuracy, loss, converged = torch.cat(list(self._map(score, batch, self.execution.chunk)), 1)
         return accuracy, loss, converged
 
-    @staticmethod
-    def _chunks(batch: Tasks, size: int) -> Iterator[tuple[int, Tasks]]:
+    def _chunks(self, batch: Tasks, size: int) -> Iterator[tuple[int, Tasks]]:
         for at in range(0, len(batch), size):
+            self.poll()
             yield at, batch[at : at + size]
 
     def _map(self, function: Callable[[int, Tasks], T], batch: Tasks, size: int) -> Iterator[T]:

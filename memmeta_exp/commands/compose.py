@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from memmeta_exp.config import SECTIONS, Config, closest, from_omegaconf
+from memmeta_exp.config import SECTIONS, Config, closest, from_omegaconf, to_dict
 from memmeta_exp.errors import ConfigError
 
 MAX_CHECKED_JOBS = 256  # of a multirun, before it starts: composing one takes about 50 ms; the rest are checked in turn
@@ -70,6 +71,14 @@ def _singles(override: Override, line: str) -> list[str]:
     return [f"{override.get_key_element()}={value}" for value in values]
 
 
+def values_of(overrides: list[str]) -> dict[str, Any]:
+    """What each override sets, by its dotted key or group, as the default configuration takes it; ConfigError where it
+    does not."""
+    values = OmegaConf.create(to_dict(from_omegaconf(composed(overrides))))
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return {o.key_or_group: OmegaConf.select(values, o.key_or_group) for o in parsed}
+
+
 def one_line(error: Exception) -> str:
     """Hydra's and OmegaConf's complaints, with a suggestion where a name is misspelt."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^")]
@@ -116,14 +125,15 @@ def _options(group: str) -> list[str]:
     return [str(file.relative_to(base).with_suffix("")) for file in base.rglob("*.yaml")]
 
 
-def _keys() -> set[str]:
+@cache
+def _keys() -> frozenset[str]:
     """Every key and group of every option of the default configuration, dotted."""
     keys: set[str] = set(SECTIONS) | {"experiment"}
     for group in SECTIONS:
         for option in _options(group):
             keys |= _flat(OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{option}.yaml")), f"{group}.")
     keys |= _flat(OmegaConf.to_container(composed([])), "")
-    return {key for key in keys if not key.endswith((".name", ".defaults"))}
+    return frozenset(key for key in keys if not key.endswith((".name", ".defaults")))
 
 
 def _flat(values: Any, prefix: str) -> set[str]:

@@ -3,15 +3,12 @@
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from memmeta_exp import checkpoint
 from memmeta_exp.budget import fitted
 from memmeta_exp.build import build, resolve_device
 from memmeta_exp.commands.arguments import parse
-from memmeta_exp.config import Config, ConfigError, from_dict
+from memmeta_exp.config import Config, ConfigError, from_yaml
 from memmeta_exp.data import TaskBatch
 from memmeta_exp.evaluation import score_tasks
 from memmeta_exp.tracking.run_folder import EpisodeResult, read_test_episodes
@@ -40,7 +37,7 @@ def main(arguments: list[str]) -> int:
     episodes = _stored(folder, config)
     experiment = build(fitted(config, resolve_device(config.device)))
     weights = folder / "checkpoints" / f"{options['checkpoint']}.pt"
-    iteration = checkpoint.restore(experiment.model, weights, experiment.device)
+    iteration = checkpoint.restore(experiment.model, weights)
     sampler = experiment.samplers["test"]
     device = sampler.image_set.images.device
     classes = torch.tensor([e.classes for e in episodes], device=device)
@@ -59,13 +56,7 @@ def read_config(folder: Path, changes: dict[str, str | None]) -> Config:
     file = folder / "config.yaml"
     if not file.is_file():
         raise ConfigError(f"{folder} is no run folder: it has no config.yaml; name one that memmeta train wrote")
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(file))
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file} is damaged: it holds no mapping of keys to values")
-    return from_dict({**{str(k): v for k, v in values.items()}, **{k: v for k, v in changes.items() if v is not None}})
+    return from_yaml(file, {key: value for key, value in changes.items() if value is not None})
 
 
 def _stored(folder: Path, config: Config) -> list[EpisodeResult]:

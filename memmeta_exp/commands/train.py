@@ -1,7 +1,8 @@
 """`memmeta train [overrides]`: hands a command line that has been found sound to Hydra, which runs the job or jobs.
 
 Everything a user can get wrong is looked for first, by composing the configuration of every job: until then nothing
-has been created.
+has been created. A command whose folder holds the same run already goes on with it; so does `memmeta train resume=DIR`,
+which needs no Hydra.
 """
 
 import json
@@ -25,16 +26,19 @@ from memmeta_exp.budget import fitted
 from memmeta_exp.build import resolve_device
 from memmeta_exp.commands.compose import conf_dir, jobs, one_line, unknown_flag
 from memmeta_exp.commands.folders import made_folder, named_folder
+from memmeta_exp.commands.resume import resume, split_resume
 from memmeta_exp.config import Config, from_omegaconf
 from memmeta_exp.data import require
 from memmeta_exp.errors import ConfigError, MemmetaError
+from memmeta_exp.resume import earlier_run
+from memmeta_exp.tracking.run_folder import holds_run
 
 INFORMATION = ("help", "hydra_help", "cfg", "info", "shell_completion")  # flags that print and train nothing
-OBJECTIVE = "val/acc_best"
 EXTRAS = {  # override: the plugin of Hydra that it needs, and the extra of ours that installs it
     "hydra/sweeper=optuna": ("hydra_optuna_sweeper", "optuna"),
     "hydra/launcher=slurm": ("hydra_submitit_launcher", "slurm"),
 }
+MULTIRUN = "multirun.yaml"  # what Hydra leaves in a multirun's folder
 FIXED = ("config_path", "config_name", "config_dir", "experimental_rerun")
 
 logger = logging.getLogger("memmeta")
@@ -56,13 +60,19 @@ def main(arguments: list[str]) -> int:
     if (parsed.resolve or parsed.package) and not parsed.cfg:
         raise ConfigError("--resolve and --package go with --cfg: memmeta train --cfg job --resolve")
     flags = [a for a in arguments if a not in parsed.overrides]
+    named, others = split_resume(parsed.overrides)
+    if named is not None and flags:
+        raise ConfigError(f"{flags[0]} with resume=: resume goes on with one run; give a multirun's own command again")
+    if named is not None:
+        return resume(Path(named), others, check)
     if any(getattr(parsed, flag) for flag in INFORMATION):
         return _hydra([*parsed.overrides, *flags])
     _require_extras(parsed.overrides)
     overrides = tracked(parsed.overrides)
-    for job in jobs(overrides, parsed.multirun):
+    found = jobs(overrides, parsed.multirun)
+    for job in found:
         check(job)
-    return _hydra([*overrides, *_claimed(overrides, parsed.multirun), *flags])
+    return _hydra([*overrides, *_folder(overrides, parsed.multirun, found), *flags])
 
 
 def _refuse(message: str) -> NoReturn:
@@ -99,13 +109,24 @@ def check(config: Config) -> None:
     fitted(config, device)
 
 
-def _claimed(overrides: list[str], multirun: bool) -> list[str]:
-    """The override that names this command's own folder; none where the user names it."""
+def _folder(overrides: list[str], multirun: bool, found: list[Config]) -> list[str]:
+    """The override that names this command's own folder; none where the user names it, which may hold the same run or
+    multirun already."""
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
-    if "${" in (named_folder(key, overrides) or ""):  # an interpolation is Hydra's to resolve
+    named = named_folder(key, overrides)
+    if named is None:
+        return [f"{key}={made_folder(key, overrides)}"]
+    if "${" in named:  # an interpolation is Hydra's to resolve
         return []
-    folder = made_folder(key, overrides)
-    return [] if named_folder(key, overrides) is not None else [f"{key}={folder}"]
+    folder = Path(named)
+    if named and (holds_run(folder) if not multirun else (folder / MULTIRUN).is_file()):
+        for at, config in enumerate(found):
+            earlier = earlier_run(folder / str(at) if multirun else folder)
+            if earlier is not None:
+                earlier.require_same(config)
+    else:
+        made_folder(key, overrides)
+    return []
 
 
 class _Ended(BaseException):
@@ -134,12 +155,14 @@ def _hydra(arguments: list[str]) -> int:
 
 
 def _job(cfg: DictConfig) -> float:
-    """One run, in the folder that Hydra made for it. Returns what a sweeper of Hydra maximises: val/acc_best."""
+    """One run, in the folder that Hydra made for it. Returns what a sweeper of Hydra maximises: val/acc_best, or less
+    val/loss_best where that is what the best theta is chosen by."""
     settings = HydraConfig.get()
     try:
         config = from_omegaconf(cfg)
         check(config)
         summary = runner.run(config, Path(settings.runtime.output_dir), list(settings.overrides.task))
-        return float(json.loads(summary.read_text())[OBJECTIVE])
+        found = json.loads(summary.read_text())
+        return float(found["val/acc_best"] if "val/acc_best" in found else -found["val/loss_best"])
     except MemmetaError as error:
         raise _Ended(error) from error

@@ -7,7 +7,7 @@
 from memmeta_exp.config.algorithms import ImamlConfig, ProposedConfig, UnrolledConfig
 from memmeta_exp.config.backbones import Conv4Config, Resnet12Config, TimmConfig, WideResnetConfig
 from memmeta_exp.config.checks import closest
-from memmeta_exp.config.load import from_dict, from_omegaconf
+from memmeta_exp.config.load import from_dict, from_omegaconf, from_yaml
 from memmeta_exp.config.problems import LinearConfig, LogisticConfig, NoBackboneConfig, QuadraticConfig
 from memmeta_exp.config.run import NOT_OF_A_GROUP, SECTIONS, Config, digest, group_digest, to_dict
 from memmeta_exp.config.sections import (
@@ -46,6 +46,7 @@ __all__ = [
     "digest",
     "from_dict",
     "from_omegaconf",
+    "from_yaml",
     "group_digest",
     "to_dict",
 ]

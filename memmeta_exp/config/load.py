@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from memmeta_exp.config.checks import closest
 from memmeta_exp.config.run import SECTIONS, Config
@@ -60,6 +62,28 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     )
     plain = _structured("", scalars, values)
     return Config(**sections, **{name: getattr(plain, name) for name in known})
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from None
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} is damaged: it holds no mapping of keys to values")
+    return {str(key): value for key, value in values.items()}
+
+
+def from_yaml(file: Path, changes: Mapping[str, Any] | None = None) -> Config:
+    """The `Config` of a run's config.yaml, with top-level `changes`; ConfigError, which names the file, otherwise."""
+    values = _read(file)
+    try:
+        config = from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"{file} is damaged: {error}") from None
+    return from_dict({**values, **changes}) if changes else config
 
 
 def from_omegaconf(cfg: DictConfig) -> Config:

@@ -19,7 +19,7 @@ from memmeta_exp.errors import ConfigError
 
 MU_WHERE_NONE = 0.01
 # runs that differ in these alone are repetitions
-NOT_OF_A_GROUP = ("seed", "tracking", "progress", "plots", "data_root")
+NOT_OF_A_GROUP = ("seed", "tracking", "progress", "plots", "data_root", "checkpoint_every")
 SECTIONS = {group: {**options, **KNOWN.get(group, {})} for group, options in IMAGE_SECTIONS.items()}
 
 
@@ -27,7 +27,8 @@ SECTIONS = {group: {**options, **KNOWN.get(group, {})} for group, options in IMA
 class Config:
     """One run.
 
-    threads: of the CPU (null: torch's choice); workers: how many tasks they take side by side ('auto': as many as
+    checkpoint_every: upper iterations between checkpoints besides those of validations (null: none). threads: of the
+    CPU (null: torch's choice); workers: how many tasks they take side by side ('auto': as many as
     threads on CPU, 1 on CUDA); chunk: tasks per backbone pass ('auto': 1 on CPU, the batch on CUDA). eval_rule: how
     validation and test tasks adapt, `own` (as the algorithm does) or `gd` (eval_steps steps of eval_lr on the head
     alone, the paper's rule). convergence_of: whose gradient norm is the convergence measure, `F` (the head-only bilevel
@@ -56,6 +57,7 @@ class Config:
     chunk: Union[int, str] = "auto"  # noqa: UP007 - OmegaConf 2.3 reads unions in this form
     data_root: str | None = None
     eval_every: int = 50
+    checkpoint_every: int | None = None
     val_tasks: int = 100
     test_tasks: int = 600
     eval_rule: str = "own"
@@ -80,6 +82,7 @@ class Config:
             at_most(key, getattr(self, key), 2**20)
         at_most("threads", self.threads, 1024)
         at_least("threads", self.threads, 1)
+        at_least("checkpoint_every", self.checkpoint_every, 1)
         at_least("eval_lr", self.eval_lr, 0, strict=True)
         at_least("convergence_mu", self.convergence_mu, 0, strict=True)
         one_of("precision", self.precision, ("fp32", "bf16", "fp64"))

@@ -13,15 +13,16 @@ class StepTimer:
     """Wall-clock seconds of steps: `with timer.step(): ...`, CUDA synchronised at both ends.
 
     The first `skip` steps (allocator and kernel warm-up) and those entered with counted=False (metered or otherwise
-    slowed) are left out of the median.
+    slowed) are left out of the median, which is that of `counted`: the caller's list, where steps that an earlier
+    process timed may be already.
     """
 
-    def __init__(self, device: torch.device | str, skip: int = 1) -> None:
+    def __init__(self, device: torch.device | str, skip: int = 1, counted: list[float] | None = None) -> None:
         self.device = torch.device(device)
         self.skip = skip
         self.seen = 0
         self.last_seconds = math.nan
-        self._counted: list[float] = []
+        self._counted = [] if counted is None else counted
 
     @contextmanager
     def step(self, counted: bool = True) -> Iterator[None]:

@@ -28,23 +28,30 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class Tracker:
-    """Logs to metrics.jsonl and to W&B with the same keys and values: `with Tracker(config, folder) as tracker:`."""
+    """Logs to metrics.jsonl and to W&B with the same keys and values: `with Tracker(config, folder) as tracker:`.
+    wandb_id: of the W&B run to go on with."""
 
-    def __init__(self, config: Config, run_folder: RunFolder) -> None:
+    def __init__(self, config: Config, run_folder: RunFolder, wandb_id: str | None = None) -> None:
         self.config = config
         self.run_folder = run_folder
+        self._before = wandb_id
         self.wandb = WandbRun()
         self._stack = ExitStack()
 
     def __enter__(self) -> "Tracker":
         self._stack.callback(self.run_folder.close)
-        self.wandb = self._stack.enter_context(open_wandb(self.config, self.run_folder.path))
+        self.wandb = self._stack.enter_context(open_wandb(self.config, self.run_folder.path, run_id=self._before))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+    @property
+    def wandb_id(self) -> str | None:
+        """Of the W&B run that a process which goes on has to continue; tracking may be off meanwhile."""
+        return self.wandb.id or self._before
 
     def log(self, iteration: int, metrics: Mapping[str, Any]) -> None:
         """Values at upper iteration t (1-based, after the step); iterations never decrease within a run. What is not

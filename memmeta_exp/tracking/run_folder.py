@@ -2,29 +2,35 @@
 
     config.yaml  overrides.yaml  env.json  metrics.jsonl  summary.json  test_episodes.csv  status.json
 
-Metrics are appended and flushed line by line, so a killed run loses nothing that it logged; everything else is
-replaced atomically, so a reader never sees half a file. JSON is strict: NaN and infinities are written as null.
+Metrics are appended line by line, so a killed run loses nothing that it logged; everything else is replaced
+atomically, so a reader never sees half a file. JSON is strict: NaN and infinities are written as null. One process at a
+time has the folder: `with folder.claimed():`.
 """
 
 import csv
 import io
 import json
-import math
-import numbers
+import logging
 import os
 import socket
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.atomic import remove_partials, replacing
 from memmeta_exp.tracking.environment import describe_environment
+from memmeta_exp.tracking.lock import NAME as LOCK
+from memmeta_exp.tracking.lock import FolderLock
+from memmeta_exp.tracking.metrics_file import MetricsFile, plain
 
+logger = logging.getLogger("memmeta")
 STATES = ("running", "finished", "failed", "interrupted")
 EPISODE_COLUMNS = ["task", "accuracy", "loss", "classes", "items"]
 
@@ -54,22 +60,45 @@ def claim(base: Path) -> Path:
             candidate = base.with_name(f"{base.name}-{attempt}")
 
 
+def holds_run(path: Path) -> bool:
+    """Whether a run has begun in the folder `path`."""
+    return any((path / name).exists() for name in (LOCK, "status.json"))
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """What status.json says; empty where there is none, or none that can be read."""
+    return _read_mapping(path / "status.json")
+
+
+def _read_mapping(file: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        values = json.loads(file.read_text())
+        return values if isinstance(values, dict) else {}
+    return {}
+
+
 class RunFolder:
     """Writes what a run leaves in the existing directory `path`."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._metrics: TextIO | None = None
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = MetricsFile(self.path / "metrics.jsonl")
 
-    def start(self) -> None:
-        """Takes possession of the folder: status.json is made, by one process alone. ConfigError where it exists."""
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """For the block the folder is this process's alone. Raises ConfigError where another one has it; what a dead
+        one left half-written is removed."""
+        status, lock = read_status(self.path), FolderLock(self.path)
+        lock.take(f"process {status.get('pid', '?')} on {status.get('host', '?')}")
         try:
-            with (self.path / "status.json").open("x") as stream:
-                json.dump(self._status("running", 0, None, None), stream)
-        except FileExistsError:
-            raise ConfigError(
-                f"{self.path} already holds a run: name another hydra.run.dir (hydra.sweep.dir), or remove it first"
-            ) from None
+            if not status and (self.path / "status.json").exists():
+                logger.warning("%s cannot be read: what it held is lost", self.path / "status.json")
+            for folder in (self.path, self.checkpoints):
+                remove_partials(folder)
+            yield
+        finally:
+            lock.release()
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """config.yaml: the resolved configuration, as `Config` reads it back."""
@@ -79,9 +108,29 @@ class RunFolder:
         """overrides.yaml: what the command line changed, in Hydra's own form."""
         _replace(self.path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
 
-    def write_env(self, extra: Mapping[str, Any] | None = None) -> None:
-        """env.json: software, hardware and source revision, with `extra` added ("device": where the run computes)."""
-        self._write_json("env.json", describe_environment(extra or {}))
+    def read_overrides(self) -> list[str]:
+        """overrides.yaml; empty where there is none, or none that can be read."""
+        file = self.path / "overrides.yaml"
+        try:
+            found = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else []
+            if isinstance(found, list):
+                return [str(override) for override in found]
+        except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+            pass
+        logger.warning("%s cannot be read: what it held is lost", file)
+        return []
+
+    def write_env(self, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """env.json, which it returns: software, hardware and source revision, with `extra` added ("device": where the
+        run computes). What was there before goes under "earlier": a list, oldest first."""
+        env, file = describe_environment(extra or {}), self.path / "env.json"
+        before = _read_mapping(file)
+        if before:
+            env["earlier"] = [*before.pop("earlier", []), before]
+        elif file.exists():
+            logger.warning("%s cannot be read: what it held is lost", file)
+        self._write_json("env.json", env)
+        return env
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """summary.json: the run's final numbers."""
@@ -104,8 +153,7 @@ class RunFolder:
     def set_status(self, state: str, iteration: int | None = None, reason: str | None = None) -> None:
         """status.json: where the run stands. `started` stays that of the first call, `iteration` the last one given."""
         assert state in STATES, state
-        file = self.path / "status.json"
-        before = json.loads(file.read_text()) if file.exists() else {}
+        before = read_status(self.path)
         iteration = before.get("iteration") if iteration is None else iteration
         self._write_json("status.json", self._status(state, iteration, reason, before.get("started")))
 
@@ -123,38 +171,22 @@ class RunFolder:
         }
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Appends one line to metrics.jsonl and flushes it."""
-        if self._metrics is None:
-            self._metrics = _open_for_append(self.path / "metrics.jsonl")
-        self._metrics.write(json.dumps(_plain(row), allow_nan=False) + "\n")
-        self._metrics.flush()
+        """Appends one line to metrics.jsonl."""
+        self.metrics.log(row)
 
     def close(self) -> None:
         """Closes metrics.jsonl; a later `log` opens it again."""
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
+        self.metrics.close()
 
     def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        _replace(self.path / name, json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
+        _replace(self.path / name, json.dumps(plain(values), indent=2, allow_nan=False) + "\n")
 
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl (or of the one in a run folder), in order; null is None.
-
-    A run that resumed from a checkpoint logs some iterations again: the later rows replace the earlier ones. A last
-    line without its end, left by a killed run, is dropped.
-    """
+    """The rows of a metrics.jsonl (or of the one in a run folder), in order; null is None. A last line without its end,
+    left by a killed run, is dropped."""
     file = Path(path) / "metrics.jsonl" if Path(path).is_dir() else Path(path)
-    rows: list[dict[str, Any]] = []
-    for line in file.read_text().splitlines(keepends=True):
-        if not line.endswith("\n"):
-            break
-        row = json.loads(line)
-        if rows and row["iteration"] < rows[-1]["iteration"]:
-            rows = [kept for kept in rows if kept["iteration"] < row["iteration"]]
-        rows.append(row)
-    return rows
+    return [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def read_test_episodes(path: Path | str) -> list[EpisodeResult]:
@@ -173,38 +205,6 @@ def read_test_episodes(path: Path | str) -> list[EpisodeResult]:
         ]
 
 
-def _plain(value: Any) -> Any:
-    """`value` in JSON's types: numpy and torch scalars become numbers, tuples lists, NaN and infinities None."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, numbers.Real) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
-
-
 def _replace(file: Path, text: str) -> None:
-    """Writes `text` to `file` so that a reader, or a machine that stops, finds the old text or the new, never a mix."""
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private, but runs are there to be read by the whole group
-        os.replace(temporary, file)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _open_for_append(file: Path) -> TextIO:
-    """`file` open at its end, after cutting off a line that a killed run left unfinished."""
-    if file.exists():
-        content = file.read_bytes()
-        if not content.endswith(b"\n"):
-            os.truncate(file, content.rfind(b"\n") + 1)
-    return file.open("a", encoding="utf-8")
+    with replacing(file) as stream:
+        stream.write(text.encode())

@@ -2,11 +2,16 @@
 
 This is the only module that imports wandb, and it does so when a run opens; workspace.py has wandb_workspaces. Nothing
 that a run uses raises or waits long: an online run that cannot reach its server goes on offline, and one that cannot
-write goes on without, each with one warning line. `wandb sync RUN_DIR/wandb/offline-run-*` uploads an offline run.
+write goes on without, each with one warning line. `wandb sync RUN_DIR/wandb/offline-run-*` uploads an offline run. A
+run that goes on keeps its id: online W&B takes up the run of that id, offline each process leaves a folder of its own
+with it.
 """
 
 import logging
 import os
+import secrets
+import shutil
+import string
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +35,7 @@ class WandbRun:
 
     def __init__(self, run: "wandb.Run | None" = None) -> None:
         self._run = run
+        self.id = run.id if run is not None else None
 
     @property
     def url(self) -> str | None:
@@ -50,8 +56,17 @@ class WandbRun:
         self._try(lambda run: run.summary.update(dict(metrics)))
 
     def close(self, exit_code: int) -> None:
-        """Ends the run; an exit code other than 0 marks it failed."""
-        self._try(lambda run: run.finish(exit_code=exit_code))
+        """Ends the run; an exit code other than 0 marks it failed. Where the server has not had all of it in time, one
+        warning says how it gets the rest."""
+
+        def finish(run: "wandb.Run") -> None:
+            path = self.path
+            try:
+                run.finish(exit_code=exit_code)
+            except TimeoutError:
+                logger.warning("W&B has not had all of this run; `wandb sync %s` uploads the rest", path)
+
+        self._try(finish)
         self._run = None
 
     def _try(self, action: Any) -> None:
@@ -65,9 +80,10 @@ class WandbRun:
 
 
 @contextmanager
-def open_wandb(config: Config, run_dir: Path, job_type: str = "train") -> Iterator[WandbRun]:
-    """The W&B run of `config`, with its files under `run_dir`/wandb, finished on leaving; see `TrackingConfig.mode`."""
-    run = WandbRun(_start(config, run_dir, job_type))
+def open_wandb(config: Config, run_dir: Path, job_type: str = "train", run_id: str | None = None) -> Iterator[WandbRun]:
+    """The W&B run of `config`, with its files under `run_dir`/wandb, finished on leaving; see `TrackingConfig.mode`.
+    run_id: of the run to go on with, None for a new one."""
+    run = WandbRun(_start(config, run_dir, job_type, run_id))
     try:
         yield run
     except BaseException:
@@ -76,23 +92,34 @@ def open_wandb(config: Config, run_dir: Path, job_type: str = "train") -> Iterat
     run.close(exit_code=0)
 
 
-def _start(config: Config, run_dir: Path, job_type: str) -> "wandb.Run | None":
+def _start(config: Config, run_dir: Path, job_type: str, run_id: str | None) -> "wandb.Run | None":
     mode = config.tracking.mode
     if mode == "online":
+        before = set(run_dir.glob("wandb/*"))
         try:
-            return _init(config, run_dir, job_type, "online")
+            return _init(config, run_dir, job_type, "online", run_id)
         except Exception as error:  # noqa: BLE001 - no key, no network, no server: all mean offline
             logger.warning("W&B is out of reach (%s); this run is tracked offline", first_line(error))
             mode = "offline"
+            _remove(set(run_dir.glob("wandb/*")) - before)
     if mode == "offline":
         try:
-            return _init(config, run_dir, job_type, "offline")
+            return _init(config, run_dir, job_type, "offline", run_id)
         except Exception as error:  # noqa: BLE001 - a full disk, say: the run folder will report it if it matters
             logger.warning("W&B could not start (%s); this run has its local files only", first_line(error))
     return None
 
 
-def _init(config: Config, run_dir: Path, job_type: str, mode: Any) -> "wandb.Run":
+def _remove(leftovers: set[Path]) -> None:
+    """What an online run that never began has left."""
+    for path in leftovers:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _init(config: Config, run_dir: Path, job_type: str, mode: Any, run_id: str | None) -> "wandb.Run":
     os.environ.setdefault("WANDB_SILENT", "true")  # Settings(silent=True) would still talk, and ask, at login
     import wandb
 
@@ -106,6 +133,8 @@ def _init(config: Config, run_dir: Path, job_type: str, mode: Any) -> "wandb.Run
         config=to_dict(config),
         dir=run_dir,
         mode=mode,
+        id=run_id or "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8)),
+        resume="allow" if run_id and mode == "online" else None,
         settings=_settings(config.tracking.init_timeout_s),
     )
     run.define_metric("*", step_metric="iteration")  # its summary: the last value, plain
@@ -119,6 +148,7 @@ def _settings(init_timeout_s: float) -> "wandb.Settings":
 
     recent = {  # not in every version of wandb, and no run should fail over them
         "finish_timeout": FINISH_TIMEOUT_S,
+        "finish_timeout_raises": True,
         "x_save_requirements": False,
         "x_transaction_log_flush_interval": FLUSH_S,
     }

@@ -53,6 +53,12 @@ def test_the_run_folder(train, tmp_path) -> None:
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
 
 
+@pytest.mark.plots
+def test_pictures_can_be_left_out(train) -> None:
+    folder = train("plots=false", "iterations=1").summary.parent
+    assert not (folder / "plots").exists()
+
+
 def test_the_numbers_are_those_of_their_definitions(train) -> None:
     folder = train().summary.parent
     summary, rows = json.loads((folder / "summary.json").read_text()), read_metrics(folder)
@@ -154,7 +160,7 @@ def test_a_folder_with_a_run_in_it_is_not_overwritten(train, tmp_path) -> None:
     before = (tmp_path / "mine" / "metrics.jsonl").read_bytes()
     again = train("hydra.run.dir=mine", "seed=5")
     assert again.code == 2
-    assert "already holds a run" in again.err
+    assert "seed is 0 there, 5 here" in again.err
     assert len(again.err.splitlines()) == 1
     assert (tmp_path / "mine" / "metrics.jsonl").read_bytes() == before
 
@@ -168,9 +174,10 @@ def test_a_sweep_folder_is_not_overwritten_either(train, tmp_path) -> None:
 
 def test_two_runs_never_share_a_folder(tmp_path) -> None:
     """Of two processes that come to one folder at the same time, one gets it."""
-    RunFolder(tmp_path).start()
-    with pytest.raises(ConfigError, match="already holds a run"):
-        RunFolder(tmp_path).start()
+    with RunFolder(tmp_path).claimed(), pytest.raises(ConfigError, match="in use by process"):
+        RunFolder(tmp_path).claimed().__enter__()
+    with RunFolder(tmp_path).claimed():
+        pass
 
 
 KNOBS = [
@@ -184,9 +191,10 @@ KNOBS = [
 ELSEWHERE = {  # keys that change no number of a run, and where they are tested
     "algorithm": "tests/algorithms", "dataset": "test_config, tests/data", "backbone": "KNOBS", "optimizer": "KNOBS",
     "tracking": "tests/tracking", "device": "test_bad_input", "threads": "test_threads_and_progress",
-    "progress": "test_threads_and_progress", "chunk": "test_chunk_changes_memory_alone",
+    "progress": "test_threads_and_progress", "sampling": "test_known.py", "plots": "test_pictures_can_be_left_out", "chunk": "test_chunk_changes_memory_alone",
     "memory": "tests/algorithms", "workers": "tests/algorithms/test_workers.py, and test_threads_and_progress",
-    "data_root": "test_bad_input", "eval_steps": "below, under eval_rule=gd", "eval_lr": "below, under eval_rule=gd",
+    "data_root": "test_bad_input", "checkpoint_every": "tests/resume",
+    "eval_steps": "below, under eval_rule=gd", "eval_lr": "below, under eval_rule=gd",
 }  # fmt: skip
 
 

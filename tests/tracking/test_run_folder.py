@@ -11,8 +11,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from memmeta_exp import atomic
 from memmeta_exp.config import from_dict, to_dict
-from memmeta_exp.tracking import run_folder as module
 from memmeta_exp.tracking.environment import git_state
 from memmeta_exp.tracking.run_folder import EpisodeResult, RunFolder, claim, read_metrics, read_test_episodes
 
@@ -46,13 +46,6 @@ def test_a_line_cut_by_a_kill_is_dropped_and_the_next_one_is_whole(tmp_path: Pat
     assert read_metrics(tmp_path) == [{"iteration": 1, "x": 1.0}, {"iteration": 2, "x": 4.0}]
 
 
-def test_a_resumed_run_replaces_the_iterations_it_repeats(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    for iteration, x in [(1, 1.0), (2, 2.0), (3, 3.0), (2, 20.0), (2, 21.0), (3, 30.0)]:
-        folder.log({"iteration": iteration, "x": x})
-    assert [row["x"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1.0, 20.0, 21.0, 30.0]
-
-
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder(tmp_path)
     folder.write_summary({"test/acc": 0.5})
@@ -60,7 +53,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, mon
     def no_space(descriptor: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", no_space)
+    monkeypatch.setattr(atomic.os, "fsync", no_space)
     with pytest.raises(OSError, match="no space"):
         folder.write_summary({"test/acc": 0.9})
     assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]

@@ -157,5 +157,7 @@ def test_online_without_key_or_network_goes_on_offline_with_one_warning(
     assert "offline" in warning
     assert "\n" not in warning
     assert read_history(finished_file(tmp_path)) == [{"iteration": 1, "x": 0.5}]
+    (folder,) = [path for path in (tmp_path / "wandb").iterdir() if path.is_dir() and not path.is_symlink()]
+    assert folder.name.startswith("offline-run-"), "the run that never began leaves nothing"
     assert opened_seconds < 10  # 1 s of waiting and what starting wandb costs
     assert "wandb:" not in "".join(capfd.readouterr())

@@ -1,0 +1,66 @@
+"""`memmeta train resume=DIR [KEY=VALUE]`: goes on with the run in DIR."""
+
+from pathlib import Path
+from typing import Any
+
+from memmeta_exp import runner
+from memmeta_exp.commands.compose import values_of
+from memmeta_exp.config import Config, ConfigError, from_dict, to_dict
+from memmeta_exp.resume import MAY_CHANGE, Earlier, earlier_run
+
+KEY = "resume"
+
+
+def split_resume(overrides: list[str]) -> tuple[str | None, list[str]]:
+    """The folder that resume= names among `overrides`, None where it is not among them, and the others."""
+    named = [override.partition("=")[2] for override in overrides if override.partition("=")[0] == KEY]
+    others = [override for override in overrides if override.partition("=")[0] != KEY]
+    if len(named) > 1:
+        raise ConfigError(f"{KEY}= is given {len(named)} times: name one run folder")
+    if named == [""]:
+        raise ConfigError(f"{KEY}= is empty: name a run folder, {KEY}=outputs/DATE/TIME")
+    return (named[0] if named else None), others
+
+
+def resume(folder: Path, overrides: list[str], check: Any) -> int:
+    """Goes on with the run in `folder`; returns the exit code. `check` is told of the configuration before anything is
+    written."""
+    try:
+        earlier = earlier_run(folder)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be read ({error.strerror}): name a run folder that you can read") from None
+    if earlier is None:
+        raise ConfigError(f"{folder} is no run folder: name one that memmeta train wrote")
+    config = asked_config(earlier, overrides)
+    if not earlier.ended_as(config):
+        check(config)
+    runner.run(config, folder, overrides)
+    return 0
+
+
+def asked_config(earlier: Earlier, overrides: list[str]) -> Config:
+    """The configuration of the run with `overrides`; ConfigError where they are not among MAY_CHANGE."""
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key.partition(".")[0] not in MAY_CHANGE:
+            raise ConfigError(
+                f"{override} beside {KEY}=: the configuration is that of {earlier.folder}; "
+                f"only {', '.join(MAY_CHANGE)} may change"
+            )
+    if not overrides:
+        return earlier.config
+    values = to_dict(earlier.config)
+    for key, value in values_of(overrides).items():
+        if key == "tracking":  # its options differ in their mode alone; the W&B project and tags stay
+            values["tracking"]["mode"] = value["mode"]
+        else:
+            _set(values, key, value)
+    return from_dict(values)
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    section, _, rest = key.partition(".")
+    if rest:
+        _set(values[section], rest, value)
+    else:
+        values[section] = value

@@ -1,0 +1,73 @@
+"""All that changes as a run goes on, and what it is tied to: the content of a checkpoint."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from memmeta_exp.build import Experiment, build_optimizer
+from memmeta_exp.config import Config, to_dict
+from memmeta_exp.data import fingerprint
+from memmeta_exp.errors import CheckpointError, DataError
+from memmeta_exp.measure.convergence import RunningMean
+from memmeta_exp.progress import Progress
+
+OTHER_VERSION = "written by another version of memmeta: go on with that one, or start the run anew in another folder"
+
+
+class TrainingState:
+    """theta, head start and running statistics (the model), optimiser, schedule, warm starts, what has been added up.
+
+    config: the run's own, before memory.budget_mib chose anything. There is no random generator here: initial values
+    are a function of the seed, tasks one of seed and position.
+    """
+
+    def __init__(self, experiment: Experiment, config: Config) -> None:
+        self.experiment, self.config = experiment, config
+        self.optimizer, self.scheduler = build_optimizer(experiment.config, experiment.model, experiment.smoothness)
+        self.convergence_error = RunningMean()
+        self.progress = Progress()
+        streams = {} if experiment.config.known else experiment.samplers  # known problems are made from their seed
+        self.images = {name: fingerprint(sampler.image_set) for name, sampler in streams.items() if name != "reference"}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values; "config" and "images" are what the others belong to."""
+        return {
+            "iteration": self.progress.iteration,
+            "model": self.experiment.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "warm": self.experiment.learner.warm,
+            "convergence": self.convergence_error.state_dict(),
+            "progress": dict(vars(self.progress)),
+            "config": to_dict(self.config),
+            "images": self.images,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse, on this machine's device. DataError where the images are others, CheckpointError for a state of
+        another version."""
+        device = self.experiment.device
+        try:
+            differing = [name for name, digest in self.images.items() if state["images"].get(name) != digest]
+            if differing:
+                raise DataError(
+                    f"the images of {', '.join(differing)} are not those that the run began with: bring the dataset "
+                    "back, or start the run anew in another folder"
+                )
+            self.experiment.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            self.experiment.learner.warm = {key: value.to(device) for key, value in state["warm"].items()}
+            self.convergence_error.load_state_dict(state["convergence"])
+            self.progress = Progress(**state["progress"])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(f"the checkpoint does not fit ({type(error).__name__}); {OTHER_VERSION}") from None
+
+    def keep_best(self, value: float) -> None:
+        """The model as it stands is the best so far."""
+        p = self.progress
+        p.best_value, p.best_iteration = value, p.iteration
+        p.best_model = {key: value.to("cpu", copy=True) for key, value in self.experiment.model.state_dict().items()}
+
+    def best(self) -> dict[str, Any]:
+        """The content of checkpoints/best.pt."""
+        return {"iteration": self.progress.best_iteration, "model": self.progress.best_model}
