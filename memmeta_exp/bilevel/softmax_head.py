@@ -39,11 +39,6 @@ class SoftmaxHead(LinearHead):
         super().__init__(z, F.one_hot(labels, ways).to(z.dtype), mu, centre)
         self.labels = labels
 
-    @property
-    def modulus(self) -> float:
-        """g is strongly convex by R alone: mu."""
-        return self.mu
-
     def value(self, phi: Vector) -> Tensor:
         """g, [T]."""
         return self.losses(phi).mean(1) + self.mu / 2 * self._offset(phi[0]).square().sum((1, 2))

@@ -67,7 +67,7 @@ def test_central_differences(batch: TaskBatch, case: str) -> None:
 
 
 def test_a_cosine_head_that_was_not_solved_says_so(batch: TaskBatch) -> None:
-    """From a short random start descent passes weights of length near 0, where the curvature of a cosine has no bound."""
+    """From a short random start descent passes weights of length near 0, where a cosine's curvature has no bound."""
     report = learner_of(COSINE, with_start(SOLVED, "learned")).step(batch)
     assert report.inner_residual is not None
     assert report.wrong[report.inner_residual > 0.1].all()

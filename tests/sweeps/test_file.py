@@ -51,7 +51,9 @@ def test_a_sound_file(tmp_path) -> None:
     ],
 )
 def test_every_way_to_start_memmeta(tmp_path, head: str) -> None:
-    text = SOUND.replace("[memmeta, train", f"[{head}, profile, predict=auto").replace("project:", "program: memmeta\nproject:")
+    text = SOUND.replace("[memmeta, train", f"[{head}, profile, predict=auto").replace(
+        "project:", "program: memmeta\nproject:"
+    )
     file = read(written(tmp_path, text))
     assert (file.kind, file.fixed) == ("profile", ("predict=auto", "experiment=paper/cifar_fs"))
 

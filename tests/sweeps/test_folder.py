@@ -66,13 +66,28 @@ def test_finished_without_numbers_is_not_finished(folder) -> None:
 
 
 def test_the_table_has_a_row_for_every_job(folder) -> None:
-    jobs = [job("a", seed=0, chunk=1), job("b", seed=1, chunk="auto"), job("c", kind="profile", seed=2, chunk=1), job("d", seed=None, chunk=1)]
+    jobs = [
+        job("a", seed=0, chunk=1),
+        job("b", seed=1, chunk="auto"),
+        job("c", kind="profile", seed=2, chunk=1),
+        job("d", seed=None, chunk=1),
+    ]
     leave(folder, "a", status={"state": "finished"}, summary={"test/acc": 0.5, "memory/kind": "cpu-tensors", "n": 3})
     leave(folder, "b", status={"state": "failed", "reason": 'loss, "nan"'}, summary={"test/acc": 0.1})
     leave(folder, "c", status={"state": "finished"}, profile={"memory/kind": "cuda", "bytes": {"tensors": 7}})
     table.write(folder, jobs)
     frame = pandas.read_parquet(folder.path / "results.parquet")
-    assert list(frame.columns) == ["job", "state", "reason", "seed", "chunk", "test/acc", "memory/kind", "n", "bytes.tensors"]
+    assert list(frame.columns) == [
+        "job",
+        "state",
+        "reason",
+        "seed",
+        "chunk",
+        "test/acc",
+        "memory/kind",
+        "n",
+        "bytes.tensors",
+    ]
     assert list(frame["job"]) == ["jobs/a", "jobs/b", "jobs/c", "jobs/d"]
     assert list(frame["state"]) == ["finished", "failed", "finished", "waiting"]
     assert frame["reason"][1] == 'loss, "nan"'
