@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from memmeta_exp.algorithms import Adapt, Execution, Learner, build_algorithm, exact_reference
+from memmeta_exp.algorithms.losses import losses_of
 from memmeta_exp.algorithms.proposed import gd_rule
 from memmeta_exp.backbones import MetaModel, build_model, image_layout
 from memmeta_exp.config import Config
@@ -83,12 +84,14 @@ def _experiment(config: Config, device: torch.device, samplers: dict[str, Episod
     facts, learned = config.dataset.facts(), config.algorithm.head_start == "learned"
     backbone, real = config.backbone, device.type != "meta"
     model = build_model(backbone, facts.channels, facts.image_size, config.ways, learned, config.seed, real)
+    model.cosine = config.head.scale if config.head.name == "cosine" else None
     if config.memory.checkpoint == "block":
         model.backbone.checkpoint_blocks()  # pyright: ignore[reportCallIssue]
     model = model.to(device=device, dtype=DTYPES[config.precision])
     model = model.to(memory_format=image_layout(device))  # pyright: ignore[reportCallIssue] - torch's own overload
     execution = execution_of(config, device)
-    own = partial(build_algorithm, config.algorithm, model, execution, config.memory)
+    losses = losses_of(config.head)
+    own = partial(build_algorithm, config.algorithm, model, execution, config.memory, losses)
     return Experiment(
         config=config,
         device=device,
@@ -96,7 +99,7 @@ def _experiment(config: Config, device: torch.device, samplers: dict[str, Episod
         learner=own(),
         reference=own()
         if config.convergence_of == "own"
-        else exact_reference(model, config.reference_mu, learned, execution),
+        else exact_reference(model, config.reference_mu, config.algorithm.head_start, execution, losses=losses),
         adapt=gd_rule(config.eval_steps, config.eval_lr) if config.eval_rule == "gd" else None,
         samplers=samplers,
     )

@@ -99,7 +99,8 @@ class KnownProblem:
         if self.quadratic is not None:
             truth = ClosedForm(QuadraticObjective(self.quadratic, config.reference_mu, learned), self.model)
         else:
-            exact = exact_reference(self.model, config.reference_mu, learned, execution, INNER_TOLERANCE)
+            start = config.algorithm.head_start
+            exact = exact_reference(self.model, config.reference_mu, start, execution, INNER_TOLERANCE)
             truth = Solved(exact, tasks)
         return truth if own is None else OwnGradient(truth, own, tasks)
 

@@ -77,7 +77,11 @@ def test_names() -> None:
     assert c.group.startswith("proposed-glyphs-conv4-5w5s-")
 
 
-GOES_WITH = {"none": "dataset=quadratic", "linear": "dataset=logistic"}  # backbones of one dataset
+GOES_WITH = {  # options that need others
+    ("backbone", "none"): ["dataset=quadratic"],
+    ("backbone", "linear"): ["dataset=logistic"],
+    ("head", "cosine"): ["algorithm=anil", "convergence_of=own"],
+}
 
 
 @pytest.mark.parametrize("group", SECTIONS)
@@ -85,8 +89,7 @@ def test_every_option_of_a_group_composes(group: str) -> None:
     options = [f.stem for f in (conf_dir() / group).glob("*.yaml")]
     assert options
     for option in options:
-        others = [GOES_WITH[option]] if option in GOES_WITH else []
-        assert getattr(config(f"{group}={option}", *others), group)
+        assert getattr(config(f"{group}={option}", *GOES_WITH.get((group, option), [])), group)
 
 
 def test_a_section_that_is_none() -> None:

@@ -8,15 +8,16 @@ Only one chunk's graph is alive at any time, so peak memory is set by the chunk,
 chunk at a time: z_s first without a graph, then the query half is done with, then z_s again with one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from memmeta_exp.algorithms.learner import Execution, Learner, Scores, StepReport
+from memmeta_exp.algorithms.losses import Losses
 from memmeta_exp.backbones import MetaModel
-from memmeta_exp.bilevel import Lower, Solution
+from memmeta_exp.bilevel import Lower, Solution, prototypes
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.measure.phases import phase
 
@@ -26,10 +27,10 @@ Gradients = tuple[Tensor | None, ...]
 @dataclass(frozen=True)
 class FeatureGradient:
     """Move 2's result for T tasks: loss f and accuracy [T], the cotangents d_support [T, n, d], d_query [T, m, d] and
-    d_start [C, d+1] (summed over the tasks), the two solves (linear: None where an algorithm solves no linear system),
-    the bound on L_g [T], and wrong [T]: whether a solve missed what it has to reach, so that this task's hypergradient
-    is not the gradient of what the algorithm minimises; gradients and products [T]: how many gradients of f or g, and
-    derivatives of < d_phi g, v >, were evaluated."""
+    d_start (shaped as phi_0: summed over the tasks where they share one), the two solves (linear: None where an
+    algorithm solves no linear system), the bound on L_g [T], and wrong [T]: whether a solve missed what it has to
+    reach, so that this task's hypergradient is not the gradient of what the algorithm minimises; gradients and products
+    [T]: how many gradients of f or g, and derivatives of < d_phi g, v >, were evaluated."""
 
     loss: Tensor
     accuracy: Tensor | None
@@ -62,6 +63,13 @@ class FeatureGradient:
 class Rule(Protocol):
     """What a head-only algorithm is: its lower level, its adaptation and its gradient in feature space."""
 
+    losses: Losses
+
+    @property
+    def prototypes(self) -> bool:
+        """Whether phi_0 of a task is the class means of its support features."""
+        ...
+
     def lower(self, z: Tensor, labels: Tensor, start: Tensor) -> Lower: ...
 
     def adapt(self, head: Lower, start: Tensor) -> Solution: ...
@@ -85,7 +93,7 @@ class FeatureSpaceLearner(Learner):
         head_dtype: torch.dtype | None = None,
         half_task: bool = False,
     ) -> None:
-        super().__init__(model, execution, head_dtype)
+        super().__init__(model, execution, rule.losses, head_dtype)
         self.rule, self.half_task = rule, half_task
 
     def step(self, batch: Tasks) -> StepReport:
@@ -132,8 +140,17 @@ class FeatureSpaceLearner(Learner):
     def _gradient(
         self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], warm: dict[str, Tensor]
     ) -> FeatureGradient:
-        start = self.model.head_start.detach().to(self.head_dtype)
-        return self.rule.feature_gradient(support, query, start, warm)
+        if not self.rule.prototypes:
+            return self.rule.feature_gradient(support, query, self._start_of(*support), warm)
+        z = support[0].detach().requires_grad_()
+        with torch.enable_grad():
+            start = self._start_of(z, support[1])
+        part = self.rule.feature_gradient(support, query, start.detach(), warm)
+        (through_start,) = torch.autograd.grad(start, z, part.d_start)
+        return replace(part, d_support=part.d_support + through_start)
+
+    def _start_of(self, z: Tensor, labels: Tensor) -> Tensor:
+        return prototypes(z, labels, self.model.ways) if self.rule.prototypes else super()._start_of(z, labels)
 
     def _start(self, part: FeatureGradient) -> list[tuple[Tensor, Tensor]]:
         start = self.model.head_start

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from memmeta_exp.algorithms.losses import Losses
 from memmeta_exp.backbones import Keys, MetaModel, image_layout
-from memmeta_exp.bilevel import SoftmaxHead, Solution
+from memmeta_exp.bilevel import Solution
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.measure.phases import observed, phase
 
@@ -76,13 +77,15 @@ class StepReport:
 class Learner(ABC):
     """An algorithm on a model: accumulates meta-gradients, adapts and scores.
 
-    head_dtype: the precision of everything in feature space, the parameters' own by default. warm: what the next
-    iteration starts from, [B, ...]. poll: called before each chunk of tasks, in the caller's thread; it may raise, and
-    a `step` that is given up so leaves all but .grad as it was.
+    losses: what f and g are; head_dtype: the precision of everything in feature space, the parameters' own by default.
+    warm: what the next iteration starts from, [B, ...]. poll: called before each chunk of tasks, in the caller's thread;
+    it may raise, and a `step` that is given up so leaves all but .grad as it was.
     """
 
-    def __init__(self, model: MetaModel, execution: Execution, head_dtype: torch.dtype | None = None) -> None:
-        self.model, self.execution = model, execution
+    def __init__(
+        self, model: MetaModel, execution: Execution, losses: Losses, head_dtype: torch.dtype | None = None
+    ) -> None:
+        self.model, self.execution, self.losses = model, execution, losses
         self.head_dtype = head_dtype or model.head_start.dtype
         self.warm: dict[str, Tensor] = {}
         self.poll: Callable[[], None] = lambda: None
@@ -98,11 +101,11 @@ class Learner(ABC):
     def evaluate(self, batch: Tasks, adapt: Adapt | None = None) -> Scores:
         """Query accuracy and loss of each task after adapting to its support set, and whether the adaptation
         converged; float64 [B] each. By the algorithm's own adaptation, or of the head alone by `adapt`, which sees the
-        plain cross-entropy. Batch norm as in evaluation."""
+        plain support loss. Batch norm as in evaluation."""
         with self._evaluating():
             if adapt is None:
                 return self._evaluate(batch)
-            return self._score_heads(batch, lambda z, y, start: SoftmaxHead(z, y, len(start)), adapt)
+            return self._score_heads(batch, lambda z, y, start: self.losses.lower(z, y, start, 0.0, None), adapt)
 
     def record(self, batch: Tasks) -> None:
         """Takes the batch's images into the running statistics of batch norm (backbone.norm=running): one more forward
@@ -121,18 +124,23 @@ class Learner(ABC):
             self.model.train()
 
     def _score_heads(self, batch: Tasks, lower: Callable[[Tensor, Tensor, Tensor], Any], adapt: Adapt) -> Scores:
-        start = self.model.head_start.detach().to(self.head_dtype)
-
         def score(_: int, tasks: Tasks) -> Tensor:
             with torch.no_grad():
                 support, query = self._both_features(tasks)
+                start = self._start_of(*support)
                 inner = adapt(lower(*support, start), start.expand(len(tasks), -1, -1))
-                upper, phi = SoftmaxHead(*query, len(start)), inner.value
-                columns = (upper.accuracy(phi), upper.value(phi), inner.converged)
+                upper, phi = self.losses.upper(*query, start), inner.value
+                accuracy = upper.accuracy(phi)
+                assert accuracy is not None, "tasks that classify nothing have no accuracy"
+                columns = (accuracy, upper.value(phi), inner.converged)
                 return torch.stack([column.double() for column in columns])
 
         accuracy, loss, converged = torch.cat(list(self._map(score, batch, self.execution.chunk)), 1)
         return accuracy, loss, converged
+
+    def _start_of(self, z: Tensor, labels: Tensor) -> Tensor:
+        """phi_0 [C, d+1], or of each task [T, C, d+1], of tasks with support features z."""
+        return self.model.head_start.detach().to(self.head_dtype)
 
     def _chunks(self, batch: Tasks, size: int) -> Iterator[tuple[int, Tasks]]:
         for at in range(0, len(batch), size):

@@ -1,17 +1,28 @@
 """What a task's f and g are, of features (head-only algorithms) or of a network's output (all weights adapt)."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from memmeta_exp.bilevel import Lower, QuadraticLower, QuadraticTasks, QuadraticUpper, SoftmaxHead, Upper
+from memmeta_exp.bilevel import (
+    CosineHead,
+    Lower,
+    QuadraticLower,
+    QuadraticTasks,
+    QuadraticUpper,
+    RidgeHead,
+    ScaledSoftmax,
+    SoftmaxHead,
+    Upper,
+)
 
 
 class Losses(Protocol):
-    """z, labels: features and what the tasks' data give with them, [T, ...]; start: phi_0; mu, centre: R = mu/2 |phi -
-    centre|^2, around 0 where centre is None. output, label: one task's, of the network and of its data."""
+    """z, labels: features and what the tasks' data give with them, [T, ...]; start: phi_0, of all tasks or of each; mu,
+    centre: R = mu/2 |phi - centre|^2, around 0 where centre is None. output, label: one task's, of the network and of
+    its data."""
 
     def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> Lower: ...
 
@@ -29,17 +40,49 @@ class Losses(Protocol):
 class SoftmaxLosses:
     """Mean cross-entropy of a softmax-linear head. output: logits [n, C]; label: int64 [n]."""
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> SoftmaxHead:
-        return SoftmaxHead(z, labels, len(start), mu, centre)
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> Lower:
+        return SoftmaxHead(z, labels, start.shape[-2], mu, centre)
 
-    def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> SoftmaxHead:
-        return SoftmaxHead(z, labels, len(start))
+    def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> Upper:
+        return SoftmaxHead(z, labels, start.shape[-2])
 
     def support(self, output: Tensor, label: Tensor) -> Tensor:
         return F.cross_entropy(output, label)
 
     def query(self, output: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         return F.cross_entropy(output, label), (output.detach().argmax(-1) == label).double().mean()
+
+
+class RidgeLosses:
+    """Half the squared error to the one-hot labels in g, cross-entropy of `scale` times the outputs in f."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> RidgeHead:
+        return RidgeHead(z, F.one_hot(labels, start.shape[-2]), mu, centre)
+
+    def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> ScaledSoftmax:
+        return ScaledSoftmax(z, labels, start.shape[-2], self.scale)
+
+    def support(self, output: Tensor, label: Tensor) -> Tensor:
+        return (output - F.one_hot(label, output.shape[-1])).square().sum(-1).mean() / 2
+
+    def query(self, output: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        return SOFTMAX.query(self.scale * output, label)
+
+
+class CosineLosses(SoftmaxLosses):
+    """Cross-entropy of cosines times `scale`; the network's output has the cosines in it (`MetaModel.cosine`)."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> CosineHead:
+        return CosineHead(z, labels, start.shape[-2], self.scale, mu, centre)
+
+    def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> CosineHead:
+        return CosineHead(z, labels, start.shape[-2], self.scale)
 
 
 class QuadraticLosses:
@@ -68,3 +111,10 @@ class QuadraticLosses:
 
 
 SOFTMAX = SoftmaxLosses()
+
+
+def losses_of(head: Any) -> Losses:
+    """The losses of a head's configuration."""
+    if head.name == "ridge":
+        return RidgeLosses(head.scale)
+    return CosineLosses(head.scale) if head.name == "cosine" else SOFTMAX

@@ -16,11 +16,17 @@ class Proposed:
     """phi_i by K inner steps, v_i from H v = d_phi f, and the cotangents d_z_q f and - d_z_s <d_phi g, v>.
 
     With `head_start=learned` R is centred on the start, R = mu/2 |phi - phi_0|^2, and dF/dphi_0 = mu v; with
-    `fixed` it is mu/2 |phi|^2 as in the paper, and phi_0 is where gd begins and nothing else.
+    `fixed` it is mu/2 |phi|^2 as in the paper, and phi_0 is where gd begins and nothing else. `prototype` is `learned`
+    with a phi_0 of each task's own, through which dF/dphi_0 goes on to its support features.
     """
 
     def __init__(self, config: ProposedConfig, losses: Losses = SOFTMAX) -> None:
         self.config, self.losses = config, losses
+
+    @property
+    def prototypes(self) -> bool:
+        """Whether phi_0 is the class means."""
+        return self.config.head_start == "prototype"
 
     def adapt(self, head: Lower, start: Tensor) -> Solution:
         """phi* of each task by the configured inner solver, gd from `start` [T, C, d+1].
@@ -37,8 +43,8 @@ class Proposed:
         return gradient_descent(head.grad, (start,), steps=c.inner_steps, step_size=step, tolerance=c.inner_tolerance)
 
     def lower(self, z: Tensor, labels: Tensor, start: Tensor) -> Lower:
-        """g of the tasks whose support features are z [T, n, d]; start: phi_0 [C, d+1]."""
-        centre = start if self.config.head_start == "learned" else None
+        """g of the tasks whose support features are z [T, n, d]; start: phi_0 [C, d+1] or [T, C, d+1]."""
+        centre = None if self.config.head_start == "fixed" else start
         return self.losses.lower(z, labels, start, self.config.mu, centre)
 
     def feature_gradient(
@@ -61,7 +67,7 @@ class Proposed:
             accuracy=f.accuracy(phi),
             d_support=-g.cross(phi, linear.value),
             d_query=f.grad_features(phi),
-            d_start=-g.cross_centre(linear.value).sum(0),
+            d_start=-g.cross_centre(linear.value).sum_to_size(start.shape),
             inner=inner,
             linear=linear,
             smoothness=g.smoothness(),

@@ -36,13 +36,18 @@ def build_algorithm(
 
 
 def exact_reference(
-    model: MetaModel, mu: float, learned: bool, execution: Execution, tolerance: float = 1e-9
+    model: MetaModel,
+    mu: float,
+    head_start: str,
+    execution: Execution,
+    tolerance: float = 1e-9,
+    losses: Losses = SOFTMAX,
 ) -> FeatureSpaceLearner:
     """grad F with the lower level and the linear system solved in float64, whatever algorithm trains theta and however
     accurately: what convergence/grad_norm_sq is measured by. The backbone runs in its own precision, never autocast,
     and half a task at a time, so that measuring needs no more memory than training. tolerance: on |d_phi g|."""
-    start = "learned" if learned else "fixed"
-    rule = Proposed(
-        ProposedConfig(mu=mu, inner_steps=50, inner_tolerance=tolerance, linear_tolerance=1e-8, head_start=start)
+    config = ProposedConfig(
+        mu=mu, inner_steps=50, inner_tolerance=tolerance, linear_tolerance=1e-8, head_start=head_start
     )
+    rule = Proposed(config, losses)
     return FeatureSpaceLearner(model, rule, replace(execution, bf16=False), torch.float64, half_task=True)

@@ -26,6 +26,11 @@ class Unrolled:
     def __init__(self, config: UnrolledConfig, losses: Losses = SOFTMAX) -> None:
         self.config, self.losses = config, losses
 
+    @property
+    def prototypes(self) -> bool:
+        """Whether phi_0 is the class means."""
+        return self.config.head_start == "prototype"
+
     def lower(self, z: Tensor, labels: Tensor, start: Tensor) -> Lower:
         """g of the tasks whose support features are z [T, n, d]; start: phi_0 [C, d+1]. R is centred on 0."""
         return self.losses.lower(z, labels, start, self.config.mu, None)

@@ -100,8 +100,8 @@ class WeightSpaceLearner(Learner):
     """A rule on a model, task by task."""
 
     def __init__(self, model: MetaModel, rule: WeightRule, execution: Execution, losses: Losses = SOFTMAX) -> None:
-        super().__init__(model, execution)
-        self.rule, self.losses = rule, losses
+        super().__init__(model, execution, losses)
+        self.rule = rule
         self._networks = threading.local()
 
     def network(self) -> MetaModel:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from memmeta_exp.backbones.backbone import Keys
 from memmeta_exp.backbones.plain import Theta
@@ -14,7 +15,8 @@ from memmeta_exp.backbones.registry import build_backbone
 class MetaModel(nn.Module):
     """A backbone and the head's start phi_0 [C, d+1] (last column the bias), torch's default Linear initialisation:
     every entry ~ U(-1/sqrt d, 1/sqrt d). phi_0 is a parameter where it is learned and a buffer where it is fixed.
-    Called on images [T, n, C, H, W] it gives the logits [T, n, ways] of the head phi_0."""
+    Called on images [T, n, C, H, W] it gives the outputs [T, n, ways] of the head phi_0: W z + b, or, where `cosine` is
+    a number, that times the cosines of z and the rows of W."""
 
     head_start: Tensor
 
@@ -24,6 +26,7 @@ class MetaModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.ways = ways
+        self.cosine: float | None = None
         bound = 1 / math.sqrt(features)
         start = torch.empty(ways, features + 1).uniform_(-bound, bound, generator=generator)
         if learned:
@@ -36,7 +39,10 @@ class MetaModel(nn.Module):
         z = z.to(self.head_start.dtype)
         device = "cpu" if z.is_meta else z.device.type  # torch has no autocast of meta tensors
         with torch.autocast(device, enabled=False):  # precision is the backbone's: the head keeps its own
-            return nn.functional.linear(z, self.head_start[:, :-1], self.head_start[:, -1])
+            weight, bias = self.head_start[:, :-1], self.head_start[:, -1]
+            if self.cosine is None:
+                return F.linear(z, weight, bias)
+            return self.cosine * F.normalize(z, dim=-1) @ F.normalize(weight, dim=-1).mT
 
 
 class QuadraticModel(MetaModel):

@@ -4,22 +4,27 @@ Everything is batched over tasks: a vector is a tuple of tensors whose first axi
 side by side, and every scalar of a solve (step length, residual, steps) is a tensor [T].
 """
 
+from memmeta_exp.bilevel.cosine_head import CosineHead, prototypes
 from memmeta_exp.bilevel.hypergradient import Hypergradient, implicit
 from memmeta_exp.bilevel.inner_solve import gradient_descent, newton
 from memmeta_exp.bilevel.linear_solve import cg, direct
 from memmeta_exp.bilevel.objectives import AutogradLower, Lower, Upper
 from memmeta_exp.bilevel.quadratic import QuadraticLower, QuadraticObjective, QuadraticTasks, QuadraticUpper
-from memmeta_exp.bilevel.softmax_head import SoftmaxHead
+from memmeta_exp.bilevel.ridge_head import RidgeHead
+from memmeta_exp.bilevel.softmax_head import ScaledSoftmax, SoftmaxHead
 from memmeta_exp.bilevel.vectors import Solution, Vector
 
 __all__ = [
     "AutogradLower",
+    "CosineHead",
     "Hypergradient",
     "Lower",
     "QuadraticLower",
     "QuadraticObjective",
     "QuadraticTasks",
     "QuadraticUpper",
+    "RidgeHead",
+    "ScaledSoftmax",
     "SoftmaxHead",
     "Solution",
     "Upper",
@@ -29,4 +34,5 @@ __all__ = [
     "gradient_descent",
     "implicit",
     "newton",
+    "prototypes",
 ]

@@ -18,33 +18,26 @@ one Cholesky factorisation of size n C whatever d is.
 """
 
 from collections.abc import Callable
-from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from memmeta_exp.bilevel.linear_head import LinearHead
 from memmeta_exp.bilevel.vectors import Vector
 
 
-class SoftmaxHead:
+class SoftmaxHead(LinearHead):
     """f or g of T tasks over fixed features: mu = 0 gives the plain mean cross-entropy (f).
 
-    z: [T, n, d]; labels: [T, n] int64; ways: C; mu: R's weight; centre: W_c [C, d+1] or None for 0.
+    z: [T, n, d]; labels: [T, n] int64; ways: C; mu, centre: see `LinearHead`.
     """
 
-    def __init__(self, z: Tensor, labels: Tensor, ways: int, mu: float = 0.0, centre: Tensor | None = None) -> None:
-        self.z = torch.cat([z, z.new_ones(*z.shape[:-1], 1)], -1)
-        self.labels = labels
-        self.target = F.one_hot(labels, ways).to(z.dtype)
-        self.mu = mu
-        self.centre = centre
-        self.images = z.shape[1]
+    curvature = 0.5  # diag(p) - p p^T <= 1/2
 
-    @property
-    def modulus(self) -> float:
-        """g is strongly convex by R alone: mu."""
-        return self.mu
+    def __init__(self, z: Tensor, labels: Tensor, ways: int, mu: float = 0.0, centre: Tensor | None = None) -> None:
+        super().__init__(z, F.one_hot(labels, ways).to(z.dtype), mu, centre)
+        self.labels = labels
 
     def value(self, phi: Vector) -> Tensor:
         """g, [T]."""
@@ -84,23 +77,6 @@ class SoftmaxHead:
         total = (p - self.target) @ v[0][..., :-1] + self._curved(p, v[0]) @ phi[0][..., :-1]
         return total / self.images
 
-    def cross_centre(self, v: Vector) -> Tensor:
-        """d_{W_c} < d_W g, V > = -mu V, [T, C, d+1]."""
-        return -self.mu * v[0]
-
-    def calm_start(self) -> Tensor:
-        """W_c for every task, [T, C, d+1]: where R is least."""
-        shape = (len(self.z), self.target.shape[-1], self.z.shape[-1])
-        return self.z.new_zeros(shape) if self.centre is None else self.centre.expand(shape)
-
-    def smoothness(self) -> Tensor:
-        """The bound on L_g, [T]. NaN where the features are not finite."""
-        wide = self.z.shape[1] <= self.z.shape[2]
-        gram = self.z @ self.z.mT if wide else self.z.mT @ self.z  # the same non-zero eigenvalues, the smaller side
-        finite = gram.isfinite().all((1, 2))
-        top = torch.linalg.eigvalsh(torch.where(finite[:, None, None], gram, 0.0))[:, -1]
-        return torch.where(finite, self.mu + 0.5 * top / self.images, torch.nan)
-
     def inverse(self, phi: Vector) -> Callable[[Vector], Vector]:
         """r -> H^-1 r by the support space; needs mu > 0. Features that are not finite give a result that is not.
 
@@ -126,22 +102,6 @@ class SoftmaxHead:
 
         return solve
 
-    @cached_property
-    def _double(self) -> tuple[Tensor, Tensor]:
-        """Z and Z Z^T in float64."""
-        z = self.z.double()
-        return z, torch.bmm(z, z.mT)
-
-    def _mean_outer(self, values: Tensor, w: Tensor) -> Tensor:
-        """values^T Z / n + mu w in one call: these matrices are so small that calls are what costs."""
-        return torch.baddbmm(w, values.mT, self.z, beta=self.mu, alpha=1 / self.images)
-
-    def _offset(self, w: Tensor) -> Tensor:
-        return w if self.centre is None else w - self.centre
-
-    def _logits(self, w: Tensor) -> Tensor:
-        return torch.bmm(self.z, w.mT)
-
     def _softmax(self, w: Tensor) -> Tensor:
         return torch.softmax(self._logits(w), -1)
 
@@ -149,3 +109,30 @@ class SoftmaxHead:
         """Q = (diag(p_i) - p_i p_i^T) V z_i for every image, [T, n, C]."""
         pu = p * torch.bmm(self.z, v.mT)
         return torch.addcmul(pu, p, pu.sum(-1, keepdim=True), value=-1)
+
+
+class ScaledSoftmax:
+    """f of T tasks whose logits are `scale` times those of the head: the query loss of a head that is fitted to
+    one-hot labels, whose outputs lie near [0, 1]."""
+
+    def __init__(self, z: Tensor, labels: Tensor, ways: int, scale: float) -> None:
+        self.head, self.scale = SoftmaxHead(z, labels, ways), scale
+
+    def value(self, phi: Vector) -> Tensor:
+        """f, [T]."""
+        return self.head.value(self._scaled(phi))
+
+    def accuracy(self, phi: Vector) -> Tensor:
+        """Of `SoftmaxHead`: no scale moves the largest logit."""
+        return self.head.accuracy(phi)
+
+    def grad(self, phi: Vector) -> Vector:
+        """d_W f, ([T, C, d+1],)."""
+        return (self.scale * self.head.grad(self._scaled(phi))[0],)
+
+    def grad_features(self, phi: Vector) -> Tensor:
+        """d_z f, [T, n, d]."""
+        return self.head.grad_features(self._scaled(phi))
+
+    def _scaled(self, phi: Vector) -> Vector:
+        return (self.scale * phi[0],)

@@ -7,6 +7,7 @@
 from memmeta_exp.config.algorithms import ImamlConfig, ProposedConfig, UnrolledConfig
 from memmeta_exp.config.backbones import Conv4Config, Resnet12Config, TimmConfig, WideResnetConfig
 from memmeta_exp.config.checks import closest
+from memmeta_exp.config.heads import CosineHeadConfig, LinearHeadConfig, RidgeHeadConfig
 from memmeta_exp.config.load import from_dict, from_omegaconf, from_yaml
 from memmeta_exp.config.problems import LinearConfig, LogisticConfig, NoBackboneConfig, QuadraticConfig
 from memmeta_exp.config.run import NOT_OF_A_GROUP, SECTIONS, Config, digest, group_digest, to_dict
@@ -28,16 +29,19 @@ __all__ = [
     "Config",
     "ConfigError",
     "Conv4Config",
+    "CosineHeadConfig",
     "Fc100Config",
     "GlyphsConfig",
     "ImamlConfig",
     "LinearConfig",
+    "LinearHeadConfig",
     "LogisticConfig",
     "MemoryConfig",
     "NoBackboneConfig",
     "ProposedConfig",
     "QuadraticConfig",
     "Resnet12Config",
+    "RidgeHeadConfig",
     "SyntheticConfig",
     "TimmConfig",
     "UnrolledConfig",

@@ -35,7 +35,7 @@ class ProposedConfig:
     def __post_init__(self) -> None:
         one_of("algorithm.inner_solver", self.inner_solver, ("gd", "newton"))
         one_of("algorithm.linear_solver", self.linear_solver, ("cg", "direct"))
-        one_of("algorithm.head_start", self.head_start, ("fixed", "learned"))
+        one_of("algorithm.head_start", self.head_start, ("fixed", "learned", "prototype"))
         at_least("algorithm.mu", self.mu, 0)
         at_least("algorithm.inner_steps", self.inner_steps, 1)
         at_least("algorithm.linear_steps", self.linear_steps, 1)
@@ -101,7 +101,7 @@ class UnrolledConfig:
     def __post_init__(self) -> None:
         one_of("algorithm.adapts", self.adapts, ("all", "head"))
         one_of("algorithm.features", self.features, ("once", "recompute"))
-        one_of("algorithm.head_start", self.head_start, ("fixed", "learned"))
+        one_of("algorithm.head_start", self.head_start, ("fixed", "learned", "prototype"))
         at_least("algorithm.mu", self.mu, 0)
         at_least("algorithm.inner_steps", self.inner_steps, 1)
         at_least("algorithm.inner_lr", self.inner_lr, 0, strict=True)

@@ -40,11 +40,14 @@ def _structured(key: str, schema: type, values: Mapping[str, Any]) -> Any:
         raise ConfigError(f"{path}: {str(error.msg or error).splitlines()[0]}") from None
 
 
+DEFAULT = {"head": {"name": "linear"}}  # of runs whose config.yaml is from before there was a choice
+
+
 def from_dict(values: Mapping[str, Any]) -> Config:
     """The `Config` that a plain dictionary (a resolved config.yaml) describes; ConfigError where it cannot be run."""
     values, sections = dict(values), {}
     for group, schemas in SECTIONS.items():
-        section = values.pop(group, None)
+        section = values.pop(group, DEFAULT.get(group))
         if not isinstance(section, Mapping):
             raise ConfigError(f"{group}={section} is not a section: choose it with {group}={next(iter(schemas))}")
         name = str(section.get("name", next(iter(schemas))))

@@ -12,6 +12,7 @@ from typing import Any, Union
 
 from memmeta_exp.config.algorithms import ProposedConfig
 from memmeta_exp.config.checks import at_least, at_most, one_of
+from memmeta_exp.config.heads import LinearHeadConfig, check_head
 from memmeta_exp.config.problems import KNOWN, check_problem
 from memmeta_exp.config.sections import SECTIONS as IMAGE_SECTIONS
 from memmeta_exp.config.sections import MemoryConfig
@@ -68,6 +69,7 @@ class Config:
     convergence_mu: float | None = None
     progress: bool = True
     plots: bool = True
+    head: Any = field(default_factory=LinearHeadConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
 
     def __post_init__(self) -> None:
@@ -96,6 +98,7 @@ class Config:
         self._check_episode_fits()
         self._check_memory()
         self._check_attention()
+        check_head(self)
 
     def _check_strong_convexity(self) -> None:
         if isinstance(self.algorithm, ProposedConfig) and not self.lower_modulus:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from memmeta_exp.config.algorithms import ImamlConfig, ProposedConfig, UnrolledConfig
 from memmeta_exp.config.backbones import BACKBONES
 from memmeta_exp.config.checks import at_least, one_of
+from memmeta_exp.config.heads import HEADS
 from memmeta_exp.errors import ConfigError
 
 SPLITS = ("train", "val", "test")
@@ -169,6 +170,7 @@ SECTIONS: dict[str, dict[str, type]] = {
         "synthetic": SyntheticConfig,
     },
     "backbone": BACKBONES,
+    "head": HEADS,
     "optimizer": dict.fromkeys(("adam", "adamw", "sgd"), OptimizerConfig),
     "tracking": {"wandb": TrackingConfig},
 }

@@ -22,7 +22,7 @@ LETTERS = {  # as in the paper
     "iterations": "T",
     "optimizer.lr": "lr",
 }
-SECTIONS = ("algorithm", "dataset", "backbone", "optimizer", "tracking", "memory")
+SECTIONS = ("algorithm", "dataset", "backbone", "head", "optimizer", "tracking", "memory")
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def test_central_differences(monkeypatch, backbone: str, algorithm: str) -> None
 def test_neither_chunks_nor_threads_nor_halves_matter(backbone: str) -> None:
     batch = sampler_of(size_of(TINY[backbone])).draw(0, 4)
 
-    def found(algorithm: str = "proposed", **execution: int) -> Tensor:
+    def found(algorithm: str = "proposed", **execution: Any) -> Tensor:
         learner = learner_of(TINY[backbone], algorithm, Execution(**execution))
         learner.model.double()
         learner.head_dtype = torch.float64

@@ -285,7 +285,7 @@ def test_a_missed_solve_is_reported(batch: TaskBatch) -> None:
 
 def test_the_reference_is_exact_and_does_not_depend_on_how_training_solves(batch: TaskBatch) -> None:
     learner = smooth_learner(dataclasses.replace(EXACT, inner_solver="gd", inner_steps=2))
-    reference = exact_reference(learner.model, EXACT.mu, learned=False, execution=Execution(2))
+    reference = exact_reference(learner.model, EXACT.mu, "fixed", execution=Execution(2))
     exact = gradient(smooth_learner(EXACT), batch)
     assert (gradient(reference, batch) - exact).norm() < 1e-8 * exact.norm()
     assert (gradient(learner, batch) - exact).norm() > 1e-3 * exact.norm()
@@ -294,7 +294,7 @@ def test_the_reference_is_exact_and_does_not_depend_on_how_training_solves(batch
 @pytest.mark.parametrize("head_start", ["fixed", "learned"])
 def test_the_reference_solves_in_float64_on_a_float32_model(batch: TaskBatch, head_start: str) -> None:
     learner = conv_learner(ProposedConfig(mu=0.05, head_start=head_start))
-    report = exact_reference(learner.model, 0.05, head_start == "learned", Execution(2)).step(batch)
+    report = exact_reference(learner.model, 0.05, head_start, Execution(2)).step(batch)
     assert report.inner_residual is not None
     assert report.inner_residual.dtype == torch.float64
     assert report.inner_residual.max() < 1e-9
