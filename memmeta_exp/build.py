@@ -1,7 +1,7 @@
 """From a `Config` to the live objects of a run: data, meta-model, learner and optimiser, on a device."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from memmeta_exp.algorithms.losses import losses_of
 from memmeta_exp.algorithms.proposed import gd_rule
 from memmeta_exp.backbones import MetaModel, build_model, image_layout
 from memmeta_exp.config import Config
-from memmeta_exp.data import EpisodeSampler, ImageSet, load_split
+from memmeta_exp.data import AS_THEY_ARE, EpisodeSampler, ImageSet, Pixels, channel_statistics, load_split
 from memmeta_exp.errors import ConfigError
 from memmeta_exp.known import Truth, known_problem
 
@@ -74,10 +74,17 @@ def build_on_meta(config: Config) -> Experiment:
     """The experiment as it would be on a GPU, of meta tensors: all its shapes and no values, so that nothing is read
     and nothing computed. It has the training stream alone."""
     facts, meta = config.dataset.facts(), torch.device("meta")
-    classes, size = facts.classes["train"], facts.image_size
-    shape = (classes, facts.images_per_class, facts.channels, size, size)
-    images = ImageSet(torch.empty(shape, dtype=torch.uint8, device=meta), tuple(map(str, range(classes))))
-    return _experiment(config, meta, {"train": _episodes(config)(images, "train")})
+    names = tuple(map(str, range(facts.classes["train"])))
+    tensor = torch.empty(facts.shape("train"), dtype=torch.uint8, device=meta)
+    images = ImageSet(tensor, names, None if facts.images is None else _alike(facts.images["train"], len(names)))
+    anything = tuple([0.5] * facts.channels)  # the values change no shape
+    return _experiment(config, meta, {"train": _episodes(config, (anything, anything))(images, "train")})
+
+
+def _alike(images: int, classes: int) -> tuple[int, ...]:
+    """Counts of classes of about the same size that add up to `images`."""
+    each, rest = divmod(images, classes)
+    return tuple(each + (i < rest) for i in range(classes))
 
 
 def _experiment(config: Config, device: torch.device, samplers: dict[str, EpisodeSampler]) -> Experiment:
@@ -148,16 +155,34 @@ def execution_of(config: Config, device: torch.device) -> Execution:
     return Execution(chunk, config.precision == "bf16", workers, max(1, threads // workers))
 
 
-def _episodes(config: Config) -> Callable[[ImageSet, str], EpisodeSampler]:
-    return partial(EpisodeSampler, seed=config.seed, ways=config.ways, shots=config.shots, queries=config.queries)
+Constants = tuple[tuple[float, ...], tuple[float, ...]]
+IMAGENET: Constants = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as torchvision's models publish them
+
+
+def _episodes(config: Config, of_dataset: Constants) -> Callable[[ImageSet, str], EpisodeSampler]:
+    """Samplers of a stream; of_dataset: mean and deviation of the training images, where they are asked for."""
+    c = config.images
+    mean, std = {"none": ((), ()), "imagenet": IMAGENET, "dataset": of_dataset}[c.normalise]
+    plain = replace(AS_THEY_ARE, mean=mean, std=std)
+    training = Pixels(c.crop_padding, c.flip, c.brightness, c.contrast, c.saturation, mean, std)
+
+    def episodes(images: ImageSet, stream: str) -> EpisodeSampler:
+        pixels = training if stream == "train" else plain
+        return EpisodeSampler(images, stream, config.seed, config.ways, config.shots, config.queries, pixels)
+
+    return episodes
 
 
 def _samplers(config: Config, device: torch.device) -> dict[str, EpisodeSampler]:
     """One a stream; "reference" is the fixed batch of training classes on which convergence is measured. Training
     images alone go to the device: the others are needed seldom, and would count in every iteration's peak memory."""
-    episode = _episodes(config)
     splits = {split: load_split(config.dataset, split, config.data_root) for split in ("train", "val", "test")}
+    of_dataset: Constants = ((), ())
+    if config.images.normalise == "dataset":
+        mean, std = channel_statistics(config.dataset, splits["train"], config.data_root)
+        of_dataset = (tuple(mean), tuple(std))
     splits["train"] = _on_device(splits["train"], device)
+    episode = _episodes(config, of_dataset)
     return {stream: episode(splits.get(stream, splits["train"]), stream) for stream in (*splits, "reference")}
 
 

@@ -15,6 +15,12 @@ class DataError(MemmetaError, ValueError):
     """Dataset files that are missing, damaged or not what their configuration says."""
 
 
+class FetchError(MemmetaError, RuntimeError):
+    """Published files that no known address gave."""
+
+    exit_code = 1
+
+
 class CheckpointError(MemmetaError, ValueError):
     """A checkpoint that is missing, damaged or of another model."""
 

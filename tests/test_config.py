@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from memmeta_exp.commands.compose import conf_dir
-from memmeta_exp.config import SECTIONS, Config, ConfigError, from_dict, from_omegaconf, to_dict
+from memmeta_exp.config import SECTIONS, Config, ConfigError, ImagesConfig, from_dict, from_omegaconf, to_dict
 
 
 def config(*overrides: str) -> Config:
@@ -52,6 +52,7 @@ def test_the_paper_presets_are_the_released_settings(dataset: str, algorithm: st
     assert (c.optimizer.name, c.optimizer.schedule, c.optimizer.weight_decay) == ("adam", "constant", 0.0)
     assert (c.precision, c.eval_rule, c.eval_steps, c.eval_lr) == ("fp32", "gd", 20, 0.05)
     assert (c.algorithm.name, c.reference_mu) == (algorithm, 0.01)
+    assert c.images == ImagesConfig()
     assert (c.algorithm.inner_steps, c.algorithm.inner_lr, c.optimizer.lr) == PAPER[size, algorithm]
     for key, value in OWN[algorithm].items():
         assert getattr(c.algorithm, key) == value, key
@@ -67,6 +68,10 @@ def test_the_command_line_wins_over_a_preset() -> None:
 def test_the_default_is_the_certified_pair() -> None:
     a = config().algorithm
     assert (a.inner_solver, a.linear_solver, a.mu > 0) == ("newton", "direct", True)
+
+
+def test_images_are_scaled_alone_by_default() -> None:
+    assert config().images == ImagesConfig("none", 0, False, 0.0, 0.0, 0.0)
 
 
 def test_names() -> None:
@@ -89,6 +94,10 @@ def test_every_option_of_a_group_composes(group: str) -> None:
     options = [f.stem for f in (conf_dir() / group).glob("*.yaml")]
     assert options
     for option in options:
+        if (group, option) == ("dataset", "folder"):
+            with pytest.raises(ConfigError, match=r"dataset\.path=DIR"):
+                config("dataset=folder")
+            continue
         assert getattr(config(f"{group}={option}", *GOES_WITH.get((group, option), [])), group)
 
 

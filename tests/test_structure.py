@@ -10,7 +10,7 @@ MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itse
     "errors": set(),
     "config": {"errors"},
     "bilevel": set(),
-    "data": {"bilevel", "config", "errors", "torchvision_compat"},
+    "data": {"bilevel", "config", "errors", "torchvision_compat", "__version__"},
     "measure": set(),
     "signals": set(),
     "atomic": set(),

@@ -18,6 +18,7 @@ from memmeta_exp.algorithms.learner import Execution, Learner, Scores, StepRepor
 from memmeta_exp.algorithms.losses import Losses
 from memmeta_exp.backbones import MetaModel
 from memmeta_exp.bilevel import Lower, Solution, prototypes
+from memmeta_exp.data.episodes import half
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.measure.phases import phase
 
@@ -129,12 +130,12 @@ class FeatureSpaceLearner(Learner):
         self, tasks: Tasks, warm: dict[str, Tensor], backward: "_Backward"
     ) -> tuple[FeatureGradient, list[Gradients]]:
         with torch.no_grad():
-            support = self._features(*tasks.support(), self._keys(tasks, "support"))
-        z_q, labels = self._features(*tasks.query(), self._keys(tasks, "query"))
+            support = self._features(half(tasks, "support"), self._keys(tasks, "support"))
+        z_q, labels = self._features(half(tasks, "query"), self._keys(tasks, "query"))
         part = self._gradient(support, (z_q.detach(), labels), warm)
         gradients = backward([(z_q, part.d_query), *self._start(part)])
         del support, z_q
-        z_s, _ = self._features(*tasks.support(), self._keys(tasks, "support"))
+        z_s, _ = self._features(half(tasks, "support"), self._keys(tasks, "support"))
         return part, gradients + backward([(z_s, part.d_support)])
 
     def _gradient(

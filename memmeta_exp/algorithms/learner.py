@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from memmeta_exp.algorithms.losses import Losses
 from memmeta_exp.backbones import Keys, MetaModel, image_layout
 from memmeta_exp.bilevel import Solution
+from memmeta_exp.data.episodes import Half, half
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.measure.phases import observed, phase
 
@@ -111,9 +112,9 @@ class Learner(ABC):
         """Takes the batch's images into the running statistics of batch norm (backbone.norm=running): one more forward
         pass of them all."""
         tasks = (batch[k : k + 1] for k in range(len(batch)))
-        halves = (half for one in tasks for half in (one.support(), one.query()))
+        halves = (half(one, which) for one in tasks for which in ("support", "query"))
         with phase("features"):
-            self.model.backbone.record(self._scaled(images) for images, _ in halves)  # pyright: ignore[reportCallIssue]
+            self.model.backbone.record(self._scaled(one) for one in halves)  # pyright: ignore[reportCallIssue]
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -177,13 +178,15 @@ class Learner(ABC):
         e = self.execution
         return ThreadPoolExecutor(e.workers, "memmeta", lambda: torch.set_num_threads(e.threads_each))
 
-    def _scaled(self, images: Tensor) -> Tensor:
-        """uint8 [T, n, C, H, W] to [0, 1] in the precision of theta, on a CPU channels-last; what is no image stays."""
-        if images.dtype != torch.uint8:
-            return images
-        start, tasks = self.model.head_start, len(images)
-        flat = images.flatten(0, 1).to(start.device, start.dtype, memory_format=image_layout(start.device))
-        return flat.div_(255).unflatten(0, (tasks, -1))
+    def _scaled(self, half: Half) -> Tensor:
+        """Images [T, n, C, H, W] as floats, augmented and normalised as their tasks say: [0, 1] if they say nothing. In
+        the precision of theta, on a CPU channels-last; what is no image stays."""
+        if half.images.dtype != torch.uint8:
+            return half.images
+        start, tasks = self.model.head_start, len(half.images)
+        flat = half.images.flatten(0, 1).to(start.device)
+        keys = None if half.keys is None else half.keys.flatten().to(start.device)
+        return half.pixels.floats(flat, keys, start.dtype, image_layout(start.device)).unflatten(0, (tasks, -1))
 
     def _autocast(self) -> AbstractContextManager[Any]:
         device = self.model.head_start.device.type
@@ -194,21 +197,21 @@ class Learner(ABC):
         random = self.model.training and getattr(self.model.backbone, "random", False)
         return tasks.origin.keys(half) if random and tasks.origin else None
 
-    def _features(self, images: Tensor, labels: Tensor, keys: Keys | None = None) -> tuple[Tensor, Tensor]:
+    def _features(self, half: Half, keys: Keys | None = None) -> tuple[Tensor, Tensor]:
         with phase("features"), self._autocast():
-            x = self._scaled(images)
+            x = self._scaled(half)
             z = self.model.backbone(x) if keys is None else self.model.backbone(x, keys)
-        return z.to(self.head_dtype), labels.to(z.device)
+        return z.to(self.head_dtype), half.labels.to(z.device)
 
     def _both_features(self, tasks: Tasks) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Of support and query, in one pass where they have as many images and the backbone takes several tasks at no
         cost: to it each half is a task of its own, with its own statistics."""
-        (x_s, y_s), (x_q, y_q) = tasks.support(), tasks.query()
+        support, query = half(tasks, "support"), half(tasks, "query")
         with self._autocast():
             joins = getattr(self.model.backbone, "fuses", lambda _: False)(self.model.head_start.device)
-        if x_s.shape != x_q.shape or not joins:
-            keys_s, keys_q = (self._keys(tasks, half) for half in ("support", "query"))
-            return self._features(x_s, y_s, keys_s), self._features(x_q, y_q, keys_q)
-        z, labels = self._features(torch.cat([x_s, x_q]), torch.cat([y_s, y_q]))
-        half = len(tasks)
-        return (z[:half], labels[:half]), (z[half:], labels[half:])
+        if support.images.shape != query.images.shape or not joins:
+            keys_s, keys_q = (self._keys(tasks, which) for which in ("support", "query"))
+            return self._features(support, keys_s), self._features(query, keys_q)
+        z, labels = self._features(support.with_tasks_of(query))
+        count = len(tasks)
+        return (z[:count], labels[:count]), (z[count:], labels[count:])

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from memmeta_exp.algorithms.learner import Execution, Learner, Scores, StepReport
 from memmeta_exp.algorithms.losses import SOFTMAX, Losses
 from memmeta_exp.backbones import Keys, MetaModel
+from memmeta_exp.data.episodes import half
 from memmeta_exp.data.tasks import Tasks
 
 Weights = dict[str, Tensor]
@@ -31,10 +32,10 @@ class Task:
 
     def __init__(self, learner: "WeightSpaceLearner", tasks: Tasks) -> None:
         self._learner, self._network = learner, learner.network()
-        (x_s, y_s), (x_q, y_q) = tasks.support(), tasks.query()
         device = learner.model.head_start.device
-        self._support = learner._scaled(x_s), y_s[0].to(device), learner._keys(tasks, "support")
-        self._query = learner._scaled(x_q), y_q[0].to(device), learner._keys(tasks, "query")
+        (x_s, y_s), (x_q, y_q) = ((h, h.labels[0].to(device)) for h in (half(tasks, "support"), half(tasks, "query")))
+        self._support = learner._scaled(x_s), y_s, learner._keys(tasks, "support")
+        self._query = learner._scaled(x_q), y_q, learner._keys(tasks, "query")
         self.meta: Weights = {name: p.detach() for name, p in learner.model.named_parameters()}
         self.learned = tuple(self.meta)
         self.meta.setdefault(HEAD, learner.model.head_start)

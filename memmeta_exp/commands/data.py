@@ -1,35 +1,167 @@
 """`memmeta data`: which datasets there are, which are here and sound, and how to get the others."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from memmeta_exp.commands.arguments import parse
-from memmeta_exp.config import ConfigError
-from memmeta_exp.data import registry
+from memmeta_exp.config import SECTIONS, ConfigError, FolderConfig, closest
+from memmeta_exp.errors import DataError
 
-HELP = """memmeta data [data_root=DIR] [download=cifar100]
+HELP = """memmeta data [data_root=DIR]                        lists every dataset and what is here of it
+memmeta data fetch NAME [data_root=DIR]             downloads and converts it; run again, it goes on
+memmeta data import NAME PATH [data_root=DIR]       converts files that you have, from a folder or an archive
+memmeta data verify NAME [data_root=DIR]            compares counts, classes, pixels and statistics with what is known
 
-Lists every dataset, whether it is present under data_root ($MEMMETA_DATA by default) and whether its content is that
-of the published one, and says what to do for the rest. download=cifar100 fetches CIFAR-100 (cifar_fs, fc100) there."""
+fetch and import: cifar100 (for cifar_fs and fc100), miniimagenet, tieredimagenet, omniglot. import folder PATH and
+verify folder PATH take your own images, with [split_file=FILE] [image_size=84] [channels=3] as dataset.*.
+data_root is $MEMMETA_DATA by default. docs/datasets.md has the formats, the addresses and the checks."""
+
+PUBLISHED = ("cifar100", "miniimagenet", "tieredimagenet", "omniglot")
+_FOLDER = {"split_file": None, "image_size": "84", "channels": "3"}
 
 
 def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(HELP)
         return 0
-    options = parse(arguments, {"data_root": None, "download": None})
-    if options["download"] is not None:
-        _download(options["download"], options["data_root"])
-    for row in registry.status(options["data_root"]):
+    if arguments and arguments[0] in _COMMANDS:
+        return _COMMANDS[arguments[0]](arguments[1:])
+    for argument in arguments:
+        if argument.startswith("download="):
+            raise ConfigError(f"'{argument}' is now a command: memmeta data fetch {argument.partition('=')[2]}")
+        if "=" not in argument:
+            raise ConfigError(f"unknown command 'data {argument}'{closest(argument, _COMMANDS)}")
+    return _list(parse(arguments, {"data_root": None})["data_root"])
+
+
+def _list(data_root: str | None) -> int:
+    from memmeta_exp.data.status import status
+
+    for row in status(data_root):
         verified = {True: ", content verified", False: ", content NOT as published", None: ""}[row.verified]
         print(f"{row.name}: {'present' if row.present else 'not here'}{verified}")
         print(f"    {row.description}\n    {row.detail}")
     return 0
 
 
-def _download(name: str, data_root: str | None) -> None:
-    if name != "cifar100":
-        raise ConfigError(f"download={name} is unknown; choose from cifar100")
-    from memmeta_exp.data.torchmeta_sets import download_cifar100
+def _fetch(arguments: list[str]) -> int:
+    name, rest = _name("fetch", arguments, PUBLISHED)
+    data_root = parse(rest, {"data_root": None})["data_root"]
+    from memmeta_exp.data.acquire import fetch
 
-    root = registry.resolve_root(data_root, name)
-    download_cifar100(Path(root))
+    with _Progress() as progress:
+        print(fetch(name, _root(data_root, name), progress))
+    return 0
+
+
+def _import(arguments: list[str]) -> int:
+    name, rest = _name("import", arguments, (*PUBLISHED, "folder"))
+    if name == "folder":
+        return _import_folder(*_path("import folder", rest))
+    path, rest = _path(f"import {name}", rest)
+    data_root = parse(rest, {"data_root": None})["data_root"]
+    from memmeta_exp.data.acquire import import_files
+
+    with _Progress() as progress:
+        print(import_files(name, Path(path).expanduser(), _root(data_root, name), progress))
+    return 0
+
+
+def _import_folder(path: str, rest: list[str]) -> int:
+    from memmeta_exp.data.converted import folder_store
+
+    print(folder_store(_folder_config(path, rest)).folder)
+    print(f"memmeta train {' '.join(['dataset=folder', f'dataset.path={path}', *(f'dataset.{r}' for r in rest)])}")
+    return 0
+
+
+def _verify(arguments: list[str]) -> int:
+    names = (*(n for n in SECTIONS["dataset"]), "cifar100")
+    name, rest = _name("verify", arguments, names)
+    data_root = None
+    if name == "folder":
+        config = _folder_config(*_path("verify folder", rest))
+    else:
+        config = SECTIONS["dataset"]["cifar_fs" if name == "cifar100" else name]()
+        data_root = parse(rest, {"data_root": None})["data_root"]
+    from memmeta_exp.data.verify import verify
+
+    failed = False
+    for check in verify(config, data_root):
+        word = {True: "ok", False: "FAILED", None: "no reference"}[check.passed]
+        print(f"{word:<13} {check.what}: {check.detail}", flush=True)
+        failed |= check.passed is False
+    return int(failed)
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {"fetch": _fetch, "import": _import, "verify": _verify}
+
+
+def _name(command: str, arguments: list[str], names: tuple[str, ...]) -> tuple[str, list[str]]:
+    if not arguments or "=" in arguments[0]:
+        raise ConfigError(f"memmeta data {command} needs a name; choose from {', '.join(names)}")
+    name = "cifar100" if arguments[0] in ("cifar_fs", "fc100") and "cifar_fs" not in names else arguments[0]
+    if name not in names:
+        raise ConfigError(f"memmeta data {command} {name}: unknown{closest(name, names)}")
+    return name, arguments[1:]
+
+
+def _path(command: str, arguments: list[str]) -> tuple[str, list[str]]:
+    paths = [argument for argument in arguments if "=" not in argument or Path(argument).exists()]
+    if len(paths) != 1:
+        raise ConfigError(f"memmeta data {command} needs one path: memmeta data {command} PATH")
+    return paths[0], [argument for argument in arguments if argument != paths[0]]
+
+
+def _folder_config(path: str, rest: list[str]) -> FolderConfig:
+    options = parse(rest, _FOLDER)
+    try:
+        image_size, channels = int(options["image_size"] or 0), int(options["channels"] or 0)
+    except ValueError as error:
+        raise ConfigError(f"image_size and channels are numbers ({error})") from None
+    config = FolderConfig(path=path, split_file=options["split_file"], image_size=image_size, channels=channels)
+    config.facts()
+    return config
+
+
+def _root(data_root: str | None, name: str) -> Path:
+    from memmeta_exp.data.registry import resolve_root
+
+    try:
+        return resolve_root(data_root, name)
+    except DataError:
+        raise ConfigError(f"where to put {name}? set data_root=DIR or the environment variable MEMMETA_DATA") from None
+
+
+class _Progress:
+    """A bar on standard error for what is being done now; a line for each thing where that is no terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        self._console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._what, self._task = "", self._bar.add_task("", total=None, visible=False)
+
+    def __enter__(self) -> "_Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what != self._what:
+            self._what = what
+            self._task = self._bar.add_task(what, total=total or None)
+            if not self._console.is_terminal:
+                print(what, file=sys.stderr)
+        self._bar.update(self._task, completed=done, total=total or None)

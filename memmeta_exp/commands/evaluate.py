@@ -42,7 +42,9 @@ def main(arguments: list[str]) -> int:
     device = sampler.image_set.images.device
     classes = torch.tensor([e.classes for e in episodes], device=device)
     items = torch.tensor([e.items for e in episodes], device=device).unflatten(1, (config.ways, -1))
-    score = score_tasks(experiment, TaskBatch(sampler.image_set, classes, items, config.shots))
+    if bool((items >= sampler.image_set.sizes[classes][..., None]).any()):
+        raise ConfigError(f"{folder / 'test_episodes.csv'} is damaged: it names images that {config.run_name} has not")
+    score = score_tasks(experiment, TaskBatch(sampler.image_set, classes, items, config.shots, pixels=sampler.pixels))
     same = sum(a == e.accuracy for a, e in zip(score.accuracy, episodes, strict=True))
     print(
         f"test accuracy {score.mean_accuracy:.2%} +- {score.ci95:.2%} (95 %) over {len(episodes)} stored tasks, "
@@ -68,9 +70,8 @@ def _stored(folder: Path, config: Config) -> list[EpisodeResult]:
         raise ConfigError(f"{folder / 'test_episodes.csv'} is damaged: {error}") from None
     facts, per_class = config.dataset.facts(), config.shots + config.queries
     for e in episodes:
-        indices_fit = all(0 <= c < facts.classes["test"] for c in e.classes) and all(
-            0 <= i < facts.images_per_class for i in e.items
-        )
+        images = facts.images_per_class if facts.images is None else facts.images["test"]
+        indices_fit = all(0 <= c < facts.classes["test"] for c in e.classes) and all(0 <= i < images for i in e.items)
         if len(e.classes) != config.ways or len(e.items) != config.ways * per_class or not indices_fit:
             raise ConfigError(
                 f"{folder / 'test_episodes.csv'} is damaged: task {e.task} is no task of {config.run_name}"

@@ -7,18 +7,22 @@
 from memmeta_exp.config.algorithms import ImamlConfig, ProposedConfig, UnrolledConfig
 from memmeta_exp.config.backbones import Conv4Config, Resnet12Config, TimmConfig, WideResnetConfig
 from memmeta_exp.config.checks import closest
+from memmeta_exp.config.datasets import (
+    CifarFsConfig,
+    Fc100Config,
+    FolderConfig,
+    GlyphsConfig,
+    MiniImagenetConfig,
+    OmniglotConfig,
+    SyntheticConfig,
+    TieredImagenetConfig,
+)
+from memmeta_exp.config.facts import SPLITS, DatasetFacts
 from memmeta_exp.config.heads import CosineHeadConfig, LinearHeadConfig, RidgeHeadConfig
 from memmeta_exp.config.load import from_dict, from_omegaconf, from_yaml
 from memmeta_exp.config.problems import LinearConfig, LogisticConfig, NoBackboneConfig, QuadraticConfig
 from memmeta_exp.config.run import NOT_OF_A_GROUP, SECTIONS, Config, digest, group_digest, to_dict
-from memmeta_exp.config.sections import (
-    SPLITS,
-    CifarFsConfig,
-    Fc100Config,
-    GlyphsConfig,
-    MemoryConfig,
-    SyntheticConfig,
-)
+from memmeta_exp.config.sections import ImagesConfig, MemoryConfig
 from memmeta_exp.errors import ConfigError
 
 __all__ = [
@@ -30,19 +34,25 @@ __all__ = [
     "ConfigError",
     "Conv4Config",
     "CosineHeadConfig",
+    "DatasetFacts",
     "Fc100Config",
+    "FolderConfig",
     "GlyphsConfig",
+    "ImagesConfig",
     "ImamlConfig",
     "LinearConfig",
     "LinearHeadConfig",
     "LogisticConfig",
     "MemoryConfig",
+    "MiniImagenetConfig",
     "NoBackboneConfig",
+    "OmniglotConfig",
     "ProposedConfig",
     "QuadraticConfig",
     "Resnet12Config",
     "RidgeHeadConfig",
     "SyntheticConfig",
+    "TieredImagenetConfig",
     "TimmConfig",
     "UnrolledConfig",
     "WideResnetConfig",

@@ -11,7 +11,7 @@ from yaml import YAMLError
 
 from memmeta_exp.config.checks import closest
 from memmeta_exp.config.run import SECTIONS, Config
-from memmeta_exp.config.sections import MemoryConfig
+from memmeta_exp.config.sections import NESTED
 from memmeta_exp.errors import ConfigError
 
 
@@ -55,10 +55,12 @@ def from_dict(values: Mapping[str, Any]) -> Config:
             raise ConfigError(f"{group}.name={name} is unknown{closest(name, schemas)}")
         sections[group] = _structured(group, schemas[name], section)
     values.pop("experiment", None)
-    memory = values.pop("memory", {})
-    if not isinstance(memory, Mapping):
-        raise ConfigError(f"memory={memory} is not a section: set memory.mode, memory.checkpoint or memory.budget_mib")
-    sections["memory"] = _structured("memory", MemoryConfig, memory)
+    for key, schema in NESTED.items():
+        section = values.pop(key, {})
+        if not isinstance(section, Mapping):
+            fields = [f"{key}.{f.name}" for f in dataclasses.fields(schema)]
+            raise ConfigError(f"{key}={section} is not a section: set {', '.join(fields[:-1])} or {fields[-1]}")
+        sections[key] = _structured(key, schema, section)
     known = {f.name: f.type for f in dataclasses.fields(Config) if f.name not in sections}
     scalars = dataclasses.make_dataclass(
         "Scalars", [(f.name, f.type, f) for f in dataclasses.fields(Config) if f.name in known]

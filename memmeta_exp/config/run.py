@@ -15,7 +15,7 @@ from memmeta_exp.config.checks import at_least, at_most, one_of
 from memmeta_exp.config.heads import LinearHeadConfig, check_head
 from memmeta_exp.config.problems import KNOWN, check_problem
 from memmeta_exp.config.sections import SECTIONS as IMAGE_SECTIONS
-from memmeta_exp.config.sections import MemoryConfig
+from memmeta_exp.config.sections import ImagesConfig, MemoryConfig
 from memmeta_exp.errors import ConfigError
 
 MU_WHERE_NONE = 0.01
@@ -71,6 +71,7 @@ class Config:
     plots: bool = True
     head: Any = field(default_factory=LinearHeadConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    images: ImagesConfig = field(default_factory=ImagesConfig)
 
     def __post_init__(self) -> None:
         for key in ("shots", "queries", "batch_size", "iterations", "eval_every", "eval_steps", "convergence_tasks"):
@@ -99,6 +100,7 @@ class Config:
         self._check_memory()
         self._check_attention()
         check_head(self)
+        self._check_images()
 
     def _check_strong_convexity(self) -> None:
         if isinstance(self.algorithm, ProposedConfig) and not self.lower_modulus:
@@ -132,6 +134,19 @@ class Config:
                 f"backbone.attention=fused with {a.name}, which takes second derivatives of the backbone: the fused "
                 "kernel has none; leave backbone.attention=plain"
             )
+
+    def _check_images(self) -> None:
+        name = self.dataset.name
+        if self.known:
+            if self.images != ImagesConfig():
+                raise ConfigError(f"images.* is for images, and dataset={name} has none: leave it out")
+            return
+        facts = self.dataset.facts()
+        if facts.channels == 1 and (self.images.normalise == "imagenet" or self.images.saturation):
+            key = "saturation" if self.images.saturation else "normalise"
+            value = getattr(self.images, key)
+            raise ConfigError(f"images.{key}={value} is for colour images, and {name} is grey: leave it out")
+        at_most("images.crop_padding", self.images.crop_padding, facts.image_size)
 
     def _check_episode_fits(self) -> None:
         if self.dataset.name == "quadratic":

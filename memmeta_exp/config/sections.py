@@ -4,97 +4,10 @@ from dataclasses import dataclass, field
 
 from memmeta_exp.config.algorithms import ImamlConfig, ProposedConfig, UnrolledConfig
 from memmeta_exp.config.backbones import BACKBONES
-from memmeta_exp.config.checks import at_least, one_of
+from memmeta_exp.config.checks import at_least, at_most, one_of
+from memmeta_exp.config.datasets import DATASETS
 from memmeta_exp.config.heads import HEADS
 from memmeta_exp.errors import ConfigError
-
-SPLITS = ("train", "val", "test")
-SYNTHETIC_BYTES = 2**35
-
-
-@dataclass(frozen=True)
-class DatasetFacts:
-    """What is known of a dataset before it is loaded: classes per split, images per class, image shape."""
-
-    classes: dict[str, int]
-    images_per_class: int
-    channels: int
-    image_size: int
-
-
-@dataclass(frozen=True)
-class GlyphsConfig:
-    """Characters of many scripts drawn from the fonts that matplotlib ships; val and test are new scripts."""
-
-    name: str = "glyphs"
-
-    def facts(self) -> DatasetFacts:
-        return DatasetFacts({"train": 323, "val": 67, "test": 136}, 40, 1, 28)
-
-
-@dataclass(frozen=True)
-class CifarFsConfig:
-    """CIFAR-FS (Bertinetto et al. 2019): CIFAR-100 classes split 64/16/20 at random."""
-
-    name: str = "cifar_fs"
-
-    def facts(self) -> DatasetFacts:
-        return DatasetFacts({"train": 64, "val": 16, "test": 20}, 600, 3, 32)
-
-
-@dataclass(frozen=True)
-class Fc100Config:
-    """FC100 (Oreshkin et al. 2018): CIFAR-100 classes split 60/20/20 by superclass."""
-
-    name: str = "fc100"
-
-    def facts(self) -> DatasetFacts:
-        return DatasetFacts({"train": 60, "val": 20, "test": 20}, 600, 3, 32)
-
-
-@dataclass(frozen=True)
-class MiniImagenetConfig:
-    """miniImageNet (Vinyals et al. 2016, split of Ravi and Larochelle 2017): 64/16/20 classes of ImageNet."""
-
-    name: str = "miniimagenet"
-
-    def facts(self) -> DatasetFacts:
-        return DatasetFacts({"train": 64, "val": 16, "test": 20}, 600, 3, 84)
-
-
-@dataclass(frozen=True)
-class TieredImagenetConfig:
-    """tieredImageNet (Ren et al. 2018): 351/97/160 classes of ImageNet by superclass, at least 732 images each."""
-
-    name: str = "tieredimagenet"
-
-    def facts(self) -> DatasetFacts:
-        return DatasetFacts({"train": 351, "val": 97, "test": 160}, 732, 3, 84)
-
-
-@dataclass(frozen=True)
-class SyntheticConfig:
-    """Random images with a class-dependent mean: nothing to read from disk, for speed and memory at any size."""
-
-    name: str = "synthetic"
-    classes: int = 20
-    images_per_class: int = 40
-    channels: int = 3
-    image_size: int = 32
-
-    def __post_init__(self) -> None:
-        for key in ("classes", "images_per_class", "channels"):
-            at_least(f"dataset.{key}", getattr(self, key), 1)
-        at_least("dataset.image_size", self.image_size, 16)
-        pixels = self.classes * self.images_per_class * self.channels * self.image_size**2
-        if pixels > SYNTHETIC_BYTES:
-            raise ConfigError(
-                f"dataset=synthetic would take {pixels / 2**30:.0f} GiB a split; lower dataset.classes, "
-                "images_per_class, channels or image_size to stay below 32 GiB"
-            )
-
-    def facts(self) -> DatasetFacts:
-        return DatasetFacts(dict.fromkeys(SPLITS, self.classes), self.images_per_class, self.channels, self.image_size)
 
 
 @dataclass(frozen=True)
@@ -115,6 +28,28 @@ class MemoryConfig:
         one_of("memory.mode", self.mode, ("task", "half_task"))
         one_of("memory.checkpoint", self.checkpoint, ("none", "inner_step", "block"))
         at_least("memory.budget_mib", self.budget_mib, 0, strict=True)
+
+
+@dataclass(frozen=True)
+class ImagesConfig:
+    """What becomes of images before the backbone. normalise: `none` ([0, 1]), `dataset` (mean 0 and standard deviation
+    1 of each channel over the training split) or `imagenet` (its published constants), on every stream. The rest
+    augments training tasks, each image at random (data/pixels.py): crop_padding in pixels, flip, and the strengths of
+    the three factors of the colour jitter."""
+
+    normalise: str = "none"
+    crop_padding: int = 0
+    flip: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __post_init__(self) -> None:
+        one_of("images.normalise", self.normalise, ("none", "dataset", "imagenet"))
+        at_least("images.crop_padding", self.crop_padding, 0)
+        for key in ("brightness", "contrast", "saturation"):
+            at_least(f"images.{key}", getattr(self, key), 0)
+            at_most(f"images.{key}", getattr(self, key), 1)
 
 
 @dataclass(frozen=True)
@@ -161,16 +96,12 @@ SECTIONS: dict[str, dict[str, type]] = {
         "imaml": ImamlConfig,
         **dict.fromkeys(("maml", "fomaml", "anil", "itd_bio"), UnrolledConfig),
     },
-    "dataset": {
-        "glyphs": GlyphsConfig,
-        "cifar_fs": CifarFsConfig,
-        "fc100": Fc100Config,
-        "miniimagenet": MiniImagenetConfig,
-        "tieredimagenet": TieredImagenetConfig,
-        "synthetic": SyntheticConfig,
-    },
+    "dataset": DATASETS,
     "backbone": BACKBONES,
     "head": HEADS,
     "optimizer": dict.fromkeys(("adam", "adamw", "sgd"), OptimizerConfig),
     "tracking": {"wandb": TrackingConfig},
 }
+
+NESTED: dict[str, type] = {"memory": MemoryConfig, "images": ImagesConfig}
+"""Sections without options to choose among: their values stand in config.yaml itself."""

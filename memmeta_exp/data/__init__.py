@@ -3,16 +3,20 @@
 from memmeta_exp.data.episodes import EpisodeSampler, ImageSet, TaskBatch
 from memmeta_exp.data.fingerprint import fingerprint
 from memmeta_exp.data.finite import FiniteSampler, TaskIndices
-from memmeta_exp.data.registry import load_split, require
+from memmeta_exp.data.pixels import AS_THEY_ARE, Pixels
+from memmeta_exp.data.registry import channel_statistics, load_split, require
 from memmeta_exp.errors import DataError
 
 __all__ = [
+    "AS_THEY_ARE",
     "DataError",
     "EpisodeSampler",
     "FiniteSampler",
     "ImageSet",
+    "Pixels",
     "TaskBatch",
     "TaskIndices",
+    "channel_statistics",
     "fingerprint",
     "load_split",
     "require",

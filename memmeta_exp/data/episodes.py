@@ -1,38 +1,84 @@
-"""Few-shot tasks drawn from images in memory.
+"""Few-shot tasks drawn from images in memory, or mapped into it.
 
 Task k of a stream is a pure function of (seed, stream, k): the same on every machine and device, for any batch size
 and any chunking, so a position in training is one integer and nothing of a sampler needs saving. Each candidate
 (seed, stream, k, slot, index) gets a 64-bit key from a counter-based generator; slot 0 ranks the classes, slot 1 + w
 the images of way w, and the smallest keys are taken. That is sampling without replacement in random order, and its
-prefixes are stable: more shots, queries or ways leave the classes and images chosen before them as they were.
+prefixes are stable: more shots, queries or ways leave the classes and images chosen before them as they were. An
+image's key does not depend on how many its class has, so classes of unequal size are drawn from in full.
 """
 
-import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from memmeta_exp.data.keys import GAMMA, children, hashed, mix, root_key, smallest
+from memmeta_exp.data.pixels import AS_THEY_ARE, Pixels
+from memmeta_exp.data.tasks import Tasks
+
 _BLOCK = 256  # tasks whose keys are held at once: 8 bytes for each image of each of their classes
+_LAST = torch.iinfo(torch.int64).max  # the key of what is not there; a real one is the same once in 2^64
 STREAMS = ("train", "val", "test", "reference")
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """One split in memory. images: uint8 [classes, per_class, C, H, W], contiguous; class_names: one per class."""
+    """One split, in memory or mapped into it, contiguous. images: uint8 [classes, per_class, C, H, W], or
+    [N, C, H, W] one class after the other, `counts` of each, where classes differ in size; class_names: one a class;
+    ahead: told the rows of `flat` that will be gathered, where they come from a disk."""
 
     images: Tensor
     class_names: tuple[str, ...]
+    counts: tuple[int, ...] | None = None
+    ahead: Callable[[list[int]], None] | None = None
 
     def __post_init__(self) -> None:
         assert self.images.dtype == torch.uint8, self.images.dtype
-        assert self.images.dim() == 5, self.images.shape
+        assert self.images.dim() == (5 if self.counts is None else 4), self.images.shape
         assert self.images.is_contiguous()
-        assert len(self.class_names) == len(self.images), len(self.class_names)
+        classes = len(self.images) if self.counts is None else len(self.counts)
+        assert len(self.class_names) == classes, (len(self.class_names), classes)
+        assert self.counts is None or sum(self.counts) == len(self.images), (sum(self.counts), len(self.images))
 
     def to(self, device: torch.device | str) -> "ImageSet":
         """The same images on `device`."""
-        return replace(self, images=self.images.to(device))
+        images = self.images.to(device)
+        return replace(self, images=images, ahead=self.ahead if images.device.type == "cpu" else None)
+
+    def rows(self, classes: Tensor, items: Tensor) -> Tensor:
+        """Rows of `flat`: int64 [.., ways, each], for classes [.., ways] and items [.., ways, each]."""
+        if self.counts is None:
+            return classes[..., None] * self.images.size(1) + items
+        return self.starts[classes][..., None] + items
+
+    @property
+    def flat(self) -> Tensor:
+        """uint8 [N, C, H, W], class by class: a view."""
+        return self.images.flatten(0, 1) if self.counts is None else self.images
+
+    @property
+    def least(self) -> int:
+        """Images of the smallest class."""
+        return self.images.size(1) if self.counts is None else min(self.counts)
+
+    @property
+    def most(self) -> int:
+        """Images of the largest class."""
+        return self.images.size(1) if self.counts is None else max(self.counts)
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """Images of each class: int64 [classes]."""
+        return torch.tensor(self.counts or (self.least,) * len(self.class_names), device=self.images.device)
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """Row of `flat` at which each class starts: int64 [classes]."""
+        return self.sizes.cumsum(0) - self.sizes
 
 
 @dataclass(frozen=True)
@@ -45,14 +91,31 @@ class Origin:
     def keys(self, half: str) -> tuple[int, ...]:
         """For each task 63 bits that are a pure function of (seed, stream, k, half): what layers with randomness in
         them draw from for its `half`, "support" or "query"."""
-        return tuple(_hash(f"{self.root}/{k}/{half}") >> 1 for k in self.positions)
+        return tuple(hashed(f"{self.root}/{k}/{half}") >> 1 for k in self.positions)
+
+
+class Half(NamedTuple):
+    """The support or the query half of T tasks. images: uint8 [T, n, C, H, W], as stored; labels: int64 [T, n];
+    keys: int64 [T, n], what the augmentation of each image depends on, None where there is none; pixels: what becomes
+    of the images when they are made floats."""
+
+    images: Tensor
+    labels: Tensor
+    keys: Tensor | None
+    pixels: Pixels
+
+    def with_tasks_of(self, other: "Half") -> "Half":
+        """As many tasks again: both halves' tasks, one after the other."""
+        keys = None if self.keys is None or other.keys is None else torch.cat([self.keys, other.keys])
+        return Half(torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels]), keys, self.pixels)
 
 
 @dataclass(frozen=True, eq=False)
 class TaskBatch:
     """T tasks as indices; images are gathered by `support` and `query` only, so a slice costs the memory of a slice.
 
-    classes: int64 [T, ways]; items: int64 [T, ways, shots + queries], support first; origin: of training tasks.
+    classes: int64 [T, ways]; items: int64 [T, ways, shots + queries], support first; keys: as items, of the
+    augmentation, None where there is none; origin: of training tasks.
     """
 
     image_set: ImageSet
@@ -60,40 +123,63 @@ class TaskBatch:
     items: Tensor
     shots: int
     origin: Origin | None = None
+    pixels: Pixels = AS_THEY_ARE
+    keys: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.classes)
 
     def __getitem__(self, tasks: slice) -> "TaskBatch":
         origin = self.origin and replace(self.origin, positions=self.origin.positions[tasks])
-        return replace(self, classes=self.classes[tasks], items=self.items[tasks], origin=origin)
+        keys = None if self.keys is None else self.keys[tasks]
+        return replace(self, classes=self.classes[tasks], items=self.items[tasks], origin=origin, keys=keys)
 
     def support(self) -> tuple[Tensor, Tensor]:
-        """images uint8 [T, n, C, H, W] and labels int64 [T, n], n = ways * shots, in the order 0, 0, .., 1, 1, .."""
-        return self._gather(self.items[..., : self.shots])
+        """images uint8 [T, n, C, H, W] and labels int64 [T, n], n = ways * shots, in the order 0, 0, .., 1, 1, ..; as
+        stored, not augmented."""
+        return self.half("support")[:2]
 
     def query(self) -> tuple[Tensor, Tensor]:
         """As `support`, with m = ways * queries."""
-        return self._gather(self.items[..., self.shots :])
+        return self.half("query")[:2]
 
-    def _gather(self, items: Tensor) -> tuple[Tensor, Tensor]:
+    def half(self, which: str) -> Half:
+        """`support` or `query` with what their augmentation and normalisation need."""
+        chosen = {"support": slice(None, self.shots), "query": slice(self.shots, None)}[which]
+        items = self.items[..., chosen]
         tasks, ways, each = items.shape
-        images = self.image_set.images
-        rows = self.classes[..., None] * images.size(1) + items
-        gathered = images.flatten(0, 1).index_select(0, rows.flatten())
+        gathered = self.image_set.flat.index_select(0, self.image_set.rows(self.classes, items).flatten())
         labels = torch.arange(ways, device=items.device).repeat_interleave(each).repeat(tasks, 1)
-        return gathered.unflatten(0, (tasks, ways * each)), labels
+        keys = None if self.keys is None else self.keys[..., chosen].flatten(1)
+        return Half(gathered.unflatten(0, (tasks, ways * each)), labels, keys, self.pixels)
+
+
+def half(tasks: Tasks, which: str) -> Half:
+    """The half `which` ("support" or "query") of any tasks; those that are no images are taken as they are."""
+    if isinstance(tasks, TaskBatch):
+        return tasks.half(which)
+    data, labels = tasks.support() if which == "support" else tasks.query()
+    return Half(data, labels, None, AS_THEY_ARE)
 
 
 class EpisodeSampler:
     """Draws tasks of `ways` classes with `shots` support and `queries` query images each, on the device of the images.
 
-    Raises ValueError if the split has too few classes or images.
+    pixels: what becomes of the images of its tasks. Raises ValueError if the split has too few classes or images.
     """
 
-    def __init__(self, image_set: ImageSet, stream: str, seed: int, ways: int, shots: int, queries: int) -> None:
+    def __init__(
+        self,
+        image_set: ImageSet,
+        stream: str,
+        seed: int,
+        ways: int,
+        shots: int,
+        queries: int,
+        pixels: Pixels = AS_THEY_ARE,
+    ) -> None:
         assert stream in STREAMS, stream
-        classes, per_class = image_set.images.shape[:2]
+        classes, per_class = len(image_set.class_names), image_set.least
         if ways > classes:
             raise ValueError(f"ways={ways} is more than the {classes} classes at hand; set ways to {classes} or fewer")
         if shots + queries > per_class:
@@ -102,7 +188,9 @@ class EpisodeSampler:
                 "lower one until their sum fits"
             )
         self.image_set, self.ways, self.shots, self.queries = image_set, ways, shots, queries
-        self._root, self._training = _root_key(stream, seed), stream == "train"
+        self.pixels = pixels
+        self._root, self._training = root_key(f"{stream}/{seed}"), stream == "train"
+        self._augment_root = root_key(f"{stream}/{seed}/augment")
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -113,59 +201,32 @@ class EpisodeSampler:
         """Tasks first, .., first + count - 1 of the stream."""
         starts = range(first, first + count, _BLOCK)
         blocks = [self._draw(at, min(_BLOCK, first + count - at)) for at in starts]
+        if self.image_set.ahead is not None:
+            for block in blocks:
+                self.image_set.ahead(self.image_set.rows(block.classes, block.items).flatten().tolist())
         if len(blocks) == 1:
             return blocks[0]
         classes, items = (torch.cat([getattr(b, name) for b in blocks]) for name in ("classes", "items"))
-        return TaskBatch(self.image_set, classes, items, self.shots, self._origin(first, count))
+        keys = torch.cat([b.keys for b in blocks if b.keys is not None]) if self.pixels.augments else None
+        return TaskBatch(self.image_set, classes, items, self.shots, self._origin(first, count), self.pixels, keys)
 
     def _draw(self, first: int, count: int) -> TaskBatch:
-        images = self.image_set.images
-        k = torch.arange(first, first + count, device=images.device)
-        slots = _children(_mix(k * _GAMMA + self._root), 1 + self.ways)
-        classes = _smallest(_children(slots[:, 0], images.size(0)), self.ways)
-        items = _smallest(_children(slots[:, 1:], images.size(1)), self.shots + self.queries)
-        return TaskBatch(self.image_set, classes, items, self.shots, self._origin(first, count))
+        images = self.image_set
+        k = torch.arange(first, first + count, device=images.images.device)
+        slots = children(mix(k * GAMMA + self._root), 1 + self.ways)
+        classes = smallest(children(slots[:, 0], len(images.class_names)), self.ways)
+        candidates = children(slots[:, 1:], images.most)
+        if images.counts is not None:
+            absent = torch.arange(images.most, device=k.device) >= images.sizes[classes][..., None]
+            candidates.masked_fill_(absent, _LAST)
+        items = smallest(candidates, self.shots + self.queries)
+        keys = self._augmentation_keys(k) if self.pixels.augments else None
+        return TaskBatch(images, classes, items, self.shots, self._origin(first, count), self.pixels, keys)
 
     def _origin(self, first: int, count: int) -> Origin | None:
         return Origin(self._root, range(first, first + count)) if self._training else None
 
-
-def _signed(word: int) -> int:
-    """The int64 with the bits of a 64-bit word."""
-    return word - (1 << 64) if word >> 63 else word
-
-
-_GAMMA = _signed(0x9E3779B97F4A7C15)
-_FACTORS = (_signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB))
-
-
-def _root_key(stream: str, seed: int) -> int:
-    """A hash that no process, version or platform changes, unlike hash()."""
-    return _signed(_hash(f"{stream}/{seed}"))
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-
-
-def _children(key: Tensor, count: int) -> Tensor:
-    """Words 0, .., count - 1 of the splitmix64 sequence of each key: int64 [*key.shape, count]."""
-    counter = torch.arange(1, count + 1, device=key.device) * _GAMMA
-    return _mix(key[..., None] + counter)
-
-
-def _mix(x: Tensor) -> Tensor:
-    """The finaliser of splitmix64 (Steele, Lea, Flood 2014, variant 13 of Stafford), in place, modulo 2^64."""
-    for shift, factor in zip((30, 27), _FACTORS, strict=True):
-        x = x.bitwise_xor_(_shift_right(x, shift)).mul_(factor)
-    return x.bitwise_xor_(_shift_right(x, 31))
-
-
-def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """The logical shift: torch's own copies the sign bit, which the mask removes."""
-    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
-
-
-def _smallest(keys: Tensor, count: int) -> Tensor:
-    """Indices of the `count` smallest keys of the last dimension in ascending order of key."""
-    return keys.topk(count, largest=False, sorted=True).indices
+    def _augmentation_keys(self, k: Tensor) -> Tensor:
+        """A key for each image of each task, of its task, way and position: int64 [T, ways, shots + queries]."""
+        ways = children(mix(k * GAMMA + self._augment_root), self.ways)
+        return children(ways, self.shots + self.queries)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from memmeta_exp.data.episodes import _GAMMA, _mix, _root_key
+from memmeta_exp.data.keys import GAMMA, mix, root_key
 from memmeta_exp.data.tasks import Tasks
 
 
@@ -38,7 +38,7 @@ class FiniteSampler:
 
     def __init__(self, tasks: Tasks, sampling: str, seed: int, device: torch.device) -> None:
         self.tasks, self.sampling, self.device = tasks, sampling, device
-        self._root = _root_key("finite", seed)
+        self._root = root_key(f"finite/{seed}")
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -50,5 +50,5 @@ class FiniteSampler:
         if self.sampling == "all":
             assert count == len(self.tasks), (count, len(self.tasks))
             return self.tasks
-        keys = _mix(torch.arange(first, first + count, device=self.device) * _GAMMA + self._root)
+        keys = mix(torch.arange(first, first + count, device=self.device) * GAMMA + self._root)
         return self.tasks[keys.remainder(len(self.tasks))]  # n / 2^64 from uniform

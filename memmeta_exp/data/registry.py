@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from memmeta_exp.data.episodes import ImageSet
-from memmeta_exp.data.status import DatasetStatus, status
 from memmeta_exp.errors import DataError
 
-__all__ = ["LOADERS", "DataError", "DatasetStatus", "load_split", "require", "resolve_root", "status"]
+__all__ = ["LOADERS", "STORED", "DataError", "channel_statistics", "load_split", "require", "resolve_root"]
+
+STORED = ("miniimagenet", "tieredimagenet", "omniglot")
 
 
 def _load_glyphs(config: Any, split: str, data_root: str | None) -> ImageSet:
@@ -36,19 +37,27 @@ def _load_logistic(config: Any, split: str, data_root: str | None) -> ImageSet:
     return logistic.load(config, split)
 
 
-def _refuse(config: Any, split: str, data_root: str | None) -> ImageSet:
-    raise DataError(
-        f"dataset={config.name} cannot be read yet: only its size is known, for memmeta profile predict=cuda; for "
-        "images of that size train on dataset=synthetic dataset.image_size=84"
-    )
+def _load_stored(config: Any, split: str, data_root: str | None) -> ImageSet:
+    from memmeta_exp.data import converted
+
+    images = _store(config, data_root).load(split)
+    return converted.rotated(images) if getattr(config, "rotations", False) else images
+
+
+def _store(config: Any, data_root: str | None) -> Any:
+    from memmeta_exp.data import converted
+
+    if config.name == "folder":
+        return converted.folder_store(config)
+    return converted.open_store(config.name, resolve_root(data_root, config.name))
 
 
 LOADERS: dict[str, Callable[[Any, str, str | None], ImageSet]] = {
     "glyphs": _load_glyphs,
     "cifar_fs": _load_torchmeta,
     "fc100": _load_torchmeta,
-    "miniimagenet": _refuse,
-    "tieredimagenet": _refuse,
+    **dict.fromkeys(STORED, _load_stored),
+    "folder": _load_stored,
     "synthetic": _load_synthetic,
     "logistic": _load_logistic,
 }
@@ -58,35 +67,53 @@ def resolve_root(data_root: str | None, name: str) -> Path:
     """The folder of datasets on disk: `data_root`, else $MEMMETA_DATA; DataError where neither is set."""
     root = data_root or os.environ.get("MEMMETA_DATA")
     if not root:
+        published = "cifar100" if name in ("cifar_fs", "fc100") else name
         raise DataError(
             f"dataset={name} is read from disk: set data_root=DIR or the environment variable MEMMETA_DATA "
-            "(`memmeta data download=cifar100 data_root=DIR` fetches it into DIR)"
+            f"(`memmeta data fetch {published} data_root=DIR` gets it)"
         )
     return Path(root).expanduser()
 
 
 def require(dataset_config: Any, data_root: str | None = None) -> None:
     """DataError where the files that the dataset is read from, or the library that reads them, are not there."""
-    if dataset_config.name not in LOADERS:  # it has no images
-        return
-    if LOADERS[dataset_config.name] is _refuse:
-        _refuse(dataset_config, "train", data_root)
-    if LOADERS[dataset_config.name] is _load_torchmeta:
+    name = dataset_config.name
+    if LOADERS.get(name) is _load_torchmeta:
         from memmeta_exp.data import torchmeta_sets
 
-        torchmeta_sets.require(dataset_config.name, resolve_root(data_root, dataset_config.name))
+        torchmeta_sets.require(name, resolve_root(data_root, name))
+    if name in STORED:
+        from memmeta_exp.data import converted
+
+        converted.require(name, resolve_root(data_root, name))
 
 
 def load_split(dataset_config: Any, split: str, data_root: str | None = None) -> ImageSet:
     """The images of one split ("train", "val" or "test"), as `dataset_config.facts()` says; DataError otherwise."""
     facts = dataset_config.facts()
     image_set = LOADERS[dataset_config.name](dataset_config, split, data_root)
-    size = facts.image_size
-    expected = (facts.classes[split], facts.images_per_class, facts.channels, size, size)
-    found = tuple(image_set.images.shape)
-    if found != expected:
+    expected, found = facts.shape(split), tuple(image_set.images.shape)
+    classes = (len(image_set.class_names), facts.classes[split])
+    if found != expected or classes[0] != classes[1] or image_set.least < facts.images_per_class:
         raise DataError(
-            f"dataset={dataset_config.name}: the {split} split holds images of shape {found}, expected {expected}; "
-            "`memmeta data` says what is wrong with the files"
+            f"dataset={dataset_config.name}: the {split} split holds images of shape {found} in {classes[0]} classes, "
+            f"expected {expected} in {classes[1]}; `memmeta data verify {dataset_config.name}` says what is wrong"
         )
     return image_set
+
+
+def channel_statistics(
+    dataset_config: Any, training: ImageSet, data_root: str | None = None
+) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over the training split, in units of [0, 1]; DataError where a
+    channel is constant."""
+    from memmeta_exp.data import store
+
+    if LOADERS[dataset_config.name] is _load_stored:
+        stored = _store(dataset_config, data_root).splits["train"]
+        mean, std = stored.mean, stored.std
+    else:
+        mean, std = store.statistics_of(training)
+    if not all(std):
+        raise DataError(f"images.normalise=dataset: a channel of {dataset_config.name} is constant; leave it none")
+    return mean, std

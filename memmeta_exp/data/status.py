@@ -12,8 +12,8 @@ _Row = tuple[bool, bool | None, str]
 
 @dataclass(frozen=True)
 class DatasetStatus:
-    """present: usable now; verified: its content was compared with the known one, None where there is nothing to
-    compare; detail: one line, what to do where either is missing."""
+    """present: usable now; verified: its content was compared with the known one, None where it was not; detail: one
+    line, what to do where either is missing."""
 
     name: str
     description: str
@@ -23,12 +23,15 @@ class DatasetStatus:
 
 
 def status(data_root: str | None = None) -> list[DatasetStatus]:
-    """Every dataset of the configuration, in its order; hashes the pixels of what is on disk (under a second)."""
-    synthetic: _Row = (True, None, "generated at every start")
-    rows = {"glyphs": _glyphs(), "synthetic": synthetic}
-    rows |= dict.fromkeys(("miniimagenet", "tieredimagenet"), (False, None, "cannot be read yet"))
-    rows |= dict.fromkeys(("quadratic", "logistic"), synthetic)
-    rows |= {name: _cifar100(name, data_root) for name in ("cifar_fs", "fc100")}
+    """Every dataset of the configuration, in its order; hashes the pixels of CIFAR-100 (under a second), not of larger
+    sets."""
+    rows: dict[str, _Row] = {
+        "glyphs": _glyphs(),
+        **dict.fromkeys(("synthetic", "quadratic", "logistic"), (True, None, "generated at every start")),
+        "folder": (True, None, "your own images: dataset=folder dataset.path=DIR (docs/datasets.md)"),
+        **{name: _cifar100(name, data_root) for name in ("cifar_fs", "fc100")},
+        **{name: _stored(name, data_root) for name in ("miniimagenet", "tieredimagenet", "omniglot")},
+    }
     return [DatasetStatus(name, _description(name), *rows[name]) for name in SECTIONS["dataset"]]
 
 
@@ -53,7 +56,23 @@ def _cifar100(name: str, data_root: str | None) -> _Row:
 
 def _not_cifar100(path: Path) -> str:
     root = path.parent.parent
-    return f"{path} is not CIFAR-100 as published: `memmeta data download=cifar100 data_root={root}` replaces it"
+    return f"{path} is not CIFAR-100 as published: `memmeta data fetch cifar100 data_root={root}` replaces it"
+
+
+def _stored(name: str, data_root: str | None) -> _Row:
+    from memmeta_exp.data import converted
+    from memmeta_exp.data.registry import resolve_root
+
+    folder = None
+    try:
+        root = resolve_root(data_root, name)
+        folder = converted.store_folder(name, root)
+        converted.require(name, root)
+    except DataError as error:
+        return False, False if folder and folder.is_dir() else None, str(error)
+    if not folder.is_dir():
+        return True, None, f"torchmeta's files in {root / name}, converted once at the first use"
+    return True, None, f"{folder}; `memmeta data verify {name}` compares its content"
 
 
 def _glyphs() -> _Row:

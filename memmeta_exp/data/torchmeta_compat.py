@@ -1,7 +1,12 @@
-"""Makes torchmeta 1.8.0 (2021) import beside a current torch and torchvision; `import_torchmeta` is the one way in."""
+"""Makes torchmeta 1.8.0 (2021) import beside a current torch and torchvision; `import_torchmeta` is the one way in, and
+`torchmeta_asset` reads its split lists without importing it."""
 
 import importlib
+import importlib.util
+import json
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from memmeta_exp.errors import DataError
 from memmeta_exp.torchvision_compat import import_torchvision
@@ -20,6 +25,19 @@ def import_torchmeta(module: str) -> ModuleType:
             f"cifar_fs and fc100 are read through torchmeta, which does not import ({error}): "
             "run `pip install --no-deps torchmeta==1.8.0`"
         ) from None
+
+
+def torchmeta_asset(*path: str) -> Any:
+    """The content of a JSON file of torchmeta's package, such as ("omniglot", "val.json"); DataError where torchmeta is
+    not installed."""
+    spec = importlib.util.find_spec("torchmeta")
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        file = Path(location, "datasets", "assets", *path)
+        if file.is_file():
+            return json.loads(file.read_text())
+    raise DataError(
+        "the split lists are torchmeta's, which is not installed: run `pip install --no-deps torchmeta==1.8.0`"
+    )
 
 
 def _restore_dropped_names() -> None:

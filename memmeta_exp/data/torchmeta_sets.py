@@ -6,8 +6,6 @@ episodes of torchmeta are not used: decoding one PIL image at a time costs more 
 """
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -65,29 +63,8 @@ def content_sha256(file: h5py.File) -> str:
     return digest.hexdigest()
 
 
-def download_cifar100(root: Path) -> Path:
-    """CIFAR-100 (161 MB) fetched by torchmeta's own download into ROOT/cifar100; the path of data.hdf5.
-
-    Everything is made and verified in a temporary folder of `root` first, so an interrupted download leaves no
-    half-written file behind and a damaged one is replaced. DataError if the network or the content fails.
-    """
-    if hdf5_path(root).is_file() and _is_sound(root):
-        return hdf5_path(root)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as folder:
-            for name in _CLASS_DATASETS:
-                class_dataset(name)(folder, meta_train=True, download=True).close()
-            if not verify(Path(folder)):
-                raise DataError(f"the download of CIFAR-100 into {root} is not the known content; try again later")
-            _move_files(Path(folder), root)
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"CIFAR-100 could not be downloaded into {root}: {_first_line(error)}; try again") from None
-    return hdf5_path(root)
-
-
 def class_dataset(name: str) -> Any:
-    """torchmeta's class-level dataset: its folder names, split lists and download."""
+    """torchmeta's class-level dataset: its folder names and split lists."""
     module, cls = _CLASS_DATASETS[name].split(".")
     return getattr(import_torchmeta(f"torchmeta.datasets.cifar100.{module}"), cls)
 
@@ -136,23 +113,8 @@ def _damaged(path: Path, why: str) -> DataError:
 
 
 def _remedy(root: Path) -> str:
-    return f"`memmeta data download=cifar100 data_root={root}` fetches it, or point data_root at a folder that has it"
+    return f"`memmeta data fetch cifar100 data_root={root}` gets it, or point data_root at a folder that has it"
 
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _is_sound(root: Path) -> bool:
-    try:
-        return verify(root)
-    except DataError:
-        return False
-
-
-def _move_files(source: Path, target: Path) -> None:
-    """Every file below `source` to the same place below `target`."""
-    for path in [p for p in source.rglob("*") if p.is_file()]:
-        destination = target / path.relative_to(source)
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, destination)

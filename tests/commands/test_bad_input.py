@@ -103,7 +103,6 @@ def test_other_commands(memmeta, tmp_path) -> None:
         ("evaluate", "run="): "run=VALUE",
         ("evaluate", f"run={tmp_path}"): "no run folder",
         ("evaluate", "run=x", "checkpoint=worst"): "best, last",
-        ("data", "download=imagenet"): "cifar100",
         ("data", "rot=x"): "data_root",
     }.items():
         result = memmeta(*arguments)

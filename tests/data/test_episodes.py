@@ -121,3 +121,45 @@ def test_a_gpu_draws_the_same_tasks():
     here, there = sampler(), EpisodeSampler(numbered().to("cuda"), "train", 0, 5, 2, 3)
     assert torch.equal(here.draw(0, 500).items, there.draw(0, 500).items.cpu())
     assert torch.equal(here.draw(0, 500).query()[0], there.draw(0, 500).query()[0].cpu())
+
+
+def unequal(counts: tuple[int, ...] = (12, 7, 9, 12, 5, 30), stream: str = "train") -> EpisodeSampler:
+    """One-pixel images numbered within their class."""
+    images = torch.cat([torch.arange(count, dtype=torch.uint8) for count in counts]).reshape(-1, 1, 1, 1)
+    return EpisodeSampler(ImageSet(images, tuple(map(str, counts)), counts), stream, 0, 4, 2, 3)
+
+
+def test_classes_of_unequal_size_are_drawn_from_in_full():
+    counts = (12, 7, 9, 12, 5, 30)
+    batch = unequal(counts).draw(0, 3000)
+    sizes = torch.tensor(counts)[batch.classes]
+    assert bool((batch.items < sizes[..., None]).all())
+    for k, count in enumerate(counts):
+        drawn = torch.bincount(batch.items[batch.classes == k].flatten(), minlength=count)
+        assert len(drawn) == count
+        expected = float(drawn.sum()) / count
+        assert float(((drawn - expected) ** 2 / expected).sum()) < 3 * count + 20
+    assert all(len(set(row)) == 5 for row in batch.items.flatten(0, 1).tolist())
+
+
+def test_their_images_are_those_that_the_indices_say():
+    batch = unequal().draw(0, 50)
+    assert torch.equal(batch.support()[0].flatten(1).long(), batch.items[..., :2].flatten(1))
+    assert torch.equal(batch.query()[0].flatten(1).long(), batch.items[..., 2:].flatten(1))
+
+
+def test_classes_that_agree_in_size_are_drawn_from_as_ever():
+    """An image's key does not depend on the sizes: what a class of 12 gives is what it gives among equals."""
+    mixed, equal = unequal().draw(0, 200), unequal((12,) * 6).draw(0, 200)
+    assert torch.equal(mixed.classes, equal.classes)
+    of_twelve = torch.tensor((12, 7, 9, 12, 5, 30))[mixed.classes] == 12
+    assert 100 < int(of_twelve.sum()) < 700
+    assert torch.equal(mixed.items[of_twelve], equal.items[of_twelve])
+    stored = torch.arange(72, dtype=torch.uint8).remainder(12).reshape(6, 12, 1, 1, 1)
+    five = EpisodeSampler(ImageSet(stored, tuple("abcdef")), "train", 0, 4, 2, 3).draw(0, 200)
+    assert torch.equal(five.items, equal.items)
+
+
+def test_the_smallest_class_bounds_an_episode():
+    with pytest.raises(ValueError, match="5 images of a class"):
+        EpisodeSampler(unequal().image_set, "train", 0, 4, 3, 3)

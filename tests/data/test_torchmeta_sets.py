@@ -9,8 +9,9 @@ import torch
 
 from memmeta_exp.config import SPLITS, CifarFsConfig, Fc100Config
 from memmeta_exp.data import DataError, load_split, torchmeta_sets
+from memmeta_exp.data.acquire import fetch
 from memmeta_exp.data.registry import resolve_root
-from memmeta_exp.data.torchmeta_sets import download_cifar100, hdf5_path, verify
+from memmeta_exp.data.torchmeta_sets import hdf5_path, verify
 
 ROOT = os.environ.get("MEMMETA_DATA")
 real_data = pytest.mark.skipif(
@@ -50,7 +51,7 @@ def test_classes_and_pixels_are_those_of_torchmetas_own_class(name: str, tmp_pat
 @real_data
 def test_the_content_is_that_of_cifar100():
     assert verify(Path(str(ROOT)))
-    assert download_cifar100(Path(str(ROOT))) == hdf5_path(Path(str(ROOT)))  # sound already: no network
+    assert fetch("cifar100", Path(str(ROOT))) == hdf5_path(Path(str(ROOT)))  # sound already: no network
 
 
 def write_hdf5(root: Path, images: int = 2) -> Path:
@@ -81,7 +82,7 @@ def error_line(root: Path | None, split: str = "val") -> str:
 
 
 def test_a_missing_file_names_the_command_that_gets_it(tmp_path: Path):
-    assert "does not exist: `memmeta data download=cifar100" in error_line(tmp_path)
+    assert "does not exist: `memmeta data fetch cifar100" in error_line(tmp_path)
 
 
 def test_a_missing_root_names_the_setting(monkeypatch: pytest.MonkeyPatch):
@@ -122,50 +123,6 @@ def test_without_torchmeta_the_line_says_how_to_install_it(tmp_path: Path, monke
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "torchmeta", None)
     assert "pip install --no-deps torchmeta==1.8.0" in error_line(tmp_path)
-
-
-def replace_download(monkeypatch: pytest.MonkeyPatch, images: int | None) -> None:
-    """torchmeta's download leaves a small file of its layout, or fails as without a network."""
-    base = torchmeta_sets.import_torchmeta("torchmeta.datasets.cifar100.base")
-
-    def download(self) -> None:
-        if images is None:
-            raise OSError("network is unreachable\nand more")
-        if not Path(self.root).exists():
-            write_hdf5(Path(self.root).parent, images)
-            Path(self.root, "fine_names.json").write_text("{}")
-
-    monkeypatch.setattr(base.CIFAR100ClassDataset, "download", download)
-    fc100 = torchmeta_sets.class_dataset("fc100")
-    for cls in (fc100, torchmeta_sets.class_dataset("cifar_fs")):
-        monkeypatch.setattr(cls, "download", download)
-        monkeypatch.setattr(cls, "_check_integrity", lambda self: True)
-        monkeypatch.setattr(cls, "labels", [])
-
-
-def test_a_download_without_network_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    replace_download(monkeypatch, None)
-    with pytest.raises(DataError, match=r"could not be downloaded into .*: network is unreachable; try again$"):
-        download_cifar100(tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_download_of_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    replace_download(monkeypatch, 1)
-    with pytest.raises(DataError, match="not the known content"):
-        download_cifar100(tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_download_replaces_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with h5py.File(write_hdf5(tmp_path / "good", 1)) as file:
-        monkeypatch.setattr(torchmeta_sets, "CIFAR100_SHA256", torchmeta_sets.content_sha256(file))
-    replace_download(monkeypatch, 1)
-    root = tmp_path / "root"
-    hdf5_path(root).parent.mkdir(parents=True)
-    hdf5_path(root).write_bytes(b"damaged")
-    assert verify(download_cifar100(root).parent.parent)
-    assert sorted(p.name for p in root.rglob("*")) == ["cifar100", "data.hdf5", "fine_names.json"]
 
 
 def test_images_are_contiguous_and_channels_first(tmp_path: Path):

@@ -8,8 +8,17 @@ from typing import Any
 
 import yaml
 
-from memmeta_exp.config import Config, Conv4Config, GlyphsConfig, ProposedConfig, UnrolledConfig, to_dict
-from memmeta_exp.config.sections import CifarFsConfig, OptimizerConfig, SyntheticConfig, TrackingConfig
+from memmeta_exp.config import (
+    CifarFsConfig,
+    Config,
+    Conv4Config,
+    GlyphsConfig,
+    ProposedConfig,
+    SyntheticConfig,
+    UnrolledConfig,
+    to_dict,
+)
+from memmeta_exp.config.sections import OptimizerConfig, TrackingConfig
 
 ALGORITHMS: dict[str, Any] = {
     "proposed": ProposedConfig(),

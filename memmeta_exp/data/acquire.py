@@ -1,0 +1,159 @@
+"""Datasets brought under DATA_ROOT: `fetch` from the addresses of sources.py, `import_files` from files at hand."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import urlsplit
+
+from memmeta_exp.config import SECTIONS
+from memmeta_exp.data import torchmeta_sets
+from memmeta_exp.data.archive import is_archive, unpacked
+from memmeta_exp.data.converted import store_folder
+from memmeta_exp.data.download import Downloader, SourceError
+from memmeta_exp.data.readers import cifar100, miniimagenet, omniglot, tieredimagenet
+from memmeta_exp.data.sources import PAGES, RELEASES, Release, RemoteFile
+from memmeta_exp.data.store import Progress, Store, StoredSplit, silent, write_store
+from memmeta_exp.errors import DataError, FetchError
+
+
+@dataclass(frozen=True)
+class _Format:
+    """How a dataset's files are read: its module of readers, the archives they may be in, the shape of an image."""
+
+    readers: ModuleType
+    archives: tuple[str, ...]
+    shape: tuple[int, int, int]
+
+
+FORMATS = {
+    "cifar100": _Format(cifar100, ("cifar-100-python.tar.gz",), (3, 32, 32)),
+    "miniimagenet": _Format(miniimagenet, ("mini-imagenet.tar.gz", "images.zip"), (3, 84, 84)),
+    "tieredimagenet": _Format(tieredimagenet, ("tiered-imagenet.tar",), (3, 84, 84)),
+    "omniglot": _Format(omniglot, ("images_background.zip", "images_evaluation.zip"), (1, 28, 28)),
+}
+
+
+def fetch(name: str, root: Path, progress: Progress = silent, downloader: type[Downloader] = Downloader) -> Path:
+    """The dataset `name` under `root`, downloaded and converted unless it is there already; the path of its files.
+
+    Releases are tried in turn, and of each file its addresses; what arrived of a file stays in ROOT/downloads for the
+    next call. FetchError, with what was tried, where none gave the files.
+    """
+    there = present(name, root)
+    if there is not None:
+        return there
+    failures: list[str] = []
+    for release in RELEASES[name]:
+        folder = root / "downloads" / f"{name}-{release.publisher.replace(' ', '-')}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _download(release, downloader(folder, progress), failures)
+            path = import_files(name, folder, root, progress)
+        except DataError as error:
+            failures.append(f"{release.publisher}: {error}")
+        except _NoSource:
+            _remove_if_empty(folder)
+        else:
+            shutil.rmtree(folder)
+            return path
+        finally:
+            _remove_if_empty(folder.parent)
+    raise FetchError(
+        f"{name} could not be fetched: {'; '.join(failures)}. Get its files by hand ({PAGES[name]}) and run "
+        f"`memmeta data import {name} PATH data_root={root}`"
+    )
+
+
+class _NoSource(Exception):
+    """A file of a release came from none of its addresses."""
+
+
+def _download(release: Release, downloader: Downloader, failures: list[str]) -> None:
+    for file in release.files:
+        if not any(_arrived(downloader, file, url, failures) for url in file.urls):
+            raise _NoSource
+
+
+def _arrived(downloader: Downloader, file: RemoteFile, url: str, failures: list[str]) -> bool:
+    try:
+        downloader.get(file, url)
+    except SourceError as error:
+        failures.append(f"{file.name} from {urlsplit(url).netloc}: {error}")
+        return False
+    return True
+
+
+def present(name: str, root: Path) -> Path | None:
+    """The path of a dataset's own files under `root` where they are there and whole (CIFAR-100: of the known content),
+    else None."""
+    try:
+        if name == "cifar100":
+            return torchmeta_sets.hdf5_path(root) if torchmeta_sets.verify(root) else None
+        return Store(store_folder(name, root)).folder
+    except DataError:
+        return None
+
+
+def import_files(name: str, path: Path, root: Path, progress: Progress = silent) -> Path:
+    """The dataset `name` under `root`, converted from the files at `path` (a folder, or an archive of one); the path of
+    what was made, which appears at once and whole. DataError where the files are in no known format or damaged."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist: name the folder or archive with the files of {name}")
+    known = FORMATS[name]
+    if path.is_file() and not is_archive(path):
+        raise DataError(f"{path} is no archive: name the folder it is in, with {known.readers.EXPECTED}")
+    root.mkdir(parents=True, exist_ok=True)
+    with _work_folder(root) as work:
+        folder = unpacked(path, work, known.archives)
+        if name == "cifar100":
+            return _import_cifar100(folder, path, root)
+        readers = known.readers.readers(folder)
+        if readers is None:
+            raise DataError(f"{path} holds none of the formats of {name}: expected {known.readers.EXPECTED}")
+        target = store_folder(name, root)
+        write_store(target, readers, known.shape, str(path.resolve()), progress, partial(_check_counts, name))
+        return target
+
+
+def _check_counts(name: str, split: str, found: StoredSplit) -> None:
+    facts = SECTIONS["dataset"][name]().facts()
+    total = facts.images[split] if facts.images else facts.classes[split] * facts.images_per_class
+    least = min(found.counts)
+    if (len(found.counts), sum(found.counts)) != (facts.classes[split], total) or least < facts.images_per_class:
+        raise DataError(
+            f"the {split} split has {len(found.counts)} classes and {sum(found.counts)} images, at least {least} each; "
+            f"{name} has {facts.classes[split]}, {total}, {facts.images_per_class}: use dataset=folder for other images"
+        )
+
+
+@contextmanager
+def _work_folder(root: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=root, prefix=".import-") as folder:
+        yield Path(folder)
+
+
+def _import_cifar100(folder: Path, path: Path, root: Path) -> Path:
+    if not cifar100.found(folder):
+        raise DataError(f"{path} holds no CIFAR-100: expected {cifar100.EXPECTED}")
+    with _work_folder(root) as work:
+        target = torchmeta_sets.hdf5_path(work).parent
+        target.mkdir()
+        cifar100.write_hdf5(folder, target)
+        if not torchmeta_sets.verify(work):
+            raise DataError(
+                f"{path} is not CIFAR-100 as published: get cifar-100-python.tar.gz from {PAGES['cifar100']}"
+            )
+        torchmeta_sets.hdf5_path(root).parent.mkdir(exist_ok=True)
+        for file in target.iterdir():
+            file.replace(torchmeta_sets.hdf5_path(root).parent / file.name)
+    return torchmeta_sets.hdf5_path(root)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):  # it has content, or is gone
+        folder.rmdir()

@@ -1,0 +1,75 @@
+"""Omniglot: images_background.zip and images_evaluation.zip of its authors (ALPHABET/characterNN/*.png, black ink on
+white, 105 x 105), or torchmeta's data.hdf5 made of them. As torchmeta: white ink on black, the split of Vinyals et al.
+from its assets, classes sorted; then 28 x 28, as everywhere in the field."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from memmeta_exp.config import SPLITS
+from memmeta_exp.data.readers.layouts import from_files
+from memmeta_exp.data.store import Readers, SplitImages
+from memmeta_exp.data.torchmeta_compat import torchmeta_asset
+from memmeta_exp.errors import DataError
+
+SIZE = 28
+_PARTS = ("images_background", "images_evaluation")
+EXPECTED = "images_background.zip and images_evaluation.zip, what they unpack to, or torchmeta's data.hdf5"
+
+
+def readers(folder: Path) -> Readers | None:
+    """The splits of a folder that holds the two unpacked archives or torchmeta's file, None where it holds neither."""
+    if all((folder / part).is_dir() for part in _PARTS):
+        return {split: partial(_from_folders, folder, split) for split in SPLITS}
+    if (folder / "data.hdf5").is_file():
+        return {split: partial(_from_hdf5, folder / "data.hdf5", split) for split in SPLITS}
+    return None
+
+
+def class_names(split: str) -> list[str]:
+    """ "images_background/ALPHABET/characterNN" of each class of a split, sorted by its parts."""
+    parts = torchmeta_asset("omniglot", f"{split}.json")
+    triples = [
+        (f"images_{part}", alphabet, character)
+        for part, alphabets in parts.items()
+        for alphabet, characters in alphabets.items()
+        for character in characters
+    ]
+    return ["/".join(triple) for triple in sorted(triples)]
+
+
+def _from_folders(folder: Path, split: str) -> SplitImages:
+    classes = {name: sorted((folder / name).glob("*.png")) for name in class_names(split)}
+    missing = [name for name, files in classes.items() if not files]
+    if missing:
+        raise DataError(
+            f"{folder} has no images of {len(missing)} characters of the {split} split, such as {missing[0]}"
+        )
+    return from_files(classes, SIZE, "L", invert=True)
+
+
+def _from_hdf5(path: Path, split: str) -> SplitImages:
+    import h5py
+
+    names = class_names(split)
+    try:
+        with h5py.File(path, "r") as file:
+            counts = [len(file[name]) for name in names]  # pyright: ignore[reportArgumentType]
+    except (OSError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
+    return SplitImages(names, np.repeat(np.arange(len(names)), counts), _hdf5_images(path, names))
+
+
+def _hdf5_images(path: Path, names: list[str]) -> Iterator[np.ndarray]:
+    import h5py
+    from PIL import Image
+
+    try:
+        with h5py.File(path, "r") as file:
+            for name in names:
+                for pixels in np.asarray(file[name]):
+                    yield np.asarray(Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path} is damaged ({str(error).splitlines()[0]})") from None

@@ -1,0 +1,108 @@
+"""tieredImageNet in the shapes it is handed round in.
+
+{split}_images_png.pkl (few-shot-ssl-public, learn2learn with `tiered-imagenet-` before the names, torchmeta's source):
+a list of uint8 arrays, the bytes of a PNG each; {split}_images.npz (the same decoded; MetaOptNet, few-shot-meta-
+baseline): `images`, uint8 [N, 84, 84, 3] in the order blue, green, red, as OpenCV decodes (few-shot-meta-baseline turns
+it round, and so is done here). Beside each {split}_labels.pkl: {"label_specific": int [N], "label_specific_str":
+[class names]}, or MetaOptNet's {"labels": [N]}. torchmeta's {split}_data.hdf5. Folders {train,val,test}/CLASS/.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from memmeta_exp.config import SPLITS
+from memmeta_exp.data.readers.images import as_labels, decode, field, is_sequence, numbered
+from memmeta_exp.data.readers.layouts import found_file, hdf5_readers, tree_readers
+from memmeta_exp.data.store import Readers, SplitImages
+from memmeta_exp.data.unpickle import read_pickle
+from memmeta_exp.errors import DataError
+
+SIZE = 84
+EXPECTED = (
+    "{train,val,test}_images_png.pkl or {train,val,test}_images.npz, each with {train,val,test}_labels.pkl, "
+    "torchmeta's {train,val,test}_data.hdf5, or folders {train,val,test}/CLASS"
+)
+
+
+def readers(folder: Path) -> Readers | None:
+    """The splits of a folder in one of the shapes above, None where it is in none."""
+    found: Readers = {}
+    for split in SPLITS:
+        labels = _file(folder, f"{split}_labels.pkl")
+        images = _file(folder, f"{split}_images_png.pkl", f"{split}_images.npz")
+        if labels and images:
+            found = {**found, split: partial(_read, images, labels)}
+    if len(found) == len(SPLITS):
+        return found
+    return hdf5_readers(folder) or tree_readers(folder, SIZE)
+
+
+def _file(folder: Path, *names: str) -> Path | None:
+    return found_file(folder, tuple(prefix + name for name in names for prefix in ("", "tiered-imagenet-")))
+
+
+def _read(images: Path, labels: Path) -> SplitImages:
+    count, pixels = _npz(images) if images.suffix == ".npz" else _pngs(images)
+    names, indices = _labels(read_pickle(labels), labels, count)
+    return SplitImages(names, indices, pixels)
+
+
+def _labels(data: Any, path: Path, count: int) -> tuple[list[str], np.ndarray]:
+    """Classes in the order of `label_specific_str`, as torchmeta has them."""
+    labels = as_labels(field(data, ("label_specific", "labels"), path, is_sequence), path, count)
+    names = data.get("label_specific_str")
+    if names is None:
+        return numbered(labels)
+    if not is_sequence(names) or labels.min() < 0 or labels.max() >= len(names):
+        raise DataError(f"{path}: 'label_specific' counts further than the names in 'label_specific_str'")
+    return [str(name) for name in names], labels
+
+
+def _pngs(path: Path) -> tuple[int, Iterator[np.ndarray]]:
+    pngs = read_pickle(path)
+    if not is_sequence(pngs) or not len(pngs):
+        raise DataError(f"{path} holds no list of PNG images (docs/datasets.md)")
+    return len(pngs), (decode(_bytes(png, path), None) for png in pngs)
+
+
+def _bytes(png: Any, path: Path) -> bytes:
+    if isinstance(png, np.ndarray) and png.dtype == np.uint8:
+        return png.tobytes()
+    if isinstance(png, bytes):
+        return png
+    raise DataError(f"{path} holds a {type(png).__name__} where an image should be (docs/datasets.md)")
+
+
+def _npz(path: Path) -> tuple[int, Iterator[np.ndarray]]:
+    try:
+        with zipfile.ZipFile(path) as file, file.open("images.npy") as member:
+            shape = _header(member, path)
+    except (zipfile.BadZipFile, KeyError, OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged or has no 'images' ({str(error).splitlines()[0]})") from None
+    return shape[0], _npz_images(path)
+
+
+def _header(member: IO[bytes], path: Path) -> tuple[int, ...]:
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(member)
+    if fortran or dtype != np.uint8 or len(shape) != 4 or shape[-1] != 3:
+        raise DataError(f"{path}: 'images' is {dtype} {shape}, expected uint8 [N, {SIZE}, {SIZE}, 3]")
+    return shape
+
+
+def _npz_images(path: Path) -> Iterator[np.ndarray]:
+    """One image at a time: the array need not fit in memory."""
+    try:
+        with zipfile.ZipFile(path) as file, file.open("images.npy") as member:
+            count, *shape = _header(member, path)
+            size = int(np.prod(shape))
+            for _ in range(count):
+                yield np.frombuffer(member.read(size), dtype=np.uint8).reshape(shape)[..., ::-1]
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({str(error).splitlines()[0]})") from None

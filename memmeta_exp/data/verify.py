@@ -1,0 +1,122 @@
+"""Whether a dataset is what it says it is: counts, classes, pixels and statistics against reference.py."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from memmeta_exp.config import SPLITS
+from memmeta_exp.data import reference
+from memmeta_exp.data.episodes import ImageSet
+from memmeta_exp.data.registry import STORED, load_split, resolve_root
+from memmeta_exp.data.store import Store, pixels_sha256, statistics_of
+from memmeta_exp.errors import DataError
+
+
+@dataclass(frozen=True)
+class Check:
+    """passed: None where there is nothing to compare with; detail: one line, what was found and what it was held
+    against."""
+
+    what: str
+    passed: bool | None
+    detail: str
+
+
+def verify(config: Any, data_root: str | None = None) -> Iterator[Check]:
+    """Every check of the dataset that `config` names, as it is made; DataError where it is not here."""
+    yield from _pixels(config, data_root)
+    for split in SPLITS:
+        try:
+            images = load_split(config, split, data_root)
+        except DataError as error:
+            yield Check(f"{split}: counts", False, str(error))
+            continue
+        yield _counts(config, split, images)
+        yield _classes(config.name, split, images)
+        yield _statistics(config, split, images, data_root)
+
+
+def _pixels(config: Any, data_root: str | None) -> Iterator[Check]:
+    name = config.name
+    if name in ("cifar_fs", "fc100"):
+        from memmeta_exp.data import torchmeta_sets
+
+        root = resolve_root(data_root, name)
+        sound = torchmeta_sets.verify(root)
+        yield Check(
+            "pixels", sound, f"{torchmeta_sets.hdf5_path(root)} {_IS[sound]} CIFAR-100 as published, by SHA-256"
+        )
+    elif name in (*STORED, "folder"):
+        yield from _stored_pixels(_store(config, data_root))
+    elif name == "glyphs":
+        from memmeta_exp.data import cache, glyphs
+
+        load_split(config, "val")
+        intact = cache.read(glyphs.cache_path(), glyphs.recipe()) is not None
+        yield Check("pixels", intact or None, "the cache is intact" if intact else "no cache: drawn at every start")
+    else:
+        yield Check("pixels", None, "generated at every start")
+
+
+_IS = {True: "is", False: "is NOT"}
+
+
+def _store(config: Any, data_root: str | None) -> Store:
+    from memmeta_exp.data import converted
+
+    if config.name == "folder":
+        return converted.folder_store(config)
+    return converted.open_store(config.name, resolve_root(data_root, config.name))
+
+
+def _stored_pixels(store: Store) -> Iterator[Check]:
+    """Against the hash taken when they were converted: no hash of converted pixels is published."""
+    for split, stored in store.splits.items():
+        same = pixels_sha256(store.path(split)) == stored.sha256
+        yield Check(f"{split}: pixels", same, f"{_ARE[same]} those converted from {store.source}, by SHA-256")
+    yield Check("pixels", None, "no hash of the published pixels is known to hold them against")
+
+
+_ARE = {True: "are", False: "are NOT"}
+
+
+def _counts(config: Any, split: str, images: ImageSet) -> Check:
+    """`load_split` has compared them already."""
+    total, source = len(images.flat), reference.COUNTS[config.name]
+    each = f"{images.least}" if images.least == images.most else f"{images.least} to {images.most}"
+    detail = f"{len(images.class_names)} classes of {each} images, {total} in all, as expected ({source})"
+    return Check(f"{split}: counts", None if config.name in ("folder", "synthetic") else True, detail)
+
+
+def _classes(name: str, split: str, images: ImageSet) -> Check:
+    what = f"{split}: classes"
+    known = reference.CLASSES.get((name, split))
+    if known is None:
+        return Check(what, None, "no list to hold the class names against")
+    if all(name.isdigit() for name in images.class_names):
+        return Check(what, None, "the imported files number the classes and do not name them")
+    digest, source = known
+    same = hashlib.sha256("\n".join(sorted(images.class_names)).encode()).hexdigest() == digest
+    return Check(what, same, f"the class names {_ARE[same]} those of {source}")
+
+
+def _statistics(config: Any, split: str, images: ImageSet, data_root: str | None) -> Check:
+    what = f"{split}: statistics"
+    if config.name in (*STORED, "folder"):
+        stored = _store(config, data_root).splits[split]
+        mean, std = stored.mean, stored.std
+    else:
+        mean, std = statistics_of(images)
+    found = f"mean {_numbers(mean)}, deviation {_numbers(std)}"
+    known = reference.STATISTICS.get((config.name, split))
+    if known is None:
+        return Check(what, None, f"{found}; none published")
+    expected = [*known.mean, *known.std]
+    passed = all(abs(a - b) <= known.tolerance for a, b in zip([*mean, *std], expected, strict=False))
+    wanted = f"mean {_numbers(known.mean)}" + (f", deviation {_numbers(known.std)}" if known.std else "")
+    return Check(what, passed, f"{found}; {wanted} +- {known.tolerance:g} ({known.source})")
+
+
+def _numbers(values: tuple[float, ...] | list[float]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)
