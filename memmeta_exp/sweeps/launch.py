@@ -7,6 +7,7 @@ so that a job which is killed takes no other with it, whatever the launcher make
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -135,6 +136,7 @@ def _in_a_thread(
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
+    left_at = math.inf
     try:
         while thread.is_alive():
             thread.join(POLL_S)
@@ -143,7 +145,10 @@ def _in_a_thread(
                 folder.stop()
                 if submitted is not None:
                     submitted.cancel()
+                    left_at = time.monotonic() + slurm.GRACE_S
             watch()
+            if time.monotonic() > left_at:  # Slurm has been told, and need not be waited for
+                break
     except KeyboardInterrupt:
         folder.stop(now=True)
         thread.join(10 * POLL_S)

@@ -42,8 +42,10 @@ class Submitted:
 
     @property
     def ids(self) -> list[str]:
-        """In the order of submission: an array's by their index."""
-        return sorted(self._ids() - self._before, key=lambda id: [int(part) for part in id.split("_")])
+        """In the order of submission: an array's by their index. submitit keeps an array's script under its bare id."""
+        new = self._ids() - self._before
+        arrays = {id.partition("_")[0] for id in new if "_" in id}
+        return sorted(new - arrays, key=lambda id: [int(part) for part in id.split("_")])
 
     def wait(self) -> list[str]:
         """Waits until each has ended, whatever became of the others; returns Slurm's word for each."""

@@ -1,0 +1,265 @@
+"""`memmeta sweep`, its jobs in this process: what is run, skipped, gone on with, listed, and said."""
+
+import json
+import logging
+import os
+import shlex
+import signal
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas
+import pytest
+import torch
+import yaml
+
+from memmeta_exp.commands import sweep as command
+from memmeta_exp.config import Config, ConfigError
+from memmeta_exp.errors import RunError, RunInterrupted
+from memmeta_exp.sweeps.folder import SweepFolder
+from memmeta_exp.tracking.run_folder import RunFolder
+from tests.commands.conftest import TINY, Result
+
+FILE = {
+    "method": "grid",
+    "parameters": {"algorithm": {"values": ["proposed", "anil"]}, "seed": {"values": [0, 1]}},
+    "command": ["memmeta", "train", *TINY, "${args_no_hyphens}"],
+}
+
+
+@pytest.fixture
+def reports(monkeypatch) -> list:
+    """The reports asked for."""
+    asked: list = []
+
+    def write_report(folders: list[Path], out: Path) -> Path:
+        asked.append((folders, out))
+        return out / "report.html"
+
+    monkeypatch.setattr("memmeta_exp.studies.report.write_report", write_report)
+    return asked
+
+
+@pytest.fixture
+def sweep(memmeta, tmp_path, reports):
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(FILE, sort_keys=False))
+    return lambda *arguments: memmeta("sweep", "mine.yaml", *arguments)
+
+
+@pytest.fixture
+def runs(monkeypatch) -> list[Config]:
+    """Runs that cost nothing, as they are asked for; seeds 7, 8 and 9 fail, crash and are interrupted."""
+    asked: list[Config] = []
+
+    def run(config: Config, path: Path, overrides: list[str]) -> Path:
+        asked.append(config)
+        folder = RunFolder(path)
+        if config.seed == 7:
+            folder.set_status("failed", reason="train/loss is nan at iteration 3")
+            raise RunError("train/loss is nan at iteration 3")
+        if config.seed == 8:
+            raise ZeroDivisionError("a bug")
+        if config.seed == 9:
+            folder.set_status("interrupted", reason="stopped by signal 15")
+            raise RunInterrupted(signal.SIGTERM, 3, path)
+        folder.write_summary({"test/acc": config.seed / 10})
+        folder.set_status("finished", iteration=6)
+        return path / "summary.json"
+
+    monkeypatch.setattr(command.runner, "run", run)
+    return asked
+
+
+def rows(folder: str = "outputs/sweeps/mine") -> pandas.DataFrame:
+    return pandas.read_csv(f"{folder}/results.csv")
+
+
+def test_real_jobs_in_one_process_are_those_of_their_own_commands(memmeta, sweep, reports) -> None:
+    threads = torch.get_num_threads()
+    result = sweep("seed=1")
+    assert result.code == 0, result.err
+    table = rows()
+    assert list(table["state"]) == ["finished", "finished"]
+    alone = memmeta(*shlex.split(dry_line(memmeta, 1))[1:])
+    assert alone.code == 0, alone.err
+    ours, theirs = Path("outputs/sweeps/mine") / table["job"][1], alone.summary.parent
+    a, b = (torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"] for run in (ours, theirs))
+    assert all(torch.equal(a[key], b[key]) for key in a), "a job before it in the process changed it"
+    assert (ours / "test_episodes.csv").read_text() == (theirs / "test_episodes.csv").read_text()
+    assert json.loads((ours / "summary.json").read_text())["test/acc"] == table["test/acc"][1]
+    assert torch.get_num_threads() == threads
+    assert not [h for h in logging.getLogger("memmeta").handlers if str(getattr(h.stream, "name", "")).endswith(".txt")]
+    assert plt.get_fignums() == []
+    assert reports == [([Path("outputs/sweeps/mine")], Path("outputs/sweeps/mine/report"))]
+    assert "summary: " not in result.out, "what a job prints is in its log"
+    assert "summary: " in next(Path("outputs/sweeps/mine/log").glob("anil*.txt")).read_text()
+
+
+def dry_line(memmeta, index: int) -> str:
+    """The command of a job as dry_run prints it, but for another folder."""
+    lines = memmeta("sweep", "mine.yaml", "seed=1", "dry_run=true", "dir=elsewhere").out.splitlines()
+    return lines[index]
+
+
+def test_it_goes_on_when_one_fails_and_skips_what_is_finished(sweep, runs, reports) -> None:
+    result = sweep("seed=1,7,8,2", "algorithm=proposed")
+    table = rows()
+    assert result.code == 1
+    assert list(table["state"]) == ["finished", "failed", "failed", "finished"]
+    assert table["reason"][1] == "train/loss is nan at iteration 3"
+    assert table["reason"][2] == "ZeroDivisionError: a bug"
+    assert list(table["seed"]) == [1, 7, 8, 2]
+    assert table["test/acc"][3] == 0.2
+    assert "2 of 4 jobs did not finish" in result.err
+    assert "Traceback" in next(Path("outputs/sweeps/mine/log").glob("*-s8-*.txt")).read_text()
+    assert "Traceback" not in result.out + result.err
+    assert len(reports) == 1
+    runs.clear()
+    assert sweep("seed=1,7,2", "algorithm=proposed").code == 1
+    assert [config.seed for config in runs] == [7], "finished jobs are not run again, failed ones are"
+    runs.clear()
+    assert sweep("seed=1,2", "algorithm=proposed", "tracking=offline").code == 0
+    assert not runs
+    assert list(rows()["seed"]) == [1, 2]
+    assert len(reports) == 3, "a finished sweep makes its report again"
+
+
+def test_what_the_folder_says(sweep, runs) -> None:
+    assert sweep("seed=3").code == 0
+    folder = Path("outputs/sweeps/mine")
+    described = yaml.safe_load((folder / "sweep.yaml").read_text())
+    assert described == {"name": "mine", "file": "mine.yaml", "overrides": ["seed=3"], "command": FILE["command"], "jobs": 2}
+    listed = json.loads((folder / "jobs.json").read_text())
+    assert [job["values"] for job in listed] == [{"algorithm": a, "seed": 3} for a in ("proposed", "anil")]
+    assert all((folder / job["job"]).is_dir() for job in listed)
+    assert len(pandas.read_parquet(folder / "results.parquet")) == 2
+
+
+def test_an_interruption_stops_it_and_leaves_the_table(sweep, runs, reports) -> None:
+    result = sweep("seed=1,9,2", "algorithm=proposed")
+    assert result.code == 128 + signal.SIGTERM
+    assert [config.seed for config in runs] == [1, 9]
+    assert list(rows()["state"]) == ["finished", "interrupted", "waiting"]
+    assert not reports
+    assert "the same command goes on where it stopped" in result.err
+
+
+def test_a_signal_between_jobs_stops_it(sweep, runs, monkeypatch) -> None:
+    update = command._Progress.update
+
+    def interrupted(self) -> None:
+        update(self)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(command._Progress, "update", interrupted)
+    assert sweep("seed=1,2", "algorithm=proposed").code == 130
+    assert list(rows()["state"]) == ["finished", "waiting"]
+
+
+def test_leaving_at_once_leaves_the_table_too(sweep, runs, monkeypatch) -> None:
+    run = command.runner.run
+
+    def impatient(config: Config, path: Path, overrides: list[str]) -> Path:
+        if config.seed == 2:
+            raise KeyboardInterrupt
+        return run(config, path, overrides)
+
+    monkeypatch.setattr(command.runner, "run", impatient)
+    assert sweep("seed=1,2,3", "algorithm=proposed").code == 130
+    assert list(rows()["state"]) == ["finished", "interrupted", "waiting"]
+
+
+def test_a_dry_run_makes_nothing_and_marks_the_finished(sweep, runs) -> None:
+    before = sweep("dry_run=true")
+    assert before.code == 0
+    assert not Path("outputs").exists()
+    lines = before.out.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("memmeta train dataset=synthetic") for line in lines)
+    assert sweep("algorithm=anil", "seed=1").code == 0
+    after = sweep("dry_run=true").out.splitlines()
+    assert after == [*lines[:3], f"# finished: {lines[3]}"]
+
+
+def test_profile_jobs(memmeta, tmp_path, reports) -> None:
+    shape = ["dataset=synthetic", "dataset.image_size=16", "backbone.filters=4", "batch_size=1"]
+    parameters = {"algorithm.inner_steps": {"values": [1, 2]}, "algorithm": {"value": "anil"}}
+    content = {"method": "grid", "parameters": parameters, "command": ["memmeta", "profile", "predict=auto", *shape, "${args_no_hyphens}"]}
+    (tmp_path / "memory.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    result = memmeta("sweep", "memory.yaml", "device=cpu")  # so that no GPU is measured where there is one
+    assert result.code == 0, result.err
+    table = rows("outputs/sweeps/memory")
+    assert list(table["memory/kind"]) == ["cuda-predicted"] * 2
+    assert table["memory/above_baseline_mib"].min() > 0
+    assert table["bytes.tensors"].notna().all()
+    assert list(table["algorithm.inner_steps"]) == [1, 2]
+    folder = Path("outputs/sweeps/memory") / table["job"][0]
+    assert {"profile.json", "config.yaml", "env.json", "status.json"} <= {file.name for file in folder.iterdir()}
+    again = memmeta("sweep", "memory.yaml", "device=cpu")
+    assert (again.code, "2 jobs, 0 to do" in again.out) == (0, True)
+
+
+def test_the_small_size_is_a_file_of_its_own(sweep, runs, tmp_path) -> None:
+    refused = sweep("size=small")
+    assert (refused.code, "there is no small/mine.yaml" in refused.err) == (2, True)
+    (tmp_path / "small").mkdir()
+    small = {**FILE, "parameters": {"seed": {"value": 5}}}
+    (tmp_path / "small" / "mine.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
+    assert sweep("size=small").code == 0
+    assert list(rows("outputs/sweeps/mine-small")["seed"]) == [5]
+    assert yaml.safe_load(Path("outputs/sweeps/mine-small/sweep.yaml").read_text())["name"] == "mine"
+
+
+BAD = {
+    "nothing.yaml": "there is no sweep file nothing.yaml; did you mean 'mine.yaml'?",
+    "": "sweep takes one sweep file, such as sweeps/accuracy.yaml",
+    "mine.yaml other.yaml": "sweep takes one sweep file, not 2",
+    "mine.yaml -m": "unknown option '-m'",
+    "mine.yaml size=big": "size=big is unknown",
+    "mine.yaml launcher=jobblib": "launcher=jobblib is unknown; did you mean 'joblib'?",
+    "mine.yaml dry_run=yes": "dry_run=yes is unknown",
+    "mine.yaml dir=a,b": "dir=a,b: name a folder",
+    "mine.yaml seeds=1": "unknown key 'seeds'; did you mean 'seed'?",
+    "mine.yaml algorithm=protosed": "unknown algorithm 'protosed'; did you mean 'proposed'?",
+    "mine.yaml ways=1": "ways=1 is out of range",
+    "mine.yaml device=cuda:9": "torch finds",
+    "mine.yaml launcher=joblib device=cuda:0": "device=cuda",
+    "mine.yaml launcher.n_jobs=2": "launcher=basic does not know 'launcher.n_jobs': it has no settings",
+    "mine.yaml launcher=joblib launcher.jobs=2": "does not know 'launcher.jobs'; did you mean 'launcher.n_jobs'?",
+    "mine.yaml launcher=joblib launcher.n_jobs=0": "launcher.n_jobs=0 is out of range",
+    "mine.yaml launcher=joblib launcher.n_jobs=many": "launcher.n_jobs",
+    "mine.yaml hydra.run.dir=x": "hydra.run.dir: the sweep names each job's folder itself",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD, ids=BAD.values())
+def test_bad_input_is_one_line_and_leaves_nothing(sweep, memmeta, arguments: str) -> None:
+    result: Result = memmeta("sweep", *arguments.split())
+    assert result.code == 2
+    assert BAD[arguments] in result.err
+    assert result.err.count("\n") == 1
+    assert result.out == ""
+    assert not Path("outputs").exists()
+
+
+def test_a_launcher_that_is_not_installed(sweep, monkeypatch) -> None:
+    monkeypatch.setattr("memmeta_exp.sweeps.slurm.find_spec", lambda name: None)
+    result = sweep("launcher=slurm")
+    assert (result.code, "pip install 'memmeta[slurm]'" in result.err) == (2, True)
+
+
+def test_one_sweep_at_a_time_in_a_folder(sweep, runs) -> None:
+    with SweepFolder(Path("outputs/sweeps/mine")).held():
+        result = sweep()
+    assert (result.code, "another memmeta sweep is at work in outputs/sweeps/mine" in result.err) == (2, True)
+    assert not runs
+
+
+def test_a_report_that_fails_costs_no_number(sweep, runs, monkeypatch) -> None:
+    def broken(folders: list[Path], out: Path) -> Path:
+        raise ConfigError("no chart today")
+
+    monkeypatch.setattr("memmeta_exp.studies.report.write_report", broken)
+    result = sweep("seed=1")
+    assert (result.code, result.err) == (2, "memmeta: no chart today\n")
+    assert list(rows()["state"]) == ["finished"] * 2
