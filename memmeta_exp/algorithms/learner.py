@@ -79,8 +79,8 @@ class Learner(ABC):
     """An algorithm on a model: accumulates meta-gradients, adapts and scores.
 
     losses: what f and g are; head_dtype: the precision of everything in feature space, the parameters' own by default.
-    warm: what the next iteration starts from, [B, ...]. poll: called before each chunk of tasks, in the caller's thread;
-    it may raise, and a `step` that is given up so leaves all but .grad as it was.
+    warm: what the next iteration starts from, [B, ...]. poll: called before each chunk of tasks, in the caller's
+    thread; it may raise, and a `step` that is given up so leaves all but .grad as it was.
     """
 
     def __init__(

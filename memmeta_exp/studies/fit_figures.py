@@ -97,7 +97,7 @@ def _slopes(axis: Axes, fit: Fit, clouds: Sequence[_Cloud]) -> None:
 
 
 def _straight(x: np.ndarray, y: np.ndarray, slope: float) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of a straight line of `slope` through the points' centre in log-log coordinates, a little beyond them."""
+    """The ends of a line of `slope` through the points' centre in log-log coordinates, a little beyond them."""
     ends = np.log([x.min(), x.max()]) + np.array([-0.15, 0.15])
     return np.exp(ends), np.exp(np.log(y).mean() + slope * (ends - np.log(x).mean()))
 

@@ -191,8 +191,10 @@ KNOBS = [
 ELSEWHERE = {  # keys that change no number of a run, and where they are tested
     "algorithm": "tests/algorithms", "dataset": "test_config, tests/data", "backbone": "KNOBS", "optimizer": "KNOBS",
     "tracking": "tests/tracking", "device": "test_bad_input", "threads": "test_threads_and_progress",
-    "progress": "test_threads_and_progress", "sampling": "test_known.py", "plots": "test_pictures_can_be_left_out", "chunk": "test_chunk_changes_memory_alone",
+    "progress": "test_threads_and_progress", "sampling": "test_known.py",
+    "plots": "test_pictures_can_be_left_out", "chunk": "test_chunk_changes_memory_alone",
     "memory": "tests/algorithms", "workers": "tests/algorithms/test_workers.py, and test_threads_and_progress",
+    "head": "tests/algorithms/test_heads.py", "images": "tests/data/test_pixels.py",
     "data_root": "test_bad_input", "checkpoint_every": "tests/resume",
     "eval_steps": "below, under eval_rule=gd", "eval_lr": "below, under eval_rule=gd",
 }  # fmt: skip

@@ -98,7 +98,7 @@ def test_the_table_has_a_row_for_every_job(folder) -> None:
     read_back = pandas.read_csv(folder.path / "results.csv")
     assert list(read_back.columns) == list(frame.columns)
     assert read_back["reason"][1] == 'loss, "nan"'
-    assert not [file for file in folder.path.glob(".*results*")]
+    assert not list(folder.path.glob(".*results*"))
 
 
 def test_one_command_at_a_time(folder) -> None:
