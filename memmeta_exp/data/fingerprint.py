@@ -9,7 +9,11 @@ IMAGES = 4096  # of a split that are looked at: enough to tell versions and rend
 
 def fingerprint(image_set: ImageSet) -> str:
     """SHA-256 over shape, class names and up to IMAGES images, evenly spaced, of a split."""
-    digest = hashlib.sha256(repr((tuple(image_set.images.shape), image_set.class_names)).encode())
-    rows = image_set.images.flatten(0, 1)
-    digest.update(rows[:: -(-len(rows) // IMAGES)].contiguous().cpu().numpy().tobytes())
+    sizes = () if image_set.counts is None else (image_set.counts,)
+    digest = hashlib.sha256(repr((tuple(image_set.images.shape), image_set.class_names, *sizes)).encode())
+    images = image_set.flat
+    step = -(-len(images) // IMAGES)
+    if image_set.ahead is not None:
+        image_set.ahead(list(range(0, len(images), step)))
+    digest.update(images[::step].contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -128,7 +128,13 @@ def test_what_the_folder_says(sweep, runs) -> None:
     assert sweep("seed=3").code == 0
     folder = Path("outputs/sweeps/mine")
     described = yaml.safe_load((folder / "sweep.yaml").read_text())
-    assert described == {"name": "mine", "file": "mine.yaml", "overrides": ["seed=3"], "command": FILE["command"], "jobs": 2}
+    assert described == {
+        "name": "mine",
+        "file": "mine.yaml",
+        "overrides": ["seed=3"],
+        "command": FILE["command"],
+        "jobs": 2,
+    }
     listed = json.loads((folder / "jobs.json").read_text())
     assert [job["values"] for job in listed] == [{"algorithm": a, "seed": 3} for a in ("proposed", "anil")]
     assert all((folder / job["job"]).is_dir() for job in listed)
@@ -184,7 +190,11 @@ def test_a_dry_run_makes_nothing_and_marks_the_finished(sweep, runs) -> None:
 def test_profile_jobs(memmeta, tmp_path, reports) -> None:
     shape = ["dataset=synthetic", "dataset.image_size=16", "backbone.filters=4", "batch_size=1"]
     parameters = {"algorithm.inner_steps": {"values": [1, 2]}, "algorithm": {"value": "anil"}}
-    content = {"method": "grid", "parameters": parameters, "command": ["memmeta", "profile", "predict=auto", *shape, "${args_no_hyphens}"]}
+    content = {
+        "method": "grid",
+        "parameters": parameters,
+        "command": ["memmeta", "profile", "predict=auto", *shape, "${args_no_hyphens}"],
+    }
     (tmp_path / "memory.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     result = memmeta("sweep", "memory.yaml", "device=cpu")  # so that no GPU is measured where there is one
     assert result.code == 0, result.err

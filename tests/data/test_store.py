@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from memmeta_exp.data import EpisodeSampler, ImageSet, store
+from memmeta_exp.data import EpisodeSampler, ImageSet, fingerprint, store
 from memmeta_exp.data.store import SplitImages, Store, statistics_of, write_store
 from memmeta_exp.errors import DataError
 
@@ -73,6 +73,18 @@ def test_the_kernel_is_told_what_will_be_read(tmp_path: Path):
     images.ahead([0, 21])
     assert images.to("cpu").ahead is not None
     assert images.to("meta").ahead is None, "what is on a device comes from no disk"
+
+
+def test_the_fingerprint_sees_sizes_and_pixels_and_reads_ahead(tmp_path: Path):
+    images = made(tmp_path / "s", 6, 9, 7).load("train")
+    told: list[list[int]] = []
+    same = ImageSet(images.images.clone(), images.class_names, images.counts, told.append)
+    assert fingerprint(same) == fingerprint(images)
+    assert told == [list(range(22))]
+    other = ImageSet(images.images, images.class_names, (7, 8, 7))
+    assert fingerprint(other) != fingerprint(images)
+    same.images[21, 2, 7, 7] ^= 1
+    assert fingerprint(same) != fingerprint(images)
 
 
 def test_statistics_are_exact(tmp_path: Path):
