@@ -64,7 +64,7 @@ def gradients(learner: Learner, batch: TaskBatch) -> dict[str, Tensor]:
     return {name: p.grad for name, p in learner.model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "block, half_task"])
 @pytest.mark.parametrize("backbone", TINY)
 def test_a_step(backbone: str, algorithm: str) -> None:
     """Gradients are finite and non-zero everywhere at the second step: timm starts the last batch norm of a residual

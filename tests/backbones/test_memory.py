@@ -42,9 +42,8 @@ def the_same_bytes(backbone: str, *overrides: str) -> None:
     assert found.tensors == meter.requested_above_baseline > 2**17
 
 
-@pytest.mark.parametrize(("backbone", "overrides"), [("dropped", MAML), ("timm vit", [BLOCK])], ids=["maml", "block"])
-def test_the_same_bytes_as_on_the_cpu(gpu_layout, backbone: str, overrides: list[str]) -> None:
-    the_same_bytes(backbone, *overrides)
+def test_the_same_bytes_as_on_the_cpu(gpu_layout) -> None:
+    the_same_bytes("dropped", BLOCK)
 
 
 @pytest.mark.slow
@@ -58,16 +57,16 @@ def peak(*overrides: str) -> int:
     return metered(config(*overrides))[0].requested_above_baseline
 
 
-@pytest.mark.parametrize("backbone", ["resnet12", "timm resnet", "timm vit"])
+@pytest.mark.parametrize("backbone", ["resnet12", "timm vit"])
 def test_blocks_that_are_run_twice_need_less(backbone: str) -> None:
     assert peak(*BACKBONES[backbone], BLOCK) < peak(*BACKBONES[backbone])
 
 
 def test_a_deep_network_needs_the_inputs_of_its_blocks() -> None:
-    """Four blocks a group instead of one: without checkpoint the graph grows by all that they keep, with it by their
+    """Three blocks a group instead of one: without checkpoint the graph grows by all that they keep, with it by their
     inputs."""
     deep, flat = ["backbone=wrn28_10", "backbone.width=1"], "backbone.depth=10"
-    growth, with_block = (peak(*deep, "backbone.depth=28", *w) - peak(*deep, flat, *w) for w in ([], [BLOCK]))
+    growth, with_block = (peak(*deep, "backbone.depth=22", *w) - peak(*deep, flat, *w) for w in ([], [BLOCK]))
     assert growth > 3 * with_block > 0
 
 
