@@ -51,7 +51,7 @@ BAD = {
     "device=cuda:99": "device=cpu",
     "chunk=big": "chunk",
     "chunk=0": "at least 1",
-    "precision=fp16": "did you mean 'bf16'?",
+    "precision=fp16": "did you mean 'fp64'?",
     "dataset.image_size=8": "image_size",
     "dataset=glyfs": "did you mean 'glyphs'?",
     "data_root=${oc.env:NO_SUCH_VARIABLE}": "NO_SUCH_VARIABLE",
