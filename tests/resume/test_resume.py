@@ -75,6 +75,17 @@ def test_a_step_that_takes_long_is_given_up_and_done_again(train, left_alone, tm
     same_bits(left_alone(*STATEFUL), tmp_path / "run")
 
 
+def test_what_is_dropped_goes_on_as_it_would_have(train, left_alone, memmeta, tmp_path, monkeypatch) -> None:
+    """The masks of DropBlock are a function of a task's position, not of what was drawn before."""
+    filters = "backbone.filters=[4,5,6,8]"
+    dropped = ["backbone=resnet12", filters, "backbone.drop_rate=0.2", "backbone.norm=running", "batch_size=3"]
+    with monkeypatch.context() as patch:
+        signal_at(patch, "check_in_a_step", 8, signal.SIGTERM)
+        assert train(*dropped, RUN).code == 128 + signal.SIGTERM
+    assert memmeta("train", "resume=run").code == 0
+    same_bits(left_alone(*dropped), tmp_path / "run")
+
+
 def test_a_second_interrupt_leaves_at_once(train, left_alone, tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         signal_at(patch, "check_in_a_step", 5, signal.SIGINT, signal.SIGINT)
