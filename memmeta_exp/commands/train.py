@@ -34,8 +34,10 @@ from memmeta_exp.resume import earlier_run
 from memmeta_exp.tracking.run_folder import holds_run
 
 INFORMATION = ("help", "hydra_help", "cfg", "info", "shell_completion")  # flags that print and train nothing
+OBJECTIVE = "val/acc_best (less val/loss_best where there is no accuracy)"
+OPTUNA = "hydra/sweeper=optuna"
 EXTRAS = {  # override: the plugin of Hydra that it needs, and the extra of ours that installs it
-    "hydra/sweeper=optuna": ("hydra_optuna_sweeper", "optuna"),
+    OPTUNA: ("hydra_optuna_sweeper", "optuna"),
     "hydra/launcher=slurm": ("hydra_submitit_launcher", "slurm"),
 }
 MULTIRUN = "multirun.yaml"  # what Hydra leaves in a multirun's folder
@@ -68,7 +70,7 @@ def main(arguments: list[str]) -> int:
     if any(getattr(parsed, flag) for flag in INFORMATION):
         return _hydra([*parsed.overrides, *flags])
     _require_extras(parsed.overrides)
-    overrides = tracked(parsed.overrides)
+    overrides = _maximised(tracked(parsed.overrides))
     found = jobs(overrides, parsed.multirun)
     for job in found:
         check(job)
@@ -96,6 +98,14 @@ def _require_extras(overrides: list[str]) -> None:
         package, extra = EXTRAS.get(override, (None, None))
         if package and (find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{package}") is None):
             raise ConfigError(f"{override} needs {package.replace('_', '-')}: pip install 'memmeta[{extra}]'")
+
+
+def _maximised(overrides: list[str]) -> list[str]:
+    """`overrides`, with the direction of a search by Optuna, which minimises unless told so: that of OBJECTIVE."""
+    if OPTUNA not in overrides or any(o.lstrip("+").startswith("hydra.sweeper.direction=") for o in overrides):
+        return overrides
+    logger.info("the search maximises %s", OBJECTIVE)
+    return [*overrides, "hydra.sweeper.direction=maximize"]
 
 
 def check(config: Config) -> None:

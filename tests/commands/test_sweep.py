@@ -82,11 +82,11 @@ def test_real_jobs_in_one_process_are_those_of_their_own_commands(memmeta, sweep
     assert list(table["state"]) == ["finished", "finished"]
     alone = memmeta(*shlex.split(dry_line(memmeta, 1))[1:])
     assert alone.code == 0, alone.err
-    ours, theirs = Path("outputs/sweeps/mine") / table["job"][1], alone.summary.parent
+    ours, theirs = Path("outputs/sweeps/mine") / table["job"].tolist()[1], alone.summary.parent
     a, b = (torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"] for run in (ours, theirs))
     assert all(torch.equal(a[key], b[key]) for key in a), "a job before it in the process changed it"
     assert (ours / "test_episodes.csv").read_text() == (theirs / "test_episodes.csv").read_text()
-    assert json.loads((ours / "summary.json").read_text())["test/acc"] == table["test/acc"][1]
+    assert json.loads((ours / "summary.json").read_text())["test/acc"] == table["test/acc"].tolist()[1]
     assert torch.get_num_threads() == threads
     assert not [h for h in logging.getLogger("memmeta").handlers if str(getattr(h.stream, "name", "")).endswith(".txt")]
     assert plt.get_fignums() == []
@@ -106,10 +106,10 @@ def test_it_goes_on_when_one_fails_and_skips_what_is_finished(sweep, runs, repor
     table = rows()
     assert result.code == 1
     assert list(table["state"]) == ["finished", "failed", "failed", "finished"]
-    assert table["reason"][1] == "train/loss is nan at iteration 3"
-    assert table["reason"][2] == "ZeroDivisionError: a bug"
+    assert table["reason"].tolist()[1] == "train/loss is nan at iteration 3"
+    assert table["reason"].tolist()[2] == "ZeroDivisionError: a bug"
     assert list(table["seed"]) == [1, 7, 8, 2]
-    assert table["test/acc"][3] == 0.2
+    assert table["test/acc"].tolist()[3] == 0.2
     assert "2 of 4 jobs did not finish" in result.err
     assert "Traceback" in next(Path("outputs/sweeps/mine/log").glob("*-s8-*.txt")).read_text()
     assert "Traceback" not in result.out + result.err
@@ -203,7 +203,7 @@ def test_profile_jobs(memmeta, tmp_path, reports) -> None:
     assert table["memory/above_baseline_mib"].min() > 0
     assert table["bytes.tensors"].notna().all()
     assert list(table["algorithm.inner_steps"]) == [1, 2]
-    folder = Path("outputs/sweeps/memory") / table["job"][0]
+    folder = Path("outputs/sweeps/memory") / table["job"].tolist()[0]
     assert {"profile.json", "config.yaml", "env.json", "status.json"} <= {file.name for file in folder.iterdir()}
     again = memmeta("sweep", "memory.yaml", "device=cpu")
     assert (again.code, "2 jobs, 0 to do" in again.out) == (0, True)

@@ -90,14 +90,14 @@ def test_the_table_has_a_row_for_every_job(folder) -> None:
     ]
     assert list(frame["job"]) == ["jobs/a", "jobs/b", "jobs/c", "jobs/d"]
     assert list(frame["state"]) == ["finished", "failed", "finished", "waiting"]
-    assert frame["reason"][1] == 'loss, "nan"'
+    assert frame["reason"].tolist()[1] == 'loss, "nan"'
     assert list(frame["chunk"]) == ["1", "auto", "1", "1"], "a column of numbers and texts holds texts"
     assert frame["seed"].iloc[:3].tolist() == [0, 1, 2]
     assert frame["test/acc"].isna().tolist() == [False, True, True, True], "numbers come from finished jobs alone"
-    assert frame["bytes.tensors"][2] == 7
+    assert frame["bytes.tensors"].tolist()[2] == 7
     read_back = pandas.read_csv(folder.path / "results.csv")
     assert list(read_back.columns) == list(frame.columns)
-    assert read_back["reason"][1] == 'loss, "nan"'
+    assert read_back["reason"].tolist()[1] == 'loss, "nan"'
     assert not list(folder.path.glob(".*results*"))
 
 

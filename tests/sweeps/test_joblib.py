@@ -18,10 +18,10 @@ def test_one_killed_one_refused_and_the_others_finish(sweep, stand_in) -> None:
     result, rows = sweep("launcher=joblib", "launcher.n_jobs=2", "seed=0,1,2,3,4")
     assert result.code == 1
     assert list(rows["state"]) == ["finished", "interrupted", "failed", "finished", "finished"]
-    assert rows["reason"][1] == "killed by SIGKILL: out of memory, or ended from outside, after iteration 3"
-    assert rows["reason"][2] == "device=cuda: torch finds no CUDA device here"
+    assert rows["reason"].tolist()[1] == "killed by SIGKILL: out of memory, or ended from outside, after iteration 3"
+    assert rows["reason"].tolist()[2] == "device=cuda: torch finds no CUDA device here"
     assert "2 of 5 jobs did not finish: " in result.err
-    assert all(Path(rows["job"][i]).name in result.err for i in (1, 2))
+    assert all(Path(rows["job"].tolist()[i]).name in result.err for i in (1, 2))
     assert "[3/5]" in result.out
     stand_in()
     again, rows = sweep("launcher=joblib", "launcher.n_jobs=2", "seed=0,1,2,3,4")
@@ -62,7 +62,7 @@ def test_a_stop_ends_what_runs_and_starts_nothing_more(sweep, stand_in, tmp_path
     result, rows = sweep("launcher=joblib", "launcher.n_jobs=2")
     assert result.code == 130
     assert list(rows["state"]) == ["interrupted", "interrupted", "waiting"]
-    assert rows["reason"][0] == "stopped by signal 15 after iteration 3"
+    assert rows["reason"].tolist()[0] == "stopped by signal 15 after iteration 3"
     assert "report:" not in result.out
     assert "the same command goes on where it stopped" in result.err
 
@@ -91,5 +91,5 @@ def test_of_eight_real_jobs_with_one_killed_seven_finish(sweep, tmp_path) -> Non
     result, rows = sweep("launcher=joblib", "launcher.n_jobs=4", EIGHT, *tiny)
     assert result.code == 1
     assert list(rows["state"]) == ["finished"] * 3 + ["interrupted"] + ["finished"] * 4
-    assert rows["reason"][3].startswith("killed by SIGKILL")
+    assert rows["reason"].tolist()[3].startswith("killed by SIGKILL")
     assert rows["test/acc"].notna().tolist() == [True] * 3 + [False] + [True] * 4

@@ -1,4 +1,4 @@
-"""Array jobs against stand-ins for Slurm's commands: a real queue of processes, with preemption, behind their interfaces."""
+"""Array jobs against stand-ins for Slurm's commands: a queue of real processes, with preemption, behind them."""
 
 import os
 import signal
@@ -22,7 +22,8 @@ tasks = range(int(array[1]) + 1) if array else [None]
 for task in tasks:
     name = job if task is None else f"{job}_{task}"
     open(f"{state}/{name}", "w").write("RUNNING")
-    env = dict(os.environ, SLURM_JOB_ID=job, SLURM_CPUS_PER_TASK="3", STAND_IN_SCRIPT=f"{state}/script-{job}", STAND_IN_NAME=name)
+    env = dict(os.environ, SLURM_JOB_ID=job, SLURM_CPUS_PER_TASK="3")
+    env |= {"STAND_IN_SCRIPT": f"{state}/script-{job}", "STAND_IN_NAME": name}
     env.pop("OMP_NUM_THREADS", None)
     if task is not None:
         env |= {"SLURM_ARRAY_JOB_ID": job, "SLURM_ARRAY_TASK_ID": str(task)}
@@ -109,7 +110,7 @@ def test_an_array_with_a_preempted_job_that_goes_on(sweep, stand_in, cluster, tm
     result, rows = sweep("launcher=slurm", "launcher.partition=gpu", "launcher.timeout_min=30")
     assert result.code == 1
     assert list(rows["state"]) == ["finished", "finished", "failed"], result.err
-    assert rows["reason"][2] == "device=cuda: torch finds no CUDA device here"
+    assert rows["reason"].tolist()[2] == "device=cuda: torch finds no CUDA device here"
     assert list(rows["again"][:2]) == [False, True], "the preempted job was queued again and went on in its folder"
     assert set(rows["threads"][:2]) == {3}
     script = (cluster / "script-100").read_text()
@@ -125,7 +126,7 @@ def test_a_job_that_slurm_ends_costs_no_other(sweep, stand_in, cluster, monkeypa
     result, rows = sweep("launcher=slurm", "seed=0,1")
     assert result.code == 1
     assert list(rows["state"]) == ["interrupted", "finished"]
-    assert rows["reason"][0] == "Slurm ended it: FAILED"
+    assert rows["reason"].tolist()[0] == "Slurm ended it: FAILED"
 
 
 def test_a_stop_cancels_what_waits_and_runs(sweep, stand_in, cluster, tmp_path, monkeypatch) -> None:
