@@ -110,7 +110,7 @@ def _run(config: Config, folder: RunFolder, stop: StopRequest) -> None:
         pick_up(saved, state, folder)
     _write_env(state, folder, resumed=saved is not None)
     with (
-        Tracker(config, folder, saved and saved["wandb_id"]) as tracker,
+        Tracker(config, folder, saved["wandb_id"] if saved else None) as tracker,
         ProgressBar(config.iterations, config.progress) as bar,
     ):
         trainer = Trainer(state, folder, tracker, bar, stop, started)

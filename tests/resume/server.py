@@ -72,7 +72,7 @@ def cpu_seconds(pid: int) -> float:
         return int(stream.read().split()[0]) / 1e9
 
 
-def answer(request: dict[str, Any]) -> dict[str, int]:
+def answer(request: dict[str, Any]) -> dict[str, float]:
     """Runs one request."""
     report = os.memfd_create("operations")
     pid = os.fork()

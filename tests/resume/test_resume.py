@@ -36,12 +36,9 @@ def signal_at(monkeypatch: pytest.MonkeyPatch, look: str, n: int, *signums: sign
 
 MOMENTS = {  # 3 looks a step (3 tasks of a chunk each); else one at each step, 2 + 1 a validation, 2 in the test
     "before training": ("check", 1, 0),
-    "in the first reference measure": ("check", 3, 0),
-    "in the first step, which ends": ("check_in_a_step", 2, 1),
     "in the third step, which ends": ("check_in_a_step", 8, 3),
     "in a validation": ("check", 8, 3),
     "in a reference measure": ("check", 9, 3),
-    "in the last validation": ("check", 14, 6),
     "in the test": ("check", 17, 6),
 }
 
