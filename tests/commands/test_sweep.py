@@ -201,8 +201,8 @@ def test_profile_jobs(memmeta, tmp_path, reports) -> None:
     assert result.code == 0, result.err
     table = rows("outputs/sweeps/memory")
     assert list(table["memory/kind"]) == ["cuda-predicted"] * 2
-    assert float(table["memory/above_baseline_mib"].min()) > 0
-    assert list(table["bytes.tensors"].notna()) == [True, True]
+    assert min(table["memory/above_baseline_mib"].tolist()) > 0
+    assert min(table["bytes.tensors"].tolist()) > 0
     assert list(table["algorithm.inner_steps"]) == [1, 2]
     folder = Path("outputs/sweeps/memory") / table["job"].tolist()[0]
     assert {"profile.json", "config.yaml", "env.json", "status.json"} <= {file.name for file in folder.iterdir()}
