@@ -23,7 +23,7 @@ MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itse
     "torchvision_compat": set(),
     "backbones": {"config", "errors", "torchvision_compat"},
     "tracking": {"atomic", "config", "errors"},
-    "sweeps": {"commands", "config", "errors", "signals", "tracking"},  # starts jobs; never trains itself
+    "sweeps": {"atomic", "commands", "config", "errors", "signals", "tracking"},  # starts jobs; never trains itself
     "studies": {"config", "errors", "tracking"},  # reads what runs left; never trains
     "algorithms": {"bilevel", "backbones", "config", "data", "measure"},
     "budget": {"backbones", "build", "config", "measure", "prediction"},

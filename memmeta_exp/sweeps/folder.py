@@ -6,7 +6,6 @@ jobs/ID is the run folder that the job's command fills; log/ID.txt is what it pr
 by whoever started it, so that a job that was killed, or never came to write, has an end too.
 """
 
-import fcntl
 import json
 import os
 import signal
@@ -19,8 +18,10 @@ from typing import Any
 
 import yaml
 
+from memmeta_exp.atomic import replacing
 from memmeta_exp.config import ConfigError
 from memmeta_exp.sweeps.plan import Job
+from memmeta_exp.tracking.lock import FolderLock
 
 STATES = ("finished", "failed", "interrupted", "running", "waiting")
 
@@ -51,30 +52,31 @@ class SweepFolder:
     @contextmanager
     def held(self) -> Iterator[None]:
         """For the block the folder is this command's; ConfigError where another one has it."""
-        for folder in (self.path / "jobs", self.path / "log"):
-            folder.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    f"another memmeta sweep is at work in {self.path}: wait for it, or name another folder with dir=DIR"
-                ) from None
+        try:
+            for folder in (self.path / "jobs", self.path / "log"):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"no sweep can be kept in {self.path} ({error.strerror}): name another with dir=DIR"
+            ) from None
+        lock = FolderLock(self.path)
+        lock.take("another memmeta sweep")
+        try:
             self._stop.unlink(missing_ok=True)
-            try:
-                yield
-            finally:
-                self._stop.unlink(missing_ok=True)
+            yield
+        finally:
+            self._stop.unlink(missing_ok=True)
+            lock.release()
 
     def describe(self, description: Mapping[str, Any], jobs: Sequence[Job]) -> None:
         """Writes sweep.yaml and jobs.json."""
         text = yaml.safe_dump({**description, "jobs": len(jobs)}, sort_keys=False, allow_unicode=True)
-        replace(self.path / "sweep.yaml", text)
+        _write(self.path / "sweep.yaml", text)
         listed = [
             {"job": f"jobs/{job.id}", "values": job.values, "command": job.command(str(self.job(job.id)))}
             for job in jobs
         ]
-        replace(self.path / "jobs.json", json.dumps(listed, indent=1) + "\n")
+        _write(self.path / "jobs.json", json.dumps(listed, indent=1) + "\n")
 
     def stop(self, now: bool = False) -> None:
         """Asks every process that runs jobs to end them: as soon as they have saved their state, or `now`."""
@@ -91,7 +93,7 @@ class SweepFolder:
     def end(self, id: str, exit_code: int, reason: str | None, seconds: float) -> None:
         """Notes how a job that was started has ended."""
         end = {"exit_code": exit_code, "reason": reason, "seconds": round(seconds, 3), "host": socket.gethostname()}
-        replace(self.path / "log" / f"{id}.json", json.dumps(end) + "\n")
+        _write(self.path / "log" / f"{id}.json", json.dumps(end) + "\n")
 
     def begin(self, id: str) -> None:
         """Forgets how an earlier try of a job ended."""
@@ -108,7 +110,7 @@ class SweepFolder:
         state, reason = status.get("state"), status.get("reason")
         if state == "finished" and (folder / ("profile.json" if job.kind == "profile" else "summary.json")).is_file():
             return Standing("finished")
-        if state == "running" and _may_live(status):
+        if state == "running" and _may_live(status, folder):
             return Standing("running", f"process {status.get('pid')} on {status.get('host')}")
         if not end:
             if state in ("failed", "interrupted"):
@@ -134,21 +136,25 @@ def read_json(file: Path) -> dict[str, Any]:
     return {}
 
 
-def replace(file: Path, text: str) -> None:
-    """Writes `file` whole: a reader finds the old text or the new."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, file)
+def _write(file: Path, text: str) -> None:
+    with replacing(file) as stream:
+        stream.write(text.encode())
 
 
-def _may_live(status: Mapping[str, Any]) -> bool:
-    """Whether the process of a status.json may be running still: on another host nobody here can tell."""
+def _may_live(status: Mapping[str, Any], folder: Path) -> bool:
+    """Whether the process of a status.json may be running still: on another host nobody here can tell; here it has to
+    hold the folder's lock, for its number may have become another's."""
     if status.get("host") != socket.gethostname():
         return True
+    with suppress(PermissionError):  # another user's
+        try:
+            os.kill(int(status["pid"]), 0)
+        except (KeyError, ValueError, TypeError, OverflowError, ProcessLookupError):
+            return False
+    lock = FolderLock(folder)
     try:
-        os.kill(int(status["pid"]), 0)
-    except (KeyError, ValueError, TypeError, ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
+        lock.take("the run")
+    except ConfigError:
         return True
-    return True
+    lock.release()
+    return False

@@ -9,7 +9,13 @@ from memmeta_exp.config import Config, ConfigError, digest, to_dict
 from memmeta_exp.sweeps.file import OWN_FOLDERS, SweepFile
 
 OPTIONS = ("predict", "steps")  # of `memmeta profile`, which are no keys of a configuration
-NOT_THE_RESULT = ("tracking", "progress", "data_root")  # what may change without a job being another one
+NOT_THE_RESULT = (
+    "tracking",
+    "progress",
+    "plots",
+    "checkpoint_every",
+    "data_root",
+)  # what may change without a job being another one
 MAX_JOBS = 10_000
 
 Choices = list[tuple[str, list[str]]]

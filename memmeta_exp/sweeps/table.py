@@ -1,10 +1,9 @@
 """results.csv and results.parquet: a row for every job of a sweep, whatever became of it."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from memmeta_exp.atomic import replacing
 from memmeta_exp.sweeps.folder import Standing, SweepFolder, read_json
 from memmeta_exp.sweeps.plan import Job
 from memmeta_exp.tracking import flat
@@ -23,8 +22,10 @@ def write(folder: SweepFolder, jobs: Sequence[Job]) -> list[Standing]:
     frame = pandas.DataFrame(rows, columns=pandas.Index([*FIRST, *swept, *numbers]))
     for key in frame.columns:
         frame[key] = _one_type(list(frame[key]))
-    _replace(folder.path / "results.csv", lambda file: frame.to_csv(file, index=False))
-    _replace(folder.path / "results.parquet", lambda file: frame.to_parquet(file, index=False))
+    with replacing(folder.path / "results.csv") as stream:
+        frame.to_csv(stream, index=False)
+    with replacing(folder.path / "results.parquet") as stream:
+        frame.to_parquet(stream, index=False)
     return standings
 
 
@@ -52,9 +53,3 @@ def _one_type(values: list[Any]) -> Any:
     if present and all(isinstance(value, int) and not isinstance(value, bool) for value in present):
         return pandas.array([None if value is None or value != value else value for value in values], dtype="Int64")
     return pandas.array([float("nan") if value is None else float(value) for value in values], dtype="float64")
-
-
-def _replace(file: Path, write_to: Any) -> None:
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    write_to(aside)
-    os.replace(aside, file)

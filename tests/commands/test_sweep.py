@@ -88,8 +88,7 @@ def test_real_jobs_in_one_process_are_those_of_their_own_commands(memmeta, sweep
     assert (ours / "test_episodes.csv").read_text() == (theirs / "test_episodes.csv").read_text()
     assert json.loads((ours / "summary.json").read_text())["test/acc"] == table["test/acc"].tolist()[1]
     assert torch.get_num_threads() == threads
-    streams = [getattr(h, "stream", None) for h in logging.getLogger("memmeta").handlers]
-    assert not [s for s in streams if str(getattr(s, "name", "")).endswith(".txt")]
+    assert not [h for h in logging.getLogger("memmeta").handlers if "log" in str(getattr(h, "stream", ""))]
     assert plt.get_fignums() == []
     assert reports == [([Path("outputs/sweeps/mine")], Path("outputs/sweeps/mine/report"))]
     assert "summary: " not in result.out, "what a job prints is in its log"
@@ -202,7 +201,7 @@ def test_profile_jobs(memmeta, tmp_path, reports) -> None:
     table = rows("outputs/sweeps/memory")
     assert list(table["memory/kind"]) == ["cuda-predicted"] * 2
     assert min(table["memory/above_baseline_mib"].tolist()) > 0
-    assert min(table["bytes.tensors"].tolist()) > 0
+    assert all(table["bytes.tensors"].notna().tolist())
     assert list(table["algorithm.inner_steps"]) == [1, 2]
     folder = Path("outputs/sweeps/memory") / table["job"].tolist()[0]
     assert {"profile.json", "config.yaml", "env.json", "status.json"} <= {file.name for file in folder.iterdir()}
@@ -262,7 +261,7 @@ def test_a_launcher_that_is_not_installed(sweep, monkeypatch) -> None:
 def test_one_sweep_at_a_time_in_a_folder(sweep, runs) -> None:
     with SweepFolder(Path("outputs/sweeps/mine")).held():
         result = sweep()
-    assert (result.code, "another memmeta sweep is at work in outputs/sweeps/mine" in result.err) == (2, True)
+    assert (result.code, "outputs/sweeps/mine is in use by another memmeta sweep" in result.err) == (2, True)
     assert not runs
 
 

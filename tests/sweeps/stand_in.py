@@ -1,6 +1,7 @@
 """A stand-in for `memmeta` as the child of a launcher's process: starts at once, and does what STAND_IN (JSON: seed to
 deed) says. Writes the run folder as `memmeta train` does."""
 
+import fcntl
 import json
 import os
 import signal
@@ -34,6 +35,8 @@ if deed == "refuse":
     print("memmeta: device=cuda: torch finds no CUDA device here")
     sys.exit(2)
 folder.mkdir(parents=True, exist_ok=True)
+lock = (folder / ".lock").open("a")
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 status("running")
 if deed == "die":
     os.kill(os.getpid(), signal.SIGKILL)

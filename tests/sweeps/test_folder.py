@@ -11,6 +11,7 @@ from memmeta_exp.config import ConfigError
 from memmeta_exp.sweeps import table
 from memmeta_exp.sweeps.folder import SweepFolder
 from memmeta_exp.sweeps.plan import Job
+from memmeta_exp.tracking.lock import FolderLock
 
 HERE = socket.gethostname()
 DEAD = 2**22 + 7  # above every pid
@@ -39,7 +40,7 @@ STATUSES = [  # status.json, how the job's process ended (exit code, reason), st
     ({"state": "finished"}, (0, None), "finished", None),
     ({"state": "failed", "reason": "loss is nan"}, None, "failed", "loss is nan"),
     ({"state": "interrupted", "reason": "signal 15"}, (143, None), "interrupted", "signal 15"),
-    ({"state": "running", "pid": os.getpid(), "host": HERE}, None, "running", f"on {HERE}"),
+    ({"state": "running", "pid": os.getpid(), "host": HERE}, None, "interrupted", "is gone"),  # a number used again
     ({"state": "running", "pid": 1, "host": "elsewhere"}, None, "running", "process 1 on elsewhere"),
     ({"state": "running", "pid": DEAD, "host": HERE}, None, "interrupted", f"process {DEAD} on {HERE} is gone"),
     ({"state": "running", "pid": DEAD, "host": HERE}, (-9, "killed by SIGKILL"), "interrupted", "killed by SIGKILL"),
@@ -58,6 +59,15 @@ def test_standing(folder, status, end, state: str, reason: str | None) -> None:
     standing = folder.standing(job())
     assert standing.state == state
     assert standing.reason is None if reason is None else reason in str(standing.reason)
+
+
+def test_running_is_who_holds_the_folder(folder) -> None:
+    leave(folder, "a", status={"state": "running", "pid": os.getpid(), "host": HERE})
+    lock = FolderLock(folder.job("a"))
+    lock.take("the run")
+    assert folder.standing(job()).state == "running"
+    lock.release()
+    assert folder.standing(job()).state == "interrupted"
 
 
 def test_finished_without_numbers_is_not_finished(folder) -> None:
@@ -105,7 +115,7 @@ def test_one_command_at_a_time(folder) -> None:
     with folder.held():
         folder.stop()
         assert folder.stopping == "soon"
-        with pytest.raises(ConfigError, match="another memmeta sweep is at work"), SweepFolder(folder.path).held():
+        with pytest.raises(ConfigError, match="is in use by another memmeta sweep"), SweepFolder(folder.path).held():
             pass
     with folder.held():
         assert folder.stopping is None
