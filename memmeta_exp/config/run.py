@@ -141,6 +141,11 @@ class Config:
             if self.images != ImagesConfig():
                 raise ConfigError(f"images.* is for images, and dataset={name} has none: leave it out")
             return
+        if self.backbone.name == "timm" and self.images.normalise != "none":
+            raise ConfigError(
+                f"images.normalise={self.images.normalise} with backbone=timm, which normalises images as its model's "
+                "weights expect: leave images.normalise=none"
+            )
         facts = self.dataset.facts()
         if facts.channels == 1 and (self.images.normalise == "imagenet" or self.images.saturation):
             key = "saturation" if self.images.saturation else "normalise"

@@ -80,7 +80,7 @@ def test_not_for_weights_that_are_gone(algorithm: str) -> None:
 def test_the_budget_chooses_it(monkeypatch) -> None:
     """The order of the ways is from fast to small: half a task, blocks, both."""
     needs = {("task", "none"): 40, ("half_task", "none"): 30, ("task", "block"): 20, ("half_task", "block"): 10}
-    monkeypatch.setattr(budget, "_peak_mib", lambda c, device: needs[c.memory.mode, c.memory.checkpoint])
+    monkeypatch.setattr(budget, "peak_mib", lambda c, device: needs[c.memory.mode, c.memory.checkpoint])
     for way, mib in needs.items():
         memory = budget.fitted(config(f"memory.budget_mib={mib}"), torch.device("cuda")).memory
         assert (memory.mode, memory.checkpoint) == way
@@ -93,7 +93,7 @@ def test_the_budget_chooses_it(monkeypatch) -> None:
 def test_a_model_that_cannot_run_blocks_twice(monkeypatch) -> None:
     """timm says so of some: they are refused, and a budget does without."""
     cannot = config("backbone=timm", f"backbone.model={WITHOUT}", "dataset.image_size=64", "memory.budget_mib=1")
-    monkeypatch.setattr(budget, "_peak_mib", lambda c, device: {"none": 2, "block": 0}[c.memory.checkpoint])
+    monkeypatch.setattr(budget, "peak_mib", lambda c, device: {"none": 2, "block": 0}[c.memory.checkpoint])
     with pytest.raises(ConfigError, match="cannot run its blocks twice in timm"):
         require(cannot.backbone, 3, 64, checkpoint=True)
     with pytest.raises(ConfigError, match="budget_mib=2, the least that will do"):

@@ -29,6 +29,7 @@ def test_train_and_evaluate(memmeta, backbone: list[str]) -> None:
         (["backbone.model=test_vti"], "did you mean 'test_vit'?"),
         (["backbone.weights=nowhere.pt"], "nowhere.pt does not exist"),
         (["backbone.frozen=99"], "set backbone.frozen to 6 or less"),
+        (["images.normalise=imagenet"], "leave images.normalise=none"),
         (["dataset.image_size=28"], "does not take images of 3 channels and 28x28"),
         (["algorithm=imaml", "backbone.attention=fused"], "leave backbone.attention=plain"),
         (["algorithm=maml", "memory.checkpoint=block"], "memory.checkpoint=block is for algorithms in feature space"),

@@ -8,6 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from memmeta_exp.build import build, build_optimizer
+from memmeta_exp.commands import profile as command
 from memmeta_exp.commands.compose import jobs
 from memmeta_exp.config import from_dict
 from memmeta_exp.iteration import Iteration
@@ -77,11 +78,27 @@ def test_with_workers_one_is_taken_apart(profile) -> None:
 def test_what_it_leaves(profile, tmp_path) -> None:
     folder, found = written(profile("steps=2", "seed=3"))
     assert folder.resolve().parents[1] == tmp_path / "outputs"
-    assert {path.name for path in folder.iterdir()} == {"profile.json", "config.yaml", "env.json"}
+    assert {path.name for path in folder.iterdir()} == {"profile.json", "config.yaml", "env.json", "status.json"}
     assert from_dict(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))).seed == 3  # pyright: ignore
     assert found["steps"] == 2
     named, _ = written(profile("steps=1", "hydra.run.dir=mine"))
     assert named == Path("mine")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "device", "kind"),
+    [(False, "auto", "cuda-predicted"), (True, "cpu", "cuda-predicted"), (True, "auto", "measured")],
+)
+def test_auto_measures_where_there_is_a_gpu(profile, monkeypatch, gpu: bool, device: str, kind: str) -> None:
+    def measured(config, path, steps) -> None:
+        command._write(config, path, {"memory/kind": "measured", "steps": steps}, "cpu")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(command, "check", lambda config: None)
+    monkeypatch.setattr(command, "_measured", measured)
+    _, found = written(profile("predict=auto", f"device={device}", *(["steps=2"] if kind == "measured" else [])))
+    assert found["memory/kind"] == kind
+    assert found.get("steps") == (2 if kind == "measured" else None)
 
 
 def test_a_prediction(profile, memmeta, monkeypatch) -> None:
@@ -97,7 +114,7 @@ def test_a_prediction(profile, memmeta, monkeypatch) -> None:
 
 
 BAD = {
-    "predict=cpu": "choose from cuda",
+    "predict=cpu": "choose from auto, cuda",
     "predict": "predict=VALUE",
     "steps=0": "from 1 to",
     "steps=two": "from 1 to",
