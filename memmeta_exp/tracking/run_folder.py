@@ -9,6 +9,7 @@ time has the folder: `with folder.claimed():`.
 
 import csv
 import io
+import itertools
 import json
 import logging
 import os
@@ -184,9 +185,13 @@ class RunFolder:
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl (or of the one in a run folder), in order; null is None. A last line without its end,
-    left by a killed run, is dropped."""
+    left by a killed run, is dropped. Raises ValueError for what is no row, or out of order."""
     file = Path(path) / "metrics.jsonl" if Path(path).is_dir() else Path(path)
-    return [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    rows = [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    at = [row["iteration"] for row in rows if isinstance(row, dict) and isinstance(row.get("iteration"), int)]
+    if len(at) < len(rows) or any(later < before for before, later in itertools.pairwise(at)):
+        raise ValueError(f"{file} is damaged: a row has no iteration, or an earlier one than the row before it")
+    return rows
 
 
 def read_test_episodes(path: Path | str) -> list[EpisodeResult]:

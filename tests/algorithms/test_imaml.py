@@ -18,7 +18,7 @@ SOLVED = ImamlConfig(lam=2.0, inner_steps=60, inner_lr=0.3, linear_steps=100, li
 PUBLISHED = ImamlConfig()
 
 
-@pytest.mark.parametrize("head_start", ["learned", "fixed"])
+@pytest.mark.parametrize("head_start", [pytest.param("learned", marks=pytest.mark.slow), "fixed"])
 def test_central_differences(batch: TaskBatch, head_start: str) -> None:
     """F(theta) = f(phi*(theta)), the lower level solved: by `evaluate`, which knows nothing of the meta-gradient."""
     assert_central_differences(smooth_learner(dataclasses.replace(SOLVED, head_start=head_start)), batch)

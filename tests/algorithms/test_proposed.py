@@ -170,7 +170,9 @@ class Memory:
 STEPS = ProposedConfig(inner_solver="gd", inner_tolerance=None, linear_solver="cg", linear_tolerance=None)
 
 
-@pytest.mark.parametrize(("config", "half_task"), [(ProposedConfig(), False), (STEPS, True)])
+@pytest.mark.parametrize(
+    ("config", "half_task"), [(ProposedConfig(), False), pytest.param(STEPS, True, marks=pytest.mark.slow)]
+)
 def test_peak_memory_is_flat_in_the_batch_and_set_by_the_chunk(config: ProposedConfig, half_task: bool) -> None:
     memory = Memory(filters=6)
     one, many = memory.peak(config, 1, half_task=half_task), memory.peak(config, 128, half_task=half_task)

@@ -58,7 +58,7 @@ def test_it_needs_the_memory_it_is_blamed_for() -> None:
     assert peak(lambda: released_step(model, batch, 2, 0.1, 2)) > 1.1 * peak(lambda: learner.step(batch))
 
 
-@pytest.mark.parametrize("part", ["memory", "released"])
+@pytest.mark.parametrize("part", [pytest.param("memory", marks=pytest.mark.slow), "released"])
 def test_the_command_without_a_gpu(part: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(gpu, "CASES", {name: gpu.CASES[name] for name in ("proposed", "maml checkpoint")})
     gpu.main(["--device", "cpu", "--small", "--parts", part, "--out", str(tmp_path)])

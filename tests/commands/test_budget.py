@@ -96,7 +96,7 @@ def test_several_workers_share_the_budget() -> None:
     assert (fixed.workers, fixed.memory.mode) == (2, "half_task")
 
 
-@pytest.mark.parametrize("algorithm", ["proposed", "maml"])
+@pytest.mark.parametrize("algorithm", ["proposed", pytest.param("maml", marks=pytest.mark.slow)])
 def test_bf16_keeps_to_the_budget(algorithm: str) -> None:
     """The block of bfloat16 keeps more tensors, each half as large."""
     plain = [f"algorithm={algorithm}", "precision=bf16", "algorithm.inner_steps=2", "batch_size=2"]
