@@ -15,6 +15,7 @@ COLOURS = {"blue": (0, 114, 178), "vermillion": (213, 94, 0), "green": (0, 158, 
 
 
 def write_run(run_dir: Path, **values: float) -> Path:
+    run_dir.mkdir(exist_ok=True)
     folder = RunFolder(run_dir)
     for t in range(1, 121):
         keys = {key.replace("__", "/"): value / t for key, value in values.items()}
@@ -56,7 +57,7 @@ def test_nothing_to_draw_writes_nothing(tmp_path: Path) -> None:
 
 def test_zeros_have_no_place_on_a_logarithmic_axis(tmp_path: Path) -> None:
     assert plot_run(write_run(tmp_path, lower__residual_max=0.0)) == []
-    (figure,) = plot_run(write_run(tmp_path, lower__residual_max=0.0, lower__L_g=2.0))
+    (figure,) = plot_run(write_run(tmp_path / "positive", lower__residual_max=0.0, lower__L_g=2.0))
     assert has_colour(figure, "green")
 
 
