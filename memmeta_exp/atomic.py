@@ -32,6 +32,12 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
     sync_folder(file.parent)
 
 
+def replace_text(file: Path, text: str) -> None:
+    """`file` with `text` in it, as `replacing` does it."""
+    with replacing(file) as stream:
+        stream.write(text.encode())
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the names in `folder` durable: a rename is not, until its folder has been synced."""
     handle = os.open(folder, os.O_RDONLY)

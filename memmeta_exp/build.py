@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from memmeta_exp.algorithms import Adapt, Execution, Learner, build_algorithm, exact_reference
 from memmeta_exp.algorithms.losses import losses_of
@@ -90,7 +91,8 @@ def _alike(images: int, classes: int) -> tuple[int, ...]:
 def _experiment(config: Config, device: torch.device, samplers: dict[str, EpisodeSampler]) -> Experiment:
     facts, learned = config.dataset.facts(), config.algorithm.head_start == "learned"
     backbone, real = config.backbone, device.type != "meta"
-    model = build_model(backbone, facts.channels, facts.image_size, config.ways, learned, config.seed, real)
+    rows = max(config.ways, config.task("train").ways)  # of phi_0: a task takes as many as it has classes
+    model = build_model(backbone, facts.channels, facts.image_size, rows, learned, config.seed, real)
     model.cosine = config.head.scale if config.head.name == "cosine" else None
     if config.memory.checkpoint == "block":
         model.backbone.checkpoint_blocks()  # pyright: ignore[reportCallIssue]
@@ -144,6 +146,12 @@ def build_optimizer(
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
+def build_average(config: Config, model: MetaModel) -> AveragedModel | None:
+    """The moving average of the model that `optimizer.average` asks for; buffers are the model's own."""
+    decay = config.optimizer.average
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
+
+
 def execution_of(config: Config, device: torch.device) -> Execution:
     """Chunks and threads: on a CPU, tasks side by side win twice what threads within an operator do, for one task's
     activations fit a core's cache and small operators do not divide."""
@@ -168,7 +176,7 @@ def _episodes(config: Config, of_dataset: Constants) -> Callable[[ImageSet, str]
 
     def episodes(images: ImageSet, stream: str) -> EpisodeSampler:
         pixels = training if stream == "train" else plain
-        return EpisodeSampler(images, stream, config.seed, config.ways, config.shots, config.queries, pixels)
+        return EpisodeSampler(images, stream, config.seed, *config.task(stream), pixels)
 
     return episodes
 

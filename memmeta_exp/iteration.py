@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from memmeta_exp.algorithms import StepReport
 from memmeta_exp.build import Experiment
@@ -22,8 +23,10 @@ class Iteration:
     and what the learner's `poll` raises.
     """
 
-    def __init__(self, experiment: Experiment, optimizer: torch.optim.Optimizer) -> None:
-        self.experiment, self.optimizer = experiment, optimizer
+    def __init__(
+        self, experiment: Experiment, optimizer: torch.optim.Optimizer, average: AveragedModel | None = None
+    ) -> None:
+        self.experiment, self.optimizer, self.average = experiment, optimizer, average
 
     def clear(self) -> None:
         """Frees the last iteration's gradients."""
@@ -39,6 +42,8 @@ class Iteration:
             e.learner.record(batch)
         with phase("optimizer"):
             self.optimizer.step()
+            if self.average is not None:
+                self.average.update_parameters(e.model)
         return report
 
     def _require_finite(self, report: StepReport, t: int) -> None:
@@ -54,6 +59,7 @@ class Iteration:
             )
 
     def persistent(self) -> list[Any]:
-        """What stays between iterations and is not replaced in one: parameters and buffers, optimiser state, training
-        images. (Warm starts are replaced; a meter takes them for what was there when it meets them.)"""
-        return [self.experiment.model, self.optimizer, self.experiment.samplers["train"].tensors]
+        """What stays between iterations and is not replaced in one: parameters and buffers, their average, optimiser
+        state, training images. (Warm starts are replaced; a meter takes them for what was there when it meets them.)"""
+        average = [] if self.average is None else [self.average]
+        return [self.experiment.model, *average, self.optimizer, self.experiment.samplers["train"].tensors]

@@ -55,7 +55,9 @@ class FewShot:
         return {"convergence/grad_norm_sq": norm, "convergence/wrong_fraction": wrong}
 
     def test(self, folder: RunFolder) -> dict[str, Any]:
-        """Writes test_episodes too."""
+        """Writes test_episodes too. Nothing where there are to be no test tasks."""
+        if not self.config.test_tasks:
+            return {}
         tasks = self.experiment.samplers["test"].draw(0, self.config.test_tasks)
         score = score_tasks(self.experiment, tasks)
         folder.write_test_episodes(episode_results(tasks, score))

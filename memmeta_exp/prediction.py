@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from memmeta_exp.build import Experiment, build_on_meta, build_optimizer
+from memmeta_exp.build import Experiment, build_average, build_on_meta, build_optimizer
 from memmeta_exp.config import Config
 from memmeta_exp.data import EpisodeSampler, TaskBatch
 from memmeta_exp.errors import ConfigError
@@ -32,10 +32,11 @@ class Prediction:
     """Bytes, none of them measured.
 
     tensors: requested at the peak above what persists, which is all that memory/above_baseline_mib holds on a GPU but
-    for scratch memory of kernels; parameters .. warm_starts: what persists between iterations, as requested;
-    rounding: by which blocks of 512 bytes exceed the requests at the peak; unsplit_at_most: bound on what the allocator
-    leaves unused in blocks that serve more than 1 MiB; convolution_headroom: a cuDNN workspace of up to this size does
-    not move the peak; matmul_threads: threads with a cuBLAS workspace of their own.
+    for scratch memory of kernels; parameters .. warm_starts: what persists between iterations, as requested (the
+    average of theta as optimizer_state); rounding: by which blocks of 512 bytes exceed the requests at the peak;
+    unsplit_at_most: bound on what the allocator leaves unused in blocks that serve more than 1 MiB;
+    convolution_headroom: a cuDNN workspace of up to this size does not move the peak; matmul_threads: threads with a
+    cuBLAS workspace of their own.
     """
 
     tensors: int
@@ -131,7 +132,8 @@ class _FirstTasks(EpisodeSampler):
 def _iteration(experiment: Experiment, optimizer: torch.optim.Optimizer, tasks: int) -> Iteration:
     """The iteration that draws the whole batch and goes through its first `tasks`."""
     samplers = {"train": _FirstTasks(experiment.samplers["train"], tasks)}
-    return Iteration(replace(experiment, samplers=samplers), optimizer)
+    average = build_average(experiment.config, experiment.model)
+    return Iteration(replace(experiment, samplers=samplers), optimizer, average)
 
 
 def _foretold(experiment: Experiment, optimizer: torch.optim.Optimizer, tasks: int) -> Prediction:
@@ -144,7 +146,7 @@ def _foretold(experiment: Experiment, optimizer: torch.optim.Optimizer, tasks: i
     persistent = {
         "parameters": held_bytes(list(model.parameters())),
         "buffers": held_bytes(list(model.buffers())),
-        "optimizer_state": held_bytes(tensors_of(optimizer)),
+        "optimizer_state": held_bytes(tensors_of(optimizer) + tensors_of(iteration.average)),
         "images": held_bytes([experiment.samplers["train"].image_set.images]),
         "warm_starts": held_bytes(list(learner.warm.values())),
     }

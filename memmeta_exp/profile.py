@@ -4,7 +4,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from memmeta_exp.build import Experiment, build_optimizer
+from memmeta_exp.build import Experiment, build_average, build_optimizer
 from memmeta_exp.iteration import Iteration
 from memmeta_exp.measure.peak_memory import MIB, Peak
 from memmeta_exp.measure.profiling import PARTS, PhaseTimes, measure_phase_peaks
@@ -53,7 +53,8 @@ class Profile:
 def profile(experiment: Experiment, steps: int) -> Profile:
     """Runs WARM_UP iterations, `steps` timed whole and `steps` timed by phase in turn, and a metered one."""
     optimizer, _ = build_optimizer(experiment.config, experiment.model, experiment.smoothness)
-    iteration, device = Iteration(experiment, optimizer), experiment.device
+    average, device = build_average(experiment.config, experiment.model), experiment.device
+    iteration = Iteration(experiment, optimizer, average)
     for t in range(1, WARM_UP + 1):
         iteration.clear()
         iteration(t)

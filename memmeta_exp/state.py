@@ -1,9 +1,10 @@
 """All that changes as a run goes on, and what it is tied to: the content of a checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from memmeta_exp.build import Experiment, build_optimizer
+from memmeta_exp.build import Experiment, build_average, build_optimizer
 from memmeta_exp.config import Config, to_dict
 from memmeta_exp.data import fingerprint
 from memmeta_exp.errors import CheckpointError, DataError
@@ -23,6 +24,7 @@ class TrainingState:
     def __init__(self, experiment: Experiment, config: Config) -> None:
         self.experiment, self.config = experiment, config
         self.optimizer, self.scheduler = build_optimizer(experiment.config, experiment.model, experiment.smoothness)
+        self.average = build_average(experiment.config, experiment.model)
         self.convergence_error = RunningMean()
         self.progress = Progress()
         streams = {} if experiment.config.known else experiment.samplers  # known problems are made from their seed
@@ -35,6 +37,7 @@ class TrainingState:
             "model": self.experiment.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "warm": self.experiment.learner.warm,
             "convergence": self.convergence_error.state_dict(),
             "progress": dict(vars(self.progress)),
@@ -56,11 +59,27 @@ class TrainingState:
             self.experiment.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
             self.experiment.learner.warm = {key: value.to(device) for key, value in state["warm"].items()}
             self.convergence_error.load_state_dict(state["convergence"])
             self.progress = Progress(**state["progress"])
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint does not fit ({type(error).__name__}); {OTHER_VERSION}") from None
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the model is its moving average, where there is one."""
+        if self.average is None:
+            yield
+            return
+        model = self.experiment.model
+        own = {key: value.clone() for key, value in model.state_dict().items()}
+        model.load_state_dict(self.average.module.state_dict())
+        try:
+            yield
+        finally:
+            model.load_state_dict(own)
 
     def keep_best(self, value: float) -> None:
         """The model as it stands is the best so far."""

@@ -49,7 +49,7 @@ class Trainer:
         self.folder, self.tracker, self.bar, self.stop = folder, tracker, bar, stop
         self.config = self.experiment.config
         self.judge = judge_of(self.experiment)
-        self.iteration = Iteration(self.experiment, state.optimizer)
+        self.iteration = Iteration(self.experiment, state.optimizer, state.average)
         self.timer = StepTimer(self.experiment.device, counted=self.progress.step_seconds)
         self.began = started - self.progress.seconds
 
@@ -82,7 +82,8 @@ class Trainer:
         t, row = p.iteration, dict(p.row or {})
         validated = t % c.eval_every == 0 or t == c.iterations
         if validated:
-            row |= self._validate(t)
+            with self.state.averaged():
+                row |= self._validate(t)
         p.latest |= row
         p.row = None
         self.tracker.log(t, row)

@@ -123,7 +123,7 @@ class FeatureSpaceLearner(Learner):
         self, tasks: Tasks, warm: dict[str, Tensor], backward: "_Backward"
     ) -> tuple[FeatureGradient, list[Gradients]]:
         support, query = self._both_features(tasks)
-        part = self._gradient(_detached(support), _detached(query), warm)
+        part = self._gradient(_detached(support), _detached(query), warm, self._ways(tasks))
         return part, backward([(support[0], part.d_support), (query[0], part.d_query), *self._start(part)])
 
     def _half_steps(
@@ -132,26 +132,26 @@ class FeatureSpaceLearner(Learner):
         with torch.no_grad():
             support = self._features(half(tasks, "support"), self._keys(tasks, "support"))
         z_q, labels = self._features(half(tasks, "query"), self._keys(tasks, "query"))
-        part = self._gradient(support, (z_q.detach(), labels), warm)
+        part = self._gradient(support, (z_q.detach(), labels), warm, self._ways(tasks))
         gradients = backward([(z_q, part.d_query), *self._start(part)])
         del support, z_q
         z_s, _ = self._features(half(tasks, "support"), self._keys(tasks, "support"))
         return part, gradients + backward([(z_s, part.d_support)])
 
     def _gradient(
-        self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], warm: dict[str, Tensor]
+        self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], warm: dict[str, Tensor], ways: int
     ) -> FeatureGradient:
         if not self.rule.prototypes:
-            return self.rule.feature_gradient(support, query, self._start_of(*support), warm)
+            return self.rule.feature_gradient(support, query, self._start_of(*support, ways), warm)
         z = support[0].detach().requires_grad_()
         with torch.enable_grad():
-            start = self._start_of(z, support[1])
+            start = self._start_of(z, support[1], ways)
         part = self.rule.feature_gradient(support, query, start.detach(), warm)
         (through_start,) = torch.autograd.grad(start, z, part.d_start)
         return replace(part, d_support=part.d_support + through_start)
 
-    def _start_of(self, z: Tensor, labels: Tensor) -> Tensor:
-        return prototypes(z, labels, self.model.ways) if self.rule.prototypes else super()._start_of(z, labels)
+    def _start_of(self, z: Tensor, labels: Tensor, ways: int) -> Tensor:
+        return prototypes(z, labels, ways) if self.rule.prototypes else super()._start_of(z, labels, ways)
 
     def _start(self, part: FeatureGradient) -> list[tuple[Tensor, Tensor]]:
         start = self.model.head_start

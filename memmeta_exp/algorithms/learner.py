@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from memmeta_exp.algorithms.losses import Losses
 from memmeta_exp.backbones import Keys, MetaModel, image_layout
 from memmeta_exp.bilevel import Solution
-from memmeta_exp.data.episodes import Half, half
+from memmeta_exp.data.episodes import Half, TaskBatch, half
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.measure.phases import observed, phase
 
@@ -128,7 +128,7 @@ class Learner(ABC):
         def score(_: int, tasks: Tasks) -> Tensor:
             with torch.no_grad():
                 support, query = self._both_features(tasks)
-                start = self._start_of(*support)
+                start = self._start_of(*support, self._ways(tasks))
                 inner = adapt(lower(*support, start), start.expand(len(tasks), -1, -1))
                 upper, phi = self.losses.upper(*query, start), inner.value
                 accuracy = upper.accuracy(phi)
@@ -139,9 +139,13 @@ class Learner(ABC):
         accuracy, loss, converged = torch.cat(list(self._map(score, batch, self.execution.chunk)), 1)
         return accuracy, loss, converged
 
-    def _start_of(self, z: Tensor, labels: Tensor) -> Tensor:
-        """phi_0 [C, d+1], or of each task [T, C, d+1], of tasks with support features z."""
-        return self.model.head_start.detach().to(self.head_dtype)
+    def _start_of(self, z: Tensor, labels: Tensor, ways: int) -> Tensor:
+        """phi_0 [C, d+1], or of each task [T, C, d+1], of tasks of C = `ways` classes with support features z."""
+        return self.model.head_start.detach()[:ways].to(self.head_dtype)
+
+    def _ways(self, tasks: Tasks) -> int:
+        """Rows of a head of these tasks."""
+        return tasks.ways if isinstance(tasks, TaskBatch) else self.model.ways
 
     def _chunks(self, batch: Tasks, size: int) -> Iterator[tuple[int, Tasks]]:
         for at in range(0, len(batch), size):

@@ -18,3 +18,13 @@ def parse(arguments: list[str], defaults: Mapping[str, str | None]) -> dict[str,
             raise ConfigError(f"'{argument}' has no value: write {key}=VALUE")
         values[key] = value
     return values
+
+
+def whole_number(options: Mapping[str, str | None], key: str, least: int) -> int | None:
+    """The value of `key` as a number of at least `least`, None where it is not given; ConfigError otherwise."""
+    text = options[key]
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise ConfigError(f"{key}={text} is out of range: it must be a whole number of at least {least}")
+    return int(text)

@@ -8,20 +8,28 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any, NamedTuple, Union
 
 from memmeta_exp.config.algorithms import ProposedConfig
 from memmeta_exp.config.checks import at_least, at_most, one_of
 from memmeta_exp.config.heads import LinearHeadConfig, check_head
 from memmeta_exp.config.problems import KNOWN, check_problem
 from memmeta_exp.config.sections import SECTIONS as IMAGE_SECTIONS
-from memmeta_exp.config.sections import ImagesConfig, MemoryConfig
+from memmeta_exp.config.sections import ImagesConfig, MemoryConfig, TrainingConfig
 from memmeta_exp.errors import ConfigError
 
 MU_WHERE_NONE = 0.01
 # runs that differ in these alone are repetitions
 NOT_OF_A_GROUP = ("seed", "tracking", "progress", "plots", "data_root", "checkpoint_every")
 SECTIONS = {group: {**options, **KNOWN.get(group, {})} for group, options in IMAGE_SECTIONS.items()}
+
+
+class TaskShape(NamedTuple):
+    """Classes of a task, and support and query images of each."""
+
+    ways: int
+    shots: int
+    queries: int
 
 
 @dataclass(frozen=True)
@@ -72,13 +80,14 @@ class Config:
     head: Any = field(default_factory=LinearHeadConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
         for key in ("shots", "queries", "batch_size", "iterations", "eval_every", "eval_steps", "convergence_tasks"):
             at_least(key, getattr(self, key), 1)
         at_least("ways", self.ways, 2)
         at_least("val_tasks", self.val_tasks, 2)
-        at_least("test_tasks", self.test_tasks, 2)
+        at_least("test_tasks", self.test_tasks, 2 if self.test_tasks else 0)
         at_least("seed", self.seed, 0)
         at_most("seed", self.seed, 2**63 - 1)
         for key in ("batch_size", "val_tasks", "test_tasks", "convergence_tasks"):
@@ -96,6 +105,7 @@ class Config:
             _check_number_or_auto(key, getattr(self, key))
         check_problem(self)
         self._check_strong_convexity()
+        self._check_training()
         self._check_episode_fits()
         self._check_memory()
         self._check_attention()
@@ -153,21 +163,49 @@ class Config:
             raise ConfigError(f"images.{key}={value} is for colour images, and {name} is grey: leave it out")
         at_most("images.crop_padding", self.images.crop_padding, facts.image_size)
 
+    def _check_training(self) -> None:
+        if self.known and self.training != TrainingConfig():
+            raise ConfigError(
+                f"training.* is for tasks of validation and test that differ, and dataset={self.dataset.name} has "
+                "none: leave it out"
+            )
+        a, ways = self.algorithm, self.task("train").ways
+        if ways != self.ways and (a.head_start == "learned" or not a.in_feature_space):
+            why = (
+                "learns a head of as many rows as there are classes"
+                if a.head_start == "learned"
+                else ("adapts weights that the head is one of")
+            )
+            raise ConfigError(
+                f"training.ways={ways} with ways={self.ways}: {a.name} as configured {why}; leave training.ways=null"
+            )
+
     def _check_episode_fits(self) -> None:
         if self.dataset.name == "quadratic":
             return
         facts = self.dataset.facts()
-        split, classes = min(facts.classes.items(), key=lambda item: item[1])
-        if self.ways > classes:
-            raise ConfigError(
-                f"ways={self.ways} is more than the {classes} classes of {self.dataset.name}'s {split} split; "
-                f"set ways to {classes} or fewer"
+        for split, classes in facts.classes.items():
+            task, prefix = (
+                self.task(split),
+                "training." if split == "train" and self.training != TrainingConfig() else "",
             )
-        if self.shots + self.queries > facts.images_per_class:
-            raise ConfigError(
-                f"shots={self.shots} + queries={self.queries} is more than the {facts.images_per_class} images of a "
-                f"class of {self.dataset.name}; lower one until their sum fits"
-            )
+            if task.ways > classes:
+                raise ConfigError(
+                    f"{prefix}ways={task.ways} is more than the {classes} classes of {self.dataset.name}'s {split} "
+                    f"split; set {prefix}ways to {classes} or fewer"
+                )
+            if task.shots + task.queries > facts.images_per_class:
+                raise ConfigError(
+                    f"{prefix}shots={task.shots} + {prefix}queries={task.queries} is more than the "
+                    f"{facts.images_per_class} images of a class of {self.dataset.name}; lower one until their sum fits"
+                )
+
+    def task(self, stream: str) -> TaskShape:
+        """What a task of `stream` (train, val, test, reference) consists of."""
+        t = self.training
+        if stream in ("val", "test"):
+            return TaskShape(self.ways, self.shots, self.queries)
+        return TaskShape(t.ways or self.ways, t.shots or self.shots, t.queries or self.queries)
 
     @property
     def reference_mu(self) -> float:

@@ -53,23 +53,41 @@ class ImagesConfig:
 
 
 @dataclass(frozen=True)
+class TrainingConfig:
+    """How training tasks, and those on which convergence is measured, differ from the tasks of validation and test;
+    null: not at all. More ways in training than in test are usual for heads without a start of their own (Snell et al.
+    2017)."""
+
+    ways: int | None = None
+    shots: int | None = None
+    queries: int | None = None
+
+    def __post_init__(self) -> None:
+        for key, least in (("ways", 2), ("shots", 1), ("queries", 1)):
+            at_least(f"training.{key}", getattr(self, key), least)
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """The upper optimiser on theta: torch.optim's adam, adamw or sgd, its rate constant or cosine to 0 over T. lr: null
-    for 1/L_F, with sgd on dataset=quadratic, whose L_F is known."""
+    for 1/L_F, with sgd on dataset=quadratic, whose L_F is known. average: decay of an exponential moving average of
+    theta, the one that is validated, tested and kept as the best; 0: theta itself is."""
 
     name: str = "adam"
     lr: float | None = 1e-3
     weight_decay: float = 0.0
     momentum: float = 0.0
     schedule: str = "constant"
+    average: float = 0.0
 
     def __post_init__(self) -> None:
         one_of("optimizer.schedule", self.schedule, ("constant", "cosine"))
         at_least("optimizer.lr", self.lr, 0, strict=True)
         at_least("optimizer.weight_decay", self.weight_decay, 0)
-        at_least("optimizer.momentum", self.momentum, 0)
-        if self.momentum >= 1:
-            raise ConfigError(f"optimizer.momentum={self.momentum} is out of range: it must be below 1")
+        for key in ("momentum", "average"):
+            at_least(f"optimizer.{key}", getattr(self, key), 0)
+            if getattr(self, key) >= 1:
+                raise ConfigError(f"optimizer.{key}={getattr(self, key)} is out of range: it must be below 1")
         if self.momentum and self.name != "sgd":
             raise ConfigError(f"optimizer.momentum={self.momentum} is for sgd; with {self.name} leave it 0")
 
@@ -103,5 +121,5 @@ SECTIONS: dict[str, dict[str, type]] = {
     "tracking": {"wandb": TrackingConfig},
 }
 
-NESTED: dict[str, type] = {"memory": MemoryConfig, "images": ImagesConfig}
+NESTED: dict[str, type] = {"memory": MemoryConfig, "images": ImagesConfig, "training": TrainingConfig}
 """Sections without options to choose among: their values stand in config.yaml itself."""

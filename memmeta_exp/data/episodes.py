@@ -134,6 +134,11 @@ class TaskBatch:
         keys = None if self.keys is None else self.keys[tasks]
         return replace(self, classes=self.classes[tasks], items=self.items[tasks], origin=origin, keys=keys)
 
+    @property
+    def ways(self) -> int:
+        """Classes of a task."""
+        return self.classes.size(1)
+
     def support(self) -> tuple[Tensor, Tensor]:
         """images uint8 [T, n, C, H, W] and labels int64 [T, n], n = ways * shots, in the order 0, 0, .., 1, 1, ..; as
         stored, not augmented."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from memmeta_exp.atomic import replacing
+from memmeta_exp.atomic import replace_text
 from memmeta_exp.config import ConfigError
 from memmeta_exp.sweeps.plan import Job
 from memmeta_exp.tracking.lock import FolderLock
@@ -71,12 +71,12 @@ class SweepFolder:
     def describe(self, description: Mapping[str, Any], jobs: Sequence[Job]) -> None:
         """Writes sweep.yaml and jobs.json."""
         text = yaml.safe_dump({**description, "jobs": len(jobs)}, sort_keys=False, allow_unicode=True)
-        _write(self.path / "sweep.yaml", text)
+        replace_text(self.path / "sweep.yaml", text)
         listed = [
             {"job": f"jobs/{job.id}", "values": job.values, "command": job.command(str(self.job(job.id)))}
             for job in jobs
         ]
-        _write(self.path / "jobs.json", json.dumps(listed, indent=1) + "\n")
+        replace_text(self.path / "jobs.json", json.dumps(listed, indent=1) + "\n")
 
     def stop(self, now: bool = False) -> None:
         """Asks every process that runs jobs to end them: as soon as they have saved their state, or `now`."""
@@ -93,7 +93,7 @@ class SweepFolder:
     def end(self, id: str, exit_code: int, reason: str | None, seconds: float) -> None:
         """Notes how a job that was started has ended."""
         end = {"exit_code": exit_code, "reason": reason, "seconds": round(seconds, 3), "host": socket.gethostname()}
-        _write(self.path / "log" / f"{id}.json", json.dumps(end) + "\n")
+        replace_text(self.path / "log" / f"{id}.json", json.dumps(end) + "\n")
 
     def begin(self, id: str) -> None:
         """Forgets how an earlier try of a job ended."""
@@ -134,11 +134,6 @@ def read_json(file: Path) -> dict[str, Any]:
         values = json.loads(file.read_text(encoding="utf-8"))
         return values if isinstance(values, dict) else {}
     return {}
-
-
-def _write(file: Path, text: str) -> None:
-    with replacing(file) as stream:
-        stream.write(text.encode())
 
 
 def _may_live(status: Mapping[str, Any], folder: Path) -> bool:

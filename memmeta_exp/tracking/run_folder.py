@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from memmeta_exp.atomic import remove_partials, replacing
+from memmeta_exp.atomic import remove_partials, replace_text
 from memmeta_exp.tracking.environment import describe_environment
 from memmeta_exp.tracking.lock import NAME as LOCK
 from memmeta_exp.tracking.lock import FolderLock
@@ -103,11 +103,11 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """config.yaml: the resolved configuration, as `Config` reads it back."""
-        _replace(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+        replace_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
     def write_overrides(self, overrides: list[str]) -> None:
         """overrides.yaml: what the command line changed, in Hydra's own form."""
-        _replace(self.path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+        replace_text(self.path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
 
     def read_overrides(self) -> list[str]:
         """overrides.yaml; empty where there is none, or none that can be read."""
@@ -149,7 +149,7 @@ class RunFolder:
         for episode in episodes:
             lists = (" ".join(map(str, numbers)) for numbers in (episode.classes, episode.items))
             writer.writerow([episode.task, repr(float(episode.accuracy)), repr(float(episode.loss)), *lists])
-        _replace(self.path / "test_episodes.csv", text.getvalue())
+        replace_text(self.path / "test_episodes.csv", text.getvalue())
 
     def set_status(self, state: str, iteration: int | None = None, reason: str | None = None) -> None:
         """status.json: where the run stands. `started` stays that of the first call, `iteration` the last one given."""
@@ -180,7 +180,7 @@ class RunFolder:
         self.metrics.close()
 
     def _write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        _replace(self.path / name, json.dumps(plain(values), indent=2, allow_nan=False) + "\n")
+        replace_text(self.path / name, json.dumps(plain(values), indent=2, allow_nan=False) + "\n")
 
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:
@@ -208,8 +208,3 @@ def read_test_episodes(path: Path | str) -> list[EpisodeResult]:
             )
             for row in csv.DictReader(stream)
         ]
-
-
-def _replace(file: Path, text: str) -> None:
-    with replacing(file) as stream:
-        stream.write(text.encode())

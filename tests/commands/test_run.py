@@ -184,7 +184,8 @@ KNOBS = [
     "ways=2", "shots=3", "queries=3", "batch_size=3", "seed=1", "precision=bf16", "eval_every=2", "val_tasks=6",
     "test_tasks=7", "eval_rule=gd", "convergence_tasks=3", "convergence_mu=0.7", "iterations=7", "backbone.filters=9",
     "optimizer.lr=0.1", "optimizer.weight_decay=0.5", "optimizer.schedule=cosine", "optimizer=sgd",
-    "convergence_of=own", "backbone.norm=running", "backbone.norm=none", "backbone.block=plain",
+    "optimizer.average=0.5", "convergence_of=own", "backbone.norm=running", "backbone.norm=none",
+    "backbone.block=plain",
 ]  # fmt: skip
 
 
@@ -195,6 +196,7 @@ ELSEWHERE = {  # keys that change no number of a run, and where they are tested
     "plots": "test_pictures_can_be_left_out", "chunk": "test_chunk_changes_memory_alone",
     "memory": "tests/algorithms", "workers": "tests/algorithms/test_workers.py, and test_threads_and_progress",
     "head": "tests/algorithms/test_heads.py", "images": "tests/data/test_pixels.py",
+    "training": "test_training_tasks.py",
     "data_root": "test_bad_input", "checkpoint_every": "tests/resume",
     "eval_steps": "below, under eval_rule=gd", "eval_lr": "below, under eval_rule=gd",
 }  # fmt: skip

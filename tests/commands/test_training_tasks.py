@@ -1,0 +1,136 @@
+"""Training tasks that differ from those that judge, averages of theta, runs without a test, and tests of new tasks."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from memmeta_exp import checkpoint
+from memmeta_exp.build import build
+from memmeta_exp.commands.compose import jobs
+from memmeta_exp.config import Config
+from memmeta_exp.tracking.run_folder import read_metrics
+from tests.commands.conftest import TINY
+
+
+def config(*overrides: str) -> Config:
+    (found,) = jobs([*TINY, *overrides], multirun=False)
+    return found
+
+
+@pytest.mark.parametrize("head", ["linear", "ridge"])
+@pytest.mark.parametrize("start", ["fixed", "prototype"])
+def test_shapes_of_each_stream(head: str, start: str) -> None:
+    wide = ["training.ways=5", "training.shots=1", "training.queries=4"]
+    experiment = build(config(*wide, f"head={head}", f"algorithm.head_start={start}"))
+    shapes = {}
+    for stream, sampler in experiment.samplers.items():
+        (support, _), (query, _) = (sampler.draw(0, 1).support(), sampler.draw(0, 1).query())
+        shapes[stream] = (sampler.draw(0, 1).ways, support.size(1), query.size(1))
+    assert shapes == {"train": (5, 5, 20), "reference": (5, 5, 20), "val": (3, 6, 6), "test": (3, 6, 6)}
+    report = experiment.learner.step(experiment.samplers["train"].draw(0, 2))
+    gradients = [p.grad for p in experiment.model.parameters()]
+    assert all(g is not None and bool(g.isfinite().all()) and bool(g.any()) for g in gradients)
+    assert report.loss.isfinite().all()
+    accuracy, _, _ = experiment.learner.evaluate(experiment.samplers["val"].draw(0, 3))
+    assert torch.equal(accuracy * 6, (accuracy * 6).round()), "of 6 queries"
+
+
+def test_wider_training_is_the_training_of_wider_tasks(train) -> None:
+    """What is learned from training.ways=5 is what ways=5 learns, to the bit; the head's random start alone differs
+    when ways=3 of it are used, and an exact lower level does not see it."""
+    a = train("training.ways=5", "training.queries=4", "hydra.run.dir=a").summary.parent
+    b = train("ways=5", "queries=4", "hydra.run.dir=b").summary.parent
+    rows = [[row["train/loss"] for row in read_metrics(folder)[1:]] for folder in (a, b)]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["training.ways=5", "algorithm=anil"], "learns a head of as many rows as there are classes"),
+        (["training.ways=5", "algorithm=fomaml", "algorithm.head_start=fixed"], "training.ways=5 with ways=3"),
+        (["training.ways=6"], "training.ways=6 is more than the 5 classes"),
+        (["training.shots=7"], "training.shots=7 + training.queries=2 is more than the 8 images"),
+        (["training.ways=1"], "training.ways=1 is out of range"),
+        (["dataset=quadratic", "training.shots=3"], "training.* is for tasks"),
+        (["optimizer.average=1"], "optimizer.average=1.0 is out of range"),
+        (["test_tasks=1"], "test_tasks=1 is out of range"),
+    ],
+)
+def test_refusals(memmeta, tmp_path, overrides: list[str], said: str) -> None:
+    tiny = [o for o in TINY if not o.startswith(("dataset", "backbone"))] if "dataset=quadratic" in overrides else TINY
+    result = memmeta("train", *tiny, *overrides, "hydra.run.dir=refused")
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert said in result.err
+    assert not (tmp_path / "refused").exists()
+
+
+def _final(folder: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(folder / "checkpoints" / "last.pt")["model"]
+
+
+def test_the_average_is_what_is_judged_and_kept(train, memmeta) -> None:
+    """Theta goes its way as without it; best.pt is the average of the iterates, by hand."""
+    short = ["iterations=3", "eval_every=3", "checkpoint_every=1"]
+    plain, averaged = (
+        train(*short, *more, f"hydra.run.dir={name}").summary.parent
+        for name, more in (("plain", []), ("averaged", ["optimizer.average=0.75"]))
+    )
+    assert all(torch.equal(a, b) for a, b in zip(_final(plain).values(), _final(averaged).values(), strict=True))
+    iterates = []
+    for n in (1, 2, 3):
+        folder = train(f"iterations={n}", "eval_every=3", f"hydra.run.dir=to{n}").summary.parent
+        iterates.append(_final(folder))
+    state = checkpoint.load(averaged / "checkpoints" / "last.pt")["average"]
+    for name, value in _final(averaged).items():
+        if name == "head_start":
+            continue
+        by_hand = 0.75 * (0.75 * iterates[0][name] + 0.25 * iterates[1][name]) + 0.25 * iterates[2][name]
+        torch.testing.assert_close(state[f"module.{name}"], by_hand, rtol=1e-5, atol=1e-7)
+        assert not torch.equal(state[f"module.{name}"], value)
+    again = memmeta("evaluate", f"run={averaged}")
+    assert "5 tasks score as stored" in again.out, again.err
+
+
+def test_the_average_is_resumed(train, memmeta) -> None:
+    options = ["optimizer.average=0.9", "checkpoint_every=1"]
+    whole = train(*options, "hydra.run.dir=whole").summary.parent
+    part = train(*options, "iterations=4", "hydra.run.dir=part").summary.parent
+    assert memmeta("train", f"resume={part}", "iterations=6").code == 0
+    a, b = (checkpoint.load(folder / "checkpoints" / "last.pt")["average"] for folder in (whole, part))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_no_test_and_a_test_of_other_tasks(train, memmeta, tmp_path) -> None:
+    folder = train("test_tasks=0", "hydra.run.dir=untested").summary.parent
+    assert not any(key.startswith("test/") for key in json.loads((folder / "summary.json").read_text()))
+    assert not (folder / "test_episodes.csv").exists()
+    assert "did not reach its test" in memmeta("evaluate", f"run={folder}").err
+    tested = train("hydra.run.dir=tested").summary.parent
+    run = json.loads((tested / "summary.json").read_text())
+    for split, key in (("test", "test/acc"), ("val", "val/acc_best")):
+        count = {"test": 5, "val": 4}[split]
+        result = memmeta("evaluate", f"run={folder}", f"tasks={count}", f"split={split}", "out=new.json")
+        assert result.code == 0, result.err
+        assert json.loads((tmp_path / "new.json").read_text())[f"{split}/acc"] == run[key]
+    one = memmeta("evaluate", f"run={folder}", "tasks=9", "shots=1", "queries=3")
+    assert "9 tasks (3-way 1-shot, 3 queries a class)" in one.out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["tasks=1"], "tasks=1 is out of range"),
+        (["shots=1"], "say how many with tasks=N"),
+        (["tasks=5", "split=train"], "split=train is unknown"),
+        (["tasks=5", "out=no/such/file"], "out=no/such/file: No such file"),
+    ],
+)
+def test_evaluations_that_are_refused(train, memmeta, options: list[str], said: str) -> None:
+    folder = train("iterations=1").summary.parent
+    result = memmeta("evaluate", f"run={folder}", *options)
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert said in result.err
