@@ -62,6 +62,7 @@ def least(device: torch.device) -> float:
     return float(str(refused.value).partition("set memory.budget_mib=")[2].partition(",")[0])
 
 
+@pytest.mark.slow
 def test_the_smallest_budget_named_will_do() -> None:
     enough = least(CPU)
     assert peak_mib(fitted(config(f"memory.budget_mib={enough}"), CPU)) <= enough
@@ -69,6 +70,7 @@ def test_the_smallest_budget_named_will_do() -> None:
         fitted(config(f"memory.budget_mib={enough - 0.2}"), CPU)
 
 
+@pytest.mark.slow
 def test_on_a_gpu_the_chunk_is_halved_first() -> None:
     """Without a GPU at hand: the choice rests on the prediction alone."""
     budgets = [400, 60, 40, least(CUDA)]

@@ -18,8 +18,10 @@ import torch
 from omegaconf import OmegaConf
 
 from memmeta_exp.cli import main
+from memmeta_exp.commands.compose import jobs
 from memmeta_exp.config import SECTIONS, Config
 from memmeta_exp.errors import ConfigError
+from memmeta_exp.runner import run
 from memmeta_exp.tracking.run_folder import RunFolder, read_metrics
 from memmeta_exp.trainer import Trainer
 from tests.commands.conftest import TINY
@@ -181,7 +183,7 @@ def test_two_runs_never_share_a_folder(tmp_path) -> None:
 
 
 KNOBS = [
-    "ways=2", "shots=3", "queries=3", "batch_size=3", "seed=1", "precision=bf16", "eval_every=2", "val_tasks=6",
+    "ways=2", "shots=3", "queries=3", "batch_size=3", "seed=1", "precision=bf16", "eval_every=1", "val_tasks=6",
     "test_tasks=7", "eval_rule=gd", "convergence_tasks=3", "convergence_mu=0.7", "iterations=7", "backbone.filters=9",
     "optimizer.lr=0.1", "optimizer.weight_decay=0.5", "optimizer.schedule=cosine", "optimizer=sgd",
     "optimizer.average=0.5", "convergence_of=own", "backbone.norm=running", "backbone.norm=none",
@@ -222,17 +224,26 @@ def fingerprint(folder: Path) -> str:
     return json.dumps([rows, (folder / "test_episodes.csv").read_text()])
 
 
-def test_every_key_changes_something(train) -> None:
-    plain = fingerprint(train().summary.parent)
+def test_every_key_changes_something(tmp_path) -> None:
+    """Without the command line, which takes a second a run."""
+
+    def outcome(*overrides: str) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (config,) = jobs([*TINY, "iterations=2", "eval_every=2", "progress=false", *overrides], multirun=False)
+        run(config, folder, [])
+        return fingerprint(folder)
+
+    plain = outcome()
     for knob in KNOBS:
-        assert fingerprint(train(knob).summary.parent) != plain, knob
-    decayed = fingerprint(train("optimizer.weight_decay=0.5").summary.parent)
-    assert fingerprint(train("optimizer=adamw", "optimizer.weight_decay=0.5").summary.parent) != decayed
-    sgd = fingerprint(train("optimizer=sgd").summary.parent)
-    assert fingerprint(train("optimizer=sgd", "optimizer.momentum=0.9").summary.parent) != sgd
-    ruled = fingerprint(train("eval_rule=gd").summary.parent)
+        assert outcome(knob) != plain, knob
+    decayed = outcome("optimizer.weight_decay=0.5")
+    assert outcome("optimizer=adamw", "optimizer.weight_decay=0.5") != decayed
+    sgd = outcome("optimizer=sgd")
+    assert outcome("optimizer=sgd", "optimizer.momentum=0.9") != sgd
+    ruled = outcome("eval_rule=gd")
     for knob in ("eval_steps=3", "eval_lr=0.5"):
-        assert fingerprint(train("eval_rule=gd", knob).summary.parent) != ruled, knob
+        assert outcome("eval_rule=gd", knob) != ruled, knob
 
 
 def test_chunk_changes_memory_alone(train) -> None:
