@@ -172,10 +172,11 @@ def _episodes(config: Config, of_dataset: Constants) -> Callable[[ImageSet, str]
     c = config.images
     mean, std = {"none": ((), ()), "imagenet": IMAGENET, "dataset": of_dataset}[c.normalise]
     plain = replace(AS_THEY_ARE, mean=mean, std=std)
+    judged = replace(plain, mirrored=c.mirrored)
     training = Pixels(c.crop_padding, c.flip, c.brightness, c.contrast, c.saturation, mean, std)
 
     def episodes(images: ImageSet, stream: str) -> EpisodeSampler:
-        pixels = training if stream == "train" else plain
+        pixels = {"train": training, "reference": plain}.get(stream, judged)
         return EpisodeSampler(images, stream, config.seed, *config.task(stream), pixels)
 
     return episodes

@@ -205,6 +205,8 @@ class Learner(ABC):
         with phase("features"), self._autocast():
             x = self._scaled(half)
             z = self.model.backbone(x) if keys is None else self.model.backbone(x, keys)
+            if half.pixels.mirrored:
+                z = (z + self.model.backbone(x.flip(-1))) / 2
         return z.to(self.head_dtype), half.labels.to(z.device)
 
     def _both_features(self, tasks: Tasks) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

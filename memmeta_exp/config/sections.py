@@ -35,7 +35,8 @@ class ImagesConfig:
     """What becomes of images before the backbone. normalise: `none` ([0, 1]), `dataset` (mean 0 and standard deviation
     1 of each channel over the training split) or `imagenet` (its published constants), on every stream. The rest
     augments training tasks, each image at random (data/pixels.py): crop_padding in pixels, flip, and the strengths of
-    the three factors of the colour jitter."""
+    the three factors of the colour jitter. mirrored: validation and test take the mean of the features of an image and
+    of its mirror image."""
 
     normalise: str = "none"
     crop_padding: int = 0
@@ -43,6 +44,7 @@ class ImagesConfig:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         one_of("images.normalise", self.normalise, ("none", "dataset", "imagenet"))

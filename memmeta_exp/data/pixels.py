@@ -21,7 +21,8 @@ class Pixels:
     """crop_padding: p rows and columns of zeros around an image [H, W], of which a random H x W window is taken; flip:
     mirrored left to right half of the time; brightness, contrast, saturation: each factor uniform in [1 - x, 1 + x], in
     this order, each clamped to [0, 1]: b * v, c * v + (1 - c) * mean grey of the image, s * v + (1 - s) * grey.
-    mean, std: of each channel in units of [0, 1], subtracted and divided by; empty for none."""
+    mean, std: of each channel in units of [0, 1], subtracted and divided by; empty for none. mirrored: an image is seen
+    twice, as it is and left to right, and its features are the mean of both."""
 
     crop_padding: int = 0
     flip: bool = False
@@ -30,6 +31,7 @@ class Pixels:
     saturation: float = 0.0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    mirrored: bool = False
 
     @property
     def augments(self) -> bool:

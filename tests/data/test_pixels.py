@@ -205,6 +205,20 @@ def test_workers_see_the_same_to_the_bit(algorithm: str):
     assert torch.equal(one, gradients(f"algorithm={algorithm}", "workers=2", "threads=2"))
 
 
+def test_mirrored_tasks_are_judged_as_their_mirror_images_are():
+    """And only then: training, and the measure of convergence, see images as without it."""
+    e, plain = experiment("images.mirrored=true"), experiment()
+    tasks, images = e.samplers["val"].draw(0, 6), e.samplers["val"].image_set
+    turned = replace(tasks, image_set=replace(images, images=images.images.flip(-1).contiguous()))
+    loss, other = e.learner.evaluate(tasks)[1], e.learner.evaluate(turned)[1]
+    assert torch.allclose(loss, other, rtol=1e-4)
+    plainly = plain.learner.evaluate(plain.samplers["val"].draw(0, 6))[1]
+    assert not torch.allclose(loss, plainly, rtol=1e-2)
+    for stream in ("train", "reference"):
+        a, b = (x.learner.step(x.samplers[stream].draw(0, 4)).loss for x in (e, plain))
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize(
     ("overrides", "word"),
     [
@@ -212,6 +226,7 @@ def test_workers_see_the_same_to_the_bit(algorithm: str):
         (["images.crop_padding=-1"], "at least 0"),
         (["images.crop_padding=17"], "at most 16"),
         (["images.brightness=1.5"], "at most 1"),
+        (["images.mirrored=true", "algorithm=maml"], "is for algorithms in feature space: maml"),
         (["images.flip=maybe"], "images.flip"),
         (["images.flp=true"], "did you mean 'images.flip'?"),
         (["dataset.channels=1", "images.normalise=imagenet"], "is for colour images, and synthetic is grey"),
