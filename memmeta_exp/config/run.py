@@ -158,8 +158,8 @@ class Config:
             )
         if self.images.mirrored and not self.algorithm.in_feature_space:
             raise ConfigError(
-                f"images.mirrored=true is for algorithms in feature space: {self.algorithm.name} as configured runs the "
-                "backbone at every inner step; leave images.mirrored=false"
+                f"images.mirrored=true is for algorithms in feature space: {self.algorithm.name} as configured runs "
+                "the backbone at every inner step; leave images.mirrored=false"
             )
         facts = self.dataset.facts()
         if facts.channels == 1 and (self.images.normalise == "imagenet" or self.images.saturation):
