@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from memmeta_exp.studies import curves, fit_figures, memory
+from memmeta_exp.studies import curves, fit_figures, memory, stability
 from memmeta_exp.studies.configurations import configurations
 from memmeta_exp.studies.fit_figures import Fit
 from memmeta_exp.studies.runs import Run
@@ -31,7 +31,7 @@ class Picture:
 
 def pictures(runs: Sequence[Run], fits: Sequence[Fit], folder: Path) -> list[Picture]:
     """Draws everything there is into `folder`."""
-    return [*_fits(fits, folder), *_memory(runs, folder), *_accuracy(runs, folder)]
+    return [*_fits(fits, folder), *_memory(runs, folder), *_stability(runs, folder), *_accuracy(runs, folder)]
 
 
 def _fits(fits: Sequence[Fit], folder: Path) -> list[Picture]:
@@ -63,6 +63,20 @@ def _memory(runs: Sequence[Run], folder: Path) -> list[Picture]:
             files = memory.draw(drawn, key, folder / name)
             found.append(Picture(name, tuple(files), caption, memory.alt_text(drawn, key)))
     return found
+
+
+def _stability(runs: Sequence[Run], folder: Path) -> list[Picture]:
+    """The map of the stability study, where its runs differ in more than one way."""
+    found = stability.cells(runs)
+    if len(found) < 2:
+        return []
+    caption = (
+        "Stability of training: last validation accuracy by solver of the lower level, rate of the upper step and mu, "
+        "and what happened over time where the solvers differ most (training accuracy: running mean of "
+        f"{stability.SMOOTHED} iterations)."
+    )
+    files = stability.draw(found, folder / "stability")
+    return [Picture("stability", tuple(files), caption, stability.alt_text(found))]
 
 
 def _accuracy(runs: Sequence[Run], folder: Path) -> list[Picture]:
