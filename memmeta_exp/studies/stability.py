@@ -72,7 +72,7 @@ def draw(found: Sequence[Cell], stem: Path) -> list[Path]:
     with style.drawing():
         figure, _ = style.panels(1, width=11.0, height=6.4)
         figure.clear()
-        above, below = figure.subfigures(2, 1, height_ratios=[1.0, 1.25])
+        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.0, 1.25])[:, 0]
         maps = above.subplots(1, len(mus), squeeze=False, sharey=True)[0]
         for axis, value in zip(maps, mus, strict=True):
             _map(axis, [cell for cell in found if cell.mu == value], sorted({cell.solver for cell in found}))
