@@ -10,7 +10,7 @@ CONSTRAINTS ?= constraints.txt
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser run test test-slow lint format typecheck check bench-sampling bench-floor bench-peers bench-gpu wheel clean
+.PHONY: help install browser run test test-slow lint format typecheck check bench-sampling bench-floor bench-peers bench-gpu record reproduce wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench-peers: install  ## the same work in learn2learn, TorchOpt and higher, in e
 
 bench-gpu: install  ## all that wants a GPU: predicted against measured memory, the floor, the released structure; ARGS="--device cpu --small" without one
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+record: install  ## make docs/results/record.json and the tables of docs/results.md from the kept runs
+	$(BIN)/python -m benchmarks.record
 
 wheel: install  ## build dist/*.whl
 	$(BIN)/python -m build --wheel

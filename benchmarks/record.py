@@ -1,0 +1,173 @@
+"""docs/results/record.json and the tables of docs/results.md, made from the runs' own files: `make record`.
+
+    python -m benchmarks.record add NAME RUN_DIR [EVALUATION.json ...]   keeps what a run said in docs/results/record/
+    python -m benchmarks.record                                          makes record.json and the tables from all
+
+NAME is PART-DATASET-WHAT-sSEED: paper-cifar_fs-anil-s0, best-cifar_fs-5w5s-s0. An evaluation is what `memmeta evaluate
+... out=FILE` wrote. Accuracies of several seeds are a mean with the 95 % interval over seeds (Student's t), of one seed
+its own, over test tasks.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from memmeta_exp.studies.paper import published
+from memmeta_exp.studies.statistics import mean_interval
+
+DOCS = Path(__file__).parents[1] / "docs"
+NAME = re.compile(r"(?P<part>paper|best|quick)-(?P<dataset>[a-z0-9_]+)-(?P<what>[a-z0-9_]+)-s(?P<seed>\d+)")
+KEPT = ("python", "versions", "device_name", "cpu_cores", "threads", "workers", "git_revision")
+PAPERS = 64.24  # % on CIFAR-FS, its own method
+
+
+def add(name: str, run: Path, evaluations: Iterable[Path], into: Path) -> Path:
+    """Writes `into`/NAME.json. Raises SystemExit for a name of another form, or a run that has not finished."""
+    if not NAME.fullmatch(name):
+        raise SystemExit(f"{name}: a name is PART-DATASET-WHAT-sSEED with PART paper, best or quick")
+    if json.loads((run / "status.json").read_text())["state"] != "finished":
+        raise SystemExit(f"{run} has not finished")
+    env = json.loads((run / "env.json").read_text())
+    values = {
+        "overrides": yaml.safe_load((run / "overrides.yaml").read_text()),
+        "summary": json.loads((run / "summary.json").read_text()),
+        "env": {key: env[key] for key in KEPT if key in env},
+        "evaluations": [json.loads(file.read_text()) for file in evaluations],
+    }
+    file = into / f"{name}.json"
+    file.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
+    return file
+
+
+def record(folder: Path) -> dict[str, Any]:
+    """record.json: the headline numbers of the files in `folder`."""
+    groups: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = {}
+    for file in sorted(folder.glob("*.json")):
+        name = NAME.fullmatch(file.stem)
+        assert name is not None, file
+        key = (name["part"], name["dataset"], name["what"])
+        groups.setdefault(key, {})[int(name["seed"])] = json.loads(file.read_text())
+    found: dict[str, Any] = {"paper": {}, "best": {}, "seconds_to_paper_accuracy": None}
+    for (part, dataset, what), runs in groups.items():
+        if part in ("paper", "best"):
+            found[part].setdefault(dataset, {})[what] = _accuracy(runs, [r["summary"] for r in runs.values()])
+            for shape, scores in _evaluated(runs).items():
+                found[part][dataset][shape] = _accuracy(runs, scores)
+        else:
+            found["seconds_to_paper_accuracy"] = _seconds(runs)
+    return found
+
+
+def _evaluated(runs: dict[int, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The tests of other tasks, by shape: 5w1s."""
+    shapes: dict[str, list[dict[str, Any]]] = {}
+    for run in runs.values():
+        for score in run["evaluations"]:
+            match = re.search(r"\((\d+)-way (\d+)-shot", score["of"])
+            assert match is not None, score["of"]
+            shapes.setdefault(f"{match[1]}w{match[2]}s", []).append(score)
+    return shapes
+
+
+def _accuracy(runs: dict[int, dict[str, Any]], scores: list[dict[str, Any]]) -> dict[str, Any]:
+    tested = mean_interval([100 * score["test/acc"] for score in scores])
+    half = tested.half_width if tested.n > 1 else 100 * scores[0]["test/acc_ci95"]
+    summary = next(iter(runs.values()))["summary"]
+    return {
+        "acc": round(tested.mean, 2),
+        "ci95": round(float(half or 0.0), 2),
+        "over": "seeds" if tested.n > 1 else "test tasks",
+        "seeds": tested.n,
+        "training_tasks": summary["tasks_seen"],
+        "seconds": round(mean_interval([run["summary"]["time/total_seconds"] for run in runs.values()]).mean),
+    }
+
+
+def _seconds(runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Of the short runs: the wall clock of all of a run, its test included, and whether each seed passed."""
+    accuracy = _accuracy(runs, [run["summary"] for run in runs.values()])
+    least = min(100 * run["summary"]["test/acc"] for run in runs.values())
+    return {**accuracy, "least_acc": round(least, 2), "paper_acc": PAPERS, "passed": least >= PAPERS}
+
+
+def tables(found: dict[str, Any]) -> dict[str, str]:
+    """The Markdown tables of results.md, by name."""
+    theirs = published()["accuracy_percent"]
+    paper = [
+        "| dataset | algorithm | ours, % | paper, % | difference | seeds | training tasks |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for dataset, algorithms in sorted(found["paper"].items()):
+        for algorithm, a in sorted(algorithms.items()):
+            known = theirs.get(dataset, {}).get(algorithm)
+            beside = f"{known[0]} +- {known[1]} | {a['acc'] - known[0]:+.2f}" if known else "- | -"
+            paper.append(
+                f"| {dataset} | {algorithm} | {_interval(a)} | {beside} | {a['seeds']} | {a['training_tasks']:,} |"
+            )
+    best = ["| dataset | tasks | test accuracy, % | seeds | training tasks | seconds |", "|---|---|---|---|---|---|"]
+    for dataset, shapes in sorted(found["best"].items()):
+        for shape, a in sorted(shapes.items(), reverse=True):
+            best.append(
+                f"| {dataset} | {shape} | {_interval(a)} | {a['seeds']} | {a['training_tasks']:,} | {a['seconds']:,} |"
+            )
+    made = {"paper": "\n".join(paper), "best": "\n".join(best)}
+    if (s := found["seconds_to_paper_accuracy"]) is not None:
+        quick = _header("seconds, all of the run", "training tasks", "test accuracy, %", "least seed, %", "paper, %")
+        row = f"| {s['seconds']:,} | {s['training_tasks']:,} | {_interval(s)} | {s['least_acc']} | {s['paper_acc']} |"
+        made["seconds"] = "\n".join([*quick, row])
+    return made
+
+
+def _header(*columns: str) -> list[str]:
+    return ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+
+
+def _interval(a: dict[str, Any]) -> str:
+    return f"{a['acc']:.2f} +- {a['ci95']:.2f}"
+
+
+def filled(text: str, made: dict[str, str]) -> str:
+    """results.md with the tables between its markers, `<!-- table NAME -->` and `<!-- end -->`."""
+    for name, table in made.items():
+        pattern = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        text, count = pattern.subn(lambda m, table=table: f"{m[1]}{table}\n{m[2]}", text)
+        if count != 1:
+            raise SystemExit(f"results.md has {count} places for the table {name}, it takes one")
+    return text
+
+
+def build(docs: Path) -> dict[Path, str]:
+    """What record.json and results.md have to hold."""
+    found = record(docs / "results" / "record")
+    page = docs / "results.md"
+    return {
+        docs / "results" / "record.json": json.dumps(found, indent=2) + "\n",
+        page: filled(page.read_text(), tables(found)),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command")
+    adding = commands.add_parser("add")
+    adding.add_argument("name")
+    adding.add_argument("run", type=Path)
+    adding.add_argument("evaluations", type=Path, nargs="*")
+    arguments = parser.parse_args()
+    if arguments.command == "add":
+        print(add(arguments.name, arguments.run, arguments.evaluations, DOCS / "results" / "record"))
+        return 0
+    for file, text in build(DOCS).items():
+        file.write_text(text)
+        print(file)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The record: its tables are what the runs' files say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import record
+from tests.studies.folders import config, write_run
+
+
+def test_the_published_record_is_what_its_runs_said() -> None:
+    for file, text in record.build(record.DOCS).items():
+        assert file.read_text() == text, f"{file} is not what its runs say: make record"
+
+
+def kept(folder: Path, name: str, acc: float, **more: Any) -> None:
+    summary = {"test/acc": acc, "test/acc_ci95": 0.02, "tasks_seen": 1000, "time/total_seconds": 60.0}
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({"summary": summary, "evaluations": [], **more}))
+
+
+def test_seeds_are_averaged_and_one_seed_keeps_its_own_interval(tmp_path: Path) -> None:
+    kept(tmp_path, "paper-fc100-anil-s0", 0.40)
+    kept(tmp_path, "paper-fc100-anil-s1", 0.44)
+    one_shot = {"test/acc": 0.3, "test/acc_ci95": 0.01, "of": "9 tasks (5-way 1-shot, 15 queries a class), best"}
+    kept(tmp_path, "best-cifar_fs-5w5s-s0", 0.7, evaluations=[one_shot])
+    kept(tmp_path, "quick-cifar_fs-5w5s-s0", 0.65)
+    kept(tmp_path, "quick-cifar_fs-5w5s-s1", 0.63)
+    found = record.record(tmp_path)
+    anil = found["paper"]["fc100"]["anil"]
+    half = 12.706204736 * 2 * 2**0.5 / 2**0.5  # Student's t of one degree of freedom, s / sqrt 2 with s = 2 sqrt 2
+    assert (anil["acc"], anil["ci95"], anil["seeds"]) == (42.0, round(half, 2), 2)
+    best = found["best"]["cifar_fs"]
+    assert (best["5w5s"]["acc"], best["5w5s"]["ci95"], best["5w5s"]["over"]) == (70.0, 2.0, "test tasks")
+    assert (best["5w1s"]["acc"], best["5w1s"]["ci95"]) == (30.0, 1.0)
+    quick = found["seconds_to_paper_accuracy"]
+    assert (quick["seconds"], quick["least_acc"], quick["passed"]) == (60, 63.0, False)
+    made = record.tables(found)
+    assert "| fc100 | anil | 42.00 +- 25.41 | 47.7 +- 0.95 | -5.70 | 2 | 1,000 |" in made["paper"]
+    assert "| 60 | 1,000 | 64.00" in made["seconds"]
+
+
+def test_a_table_has_one_place() -> None:
+    text = "a\n<!-- table best -->\nold\n<!-- end -->\nb\n"
+    assert record.filled(text, {"best": "new"}) == "a\n<!-- table best -->\nnew\n<!-- end -->\nb\n"
+    with pytest.raises(SystemExit, match="0 places for the table paper"):
+        record.filled(text, {"paper": "x"})
+
+
+def test_only_finished_runs_are_kept(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", config(), overrides=("seed=1",), time__total_seconds=3.0)
+    file = record.add("paper-cifar_fs-anil-s1", run, [], tmp_path)
+    assert json.loads(file.read_text())["summary"]["test/acc"] == 0.5
+    with pytest.raises(SystemExit, match="a name is"):
+        record.add("anil", run, [], tmp_path)
+    (run / "status.json").write_text('{"state": "failed"}')
+    with pytest.raises(SystemExit, match="has not finished"):
+        record.add("paper-cifar_fs-anil-s1", run, [], tmp_path)
