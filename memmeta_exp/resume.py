@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from memmeta_exp import checkpoint
-from memmeta_exp.config import Config, ConfigError, from_yaml, to_dict
+from memmeta_exp.config import Config, ConfigError, flat, from_yaml, to_dict
 from memmeta_exp.errors import CheckpointError
 from memmeta_exp.state import TrainingState
 from memmeta_exp.tracking.run_folder import RunFolder, holds_run, read_status
@@ -106,7 +106,7 @@ def merged_overrides(before: list[str], now: list[str]) -> list[str]:
 
 def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The keys, dotted, whose values differ and may not: {key: (stored, asked)}."""
-    a, b = (_flat({k: v for k, v in values.items() if k not in MAY_CHANGE}) for values in (stored, asked))
+    a, b = (flat({k: v for k, v in values.items() if k not in MAY_CHANGE}) for values in (stored, asked))
     absent = "absent"
     return {k: (a.get(k, absent), b.get(k, absent)) for k in sorted({*a, *b}) if a.get(k, absent) != b.get(k, absent)}
 
@@ -115,13 +115,6 @@ def _listed(differing: Mapping[str, tuple[Any, Any]]) -> str:
     named = [f"{key} is {stored} there, {asked} here" for key, (stored, asked) in list(differing.items())[:NAMED]]
     more = len(differing) - NAMED
     return "; ".join(named) + (f"; and {more} more" if more > 0 else "")
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
 
 
 def _fault(found: Mapping[str, Any], folder: RunFolder) -> str | None:

@@ -21,7 +21,7 @@ from memmeta_exp.config.facts import SPLITS, DatasetFacts
 from memmeta_exp.config.heads import CosineHeadConfig, LinearHeadConfig, RidgeHeadConfig
 from memmeta_exp.config.load import from_dict, from_omegaconf, from_yaml
 from memmeta_exp.config.problems import LinearConfig, LogisticConfig, NoBackboneConfig, QuadraticConfig
-from memmeta_exp.config.run import NOT_OF_A_GROUP, SECTIONS, Config, digest, group_digest, to_dict
+from memmeta_exp.config.run import NOT_OF_A_GROUP, SECTIONS, Config, digest, flat, group_digest, to_dict
 from memmeta_exp.config.sections import ImagesConfig, MemoryConfig
 from memmeta_exp.errors import ConfigError
 
@@ -58,6 +58,7 @@ __all__ = [
     "WideResnetConfig",
     "closest",
     "digest",
+    "flat",
     "from_dict",
     "from_omegaconf",
     "from_yaml",

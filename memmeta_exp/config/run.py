@@ -266,6 +266,14 @@ def to_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections under dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
 def digest(values: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
     """Eight hexadecimal digits that name the configuration `values` less the top-level keys in `without`."""
     kept = {key: value for key, value in values.items() if key not in without}

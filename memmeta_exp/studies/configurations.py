@@ -4,8 +4,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memmeta_exp.config import NOT_OF_A_GROUP, group_digest
-from memmeta_exp.studies.runs import Run, flat
+from memmeta_exp.config import NOT_OF_A_GROUP, flat, group_digest
+from memmeta_exp.studies.runs import Run
 
 ALGORITHMS = {
     "proposed": "proposed",

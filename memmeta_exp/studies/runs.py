@@ -5,7 +5,7 @@ Nothing is dropped: a run that failed, never ended or cannot be read is a `Run` 
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from memmeta_exp.config import group_digest
+from memmeta_exp.config import flat, group_digest
 from memmeta_exp.errors import ConfigError
 from memmeta_exp.tracking.run_folder import read_metrics
 
@@ -109,15 +109,6 @@ def numbers(run: Run) -> dict[str, Any]:
     """The final numbers of a run: those of summary.json, of a profile those of profile.json."""
     source = run.profile if run.kind == "profile" else run.summary
     return {key: value for key, value in flat(source).items() if not isinstance(value, list)}
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections under dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        found |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return found
 
 
 def _walk(folder: Path) -> Iterator[Run | Study]:

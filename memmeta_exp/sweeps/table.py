@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from memmeta_exp.atomic import replacing
+from memmeta_exp.config import flat
 from memmeta_exp.sweeps.folder import Standing, SweepFolder, read_json
 from memmeta_exp.sweeps.plan import Job
-from memmeta_exp.tracking import flat
 
 FIRST = ("job", "state", "reason")
 

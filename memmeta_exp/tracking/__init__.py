@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from memmeta_exp.config import Config
+from memmeta_exp.config import Config, flat
 from memmeta_exp.tracking.run_folder import RunFolder
 from memmeta_exp.tracking.wandb_run import WandbRun, open_wandb
 
@@ -17,14 +17,6 @@ def track_profile(config: Config, run_folder: RunFolder, found: Mapping[str, Any
     if config.tracking.mode == "online":
         with open_wandb(config, run_folder.path, job_type="profile") as wandb:
             wandb.summary(flat(found))
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings under dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
 
 
 class Tracker:
