@@ -71,6 +71,9 @@ bench-gpu: install  ## all that wants a GPU: predicted against measured memory, 
 record: install  ## make docs/results/record.json and the tables of docs/results.md from the kept runs
 	$(BIN)/python -m benchmarks.record
 
+reproduce: install  ## a shortened best recipe on CIFAR-FS (MEMMETA_DATA): 64.24 % or failure, within 15 minutes on 2 cores
+	$(BIN)/python -m benchmarks.reproduce $(ARGS)
+
 wheel: install  ## build dist/*.whl
 	$(BIN)/python -m build --wheel
 
