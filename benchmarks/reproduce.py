@@ -26,8 +26,8 @@ def main(arguments: list[str]) -> int:
     accuracy = summary["test/acc"]
     verdict = "reached" if accuracy >= MUST_REACH else "NOT REACHED"
     print(
-        f"{verdict}: test accuracy {accuracy:.2%} +- {summary['test/acc_ci95']:.2%}, at least {MUST_REACH:.2%} asked for; "
-        f"{summary['tasks_seen']:,} training tasks, {seconds:.0f} s in all"
+        f"{verdict}: test accuracy {accuracy:.2%} +- {summary['test/acc_ci95']:.2%}, at least {MUST_REACH:.2%} "
+        f"asked for; {summary['tasks_seen']:,} training tasks, {seconds:.0f} s in all"
     )
     return int(accuracy < MUST_REACH)
 
