@@ -14,6 +14,7 @@ from memmeta_exp.algorithms.proposed import gd_rule
 from memmeta_exp.backbones import MetaModel, build_model, image_layout
 from memmeta_exp.config import Config
 from memmeta_exp.data import AS_THEY_ARE, EpisodeSampler, ImageSet, Pixels, channel_statistics, load_split
+from memmeta_exp.distributed import ALONE, Ranks
 from memmeta_exp.errors import ConfigError
 from memmeta_exp.known import Truth, known_problem
 
@@ -26,7 +27,8 @@ DEFAULT_THREADS = torch.get_num_threads()
 @dataclass(frozen=True)
 class Experiment:
     """Everything a run computes with. reference: what measures |grad F|^2 on sampled tasks; truth: F itself, where it
-    is known: one of the two is None. adapt: the test-time rule, None for the algorithm's own."""
+    is known: one of the two is None. adapt: the test-time rule, None for the algorithm's own. ranks: those that the
+    learners share their tasks with."""
 
     config: Config
     device: torch.device
@@ -36,6 +38,7 @@ class Experiment:
     adapt: Adapt | None
     samplers: dict[str, Any]
     truth: Truth | None = None
+    ranks: Ranks = ALONE
 
     @property
     def learners(self) -> list[Learner]:

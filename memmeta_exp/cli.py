@@ -11,6 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from memmeta_exp.errors import MemmetaError
+from memmeta_exp.launched import one_of_many
 from memmeta_exp.signals import Stopped, leaving_at_once
 
 COMMANDS = {
@@ -61,6 +62,10 @@ def main(argv: list[str] | None = None) -> int:
         near = get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else f"; choose from {', '.join(COMMANDS)}"
         return complain(f"unknown command '{name}'{hint}", 2)
+    if name != "train" and one_of_many():
+        if os.environ["RANK"] != "0":
+            return 2
+        return complain(f"memmeta {name} is for one process: torchrun is for memmeta train", 2)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait make a busy machine crawl
     _log_to_stderr()
     return _guarded(lambda: import_module(COMMANDS[name][0]).main(rest))
@@ -81,7 +86,7 @@ def _guarded(command: Callable[[], int]) -> int:
     except Stopped as stopped:
         return complain(str(stopped), 128 + stopped.signum)
     except MemmetaError as error:
-        return complain(str(error), error.exit_code)
+        return error.exit_code if error.told else complain(str(error), error.exit_code)
     except BrokenPipeError:
         return 1
     except OSError as error:

@@ -2,9 +2,10 @@
 
 
 class MemmetaError(Exception):
-    """The text is one line for the user: what, why, and what to do instead."""
+    """The text is one line for the user: what, why, and what to do instead. told: whether another rank says it."""
 
     exit_code = 2
+    told = False
 
 
 class ConfigError(MemmetaError, ValueError):
@@ -37,3 +38,15 @@ class RunInterrupted(MemmetaError):
     def __init__(self, signum: int, iteration: int, folder: object) -> None:
         super().__init__(f"stopped by signal {signum} after iteration {iteration}; what it has is in {folder}")
         self.exit_code = 128 + signum
+
+
+class RankLost(RunError):
+    """A rank of a run of several is gone; the text says how that showed."""
+
+
+class RankFailed(RunError):
+    """A rank of a run of several has failed, and says why."""
+
+    def __init__(self, line: str, exit_code: int) -> None:
+        super().__init__(line)
+        self.exit_code = exit_code

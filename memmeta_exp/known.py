@@ -1,6 +1,7 @@
 """Problems on which the truth is known: their tasks, their model, and F itself."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,6 +29,9 @@ class Truth(ABC):
     @abstractmethod
     def measure(self) -> dict[str, float]:
         """F as val/loss, |grad F|^2 and what else is known of theta, under their keys of docs/run_folder.md."""
+
+    def share(self, share: Callable[[Learner], Learner]) -> None:  # noqa: B027 - a closed form has none
+        """Puts what `share` makes of them in the place of its learners."""
 
 
 class ClosedForm(Truth):
@@ -60,6 +64,10 @@ class Solved(Truth):
     def __init__(self, learner: Learner, tasks: Tasks) -> None:
         self.learner, self.tasks, self.learners = learner, tasks, (learner,)
 
+    def share(self, share: Callable[[Learner], Learner]) -> None:
+        self.learner = share(self.learner)
+        self.learners = (self.learner,)
+
     def measure(self) -> dict[str, float]:
         norm, report = gradient_norm_sq(self.learner, self.tasks)
         accuracy = {} if report.accuracy is None else {"val/acc": float(report.accuracy.mean())}
@@ -77,6 +85,11 @@ class OwnGradient(Truth):
     def __init__(self, truth: Truth, learner: Learner, tasks: Tasks) -> None:
         self.truth, self.learner, self.tasks, self.smoothness = truth, learner, tasks, truth.smoothness
         self.learners = (*truth.learners, learner)
+
+    def share(self, share: Callable[[Learner], Learner]) -> None:
+        self.truth.share(share)
+        self.learner = share(self.learner)
+        self.learners = (*self.truth.learners, self.learner)
 
     def measure(self) -> dict[str, float]:
         norm, report = gradient_norm_sq(self.learner, self.tasks)

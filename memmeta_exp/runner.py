@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from memmeta_exp.budget import fitted
-from memmeta_exp.build import build, resolve_device
 from memmeta_exp.config import Config, to_dict
 from memmeta_exp.display import ProgressBar, print_summary
+from memmeta_exp.distributed import ALONE, Ranks
 from memmeta_exp.errors import RunError, RunInterrupted
 from memmeta_exp.out_of_memory import what_fits
 from memmeta_exp.resume import earlier_run, merged_overrides, newest_state, pick_up
+from memmeta_exp.sharded import assembled
 from memmeta_exp.signals import StopRequest
 from memmeta_exp.state import TrainingState
 from memmeta_exp.studies.plots import plot_run
@@ -27,9 +27,10 @@ STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, e
 logger = logging.getLogger("memmeta")
 
 
-def run(config: Config, path: Path, overrides: list[str]) -> Path:
+def run(config: Config, path: Path, overrides: list[str], ranks: Ranks = ALONE) -> Path:
     """Trains `config` in the existing folder `path`, or goes on with the run that is there; returns the path of its
-    summary.json. Of a run that is finished nothing is changed.
+    summary.json. Of a run that is finished nothing is changed. Of several ranks, this is what rank 0 does: follower.py
+    has the others.
 
     Raises ConfigError where the folder holds another run or a process is at work in it; then RunError, RunInterrupted,
     CheckpointError and DataError, and status.json says which way it ended in every case.
@@ -37,12 +38,13 @@ def run(config: Config, path: Path, overrides: list[str]) -> Path:
     if _is_done(path, config):  # found out without touching the folder, which may be read-only by now
         return _nothing_to_do(path, config)
     with StopRequest() as stop:
+        ranks.listen(stop)
         folder = RunFolder(path)
         with folder.claimed():
             earlier = earlier_run(path)
             if earlier is not None and earlier.ended_as(config):  # by the process that had it until now
                 return _nothing_to_do(path, config)
-            _in_folder(config, folder, overrides, stop)
+            _in_folder(config, folder, overrides, stop, ranks)
     return path / "summary.json"
 
 
@@ -60,13 +62,13 @@ def _nothing_to_do(path: Path, config: Config) -> Path:
     return path / "summary.json"
 
 
-def _in_folder(config: Config, folder: RunFolder, overrides: list[str], stop: StopRequest) -> None:
+def _in_folder(config: Config, folder: RunFolder, overrides: list[str], stop: StopRequest, ranks: Ranks) -> None:
     """The run, and in status.json how it ended."""
     try:
         folder.set_status("running")
         folder.write_overrides(merged_overrides(folder.read_overrides(), overrides))
         folder.write_config(to_dict(config))
-        _run(config, folder, stop)
+        _run(config, folder, stop, ranks)
         folder.set_status("finished", iteration=config.iterations)
     except (RunInterrupted, KeyboardInterrupt) as stopped:
         _mark(folder, "interrupted", str(stopped) or "interrupted from the keyboard")
@@ -102,10 +104,12 @@ def readable(error: BaseException, config: Config) -> BaseException:
     return error
 
 
-def _run(config: Config, folder: RunFolder, stop: StopRequest) -> None:
+def _run(config: Config, folder: RunFolder, stop: StopRequest, ranks: Ranks) -> None:
     started = time.perf_counter()
     saved = newest_state(folder, config)
-    state = TrainingState(build(fitted(config, resolve_device(config.device))), config)
+    ranks.send({"config": to_dict(config), "folder": str(folder.path), "saved": saved})
+    state = TrainingState(assembled(config, ranks), config)
+    ranks.require_same("the images", state.images)
     if saved is not None:
         pick_up(saved, state, folder)
     _write_env(state, folder, resumed=saved is not None)
@@ -126,7 +130,7 @@ def _run(config: Config, folder: RunFolder, stop: StopRequest) -> None:
 def _write_env(state: TrainingState, folder: RunFolder, resumed: bool) -> None:
     """env.json, with a warning where a run goes on elsewhere than it began, for its bits are then others."""
     execution, memory = state.experiment.learner.execution, state.experiment.config.memory
-    chosen = {"workers": execution.workers, "chunk": execution.chunk}
+    chosen = {"ranks": state.experiment.ranks.size, "workers": execution.workers, "chunk": execution.chunk}
     chosen |= {"memory.mode": memory.mode, "memory.checkpoint": memory.checkpoint}
     env = folder.write_env({"device": str(state.experiment.device), **chosen})
     before, now = _where(env.get("earlier", [{}])[-1]), _where(env)
@@ -137,5 +141,5 @@ def _write_env(state: TrainingState, folder: RunFolder, resumed: bool) -> None:
 
 def _where(env: dict[str, Any]) -> dict[str, Any]:
     """What of env.json decides rounding."""
-    found = {key: env[key] for key in ("device_name", "threads", "workers", "chunk") if key in env}
+    found = {key: env[key] for key in ("device_name", "ranks", "threads", "workers", "chunk") if key in env}
     return found | ({"torch": env["versions"].get("torch")} if isinstance(env.get("versions"), dict) else {})

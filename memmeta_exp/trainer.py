@@ -10,7 +10,7 @@ import torch
 from memmeta_exp import checkpoint
 from memmeta_exp.algorithms import StepReport
 from memmeta_exp.display import ProgressBar
-from memmeta_exp.errors import RunError, RunInterrupted
+from memmeta_exp.errors import RankLost, RunError, RunInterrupted
 from memmeta_exp.iteration import Iteration
 from memmeta_exp.judge import judge_of
 from memmeta_exp.measure.peak_memory import Peak, measure_peak
@@ -21,7 +21,8 @@ from memmeta_exp.tracking import Tracker
 from memmeta_exp.tracking.run_folder import RunFolder
 
 METERED = 2  # the iteration whose memory is metered on CPU (metering slows it): the optimiser's state exists by then
-LARGEST = ("lower/residual_max", "linear/residual_max", "memory/peak_mib", "memory/above_baseline_mib")
+PEAKS = ("memory/peak_mib", "memory/above_baseline_mib")
+LARGEST = ("lower/residual_max", "linear/residual_max", *PEAKS)
 COSTS = ("cost/gradient_evaluations", "cost/hessian_vector_products")
 LAST = (
     "train/loss", "train/acc", "lower/L_g", "lower/kappa", "convergence/error", "convergence/grad_norm_sq",
@@ -47,7 +48,7 @@ class Trainer:
     ) -> None:
         self.state, self.progress, self.experiment = state, state.progress, state.experiment
         self.folder, self.tracker, self.bar, self.stop = folder, tracker, bar, stop
-        self.config = self.experiment.config
+        self.config, self.ranks = self.experiment.config, self.experiment.ranks
         self.judge = judge_of(self.experiment)
         self.iteration = Iteration(self.experiment, state.optimizer, state.average)
         self.timer = StepTimer(self.experiment.device, counted=self.progress.step_seconds)
@@ -55,6 +56,12 @@ class Trainer:
 
     def train(self) -> None:
         """Upper iterations up to T from where the state is, validated at 0, every eval_every and at the end."""
+        try:
+            self._train()
+        except RankLost as lost:
+            raise self._bereft(lost) from None
+
+    def _train(self) -> None:
         p = self.progress
         self._save_best() if p.best_model else self._save()  # the file may be that of an iteration now to be repeated
         self.bar.update(p.iteration, p.latest)
@@ -71,10 +78,17 @@ class Trainer:
 
     def _advance(self) -> None:
         """The next upper iteration. One that is given up changes nothing."""
-        self.stop.check()
+        self.ranks.check(self.stop)
         self._poll(self.stop.check_in_a_step)
         row = self._iterate(self.progress.iteration + 1)
         self.progress.iteration, self.progress.row = self.progress.iteration + 1, row
+        self._keep_largest_peak(row)
+
+    def _keep_largest_peak(self, row: dict[str, float]) -> None:
+        """Of several ranks, that of the one with the most."""
+        if PEAKS[0] in row:
+            row |= dict(zip(PEAKS, self.ranks.largest(*(row[key] for key in PEAKS)), strict=True))
+            self.progress.keep_largest(row, PEAKS)
 
     def _complete_row(self) -> None:
         """Validates where that is due, logs the row and keeps a checkpoint where one is due."""
@@ -96,8 +110,23 @@ class Trainer:
             learner.poll = check
 
     def _interrupted(self) -> RunInterrupted:
-        assert self.stop.signum is not None
-        return RunInterrupted(self.stop.signum, self.progress.iteration, self.folder.path)
+        signum = self.ranks.signum(self.stop)
+        assert signum is not None
+        return RunInterrupted(signum, self.progress.iteration, self.folder.path)
+
+    def _bereft(self, lost: RankLost) -> RankLost:
+        """The state is that of the last iteration, and is saved unless warm starts have gone with the rank."""
+        try:
+            self._save()
+            where = f"iteration {self.progress.iteration}"
+        except RankLost:
+            where = "its last checkpoint"
+        if self.progress.row:
+            self.tracker.log(self.progress.iteration, self.progress.row)
+        return self._to_go_on(lost, where)
+
+    def _to_go_on(self, lost: RankLost, where: str) -> RankLost:
+        return RankLost(f"{lost}: memmeta train resume={self.folder.path} goes on from {where}, on any number of ranks")
 
     def _iterate(self, t: int) -> dict[str, float]:
         """One upper iteration: sample, accumulate the meta-gradient, step theta."""
@@ -157,6 +186,7 @@ class Trainer:
         """What the judge says of theta, and the running mean of |grad F|^2; keeps the best model. One that is given up
         changes nothing: the mean takes its value after the last look at whether to stop."""
         self._poll(self.stop.check)
+        self.ranks.require_same_weights(self.experiment.model)
         metrics = self.judge.validate()
         norm = metrics["convergence/grad_norm_sq"]
         for key in ("val/loss", "convergence/grad_norm_sq"):
@@ -192,10 +222,12 @@ class Trainer:
         self.experiment.model.load_state_dict(self.progress.best_model)
         self._poll(self.stop.check)
         try:
-            self.stop.check()
+            self.ranks.check(self.stop)
             return self.judge.test(self.folder)
         except StopAsked:
             raise self._interrupted() from None
+        except RankLost as lost:
+            raise self._to_go_on(lost, f"iteration {self.progress.iteration}") from None
 
     def summary(self, test: dict[str, Any]) -> dict[str, Any]:
         """summary.json, whose keys docs/run_folder.md defines."""

@@ -6,6 +6,7 @@ from typing import Any
 from memmeta_exp import runner
 from memmeta_exp.commands.compose import values_of
 from memmeta_exp.config import Config, ConfigError, from_dict, to_dict
+from memmeta_exp.distributed import ALONE, Ranks
 from memmeta_exp.resume import MAY_CHANGE, Earlier, earlier_run
 
 KEY = "resume"
@@ -22,7 +23,7 @@ def split_resume(overrides: list[str]) -> tuple[str | None, list[str]]:
     return (named[0] if named else None), others
 
 
-def resume(folder: Path, overrides: list[str], check: Any) -> int:
+def resume(folder: Path, overrides: list[str], check: Any, ranks: Ranks = ALONE) -> int:
     """Goes on with the run in `folder`; returns the exit code. `check` is told of the configuration before anything is
     written."""
     try:
@@ -34,7 +35,7 @@ def resume(folder: Path, overrides: list[str], check: Any) -> int:
     config = asked_config(earlier, overrides)
     if not earlier.ended_as(config):
         check(config)
-    runner.run(config, folder, overrides)
+    runner.run(config, folder, overrides, ranks)
     return 0
 
 

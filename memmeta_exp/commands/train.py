@@ -27,10 +27,14 @@ from memmeta_exp.build import resolve_device
 from memmeta_exp.commands.compose import conf_dir, jobs, one_line, unknown_flag
 from memmeta_exp.commands.folders import made_folder, named_folder
 from memmeta_exp.commands.resume import resume, split_resume
-from memmeta_exp.config import Config, from_omegaconf
+from memmeta_exp.config import Config, from_omegaconf, to_dict
 from memmeta_exp.data import require
-from memmeta_exp.errors import ConfigError, MemmetaError
+from memmeta_exp.distributed import ALONE, Group, Ranks
+from memmeta_exp.errors import ConfigError, MemmetaError, RankFailed, RankLost, RunInterrupted
+from memmeta_exp.follower import follow
+from memmeta_exp.launched import place
 from memmeta_exp.resume import earlier_run
+from memmeta_exp.signals import Stopped
 from memmeta_exp.tracking.run_folder import holds_run
 
 INFORMATION = ("help", "hydra_help", "cfg", "info", "shell_completion")  # flags that print and train nothing
@@ -47,7 +51,37 @@ logger = logging.getLogger("memmeta")
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the command; returns the exit code. Raises MemmetaError."""
+    """Runs the command; returns the exit code. Raises MemmetaError. Of several ranks, rank 0 reads the command and
+    writes; the others do what it sends them."""
+    here = place()
+    if here is None:
+        return _main(arguments, ALONE)
+    ranks = Group.joined(here)
+    code = _lead(arguments, ranks) if here.rank == 0 else follow(ranks, check)
+    ranks.leave()
+    return code
+
+
+def _lead(arguments: list[str], ranks: Group) -> int:
+    """The command, and to the other ranks how it ended."""
+    try:
+        code = _main(arguments, ranks)
+        ranks.send({"code": code})
+        return code
+    except RunInterrupted as stopped:
+        ranks.send({"code": stopped.exit_code})
+        raise
+    except (RankLost, RankFailed):  # all know
+        raise
+    except (KeyboardInterrupt, Stopped):  # at once: the others notice
+        ranks.tell()
+        raise
+    except BaseException as error:
+        ranks.fail(error)
+        raise
+
+
+def _main(arguments: list[str], ranks: Ranks) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us whole instead of being printed and turned into exit(1)
     parser = get_args_parser()
     parser.error = _refuse
@@ -66,15 +100,20 @@ def main(arguments: list[str]) -> int:
     if named is not None and flags:
         raise ConfigError(f"{flags[0]} with resume=: resume goes on with one run; give a multirun's own command again")
     if named is not None:
-        return resume(Path(named), others, check)
+        return resume(Path(named), others, lambda config: _check_all(config, ranks), ranks)
     if any(getattr(parsed, flag) for flag in INFORMATION):
-        return _hydra([*parsed.overrides, *flags])
+        return _hydra([*parsed.overrides, *flags], ranks)
+    if parsed.multirun and ranks.size > 1:
+        raise ConfigError(
+            f"a multirun on {ranks.size} ranks: torchrun shares one run over ranks; leave out -m, or start the "
+            "multirun without torchrun"
+        )
     _require_extras(parsed.overrides)
     overrides = _maximised(tracked(parsed.overrides))
     found = jobs(overrides, parsed.multirun)
     for job in found:
-        check(job)
-    return _hydra([*overrides, *_folder(overrides, parsed.multirun, found), *flags])
+        _check_all(job, ranks)
+    return _hydra([*overrides, *_folder(overrides, parsed.multirun, found), *flags], ranks)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -106,6 +145,19 @@ def _maximised(overrides: list[str]) -> list[str]:
         return overrides
     logger.info("the search maximises %s", OBJECTIVE)
     return [*overrides, "hydra.sweeper.direction=maximize"]
+
+
+def _check_all(config: Config, ranks: Ranks) -> None:
+    """`check` on every rank, and what several need beside."""
+    if config.batch_size < ranks.size:
+        raise ConfigError(
+            f"batch_size={config.batch_size} on {ranks.size} ranks leaves ranks without a task: use at most "
+            f"{config.batch_size} ranks, or a larger batch_size"
+        )
+    ranks.send({"config": to_dict(config)})
+    placed = ranks.placed(config)
+    check(placed)
+    ranks.require_same("the kind of device", resolve_device(placed.device).type)
 
 
 def check(config: Config) -> None:
@@ -147,12 +199,17 @@ class _Ended(BaseException):
         self.error = error
 
 
-def _hydra(arguments: list[str]) -> int:
+def _hydra(arguments: list[str], ranks: Ranks) -> int:
     """Hydra's own entry point, which calls `_job` in this process or through a launcher."""
+
+    def on_ranks(cfg: DictConfig) -> float:
+        return _job(cfg, ranks)
+
+    job = _job if ranks.size == 1 else on_ranks  # launchers pickle it
     GlobalHydra.instance().clear()
     before, sys.argv = sys.argv, ["memmeta train", *arguments]
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_job)()
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(one_line(error)) from None
     except _Ended as ended:
@@ -164,14 +221,14 @@ def _hydra(arguments: list[str]) -> int:
     return 0
 
 
-def _job(cfg: DictConfig) -> float:
+def _job(cfg: DictConfig, ranks: Ranks = ALONE) -> float:
     """One run, in the folder that Hydra made for it. Returns what a sweeper of Hydra maximises: val/acc_best, or less
     val/loss_best where that is what the best theta is chosen by."""
     settings = HydraConfig.get()
     try:
         config = from_omegaconf(cfg)
-        check(config)
-        summary = runner.run(config, Path(settings.runtime.output_dir), list(settings.overrides.task))
+        check(ranks.placed(config))
+        summary = runner.run(config, Path(settings.runtime.output_dir), list(settings.overrides.task), ranks)
         found = json.loads(summary.read_text())
         return float(found["val/acc_best"] if "val/acc_best" in found else -found["val/loss_best"])
     except MemmetaError as error:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,19 +49,26 @@ class Runs:
         return Ended(**json.loads(self.server.stdout.readline()))
 
 
-@pytest.fixture(scope="session")
-def runs() -> Iterator[Callable[..., Ended]]:
+@contextmanager
+def serving(module: str) -> Iterator["subprocess.Popen[str]"]:
+    """A process that forks children to do what it is asked."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.resume.server"]
+    command = [sys.executable, "-m", module]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
-        yield Runs(server)
+        yield server
         assert server.stdin is not None
         server.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def runs() -> Iterator[Callable[..., Ended]]:
+    with serving("tests.resume.server") as server:
+        yield Runs(server)
 
 
 def bits(folder: Path) -> dict[str, Any]:
