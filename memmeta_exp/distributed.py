@@ -10,15 +10,16 @@ One process alone is `ALONE`, whose methods do nothing or give back what they ar
 """
 
 import io
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from memmeta_exp.errors import ConfigError, MemmetaError, RankFailed, RankLost, RunError
 from memmeta_exp.launched import Place
@@ -87,7 +88,7 @@ class Group(Ranks):
     def joined(place: Place) -> "Group":
         """The group whose other ranks do the same now. RunError where they cannot be reached."""
         try:
-            store, _, _ = next(dist.rendezvous("env://", place.rank, place.size))
+            store, _, _ = next(rendezvous("env://", place.rank, place.size))
             dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.size)
         except (RuntimeError, ValueError) as error:
             raise RunError(f"rank {place.rank} of {place.size} cannot join the others ({_reason(error)})") from None
@@ -243,11 +244,11 @@ class Group(Ranks):
     def another_tells(self) -> bool:
         """Whether rank 0 says that a rank was lost, or another does because rank 0 is the one."""
         try:
-            self._store.wait([_TOLD], timedelta(seconds=FIRST_TELLS_S))
-            return True
-        except RuntimeError:
-            pass
-        try:
+            until = time.monotonic() + FIRST_TELLS_S
+            while time.monotonic() < until:  # the store's own wait prints when it ends in vain
+                if self._store.check([_TOLD]):
+                    return True
+                time.sleep(0.1)
             return self._store.add(_OTHERS, 1) > 1
         except RuntimeError:  # the store is gone too
             return False

@@ -80,6 +80,9 @@ class _Follower(Trainer):
     def _save_best(self) -> None:
         pass
 
+    def _bereft(self, lost: RankLost) -> RankLost:
+        return self._to_go_on(lost, "its last checkpoint")
+
 
 class _Unwritten(RunFolder):
     def write_test_episodes(self, episodes: Any) -> None:

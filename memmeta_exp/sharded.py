@@ -61,7 +61,7 @@ class ShardedLearner(Learner):
         self._tasks = 0  # of the batch that the warm starts are of
 
     @property
-    def poll(self) -> Callable[[], None]:
+    def poll(self) -> Callable[[], None]:  # pyright: ignore[reportIncompatibleMethodOverride] - there an attribute
         """As the learner's: it may raise StopAsked on one rank, and then all give up."""
         return self.inner.poll
 
@@ -70,7 +70,7 @@ class ShardedLearner(Learner):
         self.inner.poll = poll
 
     @property
-    def warm(self) -> dict[str, Tensor]:
+    def warm(self) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleVariableOverride] - as above
         """Of all slots of the batch, whichever ranks they are on, so that any number of ranks can take them up: where
         there are any, all ranks have to ask at once."""
         if not self.inner.warm:

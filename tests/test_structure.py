@@ -1,6 +1,7 @@
 """The architecture, held by reading the source: who may import whom, and what only one module may touch."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itse
     "data": {"bilevel", "config", "errors", "torchvision_compat", "__version__"},
     "measure": set(),
     "signals": set(),
+    "launched": {"errors"},
+    "distributed": {"errors", "launched", "signals"},
+    "sharded": {"algorithms", "budget", "build", "config", "data", "distributed", "signals"},
     "atomic": set(),
     "checkpoint": {"atomic", "errors"},
     "progress": set(),
@@ -28,13 +32,13 @@ MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itse
     "algorithms": {"bilevel", "backbones", "config", "data", "measure"},
     "budget": {"backbones", "build", "config", "measure", "prediction"},
     "known": {"algorithms", "backbones", "bilevel", "config", "data", "measure"},
-    "build": {"algorithms", "backbones", "bilevel", "config", "data", "errors", "known"},
+    "build": {"algorithms", "backbones", "bilevel", "config", "data", "distributed", "errors", "known"},
     "iteration": {"algorithms", "build", "errors", "measure"},
     "evaluation": {"build", "data", "tracking"},
     "judge": {"build", "checkpoint", "evaluation", "known", "measure", "tracking"},
     "profile": {"build", "iteration", "measure"},
     "prediction": {"build", "config", "data", "errors", "iteration", "measure"},
-    "cli": {"errors", "signals", "__version__"},
+    "cli": {"errors", "launched", "signals", "__version__"},
 }
 ONLY_IN = {
     "wandb": {"tracking/wandb_run.py"},
@@ -71,6 +75,11 @@ def test_config_the_command_line_and_the_studies_import_no_torch() -> None:
     parts = [*(PACKAGE / "config").glob("*.py"), *(PACKAGE / "studies").glob("*.py"), PACKAGE / "cli.py"]
     for file in [*parts, PACKAGE / "commands" / "report.py", PACKAGE / "commands" / "dashboard.py"]:
         assert not {name for name in imports(file) if name.split(".")[0] == "torch"}, file
+
+
+def test_ranks_talk_to_each_other_in_one_module() -> None:
+    users = {f.name for f in sources() if re.search(r"torch\.distributed|\bdist\.", f.read_text())}
+    assert users == {"distributed.py"}
 
 
 @pytest.mark.parametrize("library", ONLY_IN)

@@ -4,9 +4,10 @@ standard input, an answer one on standard output:
     {"argv": [...], "cwd": DIR, "ranks": N, "strikes": [[rank, "module:Class.method", n, what], ...]}
     {"codes": [...], "cpu_seconds": C}
 
-A strike hits `rank` when it calls that method for the n-th time: a number is a signal that it sends itself, a name an
-exception that it raises, or the errno of one. This process keeps the store, as torchrun does. codes: exit codes by rank, minus the signal of those that were killed. What rank r prints is
-in out{r}.txt and err{r}.txt.
+A strike hits `rank` when it calls that method, or function, for the n-th time: a number is a signal that it sends
+itself, a name an exception that it raises, or the errno of one; [value] is what the call returns, undone. This process
+keeps the store, as torchrun does. codes: exit codes by rank, minus the signal of those that were killed. What rank r
+prints is in out{r}.txt and err{r}.txt.
 """
 
 import builtins
@@ -18,20 +19,23 @@ from importlib import import_module
 from typing import Any
 
 
-def strike(place: str, n: int, what: int | str) -> None:
+def strike(place: str, n: int, what: Any) -> None:
     module, _, path = place.partition(":")
-    owner, _, method = path.partition(".")
-    holder, seen = getattr(import_module(module), owner), [0]
-    real = getattr(holder, method)
+    *owner, method = path.split(".")
+    holder = getattr(import_module(module), owner[0]) if owner else import_module(module)
+    real, seen = getattr(holder, method), [0]
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         seen[0] += 1
-        if seen[0] == n and isinstance(what, str) and hasattr(errno, what):
-            raise OSError(getattr(errno, what), os.strerror(getattr(errno, what)))
-        if seen[0] == n and isinstance(what, str):
-            raise getattr(builtins, what)("injected")
-        if seen[0] == n and isinstance(what, int):
-            os.kill(os.getpid(), what)
+        if seen[0] == n:
+            if isinstance(what, list):
+                return what[0]
+            if isinstance(what, int):
+                os.kill(os.getpid(), what)
+            elif hasattr(errno, what):
+                raise OSError(getattr(errno, what), os.strerror(getattr(errno, what)))
+            else:
+                raise getattr(builtins, what)("injected")
         return real(*arguments, **keywords)
 
     setattr(holder, method, call)
@@ -64,7 +68,7 @@ def child(request: dict[str, Any], rank: int, port: int) -> None:
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Runs one request."""
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage] - as torch documents it
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     ranks = {}

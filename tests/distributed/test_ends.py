@@ -133,3 +133,17 @@ def test_rank_0_that_cannot_write_ends_the_others(on, tmp_path) -> None:
     (line,) = lines(ended)
     assert "No space left on device" in line
     assert status(tmp_path / "run")["state"] == "failed"
+
+
+def test_ranks_that_are_not_alike_end_the_run(on, tmp_path) -> None:
+    """One has other images: before the first iteration; the theta of one went its own way: at a validation."""
+    ended = on(tmp_path, 2, *COMMAND, strikes=[[1, "memmeta_exp.state:fingerprint", 1, ["others"]]])
+    assert ended.codes == [2, 2]
+    (line,) = lines(ended)
+    assert line.startswith("memmeta: the images: ")
+    assert "others" in line
+    ended = on(tmp_path, 2, *COMMAND, strikes=[[1, "torch.optim:Adam.step", 2, [None]]])
+    assert ended.codes == [1, 1]
+    (line,) = lines(ended)
+    assert line.startswith("memmeta: theta is no longer the same on all ranks")
+    assert [row["iteration"] for row in read_metrics(tmp_path / "run")] == [0, 1, 2]
