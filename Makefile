@@ -10,7 +10,7 @@ CONSTRAINTS ?= constraints.txt
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser run test test-slow lint format typecheck check bench-sampling bench-floor bench-peers bench-gpu record reproduce wheel clean
+.PHONY: help install browser run test test-slow lint format typecheck check bench-sampling bench-floor bench-peers bench-gpu bench-scaling record reproduce wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ record: install  ## make docs/results/record.json and the tables of docs/results
 
 reproduce: install  ## a shortened best recipe on CIFAR-FS (MEMMETA_DATA): 64.24 % or failure, within 15 minutes on 2 cores
 	$(BIN)/python -m benchmarks.reproduce $(ARGS)
+
+bench-scaling: install  ## an iteration's time against the number of ranks, measured here and modelled for GPUs
+	$(BIN)/python -m benchmarks.scaling $(ARGS)
 
 wheel: install  ## build dist/*.whl
 	$(BIN)/python -m build --wheel

@@ -1,0 +1,278 @@
+"""What several ranks gain, measured here and modelled for GPUs: `make bench-scaling`.
+
+Measured: one iteration's tasks (Conv4, 5-way 5-shot, 32x32, `proposed`) by 1, 2, 4, .. ranks of one thread each, up to
+the cores at hand or `--ranks`, in one group of processes and in turn, the idle ones asleep, so that other work on the
+machine hits all alike: medians of `--rounds` rounds, ratios the medians of the rounds' ratios. Waiting is what the
+fastest rank waits for the slowest; communication what is left of an iteration after the slowest rank's work (roll call,
+gathering the report, summing the meta-gradient). processor: seconds of the processor, all threads, of the rank with the
+most: where cores are shared with other work, wall clock says as much of the scheduler as of the ranks.
+
+Modelled: an iteration of B tasks on N GPUs. Work is divided, communication is not overlapped with it:
+
+    T(N) = host + ceil(B / N) t + control(N) + ring(N)
+    ring(N) = base + 2 (N - 1) latency + 2 (N - 1) / N bytes / bandwidth
+
+t: seconds of a task, from its counted floating-point operations; host: what an iteration takes however few tasks it
+has; control: three calls among the hosts over gloo (two roll calls, the report); bytes: of the meta-gradient, 4 a
+parameter. Rings that stay in one machine have NVLink's numbers, larger ones the network's. ASSUMED has every number and
+its source. The last line is JSON.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.utils.flop_counter import FlopCounterMode
+
+from memmeta_exp.algorithms import Execution, Learner, build_algorithm
+from memmeta_exp.backbones import build_model
+from memmeta_exp.config import Conv4Config, ProposedConfig, Resnet12Config, SyntheticConfig
+from memmeta_exp.data import EpisodeSampler, load_split
+from memmeta_exp.distributed import Group
+from memmeta_exp.launched import Place
+from memmeta_exp.sharded import ShardedLearner
+
+SETTINGS = {"Conv4-64, 32x32": (Conv4Config(), 32), "ResNet-12, 84x84": (Resnet12Config(), 84)}
+GPUS, BATCHES = (8, 64, 512), (8, 64, 512, 4096)
+PAYS = 0.5  # of the ideal speed: below it, more than half of every GPU is idle or talking
+WORTH = 0.8
+CALLS = 3
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """H100 SXM machines of 8 GPUs. flops: 66.9e12 float32 without tensor cores (H100's published peak; memmeta leaves
+    TF32 off); use: the share of it that these networks reach, a guess; nvlink: 900 GB/s both ways (published), so half
+    of it each way; network: one ConnectX-7 of 400 Gb/s a GPU (DGX H100 user guide). Latencies a step of a ring and the
+    base of a call: constants of NCCL's own cost model (src/graph/tuning.cc, hwLat and baseLat of the protocol LL, for
+    which bandwidth counts half). host_s: some hundred kernel launches, a guess. gloo_hop_s: of a TCP message between
+    hosts, a guess; a call takes log2 of the ranks of them. wait_s: for the GPU, to read the report, a guess.
+    """
+
+    flops: float = 66.9e12
+    use: float = 0.3
+    machine: int = 8
+    nvlink_bytes_per_second: float = 450e9
+    network_bytes_per_second: float = 50e9
+    nvlink_latency_s: float = 0.6e-6
+    network_latency_s: float = 2.7e-6
+    base_s: float = 6.6e-6
+    host_s: float = 2e-3
+    gloo_hop_s: float = 50e-6
+    wait_s: float = 50e-6
+
+
+ASSUMED = Assumed()
+
+
+@dataclass(frozen=True)
+class Load:
+    """What an iteration is: operations of a task, bytes of the meta-gradient."""
+
+    task_flops: float
+    gradient_bytes: int
+
+
+def ring_seconds(gpus: int, size: int, a: Assumed = ASSUMED) -> float:
+    """An all-reduce of `size` bytes over a ring of `gpus`, by the faster of two protocols: low latency at half of the
+    bandwidth, or all of the bandwidth at five times the latency."""
+    if gpus == 1:
+        return 0.0
+    inside = gpus <= a.machine
+    latency = a.nvlink_latency_s if inside else a.network_latency_s
+    bandwidth = a.nvlink_bytes_per_second if inside else a.network_bytes_per_second
+    hops, carried = 2 * (gpus - 1), 2 * (gpus - 1) / gpus * size
+    return a.base_s + min(hops * latency + 2 * carried / bandwidth, hops * 5 * latency + carried / bandwidth)
+
+
+def iteration_seconds(gpus: int, batch: int, load: Load, a: Assumed = ASSUMED) -> float:
+    """T(N) of the module's docstring."""
+    task = load.task_flops / (a.flops * a.use)
+    control = a.wait_s + CALLS * math.log2(gpus) * a.gloo_hop_s if gpus > 1 else 0.0
+    return a.host_s + math.ceil(batch / gpus) * task + control + ring_seconds(gpus, load.gradient_bytes, a)
+
+
+def efficiency(gpus: int, batch: int, load: Load, a: Assumed = ASSUMED) -> float:
+    """T(1) / (N T(N)): 1 where N GPUs are N times as fast."""
+    return iteration_seconds(1, batch, load, a) / (gpus * iteration_seconds(gpus, batch, load, a))
+
+
+def tasks_for(gpus: int, least: float, load: Load, a: Assumed = ASSUMED) -> int:
+    """The fewest tasks a GPU, of one batch over all of them, at which their efficiency is at least `least`."""
+    return next(each for each in range(1, 10**6) if efficiency(gpus, each * gpus, load, a) >= least)
+
+
+def stops_paying(batch: int, load: Load, a: Assumed = ASSUMED) -> int:
+    """The largest power of two of GPUs, none idle, on which a batch keeps an efficiency of PAYS."""
+    sizes = [2**k for k in range(int(math.log2(batch)) + 1)]
+    return max(n for n in sizes if efficiency(n, batch, load, a) >= PAYS)
+
+
+def load_of(name: str) -> Load:
+    """Counted on one task's meta-step, on the CPU."""
+    backbone, size = SETTINGS[name]
+    learner, sampler = _learner(backbone, size)
+    with FlopCounterMode(display=False) as counter:
+        learner.step(sampler.draw(0, 1))
+    return Load(counter.get_total_flops(), 4 * sum(p.numel() for p in learner.model.parameters()))
+
+
+def _learner(backbone: Any, size: int) -> tuple[Learner, EpisodeSampler]:
+    images = load_split(SyntheticConfig(classes=10, images_per_class=12, image_size=size), "train")
+    model = build_model(backbone, 3, size, 5, learned=False, seed=0)
+    return build_algorithm(ProposedConfig(), model, Execution()), EpisodeSampler(images, "train", 0, 5, 5, 5)
+
+
+def worker(rank: int, options: argparse.Namespace, counts: list[int], store: str, out: Any) -> None:
+    """One process of the group; rank 0 puts the rounds into `out`."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=max(counts))
+    inner, sampler = _learner(Conv4Config(), 32)
+    learners = {1: inner}
+    for n in counts[1:]:
+        control = dist.new_group(list(range(n)), backend="gloo")
+        learners[n] = ShardedLearner(inner, Group(Place(n, rank, rank, n), control)) if rank < n else inner
+    rounds = [
+        {n: _timed(learners[n], n, rank, sampler, k * options.tasks, options.tasks) for n in counts}
+        for k in range(options.rounds + 1)
+    ]
+    if rank == 0:
+        out.put(rounds[1:])
+    dist.destroy_process_group()
+
+
+def _timed(learner: Learner, n: int, rank: int, sampler: EpisodeSampler, at: int, tasks: int) -> dict[str, float]:
+    """Seconds of one iteration by the first `n` ranks, as the slowest of them sees it."""
+    learner.model.zero_grad(set_to_none=True)
+    dist.barrier()
+    work, total, processor = 0.0, 0.0, 0.0
+    if rank < n:
+        inner = learner.inner if isinstance(learner, ShardedLearner) else learner
+        batch = sampler.draw(at, tasks)
+        with _Watched(inner) as watch:
+            start, used = time.perf_counter(), time.process_time()
+            learner.step(batch)
+            total, processor = time.perf_counter() - start, time.process_time() - used
+        work = watch[0] if n > 1 else total
+    most = torch.tensor([total, work, processor], dtype=torch.float64)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    least = torch.tensor([work if rank < n else math.inf], dtype=torch.float64)
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    seconds, work, processor = most.tolist()
+    return {"seconds": seconds, "work": work, "least_work": float(least), "processor": processor}
+
+
+class _Watched:
+    """The seconds that `learner`.step takes, in a list of one."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
+
+    def __enter__(self) -> list[float]:
+        real: Callable[[Any], Any] = self.learner.step
+        found = [0.0]
+
+        def step(batch: Any) -> Any:
+            start = time.perf_counter()
+            report = real(batch)
+            found[0] = time.perf_counter() - start
+            return report
+
+        self.learner.step = step  # pyright: ignore[reportAttributeAccessIssue]
+        return found
+
+    def __exit__(self, *_: object) -> None:
+        del self.learner.step
+
+
+def measured(options: argparse.Namespace) -> list[dict[str, float]]:
+    """A row for each number of ranks."""
+    counts = [2**k for k in range(int(math.log2(options.ranks)) + 1)]
+    context = mp.get_context("spawn")
+    out = context.Queue()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = [(rank, options, counts, f"{folder}/store", out) for rank in range(max(counts))]
+        processes = [context.Process(target=worker, args=one) for one in arguments]
+        for process in processes:
+            process.start()
+        rounds = out.get(timeout=600)
+        for process in processes:
+            process.join()
+    return [_row(n, rounds) for n in counts]
+
+
+def _row(n: int, rounds: list[dict[int, dict[str, float]]]) -> dict[str, float]:
+    def median(value: Callable[[dict[int, dict[str, float]]], float]) -> float:
+        return statistics.median(map(value, rounds))
+
+    return {
+        "ranks": n,
+        "seconds": median(lambda r: r[n]["seconds"]),
+        "speedup": median(lambda r: r[1]["seconds"] / r[n]["seconds"]),
+        "processor_seconds": median(lambda r: r[n]["processor"]),
+        "processor_speedup": median(lambda r: r[1]["processor"] / r[n]["processor"]),
+        "waiting_share": median(lambda r: (r[n]["work"] - r[n]["least_work"]) / r[n]["seconds"]),
+        "communication_ms": 1000 * median(lambda r: r[n]["seconds"] - r[n]["work"]) if n > 1 else 0.0,
+        "communication_share": median(lambda r: 1 - r[n]["work"] / r[n]["seconds"]) if n > 1 else 0.0,
+    }
+
+
+def modelled(loads: dict[str, Load]) -> list[dict[str, Any]]:
+    """A row for each network and number of GPUs."""
+    return [
+        {
+            "network": name,
+            "gradient_mb": load.gradient_bytes / 1e6,
+            "task_ms": 1000 * load.task_flops / (ASSUMED.flops * ASSUMED.use),
+            "gpus": n,
+            "communication_ms": 1000 * (iteration_seconds(n, n, load) - iteration_seconds(1, 1, load)),
+            "efficiency_1_task_each": efficiency(n, n, load),
+            "tasks_each_for_0.5": tasks_for(n, PAYS, load),
+            "tasks_each_for_0.8": tasks_for(n, WORTH, load),
+        }
+        for name, load in loads.items()
+        for n in GPUS
+    ]
+
+
+def ends(loads: dict[str, Load]) -> list[dict[str, Any]]:
+    """For each network and batch, the number of GPUs from which on more of them do not pay."""
+    return [
+        {"network": name, "batch": batch, "stops_paying_at": stops_paying(batch, load)}
+        for name, load in loads.items()
+        for batch in BATCHES
+    ]
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    print("| " + " | ".join(rows[0]) + " |")
+    for row in rows:
+        print("| " + " | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--ranks", type=int, default=min(8, len(os.sched_getaffinity(0))))
+    options = parser.parse_args()
+    tables: dict[str, Any] = {"measured": measured(options)}
+    loads = {name: load_of(name) for name in SETTINGS}
+    tables |= {"modelled": modelled(loads), "stops_paying": ends(loads)}
+    for rows in tables.values():
+        _print(rows)
+    print(json.dumps({**tables, "assumed": asdict(ASSUMED)}))
+
+
+if __name__ == "__main__":
+    main()
