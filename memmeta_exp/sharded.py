@@ -61,16 +61,16 @@ class ShardedLearner(Learner):
         self._tasks = 0  # of the batch that the warm starts are of
 
     @property
-    def poll(self) -> Callable[[], None]:  # pyright: ignore[reportIncompatibleMethodOverride] - there an attribute
+    def poll(self) -> Callable[[], None]:
         """As the learner's: it may raise StopAsked on one rank, and then all give up."""
         return self.inner.poll
 
     @poll.setter
-    def poll(self, poll: Callable[[], None]) -> None:
+    def poll(self, poll: Callable[[], None]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - an attribute
         self.inner.poll = poll
 
     @property
-    def warm(self) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleVariableOverride] - as above
+    def warm(self) -> dict[str, Tensor]:
         """Of all slots of the batch, whichever ranks they are on, so that any number of ranks can take them up: where
         there are any, all ranks have to ask at once."""
         if not self.inner.warm:
@@ -80,7 +80,7 @@ class ShardedLearner(Learner):
         return {key: torch.cat(self.ranks.gather(value, sizes)) for key, value in self.inner.warm.items()}
 
     @warm.setter
-    def warm(self, warm: dict[str, Tensor]) -> None:
+    def warm(self, warm: dict[str, Tensor]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] - as above
         self._tasks = max((len(value) for value in warm.values()), default=0)
         self.inner.warm = {key: value[self.ranks.share(len(value))] for key, value in warm.items()}
 
