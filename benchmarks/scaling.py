@@ -255,9 +255,11 @@ def ends(loads: dict[str, Load]) -> list[dict[str, Any]]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    print("| " + " | ".join(rows[0]) + " |")
+    print("| " + " | ".join(rows[0]) + " |", flush=True)
     for row in rows:
-        print("| " + " | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()) + " |")
+        print(
+            "| " + " | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()) + " |", flush=True
+        )
 
 
 def main() -> None:
@@ -267,10 +269,11 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=min(8, len(os.sched_getaffinity(0))))
     options = parser.parse_args()
     tables: dict[str, Any] = {"measured": measured(options)}
+    _print(tables["measured"])
     loads = {name: load_of(name) for name in SETTINGS}
     tables |= {"modelled": modelled(loads), "stops_paying": ends(loads)}
-    for rows in tables.values():
-        _print(rows)
+    _print(tables["modelled"])
+    _print(tables["stops_paying"])
     print(json.dumps({**tables, "assumed": asdict(ASSUMED)}))
 
 
