@@ -12,5 +12,6 @@ def mean(values: Sequence[float]) -> float:
 def mean_ci95(values: Sequence[float]) -> tuple[float, float]:
     """The mean of n values, two or more, and half the width of its 95 % interval, 1.96 s / sqrt(n)."""
     n, centre = len(values), mean(values)
-    variance = math.fsum((value - centre) ** 2 for value in values) / (n - 1)
+    away = [value - centre for value in values]
+    variance = math.fsum(a * a for a in away) / (n - 1)  # a ** 2 raises where a * a is infinite
     return centre, 1.96 * math.sqrt(variance / n)

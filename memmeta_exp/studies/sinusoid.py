@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from memmeta_exp.studies import style
 from memmeta_exp.studies.configurations import Configuration
@@ -23,27 +24,18 @@ _NEEDED = ("steps", "solved", "mse", "mse_ci95", "x", "tasks")
 
 @dataclass(frozen=True)
 class Line:
-    """What adaptation did for one configuration. found: the content of adaptation.json."""
+    """What adaptation did for one configuration. found: the content of adaptation.json, null where steps diverged."""
 
     label: str
     algorithm: str
     found: dict[str, Any]
-
-    @property
-    def start(self) -> float:
-        return self.found["mse"][0]
-
-    @property
-    def end(self) -> float:
-        """Mean squared error after the most steps."""
-        return self.found["mse"][-1]
 
 
 def read(folder: Path) -> dict[str, Any] | None:
     """The adaptation.json of a run; None where there is none, or none that can be read."""
     try:
         found = json.loads((folder / FILE).read_text())
-        whole = all(key in found for key in _NEEDED) and found["tasks"] and None not in found["mse"]
+        whole = all(key in found for key in _NEEDED) and found["tasks"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return found if whole else None
@@ -87,11 +79,18 @@ def draw(drawn: Sequence[Line], title: str, stem: Path) -> list[Path]:
             _wave(axis, line.found, 0, look["color"])
             axis.set_title(line.label, fontsize=9.5, loc="left")
         _errors(axes[-1], drawn, looks)
-        axes[-1].legend(fontsize=8)
+        above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 3, "fontsize": 8, "borderaxespad": 0.2}
+        axes[-1].legend(handlelength=1.8, columnspacing=0.9, **above)
         figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
         named = {label: h for axis in axes[:-1] for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-        style.legend_below(figure, list(named.values()), list(named), columns=6)
+        style.legend_below(figure, [_uncoloured(h) for h in named.values()], list(named), columns=6)
         return style.save(figure, stem)
+
+
+def _uncoloured(handle: Any) -> Line2D:
+    """The same line or marker in black or grey: colour stands for the configuration."""
+    color = handle.get_color() if handle.get_color() in ("black", style.GREY) else "0.3"
+    return Line2D([], [], color=color, linestyle=handle.get_linestyle(), marker=handle.get_marker())
 
 
 def _panels(waves: int) -> tuple[Figure, list[Axes]]:
@@ -106,14 +105,15 @@ def _panels(waves: int) -> tuple[Figure, list[Axes]]:
 def _wave(axis: Axes, found: dict[str, Any], example: int, color: str) -> None:
     """Truth, support points and predictions of one task."""
     task, x = found["tasks"][example], np.array(found["x"])
+    curves = np.array(task["curves"], float)  # null is NaN, which is not drawn
     axis.plot(x, task["amplitude"] * np.sin(x - task["phase"]), color="black", linewidth=1.1, label="truth")
-    axis.plot(x, task["curves"][0], color=style.GREY, linestyle=":", label="before adaptation")
+    axis.plot(x, curves[0], color=style.GREY, linestyle=":", label="before adaptation")
     if found["solved"]:
-        axis.plot(x, task["curves"][-1], color=color, label="adapted exactly")
+        axis.plot(x, curves[-1], color=color, label="adapted exactly")
     else:
         for count, dash in zip(SHOWN, ("--", "-"), strict=True):
             label = f"after {count} gradient step{'s' if count > 1 else ''}"
-            axis.plot(x, task["curves"][found["steps"].index(count)], color=color, label=label, linestyle=dash)
+            axis.plot(x, curves[found["steps"].index(count)], color=color, label=label, linestyle=dash)
     axis.plot(task["support_x"], task["support_y"], "^", color="black", zorder=4, label="support points")
     axis.set_xlabel("x")
 
@@ -138,9 +138,13 @@ def _errors(axis: Axes, drawn: Sequence[Line], looks: Sequence[dict[str, Any]]) 
 
 def alt_text(drawn: Sequence[Line]) -> str:
     """The errors in words."""
-    parts = [
-        f"{line.label}: mean squared error {line.start:.3g} before and {line.end:.3g} after "
-        + ("exact adaptation" if line.found["solved"] else f"{line.found['steps'][-1]} steps")
-        for line in drawn
-    ]
+    parts = []
+    for line in drawn:
+        start, end = (_in_words(line.found["mse"][at]) for at in (0, -1))
+        how = "exact adaptation" if line.found["solved"] else f"{line.found['steps'][-1]} steps"
+        parts.append(f"{line.label}: mean squared error {start} before and {end} after {how}")
     return "Sine waves before and after adaptation. " + "; ".join(parts) + "."
+
+
+def _in_words(mse: float | None) -> str:
+    return "not finite" if mse is None else f"{mse:.3g}"
