@@ -77,7 +77,8 @@ def _sizes(config: Config, device: torch.device) -> list[tuple[int, int]]:
     sizes = [(e.chunk, e.workers)]
     if isinstance(config.workers, str) and e.workers > 1:
         sizes.append((e.chunk, 1))
-    while isinstance(config.chunk, str) and config.algorithm.in_feature_space and sizes[-1][0] > 1:
+    chunks = config.algorithm.in_feature_space or config.regression
+    while isinstance(config.chunk, str) and chunks and sizes[-1][0] > 1:
         sizes.append((-(-sizes[-1][0] // 2), sizes[-1][1]))
     return sizes
 

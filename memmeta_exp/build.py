@@ -1,6 +1,6 @@
 """From a `Config` to the live objects of a run: data, meta-model, learner and optimiser, on a device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,7 +13,16 @@ from memmeta_exp.algorithms.losses import losses_of
 from memmeta_exp.algorithms.proposed import gd_rule
 from memmeta_exp.backbones import MetaModel, build_model, image_layout
 from memmeta_exp.config import Config
-from memmeta_exp.data import AS_THEY_ARE, EpisodeSampler, ImageSet, Pixels, channel_statistics, load_split
+from memmeta_exp.data import (
+    AS_THEY_ARE,
+    EpisodeSampler,
+    ImageSet,
+    Pixels,
+    SinusoidSampler,
+    channel_statistics,
+    load_split,
+)
+from memmeta_exp.data.episodes import STREAMS
 from memmeta_exp.distributed import ALONE, Ranks
 from memmeta_exp.errors import ConfigError
 from memmeta_exp.known import Truth, known_problem
@@ -71,13 +80,16 @@ def build(config: Config) -> Experiment:
     torch.set_num_threads(execution_of(config, device).threads_each)
     if config.known:
         return _known(config, device)
-    return _experiment(config, device, _samplers(config, device))
+    samplers = _drawn(config, device) if config.regression else _samplers(config, device)
+    return _experiment(config, device, samplers)
 
 
 def build_on_meta(config: Config) -> Experiment:
     """The experiment as it would be on a GPU, of meta tensors: all its shapes and no values, so that nothing is read
     and nothing computed. It has the training stream alone."""
     facts, meta = config.dataset.facts(), torch.device("meta")
+    if config.regression:
+        return _experiment(config, meta, _drawn(config, meta))
     names = tuple(map(str, range(facts.classes["train"])))
     tensor = torch.empty(facts.shape("train"), dtype=torch.uint8, device=meta)
     images = ImageSet(tensor, names, None if facts.images is None else _alike(facts.images["train"], len(names)))
@@ -91,10 +103,11 @@ def _alike(images: int, classes: int) -> tuple[int, ...]:
     return tuple(each + (i < rest) for i in range(classes))
 
 
-def _experiment(config: Config, device: torch.device, samplers: dict[str, EpisodeSampler]) -> Experiment:
+def _experiment(config: Config, device: torch.device, samplers: Mapping[str, Any]) -> Experiment:
     facts, learned = config.dataset.facts(), config.algorithm.head_start == "learned"
     backbone, real = config.backbone, device.type != "meta"
-    rows = max(config.ways, config.task("train").ways)  # of phi_0: a task takes as many as it has classes
+    # of phi_0: a task takes as many as it has classes, or one number is regressed on
+    rows = 1 if config.regression else max(config.ways, config.task("train").ways)
     model = build_model(backbone, facts.channels, facts.image_size, rows, learned, config.seed, real)
     model.cosine = config.head.scale if config.head.name == "cosine" else None
     if config.memory.checkpoint == "block":
@@ -113,7 +126,7 @@ def _experiment(config: Config, device: torch.device, samplers: dict[str, Episod
         if config.convergence_of == "own"
         else exact_reference(model, config.reference_mu, config.algorithm.head_start, execution, losses=losses),
         adapt=gd_rule(config.eval_steps, config.eval_lr) if config.eval_rule == "gd" else None,
-        samplers=samplers,
+        samplers=dict(samplers),
     )
 
 
@@ -158,8 +171,9 @@ def build_average(config: Config, model: MetaModel) -> AveragedModel | None:
 def execution_of(config: Config, device: torch.device) -> Execution:
     """Chunks and threads: on a CPU, tasks side by side win twice what threads within an operator do, for one task's
     activations fit a core's cache and small operators do not divide."""
-    threads = config.threads or (1 if config.known else DEFAULT_THREADS)
-    by_task = device.type == "cpu" and not config.known  # whose small matrices want all tasks at once and one thread
+    small = config.known or config.regression  # matrices that want all tasks at once and one thread
+    threads = config.threads or (1 if small else DEFAULT_THREADS)
+    by_task = device.type == "cpu" and not small
     chunk = config.chunk if not isinstance(config.chunk, str) else 1 if by_task else config.batch_size
     workers = config.workers if not isinstance(config.workers, str) else threads if by_task else 1
     workers = min(workers, -(-config.batch_size // chunk))
@@ -196,6 +210,13 @@ def _samplers(config: Config, device: torch.device) -> dict[str, EpisodeSampler]
     splits["train"] = _on_device(splits["train"], device)
     episode = _episodes(config, of_dataset)
     return {stream: episode(splits.get(stream, splits["train"]), stream) for stream in (*splits, "reference")}
+
+
+def _drawn(config: Config, device: torch.device) -> dict[str, SinusoidSampler]:
+    """Samplers of tasks that are drawn and not stored, one a stream."""
+    dtype = DTYPES[config.precision]
+    shapes = {stream: config.task(stream)[1:] for stream in STREAMS}  # without ways
+    return {stream: SinusoidSampler(stream, config.seed, *shape, device, dtype) for stream, shape in shapes.items()}
 
 
 def _on_device(image_set: ImageSet, device: torch.device) -> ImageSet:

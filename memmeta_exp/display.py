@@ -14,7 +14,10 @@ MIB = 2**20
 ROWS = {  # summary key: (label, format)
     "test/acc": ("test accuracy", "{:.2%}"),
     "test/acc_ci95": ("  95 % interval, +-", "{:.2%}"),
+    "test/mse": ("test mean squared error", "{:.5g}"),
+    "test/mse_ci95": ("  95 % interval, +-", "{:.2g}"),
     "val/acc_best": ("best validation accuracy", "{:.2%}"),
+    "val/mse_best": ("least validation mean squared error", "{:.5g}"),
     "val/best_iteration": ("  at iteration", "{}"),
     "tasks_seen": ("training tasks seen", "{:,}"),
     "memory/peak_mib": ("peak memory, MiB", "{:.1f}"),

@@ -1,24 +1,32 @@
-"""Few-shot accuracy over fixed tasks, with its interval, and the record of each test task."""
+"""Scores over fixed tasks, with their interval, and the record of each test task."""
 
-import math
 from dataclasses import dataclass
 
 from memmeta_exp.build import Experiment
-from memmeta_exp.data import TaskBatch
-from memmeta_exp.tracking.run_folder import EpisodeResult
+from memmeta_exp.data import SinusoidTasks, TaskBatch
+from memmeta_exp.data.tasks import Tasks
+from memmeta_exp.interval import mean, mean_ci95
+from memmeta_exp.tracking.run_folder import EpisodeResult, SinusoidResult
 
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy (fraction), query loss (nats) and whether the head's adaptation converged, of each task, in order."""
+    """Accuracy (fraction; None where nothing is classified), query loss (nats; the squared error of a regression) and
+    whether the head's adaptation converged, of each task, in order."""
 
-    accuracy: list[float]
+    accuracy: list[float] | None
     loss: list[float]
     converged: list[float]
 
     @property
-    def mean_accuracy(self) -> float:
-        return mean(self.accuracy)
+    def metric(self) -> list[float]:
+        """What a model is judged by: accuracy, or where there is none the squared error."""
+        return self.loss if self.accuracy is None else self.accuracy
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Mean of the metric and half the width of its 95 % interval."""
+        return mean_ci95(self.metric)
 
     @property
     def mean_loss(self) -> float:
@@ -29,26 +37,19 @@ class Score:
         """Fraction of tasks whose lower level missed its tolerance."""
         return 1 - mean(self.converged)
 
-    @property
-    def ci95(self) -> float:
-        """Half the width of the 95 % interval of the mean accuracy, 1.96 s / sqrt(n) over n tasks."""
-        n, centre = len(self.accuracy), self.mean_accuracy
-        variance = math.fsum((a - centre) ** 2 for a in self.accuracy) / (n - 1)
-        return 1.96 * math.sqrt(variance / n)
 
-
-def mean(values: list[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def score_tasks(experiment: Experiment, tasks: TaskBatch) -> Score:
+def score_tasks(experiment: Experiment, tasks: Tasks) -> Score:
     """The model as it stands on `tasks`, every head adapted by the configured rule."""
-    columns = experiment.learner.evaluate(tasks, experiment.adapt)
-    return Score(*(column.tolist() for column in columns))
+    accuracy, loss, converged = experiment.learner.evaluate(tasks, experiment.adapt)
+    return Score(None if accuracy is None else accuracy.tolist(), loss.tolist(), converged.tolist())
 
 
-def episode_results(tasks: TaskBatch, score: Score) -> list[EpisodeResult]:
-    """What test_episodes.csv holds: each task's result and the indices that rebuild it."""
+def episode_results(tasks: TaskBatch | SinusoidTasks, score: Score) -> list[EpisodeResult] | list[SinusoidResult]:
+    """What test_episodes.csv holds: each task's result and what rebuilds it."""
+    if isinstance(tasks, SinusoidTasks):
+        drawn = zip(tasks.amplitude.tolist(), tasks.phase.tolist(), tasks.x.tolist(), strict=True)
+        return [SinusoidResult(task, score.loss[task], a, b, tuple(x)) for task, (a, b, x) in enumerate(drawn)]
+    assert score.accuracy is not None, "images are classified"
     classes, items = tasks.classes.tolist(), tasks.items.flatten(1).tolist()
     return [
         EpisodeResult(task, score.accuracy[task], score.loss[task], tuple(classes[task]), tuple(items[task]))

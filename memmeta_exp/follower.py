@@ -88,6 +88,9 @@ class _Unwritten(RunFolder):
     def write_test_episodes(self, episodes: Any) -> None:
         pass
 
+    def write_adaptation(self, found: Any) -> None:
+        pass
+
 
 class _Untold(Tracker):
     def log(self, iteration: int, metrics: Any) -> None:

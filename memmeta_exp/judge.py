@@ -2,8 +2,9 @@
 
 from typing import Any, Protocol
 
+from memmeta_exp.adaptation import adaptation
 from memmeta_exp.build import Experiment
-from memmeta_exp.evaluation import episode_results, score_tasks
+from memmeta_exp.evaluation import Score, episode_results, score_tasks
 from memmeta_exp.known import Truth
 from memmeta_exp.measure.convergence import gradient_norm_sq
 from memmeta_exp.tracking.run_folder import RunFolder
@@ -26,26 +27,34 @@ class Judge(Protocol):
 
 def judge_of(experiment: Experiment) -> Judge:
     """The judge that fits the experiment's problem."""
-    return FewShot(experiment) if experiment.truth is None else Known(experiment.truth)
+    if experiment.truth is not None:
+        return Known(experiment.truth)
+    return Regression(experiment) if experiment.config.regression else FewShot(experiment)
 
 
 class FewShot:
     """Accuracy on the fixed validation and test tasks, and |grad F|^2 on fixed tasks of the training classes."""
 
-    best: tuple[str, int] = ("val/acc", 1)
+    metric, sign = "acc", 1
+
+    @property
+    def best(self) -> tuple[str, int]:
+        return f"val/{self.metric}", self.sign
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment, self.config = experiment, experiment.config
 
     def validate(self) -> dict[str, float]:
         tasks = self.experiment.samplers["val"].draw(0, self.config.val_tasks)
-        score = score_tasks(self.experiment, tasks)
+        return self._keys("val", score_tasks(self.experiment, tasks)) | self._convergence()
+
+    def _keys(self, stream: str, score: Score) -> dict[str, float]:
+        mean, half_width = score.interval
         return {
-            "val/acc": score.mean_accuracy,
-            "val/acc_ci95": score.ci95,
-            "val/loss": score.mean_loss,
-            "val/unsolved_fraction": score.unsolved_fraction,
-            **self._convergence(),
+            f"{stream}/{self.metric}": mean,
+            f"{stream}/{self.metric}_ci95": half_width,
+            f"{stream}/loss": score.mean_loss,
+            f"{stream}/unsolved_fraction": score.unsolved_fraction,
         }
 
     def _convergence(self) -> dict[str, float]:
@@ -58,15 +67,27 @@ class FewShot:
         """Writes test_episodes too. Nothing where there are to be no test tasks."""
         if not self.config.test_tasks:
             return {}
-        tasks = self.experiment.samplers["test"].draw(0, self.config.test_tasks)
+        tasks = self._test_tasks()
         score = score_tasks(self.experiment, tasks)
         folder.write_test_episodes(episode_results(tasks, score))
-        return {
-            "test/acc": score.mean_accuracy,
-            "test/acc_ci95": score.ci95,
-            "test/loss": score.mean_loss,
-            "test/unsolved_fraction": score.unsolved_fraction,
-        }
+        return self._keys("test", score)
+
+    def _test_tasks(self) -> Any:
+        return self.experiment.samplers["test"].draw(0, self.config.test_tasks)
+
+
+class Regression(FewShot):
+    """Mean squared error on the fixed validation and test tasks, and how it falls as a task is adapted to."""
+
+    metric, sign = "mse", -1
+
+    def test(self, folder: RunFolder) -> dict[str, Any]:
+        """Writes test_episodes and adaptation.json too."""
+        found = super().test(folder)
+        if not found:
+            return {}
+        folder.write_adaptation(adaptation(self.experiment, self._test_tasks()))
+        return found
 
 
 class Known:

@@ -12,7 +12,7 @@ import torch
 
 from memmeta_exp.build import Experiment, build_average, build_on_meta, build_optimizer
 from memmeta_exp.config import Config
-from memmeta_exp.data import EpisodeSampler, TaskBatch
+from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.errors import ConfigError
 from memmeta_exp.iteration import Iteration
 from memmeta_exp.measure.foretell import (
@@ -82,7 +82,7 @@ def predict(config: Config) -> Prediction:
     if any("_orig_mod" in name.split(".") for name, _ in experiment.model.named_modules()):
         raise ConfigError("compiled code cannot be predicted: what it keeps for backward is decided on the GPU")
     optimizer, _ = build_optimizer(config, experiment.model)
-    chunk = experiment.learner.execution.chunk if config.algorithm.in_feature_space else 1
+    chunk = experiment.learner.chunk
     _iteration(experiment, optimizer, min(chunk, config.batch_size))(1)  # makes the optimiser's state
     full, rest = divmod(config.batch_size, chunk)
     if full <= CHUNKS or experiment.learner.warm:  # these are rounded up once for the whole batch
@@ -118,15 +118,14 @@ def _shortened(config: Config) -> Config:
     return config if a.unrolls else replace(config, algorithm=replace(a, inner_steps=min(a.inner_steps, STEPS)))
 
 
-class _FirstTasks(EpisodeSampler):
+class _FirstTasks:
     """Draws as `sampler` does and gives the first `tasks` of them."""
 
-    def __init__(self, sampler: EpisodeSampler, tasks: int) -> None:
-        vars(self).update(vars(sampler))
-        self.tasks = tasks
+    def __init__(self, sampler: Any, tasks: int) -> None:
+        self.sampler, self.tasks, self.tensors = sampler, tasks, sampler.tensors
 
-    def draw(self, first: int, count: int) -> TaskBatch:
-        return super().draw(first, count)[: self.tasks]
+    def draw(self, first: int, count: int) -> Tasks:
+        return self.sampler.draw(first, count)[: self.tasks]
 
 
 def _iteration(experiment: Experiment, optimizer: torch.optim.Optimizer, tasks: int) -> Iteration:
@@ -147,7 +146,7 @@ def _foretold(experiment: Experiment, optimizer: torch.optim.Optimizer, tasks: i
         "parameters": held_bytes(list(model.parameters())),
         "buffers": held_bytes(list(model.buffers())),
         "optimizer_state": held_bytes(tensors_of(optimizer) + tensors_of(iteration.average)),
-        "images": held_bytes([experiment.samplers["train"].image_set.images]),
+        "images": held_bytes(list(experiment.samplers["train"].tensors)),
         "warm_starts": held_bytes(list(learner.warm.values())),
     }
     gc.collect()

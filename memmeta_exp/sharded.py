@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from memmeta_exp.algorithms import Adapt, Learner, StepReport
+from memmeta_exp.algorithms.learner import Scores
 from memmeta_exp.budget import fitted
 from memmeta_exp.build import Experiment, build, resolve_device
 from memmeta_exp.config import Config
@@ -98,19 +99,27 @@ class ShardedLearner(Learner):
         self._tasks = len(batch)
         return whole
 
-    def evaluate(self, batch: Tasks, adapt: Adapt | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate(self, batch: Tasks, adapt: Adapt | None = None) -> Scores:
         mine = batch[self.ranks.share(len(batch))]
 
         def scores() -> Tensor:
             if not len(mine):
                 return torch.empty(0, 3, dtype=torch.float64)
-            return torch.stack(self.inner.evaluate(mine, adapt), 1)
+            accuracy, loss, converged = self.inner.evaluate(mine, adapt)
+            return torch.stack([torch.full_like(loss, torch.nan) if accuracy is None else accuracy, loss, converged], 1)
 
         accuracy, loss, converged = self._gathered(self._together(scores), len(batch)).unbind(1)
-        return accuracy, loss, converged
+        return None if bool(accuracy.isnan().all()) else accuracy, loss, converged
 
-    def _evaluate(self, batch: Tasks) -> tuple[Tensor, Tensor, Tensor]:
+    def _evaluate(self, batch: Tasks) -> Scores:
         return self.evaluate(batch)
+
+    def outputs(self, batch: Tasks, adapt: Adapt | None = None) -> Tensor:
+        """Each rank does all: it is a matter of curves to be drawn."""
+        return self.inner.outputs(batch, adapt)
+
+    def _outputs(self, batch: Tasks) -> Tensor:
+        return self.outputs(batch)
 
     def record(self, batch: Tasks) -> None:
         """The running statistics move towards the mean over all tasks: the mean of what the ranks' shares make of them,
@@ -153,8 +162,8 @@ class ShardedLearner(Learner):
         parts = self.ranks.gather(torch.cat([kinds, torch.stack(columns, 1)]), sizes)
         kind = torch.stack([part[0] for part in parts]).amax(0).long().tolist()
         table = torch.cat([part[1:] for part in parts]).to(self.model.head_start.device)
-        found = {name: table[:, at].to(DTYPES[kind[at] - 1]) for at, name in enumerate(COLUMNS) if kind[at]}
-        return StepReport(**found)
+        found = (table[:, at].to(DTYPES[kind[at] - 1]) if kind[at] else None for at in range(len(COLUMNS)))
+        return StepReport(*found)  # pyright: ignore[reportArgumentType] - None where the algorithm has None
 
     def _sum_gradients(self, mine: int, count: int) -> None:
         """From the mean over this rank's tasks to that over all, in every rank's .grad."""

@@ -27,8 +27,8 @@ class TrainingState:
         self.average = build_average(experiment.config, experiment.model)
         self.convergence_error = RunningMean()
         self.progress = Progress()
-        streams = {} if experiment.config.known else experiment.samplers  # known problems are made from their seed
-        self.images = {name: fingerprint(sampler.image_set) for name, sampler in streams.items() if name != "reference"}
+        streams = {n: s for n, s in experiment.samplers.items() if n != "reference" and hasattr(s, "image_set")}
+        self.images = {name: fingerprint(sampler.image_set) for name, sampler in streams.items()}  # others: from a seed
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values; "config" and "images" are what the others belong to."""

@@ -198,6 +198,7 @@ class Trainer:
             self._save_best()
         interval = f" +- {metrics['val/acc_ci95']:.2%}" if "val/acc_ci95" in metrics else ""
         acc = f"val acc {metrics['val/acc']:.2%}{interval}, " if "val/acc" in metrics else ""
+        acc += f"val mse {metrics['val/mse']:.4g} +- {metrics['val/mse_ci95']:.2g}, " if "val/mse" in metrics else ""
         self.bar.note(f"iteration {t}: {acc}val loss {metrics['val/loss']:.6g}, |grad F|^2 {norm:.2e}")
         return metrics
 

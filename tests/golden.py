@@ -37,6 +37,7 @@ def golden_run(algorithm: str) -> dict[str, object]:
         optimizer.step()
         losses.append([loss.hex() for loss in report.loss.double().tolist()])
     accuracy, loss, _ = experiment.learner.evaluate(experiment.samplers["test"].draw(0, 4))
+    assert accuracy is not None
     weights = hashlib.sha256()
     for name, value in sorted(experiment.model.state_dict().items()):
         weights.update(name.encode() + value.detach().contiguous().numpy().tobytes())

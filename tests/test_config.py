@@ -85,6 +85,7 @@ def test_names() -> None:
 GOES_WITH = {  # options that need others
     ("backbone", "none"): ["dataset=quadratic"],
     ("backbone", "linear"): ["dataset=logistic"],
+    ("head", "regression"): ["dataset=sinusoid"],
     ("head", "cosine"): ["algorithm=anil", "convergence_of=own"],
 }
 

@@ -160,6 +160,9 @@ class FeatureSpaceLearner(Learner):
     def _evaluate(self, batch: Tasks) -> Scores:
         return self._score_heads(batch, self.rule.lower, self.rule.adapt)
 
+    def _outputs(self, batch: Tasks) -> Tensor:
+        return self._head_outputs(batch, self.rule.lower, self.rule.adapt)
+
 
 @dataclass(frozen=True)
 class _Backward:

@@ -43,31 +43,31 @@ class Imaml:
     def meta_gradient(self, task: Task) -> TaskGradient:
         """f at phi and the implicit meta-gradient. The damping enters as a larger lam in the linear system."""
         names, phi = tuple(task.meta), self.adapt(task)
-        lam, accuracy = self.config.lam + self.config.damping, []
+        lam, seen, stacked = self.config.lam + self.config.damping, [], task.stacked
 
         def f(_: Vector, at: Vector) -> Tensor:
             with phase("features"):
-                loss, hit = task.query_loss(_named(names, at))
-            accuracy.append(hit)
-            return loss
+                loss, hit = task.query_loss(_named(names, at, stacked))
+            seen.append((loss.detach(), hit))
+            return loss.sum() if stacked else loss
 
         def g(theta: Vector, at: Vector) -> Tensor:
             offset = sum((a - b).square().sum() for a, b in zip(at, theta, strict=True))
-            return task.support_loss(_named(names, at)) + lam / 2 * offset
+            return task.support_loss(_named(names, at, stacked)) + lam / 2 * offset
 
-        theta = _tasks_first(task.meta)
+        theta, end = _tasks_first(task.meta, stacked), _tasks_first(phi, stacked)
         with phase("backward"):
-            found = implicit(f, g, theta, _tasks_first(phi), self._solve)
-        grads = {name: d[0] for name, d in zip(names, found.grad, strict=True) if name in task.learned}
-        offset = subtract(_tasks_first(phi), theta)
+            found = implicit(f, g, theta, end, self._solve)
+        grads = _named(names, found.grad, stacked)
+        offset = subtract(end, theta)
         # found.slope has lam + damping in it; what is to vanish has lam
         residual = norm(subtract(found.slope, tuple(self.config.damping * d for d in offset)))
         solved = residual <= WRONG_RESIDUAL * self.config.lam * norm(offset)
         right = solved & found.v.converged & (found.v.residual <= WRONG_RESIDUAL)
         return TaskGradient(
-            loss=found.value,
-            accuracy=accuracy[0],
-            grads=grads,
+            loss=seen[0][0],
+            accuracy=seen[0][1],
+            grads={name: grads[name] for name in task.learned},
             wrong=~right,
             gradients=task.gradients + found.gradients,
             products=found.products,
@@ -82,9 +82,9 @@ class Imaml:
             return cg(matvec, b, steps=self.config.linear_steps, tolerance=self.config.linear_tolerance)
 
 
-def _tasks_first(weights: Weights) -> Vector:
-    return tuple(w[None] for w in weights.values())
+def _tasks_first(weights: Weights, stacked: bool) -> Vector:
+    return tuple(w if stacked else w[None] for w in weights.values())
 
 
-def _named(names: tuple[str, ...], weights: Vector) -> Weights:
-    return {name: w[0] for name, w in zip(names, weights, strict=True)}
+def _named(names: tuple[str, ...], weights: Vector, stacked: bool) -> Weights:
+    return {name: w if stacked else w[0] for name, w in zip(names, weights, strict=True)}

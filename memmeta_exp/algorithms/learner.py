@@ -22,7 +22,7 @@ from memmeta_exp.measure.phases import observed, phase
 
 WRONG_RESIDUAL = 0.1  # relative error above which a solve is called wrong, tolerance or none
 Adapt = Callable[[Any, Tensor], Solution]  # of a lower level and phi_0 to its phi
-Scores = tuple[Tensor, Tensor, Tensor]
+Scores = tuple[Tensor | None, Tensor, Tensor]
 T = TypeVar("T")
 
 
@@ -91,6 +91,11 @@ class Learner(ABC):
         self.warm: dict[str, Tensor] = {}
         self.poll: Callable[[], None] = lambda: None
 
+    @property
+    def chunk(self) -> int:
+        """Tasks at a time."""
+        return self.execution.chunk
+
     @abstractmethod
     def step(self, batch: Tasks) -> StepReport:
         """Adds grad F_B, the mean over the batch's tasks, to the parameters' .grad."""
@@ -100,13 +105,28 @@ class Learner(ABC):
         """`evaluate` by the algorithm's own adaptation."""
 
     def evaluate(self, batch: Tasks, adapt: Adapt | None = None) -> Scores:
-        """Query accuracy and loss of each task after adapting to its support set, and whether the adaptation
-        converged; float64 [B] each. By the algorithm's own adaptation, or of the head alone by `adapt`, which sees the
-        plain support loss. Batch norm as in evaluation."""
+        """Query accuracy (None where nothing is classified) and loss of each task after adapting to its support set,
+        and whether the adaptation converged; float64 [B] each. By the algorithm's own adaptation, or of the head alone
+        by `adapt`, which sees the plain support loss. Batch norm as in evaluation."""
         with self._evaluating():
             if adapt is None:
                 return self._evaluate(batch)
-            return self._score_heads(batch, lambda z, y, start: self.losses.lower(z, y, start, 0.0, None), adapt)
+            return self._score_heads(batch, self._plain, adapt)
+
+    @abstractmethod
+    def _outputs(self, batch: Tasks) -> Tensor:
+        """`outputs` after the algorithm's own adaptation."""
+
+    def outputs(self, batch: Tasks, adapt: Adapt | None = None) -> Tensor:
+        """What W z + b says of the query points of each task after adapting to its support set, [B, m, C]; adaptation
+        as in `evaluate`. Not of cosine heads."""
+        assert self.model.cosine is None, "a cosine head is not W z + b"
+        with self._evaluating():
+            return self._outputs(batch) if adapt is None else self._head_outputs(batch, self._plain, adapt)
+
+    def _plain(self, z: Tensor, labels: Tensor, start: Tensor) -> Any:
+        """g without its R."""
+        return self.losses.lower(z, labels, start, 0.0, None)
 
     def record(self, batch: Tasks) -> None:
         """Takes the batch's images into the running statistics of batch norm (backbone.norm=running): one more forward
@@ -131,13 +151,21 @@ class Learner(ABC):
                 start = self._start_of(*support, self._ways(tasks))
                 inner = adapt(lower(*support, start), start.expand(len(tasks), -1, -1))
                 upper, phi = self.losses.upper(*query, start), inner.value
-                accuracy = upper.accuracy(phi)
-                assert accuracy is not None, "tasks that classify nothing have no accuracy"
-                columns = (accuracy, upper.value(phi), inner.converged)
-                return torch.stack([column.double() for column in columns])
+                columns = (upper.value(phi), inner.converged, upper.accuracy(phi))
+                return torch.stack([column.double() for column in columns if column is not None])
 
-        accuracy, loss, converged = torch.cat(list(self._map(score, batch, self.execution.chunk)), 1)
-        return accuracy, loss, converged
+        loss, converged, *accuracy = torch.cat(list(self._map(score, batch, self.execution.chunk)), 1)
+        return accuracy[0] if accuracy else None, loss, converged
+
+    def _head_outputs(self, batch: Tasks, lower: Callable[[Tensor, Tensor, Tensor], Any], adapt: Adapt) -> Tensor:
+        def output(_: int, tasks: Tasks) -> Tensor:
+            with torch.no_grad():
+                support, (z, _labels) = self._both_features(tasks)
+                start = self._start_of(*support, self._ways(tasks))
+                (w,) = adapt(lower(*support, start), start.expand(len(tasks), -1, -1)).value
+                return torch.baddbmm(w[:, None, :, -1], z, w[..., :-1].mT)
+
+        return torch.cat(list(self._map(output, batch, self.execution.chunk)))
 
     def _start_of(self, z: Tensor, labels: Tensor, ways: int) -> Tensor:
         """phi_0 [C, d+1], or of each task [T, C, d+1], of tasks of C = `ways` classes with support features z."""

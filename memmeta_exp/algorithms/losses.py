@@ -15,6 +15,7 @@ from memmeta_exp.bilevel import (
     RidgeHead,
     ScaledSoftmax,
     SoftmaxHead,
+    SquaredError,
     Upper,
 )
 
@@ -22,7 +23,10 @@ from memmeta_exp.bilevel import (
 class Losses(Protocol):
     """z, labels: features and what the tasks' data give with them, [T, ...]; start: phi_0, of all tasks or of each; mu,
     centre: R = mu/2 |phi - centre|^2, around 0 where centre is None. output, label: one task's, of the network and of
-    its data."""
+    its data; where `stacks`, also those of T tasks, [T, ...], for a loss of each, [T]."""
+
+    @property
+    def stacks(self) -> bool: ...
 
     def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> Lower: ...
 
@@ -40,6 +44,8 @@ class Losses(Protocol):
 class SoftmaxLosses:
     """Mean cross-entropy of a softmax-linear head. output: logits [n, C]; label: int64 [n]."""
 
+    stacks = False
+
     def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> Lower:
         return SoftmaxHead(z, labels, start.shape[-2], mu, centre)
 
@@ -55,6 +61,8 @@ class SoftmaxLosses:
 
 class RidgeLosses:
     """Half the squared error to the one-hot labels in g, cross-entropy of `scale` times the outputs in f."""
+
+    stacks = False
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
@@ -85,8 +93,29 @@ class CosineLosses(SoftmaxLosses):
         return CosineHead(z, labels, start.shape[-2], self.scale)
 
 
+class RegressionLosses:
+    """Half the mean squared error in g, the mean squared error in f. labels: what is regressed on, [T, n, C]; output,
+    label: [n, C] or [T, n, C]."""
+
+    stacks = True
+
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> RidgeHead:
+        return RidgeHead(z, labels, mu, centre)
+
+    def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> SquaredError:
+        return SquaredError(z, labels.to(z.dtype))
+
+    def support(self, output: Tensor, label: Tensor) -> Tensor:
+        return (output - label).square().sum(-1).mean(-1) / 2
+
+    def query(self, output: Tensor, label: Tensor) -> tuple[Tensor, None]:
+        return (output - label).square().sum(-1).mean(-1), None
+
+
 class QuadraticLosses:
     """Of quadratic tasks. labels: which of `tasks`, int64 [T]; output: theta and phi side by side, [p + q]."""
+
+    stacks = False
 
     def __init__(self, tasks: QuadraticTasks) -> None:
         self.tasks = tasks
@@ -117,4 +146,6 @@ def losses_of(head: Any) -> Losses:
     """The losses of a head's configuration."""
     if head.name == "ridge":
         return RidgeLosses(head.scale)
+    if head.name == "regression":
+        return RegressionLosses()
     return CosineLosses(head.scale) if head.name == "cosine" else SOFTMAX

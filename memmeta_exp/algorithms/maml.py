@@ -115,7 +115,8 @@ def _query_gradient(task: Task, weights: Weights, wanted: Weights) -> tuple[Tens
         loss, accuracy = task.query_loss(weights)
     with phase("backward"):
         task.gradients += 1
-        grads = torch.autograd.grad(loss, list(wanted.values()), materialize_grads=True)
+        total = loss.sum() if loss.dim() else loss
+        grads = torch.autograd.grad(total, list(wanted.values()), materialize_grads=True)
     return loss.detach(), accuracy, dict(zip(wanted, grads, strict=True))
 
 

@@ -1,6 +1,8 @@
 """The meta-step of algorithms whose inner steps run the backbone: MAML, FOMAML, iMAML, and ANIL and ITD-BiO with
 recomputed features. One task at a time, whose graph is freed before the next: looping is both faster and smaller than
-vmap over tasks on a CPU (and vmap over batch norm gives wrong second derivatives in torch)."""
+vmap over tasks on a CPU (and vmap over batch norm gives wrong second derivatives in torch). Where backbone and losses
+stack (a small perceptron on points), `chunk` tasks at a time, each with weights of its own: every weight is [T, ...],
+and as the tasks' losses share none, the gradient of their sum holds the gradient of each."""
 
 import copy
 import threading
@@ -22,7 +24,7 @@ HEAD = "head_start"
 
 
 class Task:
-    """One task's losses as functions of the network's weights, all of them by name.
+    """One task's losses as functions of the network's weights, all of them by name; or, stacked, those of T tasks.
 
     meta: the weights to start from, detached; learned: the names of those that are meta-parameters; gradients,
     products: how many of each the rule has evaluated (see StepReport), which it counts here.
@@ -33,12 +35,16 @@ class Task:
     def __init__(self, learner: "WeightSpaceLearner", tasks: Tasks) -> None:
         self._learner, self._network = learner, learner.network()
         device = learner.model.head_start.device
-        (x_s, y_s), (x_q, y_q) = ((h, h.labels[0].to(device)) for h in (half(tasks, "support"), half(tasks, "query")))
+        halves = (half(tasks, "support"), half(tasks, "query"))
+        self.stacked = learner.stacked
+        (x_s, y_s), (x_q, y_q) = ((h, (h.labels if self.stacked else h.labels[0]).to(device)) for h in halves)
         self._support = learner._scaled(x_s), y_s, learner._keys(tasks, "support")
         self._query = learner._scaled(x_q), y_q, learner._keys(tasks, "query")
         self.meta: Weights = {name: p.detach() for name, p in learner.model.named_parameters()}
         self.learned = tuple(self.meta)
         self.meta.setdefault(HEAD, learner.model.head_start)
+        if self.stacked:
+            self.meta = {name: w.expand(len(tasks), *w.shape) for name, w in self.meta.items()}
         self._rest = {name: b for name, b in learner.model.named_buffers() if name not in self.meta}
 
     def passed(self, _: Tensor) -> None:
@@ -46,25 +52,30 @@ class Task:
         self.products += 1
 
     def support_loss(self, weights: Weights) -> Tensor:
-        """g without R, a scalar."""
+        """g without R, a scalar: of T tasks the sum."""
         images, labels, keys = self._support
-        return self._learner.losses.support(self._output(weights, images, keys), labels)
+        loss = self._learner.losses.support(self._output(weights, images, keys), labels)
+        return loss.sum() if self.stacked else loss
 
     def query_loss(self, weights: Weights) -> tuple[Tensor, Tensor | None]:
-        """f and, where something is classified, the accuracy (detached, float64) of the query set, scalars."""
-        images, labels, keys = self._query
-        return self._learner.losses.query(self._output(weights, images, keys), labels)
+        """f and, where something is classified, the accuracy (detached, float64) of the query set: scalars, or [T]."""
+        return self._learner.losses.query(self.query_output(weights), self._query[1])
+
+    def query_output(self, weights: Weights) -> Tensor:
+        """What the network says of the query set, [m, C], or [T, m, C]."""
+        images, _, keys = self._query
+        return self._output(weights, images, keys)
 
     def _output(self, weights: Weights, images: Tensor, keys: Keys | None) -> Tensor:
         with self._learner._autocast():
-            output = functional_call(self._network, {**self._rest, **weights}, (images, keys))[0]
-            return output.to(self._learner.head_dtype)
+            output = functional_call(self._network, {**self._rest, **weights}, (images, keys))
+            return (output if self.stacked else output[0]).to(self._learner.head_dtype)
 
 
 @dataclass(frozen=True)
 class TaskGradient:
     """One task's query loss and accuracy after adaptation, its meta-gradient by name (what is missing is 0), and its
-    diagnosis, scalars each (see StepReport)."""
+    diagnosis, scalars each (see StepReport); of T stacked tasks [T, ...] each."""
 
     loss: Tensor
     accuracy: Tensor | None
@@ -78,12 +89,12 @@ class TaskGradient:
     linear_steps: Tensor | None = None
 
     def report(self) -> StepReport:
-        """Its diagnosis as a batch of one."""
+        """Its diagnosis as a batch, of one or of T."""
 
         def one(value: Tensor | int | None) -> Any:
             if isinstance(value, int):
-                return torch.full_like(self.loss, value, dtype=torch.int64).reshape(1)
-            return None if value is None else value.reshape(1)
+                return torch.full_like(self.loss, value, dtype=torch.int64).reshape(-1)
+            return None if value is None else value.reshape(-1)
 
         names = (field.name for field in fields(self) if field.name != "grads")
         return StepReport(**{name: one(getattr(self, name)) for name in names})
@@ -98,12 +109,18 @@ class WeightRule(Protocol):
 
 
 class WeightSpaceLearner(Learner):
-    """A rule on a model, task by task."""
+    """A rule on a model, task by task, or `chunk` tasks at a time where they stack."""
 
     def __init__(self, model: MetaModel, rule: WeightRule, execution: Execution, losses: Losses = SOFTMAX) -> None:
         super().__init__(model, execution, losses)
         self.rule = rule
         self._networks = threading.local()
+        self.stacked = losses.stacks and getattr(model.backbone, "stacks", False)
+
+    @property
+    def chunk(self) -> int:
+        """Tasks at a time."""
+        return self.execution.chunk if self.stacked else 1
 
     def network(self) -> MetaModel:
         """This thread's own copy of the model's structure, without storage: functional_call puts weights into a module
@@ -115,25 +132,35 @@ class WeightSpaceLearner(Learner):
 
     def step(self, batch: Tasks) -> StepReport:
         parameters, reports = dict(self.model.named_parameters()), []
-        for part in self._map(lambda _, one: self.rule.meta_gradient(Task(self, one)), batch, 1):
+        for part in self._map(lambda _, one: self.rule.meta_gradient(Task(self, one)), batch, self.chunk):
             for name, gradient in part.grads.items():
-                _accumulate(parameters[name], gradient, 1 / len(batch))
+                whole = gradient.sum(0) if self.stacked else gradient
+                _accumulate(parameters[name], whole, 1 / len(batch))
             reports.append(part.report())
             del part
         return StepReport.join(reports)
 
     def _evaluate(self, batch: Tasks) -> Scores:
-        def score(_: int, one: Tasks) -> tuple[Tensor, Tensor]:
+        def score(_: int, one: Tasks) -> tuple[Tensor, Tensor | None]:
             task = Task(self, one)
             weights = self.rule.adapt(task)
             with torch.no_grad():
                 loss, accuracy = task.query_loss(weights)
-            assert accuracy is not None, "tasks that classify nothing have no accuracy"
-            return accuracy, loss.double()
+            return loss.double(), accuracy
 
-        accuracies, losses = zip(*self._map(score, batch, 1), strict=True)
-        loss = torch.stack(losses)
-        return torch.stack(accuracies), loss, loss.isfinite().double()
+        losses, accuracies = zip(*self._map(score, batch, self.chunk), strict=True)
+        loss = torch.cat(losses) if self.stacked else torch.stack(losses)
+        return None if accuracies[0] is None else torch.stack(accuracies), loss, loss.isfinite().double()
+
+    def _outputs(self, batch: Tasks) -> Tensor:
+        def output(_: int, one: Tasks) -> Tensor:
+            task = Task(self, one)
+            weights = self.rule.adapt(task)
+            with torch.no_grad():
+                return task.query_output(weights)
+
+        found = list(self._map(output, batch, self.chunk))
+        return torch.cat(found) if self.stacked else torch.stack(found)
 
 
 def _accumulate(parameter: Tensor, gradient: Tensor, scale: float) -> None:

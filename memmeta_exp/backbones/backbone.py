@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from memmeta_exp.backbones.layout import image_layout
@@ -43,6 +44,11 @@ class Backbone(nn.Module, ABC):
         """Whether it takes several tasks as it takes one, at no cost."""
         return False
 
+    @property
+    def stacks(self) -> bool:
+        """Whether it also runs with weights of each task's own, each parameter [T, ...] in place of its [...]."""
+        return False
+
     def record(self, tasks: Iterable[Tensor]) -> None:
         """One update of the running statistics (norm=running) by the mean of the statistics of `tasks`, images
         [1, n, C, H, W] each."""
@@ -53,6 +59,11 @@ class Backbone(nn.Module, ABC):
             return block(*arguments)
         # no block draws from torch's global generators, so their state need not be kept
         return checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)  # pyright: ignore[reportReturnType]
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """W x + b of points [T, n, d]: one W [C, d] for all tasks, or one [T, C, d] with b [T, C] for each."""
+    return F.linear(x, weight, bias) if weight.dim() == 2 else torch.baddbmm(bias[:, None], x, weight.mT)
 
 
 def laid_out(x: Tensor) -> Tensor:

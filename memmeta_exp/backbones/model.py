@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memmeta_exp.backbones.backbone import Keys
+from memmeta_exp.backbones.backbone import Keys, linear
 from memmeta_exp.backbones.plain import Theta
 from memmeta_exp.backbones.registry import build_backbone
 
@@ -39,9 +39,9 @@ class MetaModel(nn.Module):
         z = z.to(self.head_start.dtype)
         device = "cpu" if z.is_meta else z.device.type  # torch has no autocast of meta tensors
         with torch.autocast(device, enabled=False):  # precision is the backbone's: the head keeps its own
-            weight, bias = self.head_start[:, :-1], self.head_start[:, -1]
+            weight, bias = self.head_start[..., :-1], self.head_start[..., -1]
             if self.cosine is None:
-                return F.linear(z, weight, bias)
+                return linear(z, weight, bias)
             return self.cosine * F.normalize(z, dim=-1) @ F.normalize(weight, dim=-1).mT
 
 

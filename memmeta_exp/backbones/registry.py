@@ -8,6 +8,7 @@ import torch
 
 from memmeta_exp.backbones.backbone import Backbone
 from memmeta_exp.backbones.conv4 import Conv4
+from memmeta_exp.backbones.mlp import MLP
 from memmeta_exp.backbones.plain import LinearMap
 from memmeta_exp.backbones.resnet12 import ResNet12
 from memmeta_exp.backbones.wide_resnet import WideResNet
@@ -30,6 +31,10 @@ def _linear(c: Any, channels: int, image_size: int, generator: torch.Generator, 
     return LinearMap(channels * image_size**2, c.features, generator)
 
 
+def _mlp(c: Any, channels: int, image_size: int, generator: torch.Generator, materialise: bool) -> Backbone:
+    return MLP(channels * image_size**2, c.hidden, generator)
+
+
 def _timm(c: Any, channels: int, image_size: int, generator: torch.Generator, materialise: bool) -> Backbone:
     from memmeta_exp.backbones.timm_backbone import TimmBackbone
 
@@ -40,6 +45,7 @@ BACKBONES: dict[str, Callable[[Any, int, int, torch.Generator, bool], Backbone]]
     "conv4": _conv4,
     "resnet12": _resnet12,
     "wrn28_10": _wide_resnet,
+    "mlp": _mlp,
     "timm": _timm,
     "linear": _linear,
 }

@@ -10,7 +10,7 @@ from memmeta_exp.bilevel.inner_solve import gradient_descent, newton
 from memmeta_exp.bilevel.linear_solve import cg, direct
 from memmeta_exp.bilevel.objectives import AutogradLower, Lower, Upper
 from memmeta_exp.bilevel.quadratic import QuadraticLower, QuadraticObjective, QuadraticTasks, QuadraticUpper
-from memmeta_exp.bilevel.ridge_head import RidgeHead
+from memmeta_exp.bilevel.ridge_head import RidgeHead, SquaredError
 from memmeta_exp.bilevel.softmax_head import ScaledSoftmax, SoftmaxHead
 from memmeta_exp.bilevel.vectors import Solution, Vector
 
@@ -27,6 +27,7 @@ __all__ = [
     "ScaledSoftmax",
     "SoftmaxHead",
     "Solution",
+    "SquaredError",
     "Upper",
     "Vector",
     "cg",

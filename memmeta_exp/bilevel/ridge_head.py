@@ -31,12 +31,12 @@ class RidgeHead(LinearHead):
 
     def value(self, phi: Vector) -> Tensor:
         """g, [T]."""
-        misfit = self._error(phi[0]).square().sum(-1).mean(1)
+        misfit = self.error(phi[0]).square().sum(-1).mean(1)
         return misfit / 2 + self.mu / 2 * self._offset(phi[0]).square().sum((1, 2))
 
     def grad(self, phi: Vector) -> Vector:
         """d_W g, ([T, C, d+1],)."""
-        return (self._mean_outer(self._error(phi[0]), self._offset(phi[0])),)
+        return (self._mean_outer(self.error(phi[0]), self._offset(phi[0])),)
 
     def hvp(self, phi: Vector) -> Callable[[Vector], Vector]:
         """V -> H V, ([T, C, d+1],), the same at every phi."""
@@ -44,7 +44,7 @@ class RidgeHead(LinearHead):
 
     def cross(self, phi: Vector, v: Vector) -> Tensor:
         """d_z < d_W g, V >, [T, n, d]."""
-        total = self._error(phi[0]) @ v[0][..., :-1] + self._logits(v[0]) @ phi[0][..., :-1]
+        total = self.error(phi[0]) @ v[0][..., :-1] + self._logits(v[0]) @ phi[0][..., :-1]
         return total / self.images
 
     def inverse(self, phi: Vector) -> Callable[[Vector], Vector]:
@@ -63,5 +63,31 @@ class RidgeHead(LinearHead):
 
         return solve
 
-    def _error(self, w: Tensor) -> Tensor:
+    def error(self, w: Tensor) -> Tensor:
+        """Z W^T - Y, [T, n, C]."""
         return self._logits(w) - self.target
+
+
+class SquaredError:
+    """f of T tasks of regression: the mean squared error of W z + b over the m query points, twice g without its R.
+
+    z: [T, m, d]; target: Y [T, m, C]. d_W f = 2 (Z W^T - Y)^T Z / m,  d_z f = 2 (Z W^T - Y) W / m.
+    """
+
+    def __init__(self, z: Tensor, target: Tensor) -> None:
+        self.head = RidgeHead(z, target)
+
+    def value(self, phi: Vector) -> Tensor:
+        """f, [T]."""
+        return 2 * self.head.value(phi)
+
+    def accuracy(self, phi: Vector) -> None:
+        """There are no classes."""
+
+    def grad(self, phi: Vector) -> Vector:
+        """d_W f, ([T, C, d+1],)."""
+        return (2 * self.head.grad(phi)[0],)
+
+    def grad_features(self, phi: Vector) -> Tensor:
+        """d_z f, [T, m, d]."""
+        return 2 / self.head.images * self.head.error(phi[0]) @ phi[0][..., :-1]

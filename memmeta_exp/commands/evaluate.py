@@ -1,29 +1,33 @@
 """`memmeta evaluate run=DIR`: the test of a finished run, done again on the episodes it stored."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from memmeta_exp import checkpoint
 from memmeta_exp.atomic import replace_text
 from memmeta_exp.budget import fitted
-from memmeta_exp.build import build, resolve_device
+from memmeta_exp.build import Experiment, build, resolve_device
 from memmeta_exp.commands.arguments import parse, whole_number
 from memmeta_exp.config import Config, ConfigError, from_yaml
-from memmeta_exp.data import TaskBatch
+from memmeta_exp.data import SinusoidTasks, TaskBatch
 from memmeta_exp.evaluation import Score, score_tasks
-from memmeta_exp.tracking.run_folder import EpisodeResult, read_test_episodes
+from memmeta_exp.tracking.run_folder import EpisodeResult, Result, SinusoidResult, read_test_episodes
 
 HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|cuda:N] [data_root=DIR]
                  [tasks=N] [split=test|val] [shots=S] [queries=Q] [out=FILE.json]
 
 Tests the model of the run folder DIR with the run's own configuration on the episodes of its test_episodes.csv, and
-prints the accuracy with its 95 % interval and how many tasks score as they did. With tasks=N on the first N tasks of
-its test (or validation) stream instead, of S shots and Q queries a class where these are given. Writes out=FILE alone.
+prints the accuracy (of sine waves the mean squared error) with its 95 % interval and how many tasks score as they did.
+With tasks=N on the first N tasks of its test (or validation) stream instead, of S shots and Q queries a class (of a
+sine wave) where these are given. Writes out=FILE alone.
 """
 SHAPE = ("shots", "queries")
+CLOSE = 1e-4  # relative; another processor rounds squared errors otherwise
 
 
 def main(arguments: list[str]) -> int:
@@ -48,41 +52,71 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(
             f"{folder} is a run on dataset={config.dataset.name}, which has no test tasks: summary.json has F itself"
         )
-    episodes = _stored(folder, config) if tasks is None else []
+    episodes = _episodes(folder, config) if tasks is None else []
     experiment = build(fitted(config, resolve_device(config.device)))
     weights = folder / "checkpoints" / f"{options['checkpoint']}.pt"
     iteration = checkpoint.restore(experiment.model, weights)
     which = f"{options['checkpoint']} checkpoint of iteration {iteration}"
     if tasks is not None:
         score = score_tasks(experiment, experiment.samplers[split].draw(0, tasks))
-        of = f"{tasks} tasks ({config.ways}-way {config.shots}-shot, {config.queries} queries a class), {which}"
-        return _say(split, score, of, options["out"])
-    sampler = experiment.samplers["test"]
-    device = sampler.image_set.images.device
-    classes = torch.tensor([e.classes for e in episodes], device=device)
-    items = torch.tensor([e.items for e in episodes], device=device).unflatten(1, (config.ways, -1))
-    if bool((items >= sampler.image_set.sizes[classes][..., None]).any()):
-        raise ConfigError(f"{folder / 'test_episodes.csv'} is damaged: it names images that {config.run_name} has not")
-    score = score_tasks(experiment, TaskBatch(sampler.image_set, classes, items, config.shots, pixels=sampler.pixels))
-    same = sum(a == e.accuracy for a, e in zip(score.accuracy, episodes, strict=True))
+        return _say(split, score, f"{tasks} tasks ({_shape(config)}), {which}", options["out"])
+    tasks_of: Any = _waves_of if config.regression else _images_of
+    score = score_tasks(experiment, tasks_of(experiment, episodes, folder))
+    same = _same(score, episodes)
     return _say("test", score, f"{len(episodes)} stored tasks, {which}; {same} tasks score as stored", options["out"])
 
 
+def _shape(config: Config) -> str:
+    if config.regression:
+        return f"{config.shots}-shot, {config.queries} queries"
+    return f"{config.ways}-way {config.shots}-shot, {config.queries} queries a class"
+
+
 def _say(split: str, score: Score, of: str, out: str | None) -> int:
-    """Prints the accuracy and, where `out` names a file, writes it there."""
-    print(f"{split} accuracy {score.mean_accuracy:.2%} +- {score.ci95:.2%} (95 %) over {of}")
+    """Prints accuracy or error and, where `out` names a file, writes it there."""
+    mean, half_width = score.interval
+    if score.accuracy is None:
+        print(f"{split} mean squared error {mean:.5g} +- {half_width:.2g} (95 %) over {of}")
+    else:
+        print(f"{split} accuracy {mean:.2%} +- {half_width:.2%} (95 %) over {of}")
     if out is not None:
-        values = {
-            f"{split}/acc": score.mean_accuracy,
-            f"{split}/acc_ci95": score.ci95,
-            f"{split}/loss": score.mean_loss,
-        }
-        values |= {f"{split}/unsolved_fraction": score.unsolved_fraction, "tasks": len(score.accuracy), "of": of}
+        key = f"{split}/mse" if score.accuracy is None else f"{split}/acc"
+        values = {key: mean, f"{key}_ci95": half_width, f"{split}/loss": score.mean_loss}
+        values |= {f"{split}/unsolved_fraction": score.unsolved_fraction, "tasks": len(score.loss), "of": of}
         try:
             replace_text(Path(out), json.dumps(values, indent=2) + "\n")
         except OSError as error:
             raise ConfigError(f"out={out}: {error.strerror}; name a file that can be written") from None
     return 0
+
+
+def _same(score: Score, episodes: Sequence[Any]) -> int:
+    """How many tasks score as they did."""
+    if score.accuracy is None:
+        pairs = zip(score.loss, (e.mse for e in episodes), strict=True)
+        return sum(math.isclose(a, b, rel_tol=CLOSE) for a, b in pairs)
+    return sum(a == e.accuracy for a, e in zip(score.accuracy, episodes, strict=True))
+
+
+def _images_of(experiment: Experiment, episodes: list[EpisodeResult], folder: Path) -> TaskBatch:
+    """The tasks of images that `episodes` name."""
+    config, sampler = experiment.config, experiment.samplers["test"]
+    device = sampler.image_set.images.device
+    classes = torch.tensor([e.classes for e in episodes], device=device)
+    items = torch.tensor([e.items for e in episodes], device=device).unflatten(1, (config.ways, -1))
+    if bool((items >= sampler.image_set.sizes[classes][..., None]).any()):
+        raise ConfigError(f"{folder / 'test_episodes.csv'} is damaged: it names images that {config.run_name} has not")
+    return TaskBatch(sampler.image_set, classes, items, config.shots, pixels=sampler.pixels)
+
+
+def _waves_of(experiment: Experiment, episodes: list[SinusoidResult], _: Path) -> SinusoidTasks:
+    """The sine waves that `episodes` name."""
+
+    def numbers(name: str) -> torch.Tensor:
+        return torch.tensor([getattr(e, name) for e in episodes], dtype=torch.float64, device=experiment.device)
+
+    shots, dtype = experiment.config.shots, experiment.samplers["test"].dtype
+    return SinusoidTasks(numbers("amplitude"), numbers("phase"), numbers("x"), shots, dtype)
 
 
 def read_config(folder: Path, changes: Mapping[str, str | int | None]) -> Config:
@@ -93,13 +127,20 @@ def read_config(folder: Path, changes: Mapping[str, str | int | None]) -> Config
     return from_yaml(file, {key: value for key, value in changes.items() if value is not None})
 
 
-def _stored(folder: Path, config: Config) -> list[EpisodeResult]:
+def _episodes(folder: Path, config: Config) -> list[Any]:
+    """The rows of the run's test_episodes.csv, each a task of `config`."""
     if not (folder / "test_episodes.csv").is_file():
         raise ConfigError(f"{folder} has no test_episodes.csv: the run did not reach its test; train it to the end")
-    try:
-        episodes = read_test_episodes(folder)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{folder / 'test_episodes.csv'} is damaged: {error}") from None
+    episodes = _waves(folder, config) if config.regression else _stored(folder, config)
+    if len(episodes) < 2:
+        raise ConfigError(
+            f"{folder / 'test_episodes.csv'} is damaged: it holds {len(episodes)} tasks, at least 2 needed"
+        )
+    return episodes
+
+
+def _stored(folder: Path, config: Config) -> list[EpisodeResult]:
+    episodes = _read(folder, EpisodeResult)
     facts, per_class = config.dataset.facts(), config.shots + config.queries
     for e in episodes:
         images = facts.images_per_class if facts.images is None else facts.images["test"]
@@ -108,8 +149,21 @@ def _stored(folder: Path, config: Config) -> list[EpisodeResult]:
             raise ConfigError(
                 f"{folder / 'test_episodes.csv'} is damaged: task {e.task} is no task of {config.run_name}"
             )
-    if len(episodes) < 2:
-        raise ConfigError(
-            f"{folder / 'test_episodes.csv'} is damaged: it holds {len(episodes)} tasks, at least 2 needed"
-        )
     return episodes
+
+
+def _waves(folder: Path, config: Config) -> list[SinusoidResult]:
+    episodes = _read(folder, SinusoidResult)
+    for e in episodes:
+        if len(e.x) != config.shots + config.queries or not all(map(math.isfinite, (e.amplitude, e.phase, *e.x))):
+            raise ConfigError(
+                f"{folder / 'test_episodes.csv'} is damaged: task {e.task} is no task of {config.run_name}"
+            )
+    return episodes
+
+
+def _read(folder: Path, kind: type[Result]) -> list[Result]:
+    try:
+        return read_test_episodes(folder, kind)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{folder / 'test_episodes.csv'} is damaged: {error}") from None

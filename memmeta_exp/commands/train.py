@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -38,7 +39,7 @@ from memmeta_exp.signals import Stopped
 from memmeta_exp.tracking.run_folder import holds_run
 
 INFORMATION = ("help", "hydra_help", "cfg", "info", "shell_completion")  # flags that print and train nothing
-OBJECTIVE = "val/acc_best (less val/loss_best where there is no accuracy)"
+OBJECTIVE = "val/acc_best (less val/mse_best or val/loss_best where there is no accuracy)"
 OPTUNA = "hydra/sweeper=optuna"
 EXTRAS = {  # override: the plugin of Hydra that it needs, and the extra of ours that installs it
     OPTUNA: ("hydra_optuna_sweeper", "optuna"),
@@ -221,15 +222,21 @@ def _hydra(arguments: list[str], ranks: Ranks) -> int:
     return 0
 
 
+def objective(summary: Mapping[str, float]) -> float:
+    """What a sweeper of Hydra maximises: val/acc_best, or less val/mse_best or val/loss_best where that is what the
+    best theta is chosen by."""
+    if "val/acc_best" in summary:
+        return float(summary["val/acc_best"])
+    return -float(summary["val/mse_best"] if "val/mse_best" in summary else summary["val/loss_best"])
+
+
 def _job(cfg: DictConfig, ranks: Ranks = ALONE) -> float:
-    """One run, in the folder that Hydra made for it. Returns what a sweeper of Hydra maximises: val/acc_best, or less
-    val/loss_best where that is what the best theta is chosen by."""
+    """One run, in the folder that Hydra made for it. Returns the `objective`."""
     settings = HydraConfig.get()
     try:
         config = from_omegaconf(cfg)
         check(ranks.placed(config))
         summary = runner.run(config, Path(settings.runtime.output_dir), list(settings.overrides.task), ranks)
-        found = json.loads(summary.read_text())
-        return float(found["val/acc_best"] if "val/acc_best" in found else -found["val/loss_best"])
+        return objective(json.loads(summary.read_text()))
     except MemmetaError as error:
         raise _Ended(error) from error

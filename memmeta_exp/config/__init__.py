@@ -21,6 +21,7 @@ from memmeta_exp.config.facts import SPLITS, DatasetFacts
 from memmeta_exp.config.heads import CosineHeadConfig, LinearHeadConfig, RidgeHeadConfig
 from memmeta_exp.config.load import from_dict, from_omegaconf, from_yaml
 from memmeta_exp.config.problems import LinearConfig, LogisticConfig, NoBackboneConfig, QuadraticConfig
+from memmeta_exp.config.regression import MlpConfig, RegressionHeadConfig, SinusoidConfig
 from memmeta_exp.config.run import NOT_OF_A_GROUP, SECTIONS, Config, digest, flat, group_digest, to_dict
 from memmeta_exp.config.sections import ImagesConfig, MemoryConfig
 from memmeta_exp.errors import ConfigError
@@ -45,12 +46,15 @@ __all__ = [
     "LogisticConfig",
     "MemoryConfig",
     "MiniImagenetConfig",
+    "MlpConfig",
     "NoBackboneConfig",
     "OmniglotConfig",
     "ProposedConfig",
     "QuadraticConfig",
+    "RegressionHeadConfig",
     "Resnet12Config",
     "RidgeHeadConfig",
+    "SinusoidConfig",
     "SyntheticConfig",
     "TieredImagenetConfig",
     "TimmConfig",

@@ -83,6 +83,7 @@ class ProposedConfig:
 class UnrolledConfig:
     """Differentiation through K = inner_steps gradient steps of size inner_lr: MAML, FOMAML, ANIL, ITD-BiO.
 
+    inner_steps: 0, training on all tasks at once, where all weights adapt and there are no classes (check_regression);
     adapts: the parameters that take the steps, `all` or the `head`; mu: weight of R(phi) = mu/2 |phi|^2 in g, phi what
     adapts; head_start: the head's start is `learned` (MAML, ANIL) or `fixed` (ITD-BiO); first_order: treat the inner
     gradients as constants (FOMAML); features: where the head alone adapts, compute them `once`, or `recompute` them
@@ -103,7 +104,7 @@ class UnrolledConfig:
         one_of("algorithm.features", self.features, ("once", "recompute"))
         one_of("algorithm.head_start", self.head_start, ("fixed", "learned", "prototype"))
         at_least("algorithm.mu", self.mu, 0)
-        at_least("algorithm.inner_steps", self.inner_steps, 1)
+        at_least("algorithm.inner_steps", self.inner_steps, 0 if self.adapts == "all" else 1)
         at_least("algorithm.inner_lr", self.inner_lr, 0, strict=True)
         if self.adapts == "all" and self.features == "once":
             raise ConfigError(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memmeta_exp.config.checks import at_least
+from memmeta_exp.config.regression import RegressionHeadConfig
 from memmeta_exp.errors import ConfigError
 
 
@@ -37,7 +38,12 @@ class CosineHeadConfig:
         at_least("head.scale", self.scale, 0, strict=True)
 
 
-HEADS: dict[str, type] = {"linear": LinearHeadConfig, "ridge": RidgeHeadConfig, "cosine": CosineHeadConfig}
+HEADS: dict[str, type] = {
+    "linear": LinearHeadConfig,
+    "ridge": RidgeHeadConfig,
+    "cosine": CosineHeadConfig,
+    "regression": RegressionHeadConfig,
+}
 
 
 def check_head(config: Any) -> None:

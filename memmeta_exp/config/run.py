@@ -14,6 +14,7 @@ from memmeta_exp.config.algorithms import ProposedConfig
 from memmeta_exp.config.checks import at_least, at_most, one_of
 from memmeta_exp.config.heads import LinearHeadConfig, check_head
 from memmeta_exp.config.problems import KNOWN, check_problem
+from memmeta_exp.config.regression import REGRESSION, check_regression
 from memmeta_exp.config.sections import SECTIONS as IMAGE_SECTIONS
 from memmeta_exp.config.sections import ImagesConfig, MemoryConfig, TrainingConfig
 from memmeta_exp.errors import ConfigError
@@ -104,6 +105,7 @@ class Config:
         for key in ("chunk", "workers"):
             _check_number_or_auto(key, getattr(self, key))
         check_problem(self)
+        check_regression(self)
         self._check_strong_convexity()
         self._check_training()
         self._check_episode_fits()
@@ -118,7 +120,7 @@ class Config:
 
     def _check_memory(self) -> None:
         a, name = self.algorithm, self.algorithm.name
-        if not a.in_feature_space and self.chunk not in ("auto", 1):
+        if not (a.in_feature_space or self.regression) and self.chunk not in ("auto", 1):
             raise ConfigError(f"chunk={self.chunk}: {name} takes one task at a time here; leave chunk=auto")
         if not a.in_feature_space and self.memory.mode == "half_task":
             raise ConfigError(
@@ -147,7 +149,7 @@ class Config:
 
     def _check_images(self) -> None:
         name = self.dataset.name
-        if self.known:
+        if self.known or self.regression:
             if self.images != ImagesConfig():
                 raise ConfigError(f"images.* is for images, and dataset={name} has none: leave it out")
             return
@@ -186,7 +188,7 @@ class Config:
             )
 
     def _check_episode_fits(self) -> None:
-        if self.dataset.name == "quadratic":
+        if self.dataset.name == "quadratic" or self.regression:
             return
         facts = self.dataset.facts()
         for split, classes in facts.classes.items():
@@ -225,6 +227,11 @@ class Config:
         return self.dataset.name in KNOWN["dataset"]
 
     @property
+    def regression(self) -> bool:
+        """Whether tasks are functions to be fitted: no classes, and mean squared error where others have accuracy."""
+        return self.dataset.name in REGRESSION
+
+    @property
     def lower_modulus(self) -> float:
         """The constant of strong convexity that g has without R."""
         return getattr(self.dataset, "modulus", 0.0)
@@ -244,7 +251,7 @@ class Config:
         names = (self.algorithm.name, self.dataset.name, getattr(self.backbone, "title", self.backbone.name))
         if self.dataset.name == "quadratic":
             return "-".join(names[:2])
-        return "-".join([*names, f"{self.ways}w{self.shots}s"])
+        return "-".join([*names, f"{self.shots}s" if self.regression else f"{self.ways}w{self.shots}s"])
 
 
 def _check_device(device: str) -> None:

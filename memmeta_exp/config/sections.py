@@ -7,6 +7,7 @@ from memmeta_exp.config.backbones import BACKBONES
 from memmeta_exp.config.checks import at_least, at_most, one_of
 from memmeta_exp.config.datasets import DATASETS
 from memmeta_exp.config.heads import HEADS
+from memmeta_exp.config.regression import REGRESSION, MlpConfig
 from memmeta_exp.errors import ConfigError
 
 
@@ -116,8 +117,8 @@ SECTIONS: dict[str, dict[str, type]] = {
         "imaml": ImamlConfig,
         **dict.fromkeys(("maml", "fomaml", "anil", "itd_bio"), UnrolledConfig),
     },
-    "dataset": DATASETS,
-    "backbone": BACKBONES,
+    "dataset": {**DATASETS, **REGRESSION},
+    "backbone": {**BACKBONES, "mlp": MlpConfig},
     "head": HEADS,
     "optimizer": dict.fromkeys(("adam", "adamw", "sgd"), OptimizerConfig),
     "tracking": {"wandb": TrackingConfig},

@@ -5,6 +5,7 @@ from memmeta_exp.data.fingerprint import fingerprint
 from memmeta_exp.data.finite import FiniteSampler, TaskIndices
 from memmeta_exp.data.pixels import AS_THEY_ARE, Pixels
 from memmeta_exp.data.registry import channel_statistics, load_split, require
+from memmeta_exp.data.sinusoid import SinusoidSampler, SinusoidTasks
 from memmeta_exp.errors import DataError
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "FiniteSampler",
     "ImageSet",
     "Pixels",
+    "SinusoidSampler",
+    "SinusoidTasks",
     "TaskBatch",
     "TaskIndices",
     "channel_statistics",

@@ -27,7 +27,7 @@ def status(data_root: str | None = None) -> list[DatasetStatus]:
     sets."""
     rows: dict[str, _Row] = {
         "glyphs": _glyphs(),
-        **dict.fromkeys(("synthetic", "quadratic", "logistic"), (True, None, "generated at every start")),
+        **dict.fromkeys(("synthetic", "quadratic", "logistic", "sinusoid"), (True, None, "generated at every start")),
         "folder": (True, None, "your own images: dataset=folder dataset.path=DIR (docs/datasets.md)"),
         **{name: _cifar100(name, data_root) for name in ("cifar_fs", "fc100")},
         **{name: _stored(name, data_root) for name in ("miniimagenet", "tieredimagenet", "omniglot")},

@@ -15,6 +15,7 @@ ALGORITHMS = {
     "itd_bio": "ITD-BiO",
     "imaml": "iMAML",
 }
+PRETRAINED = "pretrained"
 LETTERS = {  # as in the paper
     "algorithm.inner_steps": "K",
     "algorithm.linear_steps": "N",
@@ -181,9 +182,12 @@ def _own(key: str, run: Run, others: list[Run]) -> bool:
 
 
 def _label(run: Run, keys: list[str]) -> str:
-    parts = [short(key, value) for key in keys if (value := _value(run, key)) is not _ABSENT]
+    pretrained = section_of(run.config, "algorithm").get("inner_steps") == 0  # no step in training, whatever its name
+    names = {"algorithm": PRETRAINED} if pretrained else {}
+    parts = [names.get(key) or short(key, value) for key in keys if (value := _value(run, key)) is not _ABSENT]
     if not parts:
-        return f"{ALGORITHMS.get(name_of(run.config, 'algorithm'), 'run')} on {name_of(run.config, 'dataset')}"
+        algorithm = names.get("algorithm") or ALGORITHMS.get(name_of(run.config, "algorithm"), "run")
+        return f"{algorithm} on {name_of(run.config, 'dataset')}"
     return ", ".join(parts)
 
 

@@ -96,19 +96,24 @@ def draw_test(configurations: Sequence[Configuration], title: str, stem: Path) -
 
 
 def accuracy(configuration: Configuration) -> tuple[float, float | None, str]:
-    """Mean test accuracy in percent, half its 95 % interval, and what the interval is over: seeds, or the test tasks of
-    a single seed. Raises ValueError where no run was tested."""
-    tested = [run.summary for run in configuration.runs if tested_at(run) is not None]
-    found = mean_interval([100 * summary["test/acc"] for summary in tested])
+    """`mean_of` the test accuracy, in percent."""
+    return mean_of(configuration, "test/acc", 100.0)
+
+
+def mean_of(configuration: Configuration, key: str, scale: float = 1.0) -> tuple[float, float | None, str]:
+    """Mean of the test's `key`, scaled, half its 95 % interval, and what the interval is over: seeds, or the test tasks
+    of a single seed. Raises ValueError where no run was tested."""
+    there = [run.summary for run in configuration.runs if tested_at(run, key) is not None]
+    found = mean_interval([scale * summary[key] for summary in there])
     if found.n > 1:
         return found.mean, found.half_width, f"{found.n} seeds"
-    own = tested[0].get("test/acc_ci95")
-    return found.mean, None if own is None else 100 * own, "test tasks of 1 seed"
+    own = there[0].get(f"{key}_ci95")
+    return found.mean, None if own is None else scale * own, "test tasks of 1 seed"
 
 
-def tested_at(run: Run) -> float | None:
-    """Test accuracy, a fraction; None for a run that was not tested."""
-    found = run.summary.get("test/acc")
+def tested_at(run: Run, key: str) -> float | None:
+    """The test's `key`; None for a run that was not tested."""
+    found = run.summary.get(key)
     return float(found) if isinstance(found, (int, float)) else None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from memmeta_exp.studies import curves, fit_figures, memory, stability
+from memmeta_exp.studies import curves, fit_figures, memory, sinusoid, stability
 from memmeta_exp.studies.configurations import configurations
 from memmeta_exp.studies.fit_figures import Fit
 from memmeta_exp.studies.runs import Run
@@ -31,7 +31,8 @@ class Picture:
 
 def pictures(runs: Sequence[Run], fits: Sequence[Fit], folder: Path) -> list[Picture]:
     """Draws everything there is into `folder`."""
-    return [*_fits(fits, folder), *_memory(runs, folder), *_stability(runs, folder), *_accuracy(runs, folder)]
+    results = [*_accuracy(runs, folder), *_sinusoid(runs, folder)]
+    return [*_fits(fits, folder), *_memory(runs, folder), *_stability(runs, folder), *results]
 
 
 def _fits(fits: Sequence[Fit], folder: Path) -> list[Picture]:
@@ -90,7 +91,7 @@ def _accuracy(runs: Sequence[Run], folder: Path) -> list[Picture]:
         groups = configurations(members)
         if drawn := curves.best_first(groups):
             found.append(_curves(dataset, drawn, len(groups), folder))
-        tested = [c for c in groups if any(curves.tested_at(run) is not None for run in c.runs)]
+        tested = [c for c in groups if any(curves.tested_at(run, "test/acc") is not None for run in c.runs)]
         if tested:
             title = FOR_DATASET.format("Test accuracy", dataset)
             name = f"test_accuracy_{_file_name(dataset)}"
@@ -99,6 +100,21 @@ def _accuracy(runs: Sequence[Run], folder: Path) -> list[Picture]:
             alt = "; ".join(f"{c.label}: {curves.accuracy(c)[0]:.2f} %" for c in tested)
             found.append(Picture(name, tuple(files), caption, f"{title}. {alt}."))
     return found
+
+
+def _sinusoid(runs: Sequence[Run], folder: Path) -> list[Picture]:
+    """Sine waves before and after adaptation, of the configurations that were tested on them."""
+    drawn = sinusoid.lines(configurations([run for run in runs if run.finished and run.kind == "train"]))
+    if not drawn:
+        return []
+    title = "Few-shot regression of sine waves"
+    files = sinusoid.draw(drawn, title, folder / "sinusoid")
+    caption = (
+        f"{title}: one test task before and after adaptation to its support points, and the mean squared error of all "
+        "test tasks against steps, with its 95 % interval over tasks; of several seeds the first. Exact: the head's "
+        "lower level solved, not approached by steps."
+    )
+    return [Picture("sinusoid", tuple(files), caption, sinusoid.alt_text(drawn))]
 
 
 def _curves(dataset: str, drawn: list, configurations_there: int, folder: Path) -> Picture:

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from memmeta_exp.studies.style import BLUE, DPI, GREEN, VERMILLION, drawing
+from memmeta_exp.studies import sinusoid
+from memmeta_exp.studies.style import BLUE, DPI, GREEN, VERMILLION, drawing, plain_log_axis
 from memmeta_exp.tracking.run_folder import read_metrics
 
 SMOOTHING_WINDOWS = 30  # a curve is averaged over about this fraction of the run
@@ -17,7 +18,8 @@ Series = tuple[np.ndarray, np.ndarray]
 
 
 def plot_run(run_dir: Path, title: str | None = None) -> list[Path]:
-    """Writes plots/training.png and plots/convergence.png of a run and returns those for which it logged anything.
+    """Writes plots/training.png and plots/convergence.png of a run, and of one on sine waves plots/sinusoid.png, and
+    returns those for which it left anything.
 
     title: above each figure, the folder's name by default. Raises ValueError where `run_dir` holds no metrics.jsonl.
     """
@@ -26,12 +28,14 @@ def plot_run(run_dir: Path, title: str | None = None) -> list[Path]:
     rows = read_metrics(run_dir)
     title = title or run_dir.resolve().name
     written = []
-    for name, panels in (("training", (_loss, _accuracy)), ("convergence", (_gradient_norm, _lower_level))):
+    training = (_squared_error,) if any("val/mse" in row for row in rows) else (_loss, _accuracy)
+    for name, panels in (("training", training), ("convergence", (_gradient_norm, _lower_level))):
         with drawing():
             figure = _figure(rows, panels, title)
             if figure is not None:
                 written.append(_save(figure, run_dir / "plots" / f"{name}.png"))
-    return written
+    adapted = sinusoid.plot(run_dir, title)
+    return written if adapted is None else [*written, adapted]
 
 
 def series(rows: Sequence[dict[str, Any]], key: str) -> Series:
@@ -49,8 +53,9 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 
 def _figure(rows: list[dict[str, Any]], panels: Sequence[Any], title: str) -> Figure | None:
     """One row of `panels`; None where none of them finds anything to draw."""
-    figure = Figure(figsize=(10, 3.8), layout="constrained")  # not through pyplot: no display, no global state
-    axes = figure.subplots(1, len(panels))
+    size = (5 * len(panels), 3.8)
+    figure = Figure(figsize=size, layout="constrained")  # not through pyplot: no display, no global state
+    axes = list(figure.subplots(1, len(panels), squeeze=False)[0])
     drawn = [panel(axis, rows) for panel, axis in zip(panels, axes, strict=True)]
     if not any(drawn):
         return None
@@ -85,6 +90,14 @@ def _accuracy(axis: Axes, rows: list[dict[str, Any]]) -> bool:
     steps, values = series(rows, "train/acc")
     drawn = _smoothed(axis, steps, 100 * values, "training")
     return _validation(axis, rows, "val/acc", scale=100.0) or drawn
+
+
+def _squared_error(axis: Axes, rows: list[dict[str, Any]]) -> bool:
+    axis.set_ylabel("query mean squared error")
+    axis.set_yscale("log")
+    plain_log_axis(axis.yaxis)
+    drawn = _smoothed(axis, *series(rows, "train/loss"), "training")
+    return _validation(axis, rows, "val/mse", scale=1.0) or drawn
 
 
 def _smoothed(axis: Axes, steps: np.ndarray, values: np.ndarray, label: str) -> bool:

@@ -108,6 +108,7 @@ def _tables(runs: Sequence[Run], groups: Sequence[Configuration], found: Sequenc
         tables.fits(others, "fits", "Fitted slopes"),
         tables.fits(memory_fits, "memory_slopes", "Memory that one more unit costs (MiB)"),
         tables.accuracy(groups),
+        tables.errors(groups),
         tables.speed(groups),
         tables.memories(runs),
         tables.health(groups),
@@ -139,7 +140,7 @@ def study_json(study: Study, fits: Sequence[Row], groups: Sequence[Configuration
     of the proposed method), and null where there is none."""
     own = [fit for fit in fits if fit.get("algorithm") == PRINCIPAL_ALGORITHM]
     principal: Row = next(iter([*own, *fits]), {})
-    table = tables.accuracy(groups)
+    table = tables.accuracy(groups) or tables.errors(groups)
     return {
         "study": study.name,
         **{key: principal.get(key) for key in ("slope", "slope_ci95", "expected")},
@@ -177,6 +178,9 @@ def _headline(runs: Sequence[Run], groups: Sequence[Configuration], found: Seque
         half = "" if best["test_percent_ci95"] is None else f" \N{PLUS-MINUS SIGN} {best['test_percent_ci95']:.2f}"
         over = f"95 % interval over {best['interval_over']}"
         lines.append(f"Highest test accuracy: {best['configuration']}, {best['test_percent']:.2f}{half} % ({over}).")
+    if (squared := tables.errors(groups)) is not None:
+        best = min(squared.rows, key=lambda row: row["test_mse"])
+        lines.append(f"Least test mean squared error: {best['configuration']}, {best['test_mse']:.4g}.")
     for fit in [fit for fit in found if "algorithm" not in fit]:
         expected = f"; expected {fit['expected']:g}" if fit.get("expected") is not None else ""
         end = f"; came down to {fit['reached']:.1e}" if fit.get("reached") is not None else ""

@@ -72,6 +72,25 @@ def _accuracy_row(configuration: Configuration) -> Row:
     return row
 
 
+def errors(groups: Sequence[Configuration]) -> Table | None:
+    """Test mean squared error, of regression."""
+    rows = [_error_row(c) for c in groups if _mean(c, "test/mse") is not None]
+    columns = (
+        CONFIGURATION,
+        SEEDS,
+        number("test_mse", "test mean squared error", "{:.4g}", "test_mse_ci95"),
+        words("interval_over", "95 % interval over"),
+        number("validation_mse", "least validation", "{:.4g}", "validation_mse_ci95"),
+    )
+    return table("errors", "Test mean squared error of the best model by validation", columns, rows)
+
+
+def _error_row(configuration: Configuration) -> Row:
+    mean, half, over = curves.mean_of(configuration, "test/mse")
+    row = {**_of(configuration), "test_mse": mean, "test_mse_ci95": half, "interval_over": over}
+    return row | _means(configuration, {"validation_mse": ("val/mse_best", 1.0)})
+
+
 def speed(groups: Sequence[Configuration]) -> Table | None:
     """What it cost: seconds, tasks, evaluations."""
     rows = [_speed_row(c) for c in groups if _mean(c, "time/step_seconds_median") or _mean(c, "time/total_seconds")]

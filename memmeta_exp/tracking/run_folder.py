@@ -14,12 +14,12 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -33,7 +33,6 @@ from memmeta_exp.tracking.metrics_file import MetricsFile, plain
 
 logger = logging.getLogger("memmeta")
 STATES = ("running", "finished", "failed", "interrupted")
-EPISODE_COLUMNS = ["task", "accuracy", "loss", "classes", "items"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,21 @@ class EpisodeResult:
     loss: float
     classes: tuple[int, ...]
     items: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SinusoidResult:
+    """One test task of dataset=sinusoid. mse: of its query points; x: the inputs of every support point, then of every
+    query point, so that the task can be rebuilt exactly."""
+
+    task: int
+    mse: float
+    amplitude: float
+    phase: float
+    x: tuple[float, ...]
+
+
+Result = TypeVar("Result", EpisodeResult, SinusoidResult)
 
 
 def claim(base: Path) -> Path:
@@ -141,15 +155,19 @@ class RunFolder:
         """profile.json: what `memmeta profile` measured or foretold."""
         self._write_json("profile.json", found)
 
-    def write_test_episodes(self, episodes: Iterable[EpisodeResult]) -> None:
-        """test_episodes.csv: one row a test task; `read_test_episodes` is the inverse."""
+    def write_test_episodes(self, episodes: Sequence[EpisodeResult] | Sequence[SinusoidResult]) -> None:
+        """test_episodes.csv: one row a test task, a column a field; `read_test_episodes` is the inverse."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(EPISODE_COLUMNS)
+        names = [field.name for field in fields(episodes[0])]
+        writer.writerow(names)
         for episode in episodes:
-            lists = (" ".join(map(str, numbers)) for numbers in (episode.classes, episode.items))
-            writer.writerow([episode.task, repr(float(episode.accuracy)), repr(float(episode.loss)), *lists])
+            writer.writerow([_as_text(getattr(episode, name)) for name in names])
         replace_text(self.path / "test_episodes.csv", text.getvalue())
+
+    def write_adaptation(self, found: Mapping[str, Any]) -> None:
+        """adaptation.json: what a model of sine waves says before, during and after adaptation."""
+        self._write_json("adaptation.json", found)
 
     def set_status(self, state: str, iteration: int | None = None, reason: str | None = None) -> None:
         """status.json: where the run stands. `started` stays that of the first call, `iteration` the last one given."""
@@ -194,17 +212,22 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     return rows
 
 
-def read_test_episodes(path: Path | str) -> list[EpisodeResult]:
+def read_test_episodes(path: Path | str, kind: type[Result] = EpisodeResult) -> list[Result]:
     """The rows of a test_episodes.csv (or of the one in a run folder)."""
     file = Path(path) / "test_episodes.csv" if Path(path).is_dir() else Path(path)
+    types = get_type_hints(kind)
     with file.open(newline="") as stream:
-        return [
-            EpisodeResult(
-                task=int(row["task"]),
-                accuracy=float(row["accuracy"]),
-                loss=float(row["loss"]),
-                classes=tuple(map(int, row["classes"].split())),
-                items=tuple(map(int, row["items"].split())),
-            )
-            for row in csv.DictReader(stream)
-        ]
+        return [kind(**{name: _READ[of](row[name]) for name, of in types.items()}) for row in csv.DictReader(stream)]
+
+
+def _as_text(value: Any) -> str:
+    """Exactly: floats by the digits that give them back."""
+    return " ".join(map(_as_text, value)) if isinstance(value, tuple) else repr(value)
+
+
+_READ: dict[Any, Any] = {
+    int: int,
+    float: float,
+    tuple[int, ...]: lambda text: tuple(map(int, text.split())),
+    tuple[float, ...]: lambda text: tuple(map(float, text.split())),
+}

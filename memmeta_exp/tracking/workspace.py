@@ -55,6 +55,8 @@ SECTIONS = (
             Bars("test accuracy", ("test/acc",)),
             Curve("validation loss", ("val/loss",)),
             Curve("training loss", ("train/loss",)),
+            Curve("validation mean squared error", ("val/mse",), log=True),
+            Bars("test mean squared error", ("test/mse",)),
         ),
     ),
     Section(

@@ -10,6 +10,7 @@ from memmeta_exp.algorithms import Execution, Learner, build_algorithm
 from memmeta_exp.backbones import MetaModel
 from memmeta_exp.config import MemoryConfig, SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
+from memmeta_exp.data.tasks import Tasks
 
 WAYS, SHOTS, QUERIES, TASKS = 3, 2, 4, 5
 
@@ -41,14 +42,14 @@ def smooth_learner(
     )
 
 
-def gradient(learner: Learner, batch: TaskBatch) -> Tensor:
+def gradient(learner: Learner, batch: Tasks) -> Tensor:
     """The meta-gradient of all parameters as one vector, phi_0 first where it is one."""
     learner.model.zero_grad(set_to_none=True)
     learner.step(batch)
     return torch.cat([p.grad.flatten() for p in learner.model.parameters() if p.grad is not None])
 
 
-def assert_central_differences(learner: Learner, batch: TaskBatch) -> None:
+def assert_central_differences(learner: Learner, batch: Tasks) -> None:
     """The meta-gradient against central differences of what `evaluate` reports as the loss."""
     found, position, checked, eps = gradient(learner, batch), 0, 0, 1e-5
     for parameter in learner.model.parameters():

@@ -79,12 +79,13 @@ def test_a_step(backbone: str, algorithm: str) -> None:
     assert [name for name, g in found.items() if not g.isfinite().all()] == []
     assert [name for name, g in found.items() if not g.any()] == []
     accuracy, loss, _ = learner.evaluate(sampler.draw(2, 1))
+    assert accuracy is not None
     assert 0 <= accuracy.item() <= 1
     assert loss.isfinite()
 
 
 @pytest.mark.parametrize("algorithm", ["proposed", "maml"])
-@pytest.mark.parametrize("backbone", ["resnet12", "wrn", "timm resnet", "timm vit"])
+@pytest.mark.parametrize("backbone", ["resnet12", "wrn", "mlp", "timm resnet", "timm vit"])
 def test_central_differences(monkeypatch, backbone: str, algorithm: str) -> None:
     """Along a random direction of theta, of the loss that `evaluate` reports, in float64: second order through the
     backbone for maml. Without kinks, which make the loss after a gradient step discontinuous."""
@@ -110,7 +111,7 @@ def test_central_differences(monkeypatch, backbone: str, algorithm: str) -> None
     assert (values[0] - values[1]) / (2 * eps) == pytest.approx(slope, rel=1e-5)
 
 
-@pytest.mark.parametrize("backbone", ["resnet12 dropped", "timm resnet", "wrn"])
+@pytest.mark.parametrize("backbone", ["resnet12 dropped", "timm resnet", "wrn", "mlp"])
 def test_neither_chunks_nor_threads_nor_halves_matter(backbone: str) -> None:
     batch = sampler_of(size_of(TINY[backbone])).draw(0, 4)
 
@@ -151,6 +152,8 @@ def test_nothing_is_dropped_in_evaluation_or_off_the_training_stream() -> None:
     learner, undropped = (learner_of(dataclasses.replace(DROPPED, drop_rate=r), "proposed") for r in (0.3, 0.0))
     batch = sampler_of(16).draw(0, 2)
     for a, b in zip(learner.evaluate(batch), undropped.evaluate(batch), strict=True):
+        assert a is not None
+        assert b is not None
         assert torch.equal(a, b)
     reference = sampler_of(16, "reference").draw(0, 2)
     a, b = (gradients(one, reference) for one in (learner, undropped))

@@ -119,6 +119,8 @@ def test_recomputed_features_give_the_same_gradient(
     assert a.norm() > 1e-3
     assert (a - b).abs().max() < 1e-13
     for x, y in zip(once.evaluate(batch), again.evaluate(batch), strict=True):
+        assert x is not None
+        assert y is not None
         assert torch.allclose(x.double(), y.double(), atol=1e-12)
 
 

@@ -18,6 +18,7 @@ BACKBONES = {
     "resnet12": ["backbone=resnet12", "backbone.filters=[4,5,6,8]"],
     "dropped": ["backbone=resnet12", "backbone.filters=[4,5,6,8]", "backbone.drop_rate=0.1"],
     "wrn": ["backbone=wrn28_10", "backbone.depth=10", "backbone.width=1"],
+    "mlp": ["backbone=mlp", "backbone.hidden=[48,40]"],
     "timm resnet": ["backbone=timm", "backbone.model=test_resnet", "backbone.frozen=1"],
     "timm vit": ["backbone=timm", "backbone.model=test_vit"],
 }
@@ -51,6 +52,17 @@ def test_the_same_bytes_as_on_the_cpu(gpu_layout) -> None:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_same_bytes_for_every_backbone(gpu_layout, backbone: str, overrides: list[str]) -> None:
     the_same_bytes(backbone, *overrides)
+
+
+WAVES = ["dataset=sinusoid", "shots=40", "queries=40", "batch_size=12", "threads=1"]
+
+
+@pytest.mark.parametrize("algorithm", ["proposed", "maml", pytest.param("imaml", marks=pytest.mark.slow)])
+def test_the_same_bytes_on_sine_waves(algorithm: str) -> None:
+    """Where all tasks of a batch, each with weights of its own, are one chunk."""
+    (of,) = jobs([*WAVES, f"algorithm={algorithm}", "algorithm.inner_steps=2"], False)
+    found, (meter, _) = predict(of), metered(of)
+    assert found.tensors == meter.requested_above_baseline > 2**17
 
 
 def peak(*overrides: str) -> int:

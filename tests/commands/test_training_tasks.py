@@ -34,6 +34,7 @@ def test_shapes_of_each_stream(head: str, start: str) -> None:
     assert all(g is not None and bool(g.isfinite().all()) and bool(g.any()) for g in gradients)
     assert report.loss.isfinite().all()
     accuracy, _, _ = experiment.learner.evaluate(experiment.samplers["val"].draw(0, 3))
+    assert accuracy is not None
     assert torch.equal(accuracy * 6, (accuracy * 6).round()), "of 6 queries"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from memmeta_exp.tracking.run_folder import read_metrics, read_test_episodes
+from memmeta_exp.tracking.run_folder import EpisodeResult, SinusoidResult, read_metrics, read_test_episodes
 from tests.commands.conftest import memmeta  # noqa: F401 - a fixture
 from tests.resume.conftest import TINY, serving
 
@@ -63,7 +63,8 @@ def same_numbers(alone: Path, other: Path) -> None:
 def _left(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": read_metrics(folder), "summary": json.loads((folder / "summary.json").read_text())}
     if (folder / "test_episodes.csv").exists():
-        found["episodes"] = [vars(episode) for episode in read_test_episodes(folder)]
+        kind = SinusoidResult if "test/mse" in found["summary"] else EpisodeResult
+        found["episodes"] = [vars(episode) for episode in read_test_episodes(folder, kind)]
     for name in ("last", "best"):
         found[name] = torch.load(folder / "checkpoints" / f"{name}.pt", weights_only=True)
     return found

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.distributed.conftest import COMMAND, same_numbers
 
 STATEFUL = [
@@ -39,3 +41,15 @@ def test_weights_that_adapt_on_two_ranks(on, tmp_path) -> None:
 
 def test_a_problem_whose_truth_is_known(on, tmp_path) -> None:
     pair(on, tmp_path, 2, *LOGISTIC)
+
+
+def test_regression_has_no_accuracy_on_two_ranks_either(on, tmp_path) -> None:
+    """5 validation tasks of sine waves: val/mse, and the curves of adaptation.json."""
+    sine = [o for o in LOGISTIC if o != "dataset=logistic"]
+    pair(on, tmp_path, 2, *sine, "dataset=sinusoid", "algorithm=fomaml", "val_tasks=5", "test_tasks=7")
+    for name in ("alone", "many"):
+        found = json.loads((tmp_path / name / "run" / "summary.json").read_text())
+        assert "test/mse" in found
+        assert "test/acc" not in found
+    curves = [json.loads((tmp_path / name / "run" / "adaptation.json").read_text()) for name in ("alone", "many")]
+    assert curves[0]["mse"] == pytest.approx(curves[1]["mse"], rel=1e-9)

@@ -258,3 +258,19 @@ def test_the_folder_of_a_run_killed_in_its_first_moments(train, left_alone, tmp_
     (tmp_path / "run" / ".lock").touch()
     assert train(RUN).code == 0
     same_bits(left_alone(), tmp_path / "run")
+
+
+WAVES = ["dataset=sinusoid", "algorithm=maml", "shots=3", "queries=2", "batch_size=3", "val_tasks=2", "test_tasks=2"]
+WAVES += ["convergence_tasks=1", "iterations=6", "eval_every=3", "tracking=disabled", "progress=false", "plots=false"]
+
+
+def test_sine_waves_go_on_as_they_would_have(memmeta, tmp_path, monkeypatch) -> None:
+    """Tasks are drawn from seed and position: there are no images to compare, and the same bits."""
+    assert memmeta("train", *WAVES, "hydra.run.dir=alone").code == 0
+    with monkeypatch.context() as patch:
+        signal_at(patch, "check_in_a_step", 4, signal.SIGTERM)  # a look a step: all tasks are one chunk
+        assert memmeta("train", *WAVES, RUN).code == 128 + signal.SIGTERM
+    assert status(tmp_path / "run")["iteration"] == 4
+    assert memmeta("train", "resume=run").code == 0
+    same_bits(tmp_path / "alone", tmp_path / "run")
+    assert (tmp_path / "alone" / "adaptation.json").read_text() == (tmp_path / "run" / "adaptation.json").read_text()

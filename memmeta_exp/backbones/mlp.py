@@ -1,0 +1,50 @@
+"""A multilayer perceptron: the regressor of the sinusoid problem, and the plainest network on images."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from memmeta_exp.backbones.backbone import Backbone, Keys, linear
+
+
+class MLP(Backbone):
+    """Linear and ReLU for each width of `hidden`: [T, n, ...] -> [T, n, hidden[-1]], what comes after n flattened.
+
+    Initial values as torch's Linear has them, U(-1/sqrt(fan in), 1/sqrt(fan in)) for weights and biases, drawn from
+    `generator`.
+    """
+
+    def __init__(self, inputs: int, hidden: Sequence[int], generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([inputs, *hidden]))
+        self.dim = hidden[-1]
+        for layer, fan_in in zip(self.layers, [inputs, *hidden], strict=False):
+            for parameter in layer.parameters():
+                nn.init.uniform_(parameter, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
+
+    def features(self, image_size: int) -> int:
+        """d, whatever the size of the image."""
+        return self.dim
+
+    def fuses(self, device: torch.device) -> bool:
+        """No point sees another."""
+        return True
+
+    @property
+    def stacks(self) -> bool:
+        """Always: no layer mixes points."""
+        return True
+
+    def forward(self, images: Tensor, keys: Keys | None = None) -> Tensor:
+        x = images.flatten(2)
+        for layer in self.layers:
+            x = self._run(_layer, x, layer.weight, layer.bias)
+        return x
+
+
+def _layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.relu(linear(x, weight, bias))

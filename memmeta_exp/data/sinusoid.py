@@ -1,0 +1,83 @@
+"""Few-shot regression of sine waves (Finn et al. 2017, section 5.1): y = A sin(x - b).
+
+    A ~ U[0.1, 5],  b ~ U[0, pi],  x ~ U[-5, 5]
+
+Task k of a stream is a pure function of (seed, stream, k), as for images: words 0 and 1 of its keys give A and b, word
+2 the x of the support set, word 3 those of the query set, so that more shots or queries leave the others as they were.
+Drawn in float64 and rounded once; no two streams share a task.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from memmeta_exp.data.episodes import STREAMS
+from memmeta_exp.data.keys import GAMMA, children, mix, root_key, uniform
+
+AMPLITUDE, PHASE, INPUT = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)
+
+
+@dataclass(frozen=True, eq=False)
+class SinusoidTasks:
+    """T tasks. amplitude A, phase b: float64 [T]; x: float64 [T, shots + queries], support first; dtype: of what the
+    network is given."""
+
+    amplitude: Tensor
+    phase: Tensor
+    x: Tensor
+    shots: int
+    dtype: torch.dtype = torch.float32
+    origin: None = None
+
+    def __len__(self) -> int:
+        return len(self.amplitude)
+
+    def __getitem__(self, tasks: slice | Tensor) -> "SinusoidTasks":
+        return replace(self, amplitude=self.amplitude[tasks], phase=self.phase[tasks], x=self.x[tasks])
+
+    def support(self) -> tuple[Tensor, Tensor]:
+        """x and y, [T, shots, 1] each."""
+        return self._pairs(self.x[:, : self.shots])
+
+    def query(self) -> tuple[Tensor, Tensor]:
+        """As `support`, [T, queries, 1]."""
+        return self._pairs(self.x[:, self.shots :])
+
+    def asked_at(self, x: Tensor) -> "SinusoidTasks":
+        """The same tasks and support sets, with all of `x` [m] for query points."""
+        return replace(self, x=torch.cat([self.x[:, : self.shots], x.to(self.x).expand(len(self), -1)], 1))
+
+    def _pairs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.amplitude[:, None] * torch.sin(x - self.phase[:, None])
+        return x[..., None].to(self.dtype), y[..., None].to(self.dtype)
+
+
+class SinusoidSampler:
+    """Draws tasks of `shots` support and `queries` query points, on `device`."""
+
+    tensors: tuple[Tensor, ...] = ()  # it keeps none
+
+    def __init__(
+        self, stream: str, seed: int, shots: int, queries: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        assert stream in STREAMS, stream
+        self.shots, self.queries, self.device, self.dtype = shots, queries, device, dtype
+        self._root = root_key(f"sinusoid/{stream}/{seed}")
+
+    def draw(self, first: int, count: int) -> SinusoidTasks:
+        """Tasks first, .., first + count - 1 of the stream."""
+        words = children(mix(torch.arange(first, first + count, device=self.device) * GAMMA + self._root), 4)
+        x = torch.cat([children(words[:, 2], self.shots), children(words[:, 3], self.queries)], 1)
+        return SinusoidTasks(
+            amplitude=_between(*AMPLITUDE, words[:, 0]),
+            phase=_between(*PHASE, words[:, 1]),
+            x=_between(*INPUT, x),
+            shots=self.shots,
+            dtype=self.dtype,
+        )
+
+
+def _between(low: float, high: float, keys: Tensor) -> Tensor:
+    return low + (high - low) * uniform(keys)
