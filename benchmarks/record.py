@@ -3,9 +3,10 @@
     python -m benchmarks.record add NAME RUN_DIR [EVALUATION.json ...]   keeps what a run said in docs/results/record/
     python -m benchmarks.record                                          makes record.json and the tables from all
 
-NAME is PART-DATASET-WHAT-sSEED: paper-cifar_fs-anil-s0, best-cifar_fs-5w5s-s0. An evaluation is what `memmeta evaluate
-... out=FILE` wrote. Accuracies of several seeds are a mean with the 95 % interval over seeds (Student's t), of one seed
-its own, over test tasks.
+NAME is PART-DATASET-WHAT-sSEED: paper-cifar_fs-anil-s0, best-cifar_fs-5w5s-s0, quick-cifar_fs-5w5s-s0 (of `make
+reproduce`). An evaluation is what `memmeta evaluate ... tasks=N out=FILE` wrote, of another shape of task than the
+run's own, one a shape and seed; `best` alone has them, and all its seeds the same ones. Accuracies of several seeds are
+a mean with the 95 % interval over seeds (Student's t), of one seed its own, over test tasks.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from memmeta_exp.studies.statistics import mean_interval
 
 DOCS = Path(__file__).parents[1] / "docs"
 NAME = re.compile(r"(?P<part>paper|best|quick)-(?P<dataset>[a-z0-9_]+)-(?P<what>[a-z0-9_]+)-s(?P<seed>\d+)")
+QUICK = ("quick", "cifar_fs", "5w5s")  # what the paper's accuracy on CIFAR-FS is the measure of
 KEPT = ("python", "versions", "device_name", "cpu_cores", "threads", "workers", "git_revision")
 PAPERS = 64.24  # % on CIFAR-FS, its own method
 
@@ -58,20 +60,30 @@ def record(folder: Path) -> dict[str, Any]:
         if part in ("paper", "best"):
             found[part].setdefault(dataset, {})[what] = _accuracy(runs, [r["summary"] for r in runs.values()])
             for shape, scores in _evaluated(runs).items():
+                if part != "best" or shape in found[part][dataset] or (part, dataset, shape) in groups:
+                    raise SystemExit(f"{part}-{dataset}-{what}: its evaluation of {shape} would stand for another's")
                 found[part][dataset][shape] = _accuracy(runs, scores)
-        else:
+        elif (part, dataset, what) == QUICK:
             found["seconds_to_paper_accuracy"] = _seconds(runs)
+        else:
+            raise SystemExit(f"{part}-{dataset}-{what}: the short runs are {'-'.join(QUICK)}")
     return found
 
 
 def _evaluated(runs: dict[int, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The tests of other tasks, by shape: 5w1s."""
+    """The tests of other tasks, by shape: 5w1s; each of every seed. SystemExit where one is missing, or there twice."""
     shapes: dict[str, list[dict[str, Any]]] = {}
     for run in runs.values():
         for score in run["evaluations"]:
             match = re.search(r"\((\d+)-way (\d+)-shot", score["of"])
-            assert match is not None, score["of"]
+            if match is None or "test/acc" not in score:
+                raise SystemExit(f"an evaluation is no test of new tasks: {score['of']}")
             shapes.setdefault(f"{match[1]}w{match[2]}s", []).append(score)
+    for shape, scores in shapes.items():
+        if len(scores) != len(runs) or len({score["of"].partition(")")[0] for score in scores}) > 1:
+            raise SystemExit(
+                f"{shape} has {len(scores)} evaluations for {len(runs)} seeds: one each, of the same tasks"
+            )
     return shapes
 
 

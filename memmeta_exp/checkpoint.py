@@ -10,7 +10,7 @@ import io
 import logging
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +94,22 @@ def newest(folder: Path, check: Callable[[dict[str, Any]], str | None]) -> dict[
 
 
 def restore(model: nn.Module, path: Path) -> int:
-    """Loads the weights of the checkpoint at `path` into `model`; returns its iteration. Raises CheckpointError."""
+    """Loads the weights of the checkpoint at `path` into `model`, those of their moving average where the run keeps
+    one, for it is what the run judges; returns its iteration. Raises CheckpointError."""
     state = load(path)
     try:
-        model.load_state_dict(state["model"])
+        average = state.get("average")
+        model.load_state_dict(state["model"] if average is None else _averaged(average))
         return int(state["iteration"])
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0].rstrip(":") or type(error).__name__
         raise CheckpointError(f"{path} is no checkpoint of this model ({reason}); train the run again") from None
+
+
+def _averaged(average: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's part of the state of a torch.optim.swa_utils.AveragedModel."""
+    prefix = "module."
+    return {key.removeprefix(prefix): value for key, value in average.items() if key.startswith(prefix)}
 
 
 def _seal(archive: bytes) -> bytes:

@@ -79,8 +79,12 @@ class Proposed:
     def _wrong(self, g: Lower, inner: Solution, linear: Solution) -> Tensor:
         """[T]: which tasks have a solve that missed its tolerance or that, tolerance or none, may be off by more than a
         tenth: |H v - d_phi f| / |d_phi f|, and |d_phi g| / (mu |phi|), which bounds |phi - phi*| / |phi| by strong
-        convexity, mu being g's modulus. Where that is 0 there is no phi*, so every task is wrong."""
-        lower = inner.residual <= WRONG_RESIDUAL * g.modulus * norm(inner.value)
+        convexity, mu being g's modulus. Where that is 0 there is no phi*, so every task is wrong. Where no tolerance is
+        asked for, |phi - phi_c| stands in place of |phi|: what lies in R's centre nobody has solved for."""
+        found = inner.value
+        if self.config.inner_tolerance is None:
+            found = (found[0] - g.calm_start(),)
+        lower = inner.residual <= WRONG_RESIDUAL * g.modulus * norm(found)
         return ~(lower & inner.converged & linear.converged & (linear.residual <= WRONG_RESIDUAL))
 
     def _solve(self, g: Lower, phi: Vector, b: Vector, warm: dict[str, Tensor]) -> Solution:

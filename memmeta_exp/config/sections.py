@@ -74,7 +74,8 @@ class TrainingConfig:
 class OptimizerConfig:
     """The upper optimiser on theta: torch.optim's adam, adamw or sgd, its rate constant or cosine to 0 over T. lr: null
     for 1/L_F, with sgd on dataset=quadratic, whose L_F is known. average: decay of an exponential moving average of
-    theta, the one that is validated, tested and kept as the best; 0: theta itself is."""
+    theta, the one that is validated, tested and kept as the best; 0: theta itself is. It begins at theta_1, which keeps
+    the weight average^(T-1): a run should be several 1 / (1 - average) iterations long."""
 
     name: str = "adam"
     lr: float | None = 1e-3

@@ -26,7 +26,7 @@ AXES = {"algorithm.inner_steps": "inner steps K", "batch_size": "tasks of an ite
 @dataclass(frozen=True)
 class Line:
     """Memory of one configuration at several values of one key, each the mean over its runs. panel: image size in
-    pixels and filters."""
+    pixels and filters; papers: whether the tasks are those of the paper's memory figure."""
 
     label: str
     algorithm: str
@@ -34,6 +34,7 @@ class Line:
     panel: tuple[int | None, int | None]
     x: list[float]
     mib: list[float]
+    papers: bool = False
 
 
 def lines(runs: Sequence[Run], key: str) -> list[Line]:
@@ -70,6 +71,7 @@ def _line(configuration: Configuration, panel: Any, values: dict[Path, float]) -
         panel=panel,
         x=x,
         mib=[mean_interval(points[value]).mean for value in x],
+        papers=paper.same_tasks(configuration.config) and panel[1] == paper.MEMORY_FILTERS,
     )
 
 
@@ -99,7 +101,7 @@ def _slope(line: Line, key: str) -> dict[str, Any]:
     x, y = np.array(line.x), np.array(line.mib)
     slope, half = straight(x, y)
     size, filters = line.panel
-    published = key == "algorithm.inner_steps" and filters == paper.MEMORY_FILTERS and size is not None
+    published = key == "algorithm.inner_steps" and line.papers and size is not None
     curve = paper.peak_curve(line.algorithm, size) if published and size else None
     return {
         "name": f"{line.label}, {size} px, {filters} filters, {KINDS.get(line.kind, line.kind)}",
@@ -183,8 +185,8 @@ def _published(line: Line, key: str) -> bool:
 
 
 def _paper_curves(group: Sequence[Line], key: str) -> dict[str, Any]:
-    size, filters = group[0].panel
-    if key != "algorithm.inner_steps" or filters != paper.MEMORY_FILTERS or size is None:
+    size, _ = group[0].panel
+    if key != "algorithm.inner_steps" or size is None or not any(line.papers for line in group):
         return {}
     curves = {line.algorithm: paper.peak_curve(line.algorithm, size) for line in group}
     return {algorithm: curve for algorithm, curve in curves.items() if curve}

@@ -3,13 +3,14 @@
 `None` everywhere means: the paper has no such number.
 """
 
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from memmeta_exp.config import SECTIONS
+from memmeta_exp.config import SECTIONS, ImagesConfig, TrainingConfig, flat
 from memmeta_exp.studies.configurations import name_of, section_of
 
 PROTOCOL = {"iterations": 2000, "batch_size": 32, "queries": 5, "eval_rule": "gd", "eval_steps": 20, "eval_lr": 0.05}
@@ -42,16 +43,15 @@ def _of(config: dict[str, Any], quantity: str) -> Any:
 
 
 def same_protocol(config: dict[str, Any]) -> bool:
-    """Whether iterations, tasks and the rule of testing are those of the paper. An algorithm's own settings are not
-    compared."""
-    return _has(config, {**EPISODE, **PROTOCOL})
+    """Whether iterations, tasks, images, head and the rule of testing are those of the paper. An algorithm's own
+    settings are not compared."""
+    return _has(config, {**EPISODE, **PROTOCOL}) and _plain(config)
 
 
 def peak_mib(config: dict[str, Any]) -> float | None:
     """Peak CUDA memory of a training iteration for this algorithm, image size and K, 64 filters, 5-way 5-shot."""
-    size, wanted = image_size(config), {**EPISODE, "queries": PROTOCOL["queries"]}
-    filters = section_of(config, "backbone").get("filters")
-    if size is None or filters != MEMORY_FILTERS or not _has(config, wanted):
+    size, filters = image_size(config), section_of(config, "backbone").get("filters")
+    if size is None or filters != MEMORY_FILTERS or not same_tasks(config):
         return None
     curve = peak_curve(name_of(config, "algorithm"), size)
     steps = section_of(config, "algorithm").get("inner_steps")
@@ -73,6 +73,24 @@ def image_size(config: dict[str, Any]) -> int | None:
         return schema(**section).facts().image_size if schema else None
     except (TypeError, ValueError, AttributeError):  # a section of another version, or of a problem without images
         return None
+
+
+def same_tasks(config: dict[str, Any]) -> bool:
+    """Whether a training task has the classes and images of the paper's, and the head is its."""
+    return _has(config, {**EPISODE, "queries": PROTOCOL["queries"]}) and _plain(config)
+
+
+def _plain(config: dict[str, Any]) -> bool:
+    """Whether what the paper knows nothing of is left alone: training.*, images.*, other heads, an average of theta.
+    Runs of earlier versions lack some of these keys."""
+    expected = {
+        **{f"training.{key}": value for key, value in asdict(TrainingConfig()).items()},
+        **{f"images.{key}": value for key, value in asdict(ImagesConfig()).items()},
+        "head.name": "linear",
+        "optimizer.average": 0.0,
+    }
+    values = flat(config)
+    return all(values.get(key, value) == value for key, value in expected.items())
 
 
 def _has(config: dict[str, Any], values: dict[str, Any]) -> bool:

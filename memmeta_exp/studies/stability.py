@@ -24,8 +24,7 @@ OVER_TIME = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One run. accuracy: last validation accuracy, None for a run that failed before its end; worst_wrong: largest
-    share of a batch's hypergradients that were not gradients."""
+    """One run. accuracy: last validation accuracy, None for a run that failed before its end."""
 
     solver: str
     lr: float
@@ -35,7 +34,7 @@ class Cell:
 
 
 def cells(runs: Sequence[Run]) -> list[Cell]:
-    """The runs of the study, in order of solver, rate and mu; of several seeds, the first."""
+    """The runs of the study, in order of solver, rate and mu; of several with the same three, the first."""
     found: dict[tuple[str, float, float], Cell] = {}
     for run in runs:
         if not run.overrides.get("experiment", "").startswith(STUDY) or run.state not in ("finished", "failed"):

@@ -7,7 +7,6 @@ value each) and group_label.
 """
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,13 +16,13 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from memmeta_exp.studies.fits import power_law
+from memmeta_exp.studies.fits import PowerLaw, power_law
 from memmeta_exp.tracking.run_folder import read_metrics
 
 NORM, ERROR, GRADIENTS = "convergence/grad_norm_sq", "convergence/error", "cost/gradient_evaluations"
-SETTLED = 0.1  # burn-in is over where |grad F|^2 is below this fraction of its running mean
-ABOVE_FLOOR = 20.0  # times the floor: nearer to it, an error is no longer O(1/T)
 GRID = 20  # points of a curve, evenly on a logarithmic axis
+LAST_DECADE = (0.1, 1.0)  # of T: where nothing may be left of a start, and a floor or a slower rate shows
+MIDDLE_DECADE = (0.01, 0.1)  # where random batches have left the start and the noise of their floor is small
 EXACT = 1e-20  # |grad F|^2 of an exact solution in float64
 
 Row = dict[str, Any]
@@ -82,27 +81,33 @@ def batch_size(jobs: Sequence[Job]) -> list[Row]:
 
 
 def iterations(jobs: Sequence[Job]) -> list[Row]:
-    """Theorem 2, and the first term of Theorem 1: the running mean of |grad F|^2 against T."""
+    """Theorem 2, and the first term of Theorem 1: the running mean of |grad F|^2 against T. Which T are in the fit is
+    a matter of the run's length alone, for a rule that looked at the curve could make any curve a line."""
     fits = []
     for sampling, some in _by(jobs, "sampling"):
-        count, error, norm = _mean_curve(some)
+        count, error, _ = _mean_curve(some)
         grid = _log_grid(count)
         x, y = count[grid], error[grid]
-        used = x >= _settled(count, error, norm)
-        rule = f"T from where |grad F|^2 is below {SETTLED:g} of its running mean on"
+        label = "convergence error: mean of |grad F|^2 over t < T"
         more: Row = {}
         if sampling == "random":
-            floor = _mean([_floor(job) for job in some])
-            used &= y >= ABOVE_FLOOR * floor
-            rule += f", while the error is above {ABOVE_FLOOR:g} times the mean of |grad F|^2 over the second half"
+            decade = MIDDLE_DECADE
+            y = y - _mean([_floor(job) for job in some])
+            label += ", less its floor"
         else:
+            decade = LAST_DECADE
             more = {"reached": float(max(job.column(NORM)[-1, 1] for job in some)), "reached_at_most": EXACT}
+        low, high = (share * count[-1] for share in decade)
+        used = (x >= low) & (x <= high) & (y > 0)
+        rule = f"the points from {decade[0]:g} to {decade[1]:g} of the length of the runs"
+        if sampling == "random":
+            rule += "; floor: the mean of |grad F|^2 over the second half"
         fits.append(
             _fit(
                 name="error against T, all tasks" if sampling == "all" else "error against T, random batches",
                 x=x.tolist(),
                 y=y.tolist(),
-                labels=("upper iterations T", "convergence error: mean of |grad F|^2 over t < T"),
+                labels=("upper iterations T", label),
                 expected=-1.0,
                 rule=f"{rule}; mean over seeds; the points are of one curve, so they are not independent",
                 used=used.tolist(),
@@ -153,15 +158,16 @@ def inner_accuracy_evaluations(jobs: Sequence[Job]) -> list[Row]:
     low = max(error[-1] for error, _ in curves.values())
     high = min(error[0] for error, _ in curves.values())
     if not low < high:
-        raise ValueError("the runs have no error in common after burn-in: more iterations")
+        raise ValueError("the runs have no error in common in their last decade")
     eps = np.geomspace(high, low, GRID // 2)
     needed = {kappa: _first(error, cost, eps) for kappa, (error, cost) in curves.items()}
     label = "gradients evaluated, over tasks"
     rule = (
-        f"{GRID // 2} values of eps from where |grad F|^2 is below {SETTLED:g} of its running mean for every kappa to "
-        "what every kappa reached; evaluations are those counted when the error, mean over seeds, is first at most eps"
+        f"{GRID // 2} values of eps from the error at a tenth of the runs' length to that at their end, where all "
+        "kappa have them; evaluations are those counted when the error, mean over seeds, is first at most eps"
     )
     groups = [kappa for kappa in needed for _ in eps]
+    geometric = np.exp(np.mean([np.log(values) for values in needed.values()], 0))
     fits = [
         _fit(
             name="evaluations against 1/eps",
@@ -169,7 +175,9 @@ def inner_accuracy_evaluations(jobs: Sequence[Job]) -> list[Row]:
             y=[float(value) for values in needed.values() for value in values],
             labels=("1 / eps", label),
             expected=1.0,
-            rule=f"{rule}; one slope for all kappa, a constant for each",
+            rule=f"{rule}; the line is through the geometric mean over kappa, for F, and so the error, is one function "
+            "for all kappa; its points are of one curve, so they are not independent",
+            law=_law("evaluations against 1/eps", (1 / eps).tolist(), geometric.tolist()),
             groups=groups,
             group_label="kappa",
         )
@@ -223,12 +231,6 @@ def _mean_curve(jobs: Sequence[Job]) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return np.arange(1, length + 1), np.mean([c[:, 1] for c in errors], 0), np.mean([c[:, 1] for c in norms], 0)
 
 
-def _settled(count: np.ndarray, error: np.ndarray, norm: np.ndarray) -> float:
-    """The first T at which burn-in is over; infinite where it never is."""
-    over = norm <= SETTLED * error
-    return float(count[over][0]) if over.any() else math.inf
-
-
 def _log_grid(count: np.ndarray) -> np.ndarray:
     """Positions in `count` of GRID values or fewer, as evenly on a logarithmic axis as there are."""
     wanted = np.geomspace(count[0], count[-1], GRID)
@@ -236,13 +238,11 @@ def _log_grid(count: np.ndarray) -> np.ndarray:
 
 
 def _evaluations(jobs: Sequence[Job]) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of |grad F|^2 over t < T and the gradients evaluated in those T iterations, for every T after burn-in:
-    means over `jobs`."""
-    count, error, norm = _mean_curve(jobs)
+    """The mean of |grad F|^2 over t < T and the gradients evaluated in those T iterations, for every T of the last
+    decade: means over `jobs`."""
+    count, error, _ = _mean_curve(jobs)
     cost = np.mean([job.column(GRADIENTS)[:, 1] for job in jobs], 0)  # of iterations 1, 2, ..
-    kept = (count >= _settled(count, error, norm))[: len(cost)]
-    if not kept.any():
-        raise ValueError("burn-in is never over: more iterations")
+    kept = (count >= LAST_DECADE[0] * len(cost))[: len(cost)]
     return error[: len(cost)][kept], cost[kept]
 
 
@@ -260,14 +260,12 @@ def _fit(
     rule: str,
     used: list[bool] | None = None,
     groups: list[Any] | None = None,
+    law: PowerLaw | None = None,
     **more: Any,
 ) -> Row:
     used = used or [True] * len(x)
     kept = [i for i, keep in enumerate(used) if keep]
-    try:
-        law = power_law([x[i] for i in kept], [y[i] for i in kept], groups)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error} (rule: {rule})") from None
+    law = law or _law(name, [x[i] for i in kept], [y[i] for i in kept])
     return {
         "name": name,
         "x": [float(value) for value in x],
@@ -283,3 +281,10 @@ def _fit(
         **({"groups": groups} if groups else {}),
         **more,
     }
+
+
+def _law(name: str, x: list[float], y: list[float]) -> PowerLaw:
+    try:
+        return power_law(x, y)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None

@@ -278,6 +278,10 @@ def test_a_missed_solve_is_reported(batch: TaskBatch) -> None:
     assert smooth_learner(unsolved).step(batch).wrong.all(), "no tolerance asked for, but the lower level is not solved"
     enough = dataclasses.replace(unsolved, inner_steps=2000)
     assert not smooth_learner(enough).step(batch).wrong.any()
+    unmoved = dataclasses.replace(unsolved, head_start="prototype", inner_lr=1e-9)
+    assert smooth_learner(unmoved).step(batch).wrong.all(), "what phi_0 brings with it nobody has solved for"
+    prototypes = dataclasses.replace(EXACT, head_start="prototype")
+    assert not smooth_learner(prototypes).step(batch).wrong.any()
     released = ProposedConfig(
         mu=0.0, inner_solver="gd", inner_lr=0.1, inner_tolerance=None,
         linear_solver="cg", linear_steps=20, linear_tolerance=None,

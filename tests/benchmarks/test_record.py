@@ -42,6 +42,27 @@ def test_seeds_are_averaged_and_one_seed_keeps_its_own_interval(tmp_path: Path) 
     assert "| 60 | 1,000 | 64.00" in made["seconds"]
 
 
+ONE_SHOT = {"test/acc": 0.3, "test/acc_ci95": 0.01, "of": "9 tasks (5-way 1-shot, 15 queries a class), best"}
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"best-fc100-5w5s-s0": [ONE_SHOT, ONE_SHOT]}, "2 evaluations for 1 seeds"),
+        ({"best-fc100-5w5s-s0": [ONE_SHOT], "best-fc100-5w5s-s1": []}, "1 evaluations for 2 seeds"),
+        ({"best-fc100-5w5s-s0": [ONE_SHOT], "best-fc100-5w1s-s0": []}, "would stand for another's"),
+        ({"paper-fc100-anil-s0": [ONE_SHOT]}, "would stand for another's"),
+        ({"quick-fc100-5w5s-s0": []}, "the short runs are quick-cifar_fs-5w5s"),
+        ({"best-fc100-5w5s-s0": [{"val/acc": 0.3, "of": "9 tasks (5-way 1-shot)"}]}, "no test of new tasks"),
+    ],
+)
+def test_what_would_be_mixed_is_refused(tmp_path: Path, files: dict[str, Any], said: str) -> None:
+    for name, evaluations in files.items():
+        kept(tmp_path, name, 0.5, evaluations=evaluations)
+    with pytest.raises(SystemExit, match=said):
+        record.record(tmp_path)
+
+
 def test_a_table_has_one_place() -> None:
     text = "a\n<!-- table best -->\nold\n<!-- end -->\nb\n"
     assert record.filled(text, {"best": "new"}) == "a\n<!-- table best -->\nnew\n<!-- end -->\nb\n"

@@ -72,7 +72,7 @@ def _final(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoint.load(folder / "checkpoints" / "last.pt")["model"]
 
 
-def test_the_average_is_what_is_judged_and_kept(train, memmeta) -> None:
+def test_the_average_is_what_is_judged_and_kept(train, memmeta, tmp_path) -> None:
     """Theta goes its way as without it; best.pt is the average of the iterates, by hand."""
     short = ["iterations=3", "eval_every=3", "checkpoint_every=1"]
     plain, averaged = (
@@ -93,6 +93,10 @@ def test_the_average_is_what_is_judged_and_kept(train, memmeta) -> None:
         assert not torch.equal(state[f"module.{name}"], value)
     again = memmeta("evaluate", f"run={averaged}")
     assert "5 tasks score as stored" in again.out, again.err
+    last = memmeta("evaluate", f"run={averaged}", "checkpoint=last", "tasks=4", "split=val", "out=last.json")
+    assert last.code == 0, last.err
+    logged = read_metrics(averaged)[-1]["val/loss"]
+    assert json.loads((tmp_path / "last.json").read_text())["val/loss"] == logged, "of the average too"
 
 
 def test_the_average_is_resumed(train, memmeta) -> None:

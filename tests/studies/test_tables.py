@@ -68,6 +68,13 @@ def test_the_papers_numbers_are_those_published() -> None:
     assert paper.seconds_to_target(config("maml", "cifar_fs")) is None, "it never got there"
     assert not paper.same_protocol(cifar)
     assert paper.same_protocol(config("proposed", "cifar_fs", **PROTOCOL))
+    for change in (
+        {"training__ways": 20},
+        {"images__mirrored": True},
+        {"images__flip": True},
+        {"optimizer__average": 0.9},
+    ):
+        assert not paper.same_protocol(config("proposed", "cifar_fs", **PROTOCOL, **change))
 
 
 def test_the_papers_memory_is_of_its_sizes_and_steps() -> None:
@@ -77,6 +84,7 @@ def test_the_papers_memory_is_of_its_sizes_and_steps() -> None:
         config("anil", "cifar_fs", algorithm__inner_steps=6),
         config("anil", "cifar_fs", algorithm__inner_steps=5, backbone__filters=32),
         config("anil", "cifar_fs", algorithm__inner_steps=5, shots=1),
+        config("anil", "cifar_fs", algorithm__inner_steps=5, training__queries=15),
         config("anil", "glyphs", algorithm__inner_steps=5),
     ):
         assert paper.peak_mib(other) is None
