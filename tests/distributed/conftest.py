@@ -63,8 +63,9 @@ def same_numbers(alone: Path, other: Path) -> None:
 def _left(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": read_metrics(folder), "summary": json.loads((folder / "summary.json").read_text())}
     if (folder / "test_episodes.csv").exists():
-        kind = SinusoidResult if "test/mse" in found["summary"] else EpisodeResult
-        found["episodes"] = [vars(episode) for episode in read_test_episodes(folder, kind)]
+        sines = "test/mse" in found["summary"]
+        episodes = read_test_episodes(folder, SinusoidResult) if sines else read_test_episodes(folder, EpisodeResult)
+        found["episodes"] = [vars(episode) for episode in episodes]
     for name in ("last", "best"):
         found[name] = torch.load(folder / "checkpoints" / f"{name}.pt", weights_only=True)
     return found
