@@ -102,7 +102,14 @@ SHORT = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("overrides", SHORT, ids=" ".join)
+def quick(overrides: list[list[str]]) -> list:
+    """Those that take the most time are slow checks."""
+    dear = [any(o in ("algorithm=imaml", "memory.checkpoint=inner_step") for o in some) for some in overrides]
+    marks = [[pytest.mark.slow] if slow else [] for slow in dear]
+    return [pytest.param(o, marks=m, id=" ".join(o)) for o, m in zip(overrides, marks, strict=True)]
+
+
+@pytest.mark.parametrize("overrides", quick(SHORT))
 def test_chunks_left_out_change_nothing(monkeypatch, overrides: list[str]) -> None:
     of = config("batch_size=5", "chunk=1", *overrides)
     short = predict(of)
@@ -110,7 +117,7 @@ def test_chunks_left_out_change_nothing(monkeypatch, overrides: list[str]) -> No
     assert predict(of) == short
 
 
-@pytest.mark.parametrize("overrides", [[], ["algorithm=fomaml"], ["algorithm=imaml"]], ids=" ".join)
+@pytest.mark.parametrize("overrides", quick([[], ["algorithm=fomaml"], ["algorithm=imaml"]]))
 def test_steps_left_out_change_nothing(monkeypatch, overrides: list[str]) -> None:
     of = config("batch_size=1", *overrides)
     short = predict(of)

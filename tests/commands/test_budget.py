@@ -87,6 +87,7 @@ def test_what_is_fixed_stays() -> None:
     assert fitted(config(), CPU) == config()
 
 
+@pytest.mark.slow
 def test_several_workers_share_the_budget() -> None:
     """Their peaks add up; what the meter sees is one of them."""
     alone = peak_mib(config())

@@ -150,6 +150,7 @@ def test_profile_measured_and_foretold(memmeta) -> None:
     assert found["bytes"]["tensors"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.plots
 def test_pictures_and_report(wave, a_run, memmeta) -> None:
     shutil.copytree(a_run, "runs/a")
