@@ -195,7 +195,7 @@ def _folder(overrides: list[str], multirun: bool, found: list[Config]) -> list[s
 class _Ended(BaseException):
     """Carries the one-line error of a job past Hydra, which would print a line of its own for an Exception."""
 
-    def __init__(self, error: MemmetaError) -> None:
+    def __init__(self, error: MemmetaError | OSError) -> None:
         super().__init__(str(error))
         self.error = error
 
@@ -238,5 +238,5 @@ def _job(cfg: DictConfig, ranks: Ranks = ALONE) -> float:
         check(ranks.placed(config))
         summary = runner.run(config, Path(settings.runtime.output_dir), list(settings.overrides.task), ranks)
         return objective(json.loads(summary.read_text()))
-    except MemmetaError as error:
+    except (MemmetaError, OSError) as error:
         raise _Ended(error) from error

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -273,6 +274,15 @@ def test_running_out_of_memory_is_a_failure_in_one_line(train, monkeypatch) -> N
     assert result.code == 1
     assert "smaller chunk" in result.err.splitlines()[-1]
     assert "Traceback" not in result.err
+
+
+def test_any_refusal_of_the_machine_is_one_line(train, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", "some/file")
+
+    monkeypatch.setattr("memmeta_exp.iteration.Iteration.__call__", refuse)
+    result = train("hydra.run.dir=refused", "progress=false")
+    assert (result.code, result.err) == (1, "memmeta: some/file: Too many open files\n")
 
 
 def test_warnings_reach_the_user(train) -> None:
