@@ -71,7 +71,7 @@ bench-gpu: install  ## all that wants a GPU: predicted against measured memory, 
 record: install  ## make docs/results/record.json and the tables of docs/results.md from the kept runs
 	$(BIN)/python -m benchmarks.record
 
-reproduce: install  ## a shortened best recipe on CIFAR-FS (MEMMETA_DATA): 64.24 % or failure, within 15 minutes on 2 cores
+reproduce: install  ## the best recipe on CIFAR-FS, shortened: the 64.24 % of the paper or failure, within 15 minutes on 2 cores (MEMMETA_DATA)
 	$(BIN)/python -m benchmarks.reproduce $(ARGS)
 
 bench-scaling: install  ## an iteration's time against the number of ranks, measured here and modelled for GPUs

@@ -12,12 +12,16 @@ from pathlib import Path
 
 from memmeta_exp.cli import main as memmeta
 
-QUICK = ("experiment=best/cifar_fs", "iterations=1200", "eval_every=1200", "val_tasks=50", "test_tasks=600")
+QUICK = ("experiment=best/cifar_fs", "iterations=1200", "eval_every=300", "val_tasks=50", "test_tasks=600")
 MUST_REACH = 0.6424
 
 
 def main(arguments: list[str]) -> int:
+    if any(not a.partition("=")[1] or a.startswith("-") for a in arguments):
+        print(f"{__doc__}\nArguments: KEY=VALUE, as of memmeta train.")
+        return 0 if {"-h", "--help"} & set(arguments) else 2
     folder = Path("outputs") / "reproduce" / time.strftime("%Y-%m-%d_%H-%M-%S")
+    print(f"memmeta train {' '.join([*QUICK, *arguments])}\nabout 10 minutes, in {folder}", flush=True)
     began = time.perf_counter()
     code = memmeta(["train", *QUICK, f"hydra.run.dir={folder}", *arguments])
     if code:

@@ -130,7 +130,10 @@ def read_config(folder: Path, changes: Mapping[str, str | int | None]) -> Config
 def _episodes(folder: Path, config: Config) -> list[Any]:
     """The rows of the run's test_episodes.csv, each a task of `config`."""
     if not (folder / "test_episodes.csv").is_file():
-        raise ConfigError(f"{folder} has no test_episodes.csv: the run did not reach its test; train it to the end")
+        why, instead = "the run did not reach its test", "train it to the end"
+        if not config.test_tasks:
+            why, instead = "the run has test_tasks=0", "say how many to test on with tasks=N"
+        raise ConfigError(f"{folder} has no test_episodes.csv: {why}; {instead}")
     episodes = _waves(folder, config) if config.regression else _stored(folder, config)
     if len(episodes) < 2:
         raise ConfigError(

@@ -25,6 +25,10 @@ LETTERS = {  # as in the paper
 }
 SECTIONS = ("algorithm", "dataset", "backbone", "head", "optimizer", "tracking", "memory")
 
+BOOKKEEPING = ("eval_every", "val_tasks", "test_tasks", "convergence_tasks", "device", "threads", "workers", "chunk")
+METHOD = ("algorithm", "training", "images", "optimizer", "head", "backbone")
+MOST_NAMED = 3  # keys of the method that a label names whether it takes them or not
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -104,16 +108,18 @@ def _telling_keys(groups: list[list[Run]]) -> list[str]:
 
 
 def _enough(keys: list[str], groups: list[list[Run]]) -> list[str]:
-    """`keys` less those without which the others still tell all apart; sections stay, and the paper's letters as long
-    as others can go."""
+    """`keys` less those without which the others still tell all apart: first those of BOOKKEEPING, the paper's letters
+    last. Sections stay, and what changes the method in few ways."""
 
     def distinct(kept: list[str]) -> int:
         return len({tuple(repr(_value(group[0], key)) for key in kept) for group in groups})
 
     kept, wanted = list(keys), distinct(keys)
-    for key in sorted(keys, key=lambda key: (key in LETTERS, -keys.index(key))):
+    method = [key for key in keys if key.partition(".")[0] in METHOD]
+    stay = (*SECTIONS, *(method if len(method) <= MOST_NAMED else ()))
+    for key in sorted(keys, key=lambda key: (key in LETTERS, key not in BOOKKEEPING, -keys.index(key))):
         others = [other for other in kept if other != key]
-        if key not in SECTIONS and distinct(others) == wanted:
+        if key not in stay and distinct(others) == wanted:
             kept = others
     return kept
 

@@ -89,7 +89,7 @@ def draw_test(configurations: Sequence[Configuration], title: str, stem: Path) -
         axis.set_yticks(range(len(configurations)), [c.label for c in configurations])
         axis.set_ylim(len(configurations) - 0.4, -0.6)
         axis.grid(False, axis="y")
-        note = "; grey crosses: the paper's mean and standard deviation" if published else ""
+        note = "\n(grey crosses: the paper's mean and standard deviation)" if published else ""
         axis.set_xlabel(f"test accuracy (%), 95 % interval{note}")
         axis.set_title(title, fontsize=10.5, loc="left")
         return style.save(figure, stem)

@@ -57,7 +57,10 @@ def _prepare(out: Path) -> None:
         for file in out.glob(pattern):
             file.unlink()
     for name in ("tables", "figures"):
-        (out / name).mkdir(parents=True, exist_ok=True)
+        try:
+            (out / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"out={out}: {error.strerror}; name a folder that can be written") from None
 
 
 def _fits(studies: Sequence[Study]) -> tuple[list[Row], list[str]]:

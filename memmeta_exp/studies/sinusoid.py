@@ -83,7 +83,7 @@ def draw(drawn: Sequence[Line], title: str, stem: Path) -> list[Path]:
         axes[-1].legend(handlelength=1.8, columnspacing=0.9, **above)
         figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
         named = {label: h for axis in axes[:-1] for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-        style.legend_below(figure, [_uncoloured(h) for h in named.values()], list(named), columns=6)
+        style.legend_below(figure, [_uncoloured(h) for h in named.values()], list(named), columns=3 * len(shown))
         return style.save(figure, stem)
 
 

@@ -113,7 +113,7 @@ def test_no_test_and_a_test_of_other_tasks(train, memmeta, tmp_path) -> None:
     folder = train("test_tasks=0", "hydra.run.dir=untested").summary.parent
     assert not any(key.startswith("test/") for key in json.loads((folder / "summary.json").read_text()))
     assert not (folder / "test_episodes.csv").exists()
-    assert "did not reach its test" in memmeta("evaluate", f"run={folder}").err
+    assert "say how many to test on with tasks=N" in memmeta("evaluate", f"run={folder}").err
     tested = train("hydra.run.dir=tested").summary.parent
     run = json.loads((tested / "summary.json").read_text())
     for split, key in (("test", "test/acc"), ("val", "val/acc_best")):
