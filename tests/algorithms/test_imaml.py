@@ -27,7 +27,7 @@ def test_central_differences(batch: TaskBatch, head_start: str) -> None:
 class Quadratic(Task):
     """g = a/2 (w - 3)^2 on the support side, f = (w - 1)^2 / 2, w_0 = 0."""
 
-    learned = ("head_start",)
+    learned, stacked = ("head_start",), False
 
     def __init__(self, a: float) -> None:
         self.a, self.meta = a, {"head_start": torch.zeros(1, dtype=torch.float64)}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from memmeta_exp.backbones import build_model, require
 from memmeta_exp.config import SECTIONS, ConfigError, Resnet12Config, WideResnetConfig
-from memmeta_exp.config.backbones import BACKBONES
+from memmeta_exp.config.sections import SECTIONS as OF_IMAGES
 from tests.backbones.conftest import TINY
 
 SIZE = 32
@@ -33,7 +33,7 @@ def theta_gradient(model: Any, x: Tensor, *keys: Any) -> list[Tensor]:
 
 
 def test_every_option_is_here() -> None:
-    assert {config.name for config in TINY.values()} == set(BACKBONES)
+    assert {config.name for config in TINY.values()} == set(OF_IMAGES["backbone"])
 
 
 @pytest.mark.parametrize("name", TINY)

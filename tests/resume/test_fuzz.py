@@ -86,7 +86,7 @@ def nothing_is_trained() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "train", reached)
-        patch.setattr(train_command, "_hydra", lambda arguments: reached())
+        patch.setattr(train_command, "_hydra", lambda *_: reached())
         for name in [n for n in os.environ if n.startswith(("WANDB", "MEMMETA"))]:
             patch.delenv(name)
         yield
