@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from memmeta_exp.algorithms import Adapt, Execution, Learner, build_algorithm, exact_reference
+from memmeta_exp.algorithms import (
+    Adapt,
+    CapturedLearner,
+    CudaGraphs,
+    Execution,
+    Learner,
+    build_algorithm,
+    exact_reference,
+)
 from memmeta_exp.algorithms.losses import losses_of
 from memmeta_exp.algorithms.proposed import gd_rule
 from memmeta_exp.backbones import MetaModel, build_model, image_layout
@@ -121,13 +129,22 @@ def _experiment(config: Config, device: torch.device, samplers: Mapping[str, Any
         config=config,
         device=device,
         model=model,
-        learner=own(),
+        learner=_recorded(config, own(), device),
         reference=own()
         if config.convergence_of == "own"
         else exact_reference(model, config.reference_mu, config.algorithm.head_start, execution, losses=losses),
         adapt=gd_rule(config.eval_steps, config.eval_lr) if config.eval_rule == "gd" else None,
         samplers=dict(samplers),
     )
+
+
+def _recorded(config: Config, learner: Learner, device: torch.device) -> Learner:
+    """`learner`, its steps a CUDA graph where that is asked for; on meta tensors as it is."""
+    if not config.cuda_graph or device.type == "meta":
+        return learner
+    if device.type != "cuda":
+        raise ConfigError("cuda_graph=true: device=auto finds no CUDA device here; leave cuda_graph=false")
+    return CapturedLearner(learner, CudaGraphs(device))
 
 
 def _known(config: Config, device: torch.device) -> Experiment:

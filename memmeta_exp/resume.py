@@ -13,8 +13,8 @@ from memmeta_exp.state import TrainingState
 from memmeta_exp.tracking.run_folder import RunFolder, holds_run, read_status
 
 MAY_CHANGE = (  # top-level keys; the others decide what is computed
-    "iterations", "checkpoint_every", "tracking", "device", "chunk", "workers", "threads", "progress", "plots",
-    "data_root",
+    "iterations", "checkpoint_every", "tracking", "device", "chunk", "workers", "cuda_graph", "threads", "progress",
+    "plots", "data_root",
 )  # fmt: skip
 NAMED = 4  # differing keys that a refusal names
 

@@ -62,6 +62,11 @@ class ShardedLearner(Learner):
         self._tasks = 0  # of the batch that the warm starts are of
 
     @property
+    def replays(self) -> bool:
+        """As the learner's."""
+        return self.inner.replays
+
+    @property
     def poll(self) -> Callable[[], None]:
         """As the learner's: it may raise StopAsked on one rank, and then all give up."""
         return self.inner.poll

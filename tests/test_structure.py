@@ -96,6 +96,8 @@ def test_the_mathematics_does_no_io() -> None:
             "memmeta_exp",
             "torch",
             "collections",
+            "contextlib",
+            "contextvars",
             "dataclasses",
             "functools",
             "typing",

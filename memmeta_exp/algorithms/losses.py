@@ -18,6 +18,7 @@ from memmeta_exp.bilevel import (
     SquaredError,
     Upper,
 )
+from memmeta_exp.bilevel.vectors import one_hot
 
 
 class Losses(Protocol):
@@ -68,13 +69,13 @@ class RidgeLosses:
         self.scale = scale
 
     def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> RidgeHead:
-        return RidgeHead(z, F.one_hot(labels, start.shape[-2]), mu, centre)
+        return RidgeHead(z, one_hot(labels, start.shape[-2], z.dtype), mu, centre)
 
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> ScaledSoftmax:
         return ScaledSoftmax(z, labels, start.shape[-2], self.scale)
 
     def support(self, output: Tensor, label: Tensor) -> Tensor:
-        return (output - F.one_hot(label, output.shape[-1])).square().sum(-1).mean() / 2
+        return (output - one_hot(label, output.shape[-1], output.dtype)).square().sum(-1).mean() / 2
 
     def query(self, output: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         return SOFTMAX.query(self.scale * output, label)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from memmeta_exp.bilevel.objectives import AutogradLower
-from memmeta_exp.bilevel.vectors import Vector
+from memmeta_exp.bilevel.vectors import Vector, one_hot
 
 
 class CosineHead(AutogradLower):
@@ -31,7 +31,7 @@ class CosineHead(AutogradLower):
     ) -> None:
         super().__init__(self.value)
         self.z, self.labels, self.scale = z, labels, scale
-        self.target = F.one_hot(labels, ways).to(z.dtype)
+        self.target = one_hot(labels, ways, z.dtype)
         self.mu, self.centre = mu, centre
 
     @property
@@ -112,6 +112,6 @@ def prototypes(z: Tensor, labels: Tensor, ways: int) -> Tensor:
     Its logits are |z|^2 - |z - m_c|^2: the softmax of a prototypical network (Snell et al. 2017; as the start of a head
     Triantafillou et al. 2020). A class without images has w = 0.
     """
-    belongs = F.one_hot(labels, ways).to(z.dtype)
+    belongs = one_hot(labels, ways, z.dtype)
     means = belongs.mT @ z / belongs.sum(1).clamp(min=1)[..., None]
     return torch.cat([2 * means, -means.square().sum(-1, keepdim=True)], -1)

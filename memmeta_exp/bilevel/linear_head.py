@@ -7,6 +7,22 @@ from torch import Tensor
 
 from memmeta_exp.bilevel.vectors import Vector
 
+SQUARINGS = 14
+
+
+def largest_eigenvalue(gram: Tensor) -> Tensor:
+    """lambda_max of positive semidefinite matrices [T, n, n] from above, [T]: tr(A^p)^(1/p) with p = 2^14, which lies
+    in [lambda_max, n^(1/p) lambda_max], 0.02 % for n = 25. A batch of products, where eigenvalue routines of a GPU work
+    one matrix after the other and make the host wait."""
+    scale = gram.diagonal(dim1=1, dim2=2).sum(1)
+    log_trace, power = torch.zeros_like(scale), gram / torch.where(scale > 0, scale, 1.0)[:, None, None]
+    for _ in range(SQUARINGS):
+        power = power @ power
+        trace = power.diagonal(dim1=1, dim2=2).sum(1)
+        power = power / torch.where(trace > 0, trace, 1.0)[:, None, None]
+        log_trace = 2 * log_trace + trace.log()
+    return scale * (log_trace / 2**SQUARINGS).exp()
+
 
 class LinearHead:
     """The features Z = [z, 1] [T, n, d+1] of T tasks and R = mu/2 |W - W_c|^2; centre: W_c [C, d+1], or of each task
@@ -36,11 +52,13 @@ class LinearHead:
         return self.z.new_zeros(shape) if self.centre is None else self.centre.expand(shape)
 
     def smoothness(self) -> Tensor:
-        """The bound mu + curvature lambda_max(Z Z^T) / n on L_g, [T]. NaN where the features are not finite."""
+        """The bound mu + curvature lambda_max(Z Z^T) / n on L_g, [T]. NaN where the features are not finite. On a GPU
+        it is up to 0.02 % larger, see `largest_eigenvalue`."""
         wide = self.z.shape[1] <= self.z.shape[2]
         gram = self.z @ self.z.mT if wide else self.z.mT @ self.z  # the same non-zero eigenvalues, the smaller side
         finite = gram.isfinite().all((1, 2))
-        top = torch.linalg.eigvalsh(torch.where(finite[:, None, None], gram, 0.0))[:, -1]
+        gram = torch.where(finite[:, None, None], gram, 0.0)
+        top = largest_eigenvalue(gram) if gram.is_cuda else torch.linalg.eigvalsh(gram)[:, -1]
         return torch.where(finite, self.mu + self.curvature * top / self.images, torch.nan)
 
     @cached_property

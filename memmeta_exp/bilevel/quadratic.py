@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from memmeta_exp.bilevel.cholesky import factor_solve
 from memmeta_exp.bilevel.vectors import Vector, dot
 
 
@@ -96,7 +97,7 @@ class QuadraticLower:
     def inverse(self, phi: Vector) -> Callable[[Vector], Vector]:
         """r -> H^-1 r by a Cholesky factorisation."""
         factor, _ = torch.linalg.cholesky_ex(_hessian(self.tasks, self.mu))
-        return lambda r: (torch.cholesky_solve(r[0].mT, factor).mT,)
+        return lambda r: (factor_solve(factor, r[0].mT).mT,)
 
     def _offset(self, phi: Tensor) -> Tensor:
         return phi if self.centre is None else phi - self.centre

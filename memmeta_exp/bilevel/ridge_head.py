@@ -17,6 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from memmeta_exp.bilevel.cholesky import factor_solve
 from memmeta_exp.bilevel.linear_head import LinearHead
 from memmeta_exp.bilevel.vectors import Vector
 
@@ -58,7 +59,7 @@ class RidgeHead(LinearHead):
 
         def solve(r: Vector) -> Vector:
             right = r[0].double()
-            seen = torch.cholesky_solve(z @ right.mT, factor)
+            seen = factor_solve(factor, z @ right.mT)
             return (((right - seen.mT @ z) / self.mu).to(r[0].dtype),)
 
         return solve

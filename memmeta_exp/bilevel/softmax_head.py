@@ -21,10 +21,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from memmeta_exp.bilevel.cholesky import factor_solve
 from memmeta_exp.bilevel.linear_head import LinearHead
-from memmeta_exp.bilevel.vectors import Vector
+from memmeta_exp.bilevel.vectors import Vector, one_hot
 
 
 class SoftmaxHead(LinearHead):
@@ -36,7 +36,7 @@ class SoftmaxHead(LinearHead):
     curvature = 0.5  # diag(p) - p p^T <= 1/2
 
     def __init__(self, z: Tensor, labels: Tensor, ways: int, mu: float = 0.0, centre: Tensor | None = None) -> None:
-        super().__init__(z, F.one_hot(labels, ways).to(z.dtype), mu, centre)
+        super().__init__(z, one_hot(labels, ways, z.dtype), mu, centre)
         self.labels = labels
 
     def value(self, phi: Vector) -> Tensor:
@@ -97,7 +97,7 @@ class SoftmaxHead(LinearHead):
         def solve(r: Vector) -> Vector:
             right = r[0].double()
             u_r = ((z @ right.mT)[..., None, :] @ a).reshape(tasks, n * ways, 1)
-            y = torch.cholesky_solve(u_r, factor).reshape(tasks, n, ways, 1)
+            y = factor_solve(factor, u_r).reshape(tasks, n, ways, 1)
             return (((right - (a @ y).squeeze(-1).mT @ z) / self.mu).to(r[0].dtype),)
 
         return solve

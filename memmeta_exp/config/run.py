@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Union
 
 from memmeta_exp.config.algorithms import ProposedConfig
 from memmeta_exp.config.checks import at_least, at_most, one_of
+from memmeta_exp.config.graph import check_cuda_graph
 from memmeta_exp.config.heads import LinearHeadConfig, check_head
 from memmeta_exp.config.problems import KNOWN, check_problem
 from memmeta_exp.config.regression import REGRESSION, check_regression
@@ -39,7 +40,8 @@ class Config:
 
     checkpoint_every: upper iterations between checkpoints besides those of validations (null: none). threads: of the
     CPU (null: torch's choice); workers: how many tasks they take side by side ('auto': as many as
-    threads on CPU, 1 on CUDA); chunk: tasks per backbone pass ('auto': 1 on CPU, the batch on CUDA). eval_rule: how
+    threads on CPU, 1 on CUDA); chunk: tasks per backbone pass ('auto': 1 on CPU, the batch on CUDA); cuda_graph: record
+    the meta-step once and replay it. eval_rule: how
     validation and test tasks adapt, `own` (as the algorithm does) or `gd` (eval_steps steps of eval_lr on the head
     alone, the paper's rule). convergence_of: whose gradient norm is the convergence measure, `F` (the head-only bilevel
     objective, its lower level solved exactly whatever the algorithm does) or `own` (the meta-gradient that it steps
@@ -65,6 +67,7 @@ class Config:
     threads: int | None = None
     workers: Union[int, str] = "auto"  # noqa: UP007 - as below
     chunk: Union[int, str] = "auto"  # noqa: UP007 - OmegaConf 2.3 reads unions in this form
+    cuda_graph: bool = False
     data_root: str | None = None
     eval_every: int = 50
     checkpoint_every: int | None = None
@@ -113,6 +116,7 @@ class Config:
         self._check_attention()
         check_head(self)
         self._check_images()
+        check_cuda_graph(self)
 
     def _check_strong_convexity(self) -> None:
         if isinstance(self.algorithm, ProposedConfig) and not self.lower_modulus:
