@@ -33,6 +33,7 @@ COMMANDS = {
         "memmeta_exp.commands.sweep",
         "every job of a sweep file, their table and report: memmeta sweep FILE.yaml [size=small] [KEY=VALUES]",
     ),
+    "keys": ("memmeta_exp.commands.keys", "every configuration key and what it means: memmeta keys [WORD ...]"),
     "data": ("memmeta_exp.commands.data", "list datasets, what is present, and how to get the rest: memmeta data"),
 }
 

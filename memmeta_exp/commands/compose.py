@@ -36,7 +36,7 @@ def composed(overrides: list[str]) -> DictConfig:
             raise ConfigError(f"'{override}' changes a name alone: choose with {group}={rest}")
         group, _, rest = override.partition("=")
         if group in SECTIONS and rest in ("", "null") and override != group:
-            raise ConfigError(f"{group}={rest} chooses nothing; choose from {', '.join(sorted(_options(group)))}")
+            raise ConfigError(f"{group}={rest} chooses nothing; choose from {', '.join(sorted(options(group)))}")
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -108,7 +108,7 @@ def _unknown_option(path: str) -> str:
     group, _, option = path.partition("/")
     if group not in (*SECTIONS, "experiment"):
         return f"unknown option '{path}'; see memmeta train --help"
-    return f"unknown {group} '{option}'{closest(option, _options(group))}"
+    return f"unknown {group} '{option}'{closest(option, options(group))}"
 
 
 def _unknown_key(key: str) -> str:
@@ -119,7 +119,7 @@ def _unknown_key(key: str) -> str:
     return f"unknown key '{key}'{closest(key, keys)}"
 
 
-def _options(group: str) -> list[str]:
+def options(group: str) -> list[str]:
     """The options of a config group, nested ones as paths."""
     base = conf_dir() / group
     return [str(file.relative_to(base).with_suffix("")) for file in base.rglob("*.yaml")]
@@ -130,7 +130,7 @@ def _keys() -> frozenset[str]:
     """Every key and group of every option of the default configuration, dotted."""
     keys: set[str] = set(SECTIONS) | {"experiment"}
     for group in SECTIONS:
-        for option in _options(group):
+        for option in options(group):
             keys |= _flat(OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{option}.yaml")), f"{group}.")
     keys |= _flat(OmegaConf.to_container(composed([])), "")
     return frozenset(key for key in keys if not key.endswith((".name", ".defaults")))

@@ -23,10 +23,11 @@ from memmeta_exp.config.load import from_dict, from_omegaconf, from_yaml
 from memmeta_exp.config.problems import LinearConfig, LogisticConfig, NoBackboneConfig, QuadraticConfig
 from memmeta_exp.config.regression import MlpConfig, RegressionHeadConfig, SinusoidConfig
 from memmeta_exp.config.run import NOT_OF_A_GROUP, SECTIONS, Config, digest, flat, group_digest, to_dict
-from memmeta_exp.config.sections import ImagesConfig, MemoryConfig, TrainingConfig
+from memmeta_exp.config.sections import NESTED, ImagesConfig, MemoryConfig, TrainingConfig
 from memmeta_exp.errors import ConfigError
 
 __all__ = [
+    "NESTED",
     "NOT_OF_A_GROUP",
     "SECTIONS",
     "SPLITS",

@@ -13,10 +13,14 @@ from memmeta_exp.errors import ConfigError
 class ProposedConfig:
     """The memory-reduced method: phi_i* by `inner_solver`, v_i by `linear_solver`, no inner history kept.
 
-    mu: weight of R(phi) = mu/2 |phi|^2 (of mu/2 |phi - phi_0|^2 where the head's start is learned), 0 only for the
-    released settings. inner_lr: step of gd, null for 1/L_g measured from the features. inner_tolerance: bound on
-    |d_phi g| that counts as solved, where gd stops; linear_tolerance: the same for |H v - d_phi f| / |d_phi f|; null
-    asks for none.
+    mu: weight of R(phi) = mu/2 |phi|^2 (of mu/2 |phi - phi_0|^2 unless head_start is fixed), 0 only for the released
+    settings. inner_solver: `newton` (to inner_tolerance) or `gd` (gradient descent). inner_steps: K of gd; at most this
+    many of newton. inner_lr: step of gd; null: 1/L_g, measured from each task's features. inner_tolerance: bound on
+    |d_phi g|, where both stop; null: none, gd takes all K steps. inner_warm_start: each slot of the batch starts from
+    its last phi (Algorithm 1 as printed). linear_solver: `direct` (a factorisation) or `cg` (conjugate gradients).
+    linear_steps: N of cg, at most. linear_tolerance: bound on |H v - d_phi f| / |d_phi f|, where cg stops; null: none.
+    linear_warm_start: cg starts from the slot's last v (Algorithm 1 as printed). head_start: phi_0, `fixed` (random,
+    frozen), `learned` (meta-learned, R centred on it) or `prototype` (the class means of each task, R centred on them).
     """
 
     name: str = "proposed"
@@ -83,9 +87,10 @@ class ProposedConfig:
 class UnrolledConfig:
     """Differentiation through K = inner_steps gradient steps of size inner_lr: MAML, FOMAML, ANIL, ITD-BiO.
 
-    inner_steps: 0, training on all tasks at once, where all weights adapt and there are no classes (check_regression);
     adapts: the parameters that take the steps, `all` or the `head`; mu: weight of R(phi) = mu/2 |phi|^2 in g, phi what
-    adapts; head_start: the head's start is `learned` (MAML, ANIL) or `fixed` (ITD-BiO); first_order: treat the inner
+    adapts; inner_steps: K, gradient steps; 0: training on all tasks at once, where all weights adapt and there are no
+    classes (dataset=sinusoid); inner_lr: their size; head_start: the head's start is `learned` (MAML, ANIL), `fixed`
+    (ITD-BiO: random, frozen) or, with features=once, `prototype` (from the class means); first_order: treat the inner
     gradients as constants (FOMAML); features: where the head alone adapts, compute them `once`, or `recompute` them
     with a graph at every inner step, as the released ANIL and ITD-BiO do, to the same result.
     """
@@ -127,10 +132,13 @@ class UnrolledConfig:
 class ImamlConfig:
     """iMAML (Rajeswaran et al. 2019): all weights adapt, g = cross-entropy + lam/2 |phi - theta|^2.
 
-    phi by K = inner_steps gradient steps of size inner_lr from theta; the meta-gradient (I + H/lam)^-1 d_phi f, H the
-    Hessian of the support loss, by N = linear_steps steps of conjugate gradients, fewer where linear_tolerance (bound
-    on the relative residual; null: none) is met. damping is added to lam in that system. head_start: `learned`, or
-    `fixed`: the head starts and is held to one frozen point.
+    phi by gradient steps from theta; the meta-gradient (I + H/lam)^-1 d_phi f, H the Hessian of the support loss, by
+    conjugate gradients.
+
+    lam: lambda; the solve needs it above H's most negative eigenvalue, in magnitude (lower/wrong_fraction tells).
+    inner_steps: K, gradient steps. inner_lr: their size. linear_steps: N of conjugate gradients, at most.
+    linear_tolerance: bound on the relative residual, where they stop; null: none. damping: added to lam in the linear
+    system. head_start: `learned`, or `fixed`: the head starts from, and is held to, one frozen random point.
     """
 
     name: str = "imaml"

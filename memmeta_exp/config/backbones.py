@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from memmeta_exp.config.checks import at_least, at_most, one_of
+from memmeta_exp.config.checks import at_least, at_most, below, one_of
 from memmeta_exp.errors import ConfigError
 
 BLOCKS = 4  # of conv4 and of resnet12
@@ -34,7 +34,7 @@ class Conv4Config:
     """
 
     name: str = "conv4"
-    filters: Any = 64  # int or list[int]: OmegaConf has no such union
+    filters: Any = field(default=64, metadata={"type": "int or list[int]"})  # OmegaConf has no such union
     norm: str = "task"
     block: str = "fused"
 
@@ -51,8 +51,8 @@ class Conv4Config:
 class Resnet12Config:
     """ResNet-12 (Lee et al. 2019): 4 residual blocks of three convolutions, features averaged over places.
 
-    filters: of each block; norm: as for conv4, `task` or `running`; drop_rate: in training, of what dropout (blocks 1
-    and 2) and DropBlock (blocks 3 and 4) drop; drop_block: side of DropBlock's squares.
+    filters: channels of each of the four blocks; norm: as for conv4, `task` or `running`; drop_rate: in training, of
+    what dropout (blocks 1 and 2) and DropBlock (blocks 3 and 4) drop; drop_block: side of DropBlock's squares.
     """
 
     name: str = "resnet12"
@@ -66,16 +66,15 @@ class Resnet12Config:
         _check_four(self.filters)
         at_least("backbone.drop_block", self.drop_block, 1)
         at_least("backbone.drop_rate", self.drop_rate, 0)
-        if self.drop_rate >= 1:
-            raise ConfigError(f"backbone.drop_rate={self.drop_rate} is out of range: it must be below 1")
+        below("backbone.drop_rate", self.drop_rate, 1)
 
 
 @dataclass(frozen=True)
 class WideResnetConfig:
     """Wide residual network (Zagoruyko and Komodakis 2016), features averaged over places, without dropout.
 
-    depth: 6 n + 4, n blocks in each of three groups; width: times 16, 32 and 64 channels; norm: as for conv4, `task`
-    or `running`.
+    depth: 6 n + 4, from 10 on: n blocks in each of three groups; width: times 16, 32 and 64 channels; norm: as for
+    conv4, `task` or `running`.
     """
 
     name: str = "wrn28_10"
@@ -101,11 +100,11 @@ class TimmConfig:
     """Any model of timm, without its classifier: features as pooled for it.
 
     model: timm's name for it. weights: a file of weights (safetensors, or a state dict that torch.load takes with
-    weights_only=True); pretrained: timm's own weights from the hub; neither: initial values from `seed`. frozen: how
-    many of timm's groups of layers are not meta-learned, from the stem (the first) on: a stage of a convolutional
-    network, a block of a transformer. norm: batch norm by each task's batch statistics (`task`) or by the statistics
-    that came with the weights, never updated (`fixed`); models without batch norm are the same under both. attention:
-    `plain`, or `fused` (one kernel, less memory, no second derivative).
+    weights_only=True); with neither this nor pretrained, initial values from `seed`. pretrained: timm's own weights for
+    the model, from the hub. frozen: how many of timm's groups of layers are not meta-learned, from the stem (the first)
+    on: a stage of a convolutional network, a block of a transformer. norm: batch norm by each task's batch statistics
+    (`task`) or by the statistics that came with the weights, never updated (`fixed`); models without batch norm are the
+    same under both. attention: `plain`, or `fused` (one kernel, less memory, no second derivative).
     """
 
     name: str = "timm"

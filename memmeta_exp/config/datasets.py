@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from memmeta_exp.config.checks import at_least, at_most
+from memmeta_exp.config.checks import at_least, at_most, one_of
 from memmeta_exp.config.facts import SPLITS, DatasetFacts
 from memmeta_exp.config.folder import folder_facts
 from memmeta_exp.errors import ConfigError
@@ -65,7 +65,7 @@ class TieredImagenetConfig:
 class OmniglotConfig:
     """Omniglot (Lake et al. 2015) at 28x28, split of Vinyals et al. 2016: 1028/172/423 characters, 20 images each.
 
-    rotations: by 90, 180 and 270 degrees count as classes of their own.
+    rotations: whether those by 90, 180 and 270 degrees count as classes of their own.
     """
 
     name: str = "omniglot"
@@ -80,9 +80,9 @@ class OmniglotConfig:
 class FolderConfig:
     """Your own images: a folder of folders, one a class, and a file that says which classes are train, val and test.
 
-    path: the folder; split_file: JSON {"train": [class folders], "val": .., "test": ..} or CSV with the header
-    class,split (null: split.json or split.csv in `path`); image_size: images are resized to squares of it; channels: 3,
-    or 1 for grey.
+    path: the folder of class folders; split_file: JSON {"train": [class folders], "val": .., "test": ..} or CSV with
+    the header class,split (null: split.json or split.csv in `path`); image_size: images are resized to squares of it;
+    channels: 3, or 1 for grey.
     """
 
     name: str = "folder"
@@ -94,8 +94,7 @@ class FolderConfig:
     def __post_init__(self) -> None:
         at_least("dataset.image_size", self.image_size, 16)
         at_most("dataset.image_size", self.image_size, 1024)
-        if self.channels not in (1, 3):
-            raise ConfigError(f"dataset.channels={self.channels} is unknown: use 3 (colour) or 1 (grey)")
+        one_of("dataset.channels", self.channels, (3, 1), use="3 (colour) or 1 (grey)")
 
     def facts(self) -> DatasetFacts:
         return folder_facts(self.path, self.split_file, self.channels, self.image_size)
@@ -103,7 +102,11 @@ class FolderConfig:
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """Random images with a class-dependent mean: nothing to read from disk, for speed and memory at any size."""
+    """Random images with a class-dependent mean: nothing to read from disk, for speed and memory at any size.
+
+    classes: of each split; images_per_class: how many a class has; channels: of an image; image_size: an image's side,
+    in pixels.
+    """
 
     name: str = "synthetic"
     classes: int = 20

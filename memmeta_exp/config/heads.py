@@ -18,7 +18,10 @@ class LinearHeadConfig:
 @dataclass(frozen=True)
 class RidgeHeadConfig:
     """Ridge regression on one-hot labels (R2D2, Bertinetto et al. 2019): g = mean 1/2 |W z + b - y|^2 with its R; f is
-    the mean cross-entropy of `scale` times the outputs."""
+    the mean cross-entropy of the scaled outputs.
+
+    scale: of the outputs in f.
+    """
 
     name: str = "ridge"
     scale: float = 10.0
@@ -29,7 +32,10 @@ class RidgeHeadConfig:
 
 @dataclass(frozen=True)
 class CosineHeadConfig:
-    """Softmax on cosine similarity (Gidaris and Komodakis 2018): logits scale <z / |z|, w_c / |w_c|>, for g and f."""
+    """Softmax on cosine similarity (Gidaris and Komodakis 2018): logits scale <z / |z|, w_c / |w_c|>, for g and f.
+
+    scale: of the cosines.
+    """
 
     name: str = "cosine"
     scale: float = 10.0

@@ -14,9 +14,11 @@ MOST_NUMBERS = 2**28  # of all S_i together: 2 GiB
 class QuadraticConfig:
     """Quadratic tasks, on which F, its gradient and its minimiser are known in closed form.
 
-    tasks: n; dim_theta, dim_phi: p and q; kappa: L_g over g's modulus, which is 1, as long as algorithm.mu = 0 (it
-    adds to both); heterogeneity: how far tasks differ in all but their spectra, 0 for not at all; seed: of the tasks,
-    which are the same whatever the run's seed. See data/quadratic.py for the formulas.
+    data/quadratic.py has the formulas.
+
+    tasks: n, all there are; dim_theta: p, numbers in theta; dim_phi: q, numbers in phi; kappa: L_g over g's modulus,
+    which is 1, as long as algorithm.mu is 0 (it adds to both); heterogeneity: how far tasks differ in all but their
+    spectra; 0: not at all; seed: of the tasks, which are the same whatever the run's seed.
     """
 
     name: str = "quadratic"
@@ -49,8 +51,9 @@ class QuadraticConfig:
 class LogisticConfig:
     """Softmax tasks on fixed random inputs: theta is a linear feature map, the lower level a softmax head with R.
 
-    tasks: n, each of `ways` among `classes` classes of `items` inputs; inputs: the dimension of one; heterogeneity:
-    spread within a class over spread of the classes; seed: of inputs and tasks, whatever the run's seed.
+    tasks: n, all there are; classes: of which each task has `ways`; items: inputs of a class; inputs: the dimension of
+    one; heterogeneity: spread within a class over spread of the classes; seed: of inputs and tasks, whatever the run's
+    seed.
     """
 
     name: str = "logistic"
@@ -91,7 +94,10 @@ class NoBackboneConfig:
 
 @dataclass(frozen=True)
 class LinearConfig:
-    """A linear map to `features` features, for dataset=logistic."""
+    """A linear map, for dataset=logistic.
+
+    features: how many it has.
+    """
 
     name: str = "linear"
     features: int = 8

@@ -24,8 +24,11 @@ class SinusoidConfig:
 
 @dataclass(frozen=True)
 class MlpConfig:
-    """A multilayer perceptron, `hidden` its widths, ReLU after each: features are those of the last. Images are
-    flattened. [40, 40] with the head is the regressor of Finn et al. 2017."""
+    """A multilayer perceptron, ReLU after each layer; images are flattened.
+
+    hidden: widths, 1 to 16 of them; features are those of the last. [40, 40] with the head is the regressor of Finn et
+    al. 2017.
+    """
 
     name: str = "mlp"
     hidden: list[int] = field(default_factory=lambda: [40, 40])

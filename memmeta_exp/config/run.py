@@ -36,18 +36,10 @@ class TaskShape(NamedTuple):
 
 @dataclass(frozen=True)
 class Config:
-    """One run.
+    """One run. What its keys mean is said once, beside their values in conf/config.yaml, and listed in docs/keys.md.
 
-    checkpoint_every: upper iterations between checkpoints besides those of validations (null: none). threads: of the
-    CPU (null: torch's choice); workers: how many tasks they take side by side ('auto': as many as
-    threads on CPU, 1 on CUDA); chunk: tasks per backbone pass ('auto': 1 on CPU, the batch on CUDA); cuda_graph: record
-    the meta-step once and replay it. eval_rule: how
-    validation and test tasks adapt, `own` (as the algorithm does) or `gd` (eval_steps steps of eval_lr on the head
-    alone, the paper's rule). convergence_of: whose gradient norm is the convergence measure, `F` (the head-only bilevel
-    objective, its lower level solved exactly whatever the algorithm does) or `own` (the meta-gradient that it steps
-    along); convergence_mu: R's weight in that F (null: the algorithm's mu, or 0.01 where that is 0 or over all
-    weights; on quadratic tasks, whose g needs no R, just the algorithm's mu). F of two algorithms is one function where
-    convergence_mu and head_start are the same. sampling: `random`, or `all` tasks of a finite set in every iteration.
+    F, whose gradient norm is the convergence measure, is one function for two algorithms where convergence_mu and
+    head_start are the same.
     """
 
     algorithm: Any
@@ -91,7 +83,7 @@ class Config:
             at_least(key, getattr(self, key), 1)
         at_least("ways", self.ways, 2)
         at_least("val_tasks", self.val_tasks, 2)
-        at_least("test_tasks", self.test_tasks, 2 if self.test_tasks else 0)
+        at_least("test_tasks", self.test_tasks or None, 2)
         at_least("seed", self.seed, 0)
         at_most("seed", self.seed, 2**63 - 1)
         for key in ("batch_size", "val_tasks", "test_tasks", "convergence_tasks"):
@@ -260,16 +252,17 @@ class Config:
 
 def _check_device(device: str) -> None:
     head, _, index = device.partition(":")
-    if device not in ("auto", "cpu", "cuda") and not (head == "cuda" and index.isascii() and index.isdigit()):
-        raise ConfigError(f"device={device} is unknown: use auto, cpu, cuda or cuda:N")
+    numbered = head == "cuda" and index.isascii() and index.isdigit()
+    if not numbered:
+        one_of("device", device, ("auto", "cpu", "cuda"), use="auto, cpu, cuda or cuda:N")
 
 
 def _check_number_or_auto(key: str, value: int | str) -> None:
     if isinstance(value, str) and value != "auto":
         raise ConfigError(f"{key}={value} is unknown: use auto or a number")
-    if not isinstance(value, str):
-        at_least(key, value, 1)
-        at_most(key, value, 2**20)
+    number = None if isinstance(value, str) else value
+    at_least(key, number, 1)
+    at_most(key, number, 2**20)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

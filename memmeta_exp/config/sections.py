@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from memmeta_exp.config.algorithms import ImamlConfig, ProposedConfig, UnrolledConfig
 from memmeta_exp.config.backbones import BACKBONES
-from memmeta_exp.config.checks import at_least, at_most, one_of
+from memmeta_exp.config.checks import at_least, at_most, below, one_of
 from memmeta_exp.config.datasets import DATASETS
 from memmeta_exp.config.heads import HEADS
 from memmeta_exp.config.regression import REGRESSION, MlpConfig
@@ -13,13 +13,7 @@ from memmeta_exp.errors import ConfigError
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """What is computed twice to keep less.
-
-    mode: `task`, or `half_task`: support and query pass through the backbone one after the other, for head-only
-    algorithms; checkpoint: `none`; `inner_step`: one inner step's graph alive at a time, for unrolled algorithms; or
-    `block`: of each block of the backbone its input alone until it is run again, for head-only algorithms;
-    budget_mib: choose chunk, mode and checkpoint so that the peak (memory/peak_mib) stays below it.
-    """
+    """What is computed twice, or in parts, to keep less. The keys' meanings: conf/config.yaml."""
 
     mode: str = "task"
     checkpoint: str = "none"
@@ -33,11 +27,8 @@ class MemoryConfig:
 
 @dataclass(frozen=True)
 class ImagesConfig:
-    """What becomes of images before the backbone. normalise: `none` ([0, 1]), `dataset` (mean 0 and standard deviation
-    1 of each channel over the training split) or `imagenet` (its published constants), on every stream. The rest
-    augments training tasks, each image at random (data/pixels.py): crop_padding in pixels, flip, and the strengths of
-    the three factors of the colour jitter. mirrored: validation and test take the mean of the features of an image and
-    of its mirror image."""
+    """What becomes of images before the backbone: normalised on every stream, augmented (data/pixels.py) on that of
+    training alone, mirrored on those of validation and test. The keys' meanings: conf/config.yaml."""
 
     normalise: str = "none"
     crop_padding: int = 0
@@ -58,8 +49,7 @@ class ImagesConfig:
 @dataclass(frozen=True)
 class TrainingConfig:
     """How training tasks, and those on which convergence is measured, differ from the tasks of validation and test;
-    null: not at all. More ways in training than in test are usual for heads without a start of their own (Snell et al.
-    2017)."""
+    null: not at all. The keys' meanings: conf/config.yaml."""
 
     ways: int | None = None
     shots: int | None = None
@@ -72,10 +62,14 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The upper optimiser on theta: torch.optim's adam, adamw or sgd, its rate constant or cosine to 0 over T. lr: null
-    for 1/L_F, with sgd on dataset=quadratic, whose L_F is known. average: decay of an exponential moving average of
-    theta, the one that is validated, tested and kept as the best; 0: theta itself is. It begins at theta_1, which keeps
-    the weight average^(T-1): a run should be several 1 / (1 - average) iterations long."""
+    """The upper optimiser on theta, of torch.optim.
+
+    lr: the step size (of cosine, the first); null: 1/L_F, with sgd on dataset=quadratic, whose L_F is known.
+    weight_decay: as in torch.optim. momentum: as in torch.optim. schedule: of lr over the run, `constant`, or `cosine`
+    to 0. average: decay of an exponential moving average of theta, the one that is validated, tested and kept as the
+    best; 0: theta itself is. It begins at theta_1, which keeps the weight average^(T-1): a run should be several 1 / (1
+    - average) iterations long.
+    """
 
     name: str = "adam"
     lr: float | None = 1e-3
@@ -90,15 +84,19 @@ class OptimizerConfig:
         at_least("optimizer.weight_decay", self.weight_decay, 0)
         for key in ("momentum", "average"):
             at_least(f"optimizer.{key}", getattr(self, key), 0)
-            if getattr(self, key) >= 1:
-                raise ConfigError(f"optimizer.{key}={getattr(self, key)} is out of range: it must be below 1")
+            below(f"optimizer.{key}", getattr(self, key), 1)
         if self.momentum and self.name != "sgd":
             raise ConfigError(f"optimizer.momentum={self.momentum} is for sgd; with {self.name} leave it 0")
 
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """W&B: online, offline (no account needed) or disabled. The local files are written in every mode."""
+    """W&B, besides the local files, which are written in every mode.
+
+    mode: `online`, `offline` (no account needed; `wandb sync` sends it later) or `disabled`. project: W&B's project.
+    entity: the user or team whose project it is; null: the account's default. tags: of the run in W&B, besides its own.
+    init_timeout_s: online, seconds to reach the server before going on offline.
+    """
 
     name: str = "wandb"
     mode: str = "offline"
