@@ -97,7 +97,7 @@ def markdown(tables: list[Table]) -> str:
 def _markdown_table(table: Table) -> str:
     names = [f"`{table.group}={o}`{' (default)' if o == table.chosen else ''}" for o in table.options]
     about = f"{', '.join(names)}: {table.about}" if names else f"{table.about[:1].upper()}{table.about[1:]}."
-    lines = [_escaped(about), ""] if table.about else []
+    lines = [*textwrap.wrap(_escaped(about), WIDEST, break_on_hyphens=False), ""] if table.about else []
     if table.keys:
         lines += ["| key | type | range or choices | default | meaning |", "|---|---|---|---|---|"]
         lines += [*map(_row, table.keys), ""]
