@@ -27,10 +27,10 @@ STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, e
 logger = logging.getLogger("memmeta")
 
 
-def run(config: Config, path: Path, overrides: list[str], ranks: Ranks = ALONE) -> Path:
+def run(config: Config, path: Path, overrides: list[str], ranks: Ranks = ALONE, title: str | None = None) -> Path:
     """Trains `config` in the existing folder `path`, or goes on with the run that is there; returns the path of its
     summary.json. Of a run that is finished nothing is changed. Of several ranks, this is what rank 0 does: follower.py
-    has the others.
+    has the others. title: what the run is called, None: as before, or by its name.
 
     Raises ConfigError where the folder holds another run or a process is at work in it; then RunError, RunInterrupted,
     CheckpointError and DataError, and status.json says which way it ended in every case.
@@ -44,7 +44,7 @@ def run(config: Config, path: Path, overrides: list[str], ranks: Ranks = ALONE) 
             earlier = earlier_run(path)
             if earlier is not None and earlier.ended_as(config):  # by the process that had it until now
                 return _nothing_to_do(path, config)
-            _in_folder(config, folder, overrides, stop, ranks)
+            _in_folder(config, folder, overrides, stop, ranks, title)
     return path / "summary.json"
 
 
@@ -62,10 +62,12 @@ def _nothing_to_do(path: Path, config: Config) -> Path:
     return path / "summary.json"
 
 
-def _in_folder(config: Config, folder: RunFolder, overrides: list[str], stop: StopRequest, ranks: Ranks) -> None:
-    """The run, and in status.json how it ended."""
+def _in_folder(
+    config: Config, folder: RunFolder, overrides: list[str], stop: StopRequest, ranks: Ranks, title: str | None
+) -> None:
+    """The run, and in status.json what it is called and how it ended."""
     try:
-        folder.set_status("running")
+        folder.set_status("running", title=title)
         folder.write_overrides(merged_overrides(folder.read_overrides(), overrides))
         folder.write_config(to_dict(config))
         _run(config, folder, stop, ranks)
@@ -114,7 +116,7 @@ def _run(config: Config, folder: RunFolder, stop: StopRequest, ranks: Ranks) -> 
         pick_up(saved, state, folder)
     _write_env(state, folder, resumed=saved is not None)
     with (
-        Tracker(config, folder, saved["wandb_id"] if saved else None) as tracker,
+        Tracker(config, folder, saved["wandb_id"] if saved else None, folder.title) as tracker,
         ProgressBar(config.iterations, config.progress) as bar,
     ):
         trainer = Trainer(state, folder, tracker, bar, stop, started)
@@ -122,9 +124,10 @@ def _run(config: Config, folder: RunFolder, stop: StopRequest, ranks: Ranks) -> 
         summary = trainer.summary(trainer.test())
         summary["time/total_seconds"] = trainer.seconds
         tracker.summary(summary)
+    title = folder.title or config.run_name
     if config.plots:
-        plot_run(folder.path, config.run_name)
-    print_summary(config.run_name, folder.path, summary)
+        plot_run(folder.path, title)
+    print_summary(title, folder.path, summary)
 
 
 def _write_env(state: TrainingState, folder: RunFolder, resumed: bool) -> None:

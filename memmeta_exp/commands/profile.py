@@ -16,7 +16,7 @@ from memmeta_exp.display import print_prediction, print_profile
 from memmeta_exp.prediction import check_predictable, predict
 from memmeta_exp.profile import profile
 from memmeta_exp.runner import readable
-from memmeta_exp.tracking import track_profile
+from memmeta_exp.tracking import given_title, track_profile
 from memmeta_exp.tracking.run_folder import RunFolder
 
 HELP = """memmeta profile [steps=5] [GROUP=OPTION] [KEY=VALUE] ...
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     options = {key: value for key, value in own.items() if value is not None}
     check_job(options, config)
     with kept_if_done(FOLDER, overrides) as path:
-        run_job(options, config, path)
+        run_job(options, config, path, given_title())
     return 0
 
 
@@ -69,12 +69,13 @@ def check_job(options: Mapping[str, str], config: Config, here: bool = True) -> 
         check(config)
 
 
-def run_job(options: Mapping[str, str], config: Config, path: Path) -> None:
-    """Measures or foretells, by the `options` of the command, and writes to the folder `path`."""
+def run_job(options: Mapping[str, str], config: Config, path: Path, title: str | None = None) -> None:
+    """Measures or foretells, by the `options` of the command, and writes to the folder `path`. title: its own, in place
+    of the run's name."""
     if _foretells(options.get("predict"), config):
-        _predicted(config, path)
+        _predicted(config, path, title)
     else:
-        _measured(config, path, _steps(options.get("steps")))
+        _measured(config, path, _steps(options.get("steps")), title)
 
 
 def _foretells(predict: str | None, config: Config) -> bool:
@@ -89,26 +90,26 @@ def _steps(value: str | None) -> int:
     return int(value)
 
 
-def _measured(config: Config, path: Path, steps: int) -> None:
+def _measured(config: Config, path: Path, steps: int, title: str | None) -> None:
     try:
         experiment = build(fitted(config, resolve_device(config.device)))
         found = profile(experiment, steps).to_dict()
     except (RuntimeError, MemoryError) as error:
         raise readable(error, config) from None
-    print_profile(config.run_name, found)
-    _write(config, path, {"steps": steps, **found}, str(experiment.device))
+    print_profile(title or config.run_name, found)
+    _write(config, path, {"steps": steps, **found}, str(experiment.device), title)
 
 
-def _predicted(config: Config, path: Path) -> None:
+def _predicted(config: Config, path: Path, title: str | None) -> None:
     found = predict(fitted(config, torch.device("cuda"))).to_dict()
-    print_prediction(config.run_name, found)
-    _write(config, path, found, "cpu")
+    print_prediction(title or config.run_name, found)
+    _write(config, path, found, "cpu", title)
 
 
-def _write(config: Config, path: Path, found: dict[str, object], device: str) -> None:
+def _write(config: Config, path: Path, found: dict[str, object], device: str, title: str | None) -> None:
     folder = RunFolder(path)
     folder.write_config(to_dict(config))
     folder.write_env({"device": device})
-    track_profile(config, folder, found)
-    folder.set_status("finished")
+    track_profile(config, folder, found, title)
+    folder.set_status("finished", title=title)
     print(f"profile: {path / 'profile.json'}", flush=True)

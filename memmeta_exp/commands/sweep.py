@@ -181,10 +181,10 @@ def _sweep(folder: SweepFolder, file: SweepFile, request: Request, jobs: Sequenc
 def _in_this_process(job: Job, cfg: DictConfig, path: Path) -> None:
     config = from_omegaconf(cfg)
     if job.kind == "profile":
-        profile.run_job(dict(o.split("=", 1) for o in job.options), config, path)
+        profile.run_job(dict(o.split("=", 1) for o in job.options), config, path, job.title)
     else:
         check(config)
-        runner.run(config, path, list(job.overrides))
+        runner.run(config, path, list(job.overrides), title=job.title)
 
 
 class _Progress:
@@ -197,7 +197,7 @@ class _Progress:
         for job in jobs:
             if standings[job.id].state == "running":
                 logger.warning(
-                    "%s is being run already (%s): it is not started again", job.id, standings[job.id].reason
+                    "%s is being run already (%s): it is not started again", job.name, standings[job.id].reason
                 )
         self._told: dict[str, dict] = {}
 
@@ -213,7 +213,7 @@ class _Progress:
             if job.id in new:
                 why = f": {standing.reason}" if standing.reason else ""
                 seconds = new[job.id]["seconds"]
-                print(f"[{done}/{len(self.jobs)}] {standing.state} {job.id}, {seconds:.1f} s{why}", flush=True)
+                print(f"[{done}/{len(self.jobs)}] {standing.state} {job.name}, {seconds:.1f} s{why}", flush=True)
 
 
 def _conclude(folder: SweepFolder, jobs: Sequence[Job], standings: Sequence[Standing], stopped: int | None) -> int:
@@ -221,7 +221,7 @@ def _conclude(folder: SweepFolder, jobs: Sequence[Job], standings: Sequence[Stan
     if stopped is not None:
         logger.error("stopped by signal %d; the same command goes on where it stopped", stopped)
         return 128 + stopped
-    undone = [job.id for job, standing in zip(jobs, standings, strict=True) if standing.state != "finished"]
+    undone = [job.name for job, standing in zip(jobs, standings, strict=True) if standing.state != "finished"]
     if len(undone) < len(jobs):
         from memmeta_exp.studies.report import write_report
 

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from memmeta_exp import backbones, runner
 from memmeta_exp.budget import fitted
 from memmeta_exp.build import resolve_device
-from memmeta_exp.commands.compose import conf_dir, jobs, one_line, unknown_flag
+from memmeta_exp.commands.compose import choices, conf_dir, jobs, one_line, unknown_flag
 from memmeta_exp.commands.folders import made_folder, named_folder
 from memmeta_exp.commands.resume import resume, split_resume
 from memmeta_exp.config import Config, from_omegaconf, to_dict
@@ -36,6 +36,8 @@ from memmeta_exp.follower import follow
 from memmeta_exp.launched import place
 from memmeta_exp.resume import earlier_run
 from memmeta_exp.signals import Stopped
+from memmeta_exp.sweeps.naming import label, titled
+from memmeta_exp.tracking import given_title
 from memmeta_exp.tracking.run_folder import holds_run
 
 INFORMATION = ("help", "hydra_help", "cfg", "info", "shell_completion")  # flags that print and train nothing
@@ -114,7 +116,8 @@ def _main(arguments: list[str], ranks: Ranks) -> int:
     found = jobs(overrides, parsed.multirun)
     for job in found:
         _check_all(job, ranks)
-    return _hydra([*overrides, *_folder(overrides, parsed.multirun, found), *flags], ranks)
+    swept = [key for key, values in choices(overrides) if len(values) > 1] if parsed.multirun else []
+    return _hydra([*overrides, *_folder(overrides, parsed.multirun, found), *flags], ranks, swept)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -200,13 +203,17 @@ class _Ended(BaseException):
         self.error = error
 
 
-def _hydra(arguments: list[str], ranks: Ranks) -> int:
-    """Hydra's own entry point, which calls `_job` in this process or through a launcher."""
+def _hydra(arguments: list[str], ranks: Ranks, swept: Sequence[str] = ()) -> int:
+    """Hydra's own entry point, which calls `_job` in this process or through a launcher. swept: the keys of a multirun
+    that have several values."""
+
+    def alone(cfg: DictConfig) -> float:
+        return _job(cfg, swept=swept)
 
     def on_ranks(cfg: DictConfig) -> float:
         return _job(cfg, ranks)
 
-    job = _job if ranks.size == 1 else on_ranks  # launchers pickle it
+    job = alone if ranks.size == 1 else on_ranks  # launchers pickle it
     GlobalHydra.instance().clear()
     before, sys.argv = sys.argv, ["memmeta train", *arguments]
     try:
@@ -230,13 +237,18 @@ def objective(summary: Mapping[str, float]) -> float:
     return -float(summary["val/mse_best"] if "val/mse_best" in summary else summary["val/loss_best"])
 
 
-def _job(cfg: DictConfig, ranks: Ranks = ALONE) -> float:
+def _job(cfg: DictConfig, ranks: Ranks = ALONE, swept: Sequence[str] = ()) -> float:
     """One run, in the folder that Hydra made for it. Returns the `objective`."""
     settings = HydraConfig.get()
     try:
         config = from_omegaconf(cfg)
         check(ranks.placed(config))
-        summary = runner.run(config, Path(settings.runtime.output_dir), list(settings.overrides.task), ranks)
+        path, overrides = Path(settings.runtime.output_dir), list(settings.overrides.task)
+        values = label({key: value for key, _, value in (o.partition("=") for o in overrides)}, swept)
+        if values:
+            logger.info("%s, in %s", values, path)
+        title = titled(values, config.run_name) if values else given_title()
+        summary = runner.run(config, path, overrides, ranks, title)
         return objective(json.loads(summary.read_text()))
     except (MemmetaError, OSError) as error:
         raise _Ended(error) from error

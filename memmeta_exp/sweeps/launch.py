@@ -33,6 +33,7 @@ from memmeta_exp.signals import StopRequest
 from memmeta_exp.sweeps import devices, execute, slurm
 from memmeta_exp.sweeps.folder import SweepFolder
 from memmeta_exp.sweeps.plan import Job
+from memmeta_exp.tracking import TITLE
 
 LAUNCHERS = {"basic": "basic", "joblib": "joblib", "slurm": "slurm"}  # their options of the group hydra/launcher
 TRIES = 2  # of what is left, where a launcher has lost processes
@@ -128,7 +129,7 @@ def _in_a_thread(
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         commands = {job.id: [*PROGRAM, *job.command(str(folder.job(job.id)))] for job in jobs}
         try:
-            _launch(folder, jobs, plan, _Child(folder.path, commands, plan))
+            _launch(folder, jobs, plan, _Child(folder.path, commands, {job.id: job.title for job in jobs}, plan))
         except Exception as error:  # noqa: BLE001 - the launcher's own: a lost worker, a job that Slurm ended
             lost.append(_said(error))
             if submitted is not None:
@@ -173,13 +174,15 @@ class _Child:
 
     path: Path
     commands: dict[str, list[str]]
+    titles: dict[str, str]
     plan: Plan
 
     def __call__(self, cfg: DictConfig) -> int:
         folder, (id, _) = SweepFolder(self.path), _at(HydraConfig.get())
         if self.plan.launcher == "slurm":
             return self._on_a_node(folder, id)
-        environment = {} if self.plan.threads is None else {"OMP_NUM_THREADS": str(self.plan.threads)}
+        environment = {TITLE: self.titles[id]}
+        environment |= {} if self.plan.threads is None else {"OMP_NUM_THREADS": str(self.plan.threads)}
         if not self.plan.gpus:
             return execute.in_child(folder, id, self.commands[id], environment)
         with devices.claimed(self.plan.gpus) as (gpu, lock):
@@ -189,7 +192,8 @@ class _Child:
 
     def _on_a_node(self, folder: SweepFolder, id: str) -> int:
         cpus = os.environ.get("SLURM_CPUS_PER_TASK")
-        environment = {"OMP_NUM_THREADS": cpus} if cpus and "OMP_NUM_THREADS" not in os.environ else {}
+        environment = {TITLE: self.titles[id]}
+        environment |= {"OMP_NUM_THREADS": cpus} if cpus and "OMP_NUM_THREADS" not in os.environ else {}
         with slurm.Preemption() as preemption:
             code = execute.in_child(folder, id, self.commands[id], environment, asked=preemption.asked)
             preempted = preemption.expected(code) if folder.stopping is None else False

@@ -2,11 +2,12 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from memmeta_exp.config import Config, ConfigError, digest, to_dict
 from memmeta_exp.sweeps.file import OWN_FOLDERS, SweepFile
+from memmeta_exp.sweeps.naming import label, titled, varying
 
 OPTIONS = ("predict", "steps")  # of `memmeta profile`, which are no keys of a configuration
 NOT_THE_RESULT = (
@@ -24,16 +25,27 @@ Choices = list[tuple[str, list[str]]]
 @dataclass(frozen=True)
 class Job:
     """id: its folder's name, a function of the configuration alone; overrides: of the configuration; options: of the
-    command; values: what the sweep sets, by key; threads: CPU threads that it asks for, 1 where it asks for none;
-    wants_gpu: whether it would use one."""
+    command; values: what the sweep sets, by key; label: those of them that tell it from the other jobs; threads: CPU
+    threads that it asks for, 1 where it asks for none; wants_gpu: whether it would use one."""
 
     id: str
     kind: str
     overrides: tuple[str, ...]
     options: tuple[str, ...]
     values: dict[str, Any]
+    label: str = ""
     threads: int = 1
     wants_gpu: bool = True
+
+    @property
+    def name(self) -> str:
+        """What a line calls it: its label, and its id, which its files go by."""
+        return titled(self.label, self.id)
+
+    @property
+    def title(self) -> str:
+        """Of its run: its label, and the name of the run."""
+        return titled(self.label, self.id.rpartition("-")[0])
 
     def command(self, folder: str) -> list[str]:
         """The command line that runs it in `folder`, after the name of the program."""
@@ -66,7 +78,8 @@ def plan(
     for combination in itertools.product(*dimensions.values()):
         job = _job(file, list(combination), swept, compose, check)
         jobs.setdefault(job.id, job)
-    return list(jobs.values())
+    keys = varying([job.values for job in jobs.values()])
+    return [replace(job, label=label(job.values, keys)) for job in jobs.values()]
 
 
 def _dimensions(

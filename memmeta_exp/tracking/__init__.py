@@ -1,6 +1,7 @@
 """Where a run's numbers go: the run folder always, W&B beside it."""
 
 import math
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
@@ -10,29 +11,41 @@ from memmeta_exp.config import Config, flat
 from memmeta_exp.tracking.run_folder import RunFolder
 from memmeta_exp.tracking.wandb_run import WandbRun, open_wandb
 
+TITLE = "WANDB_NAME"
 
-def track_profile(config: Config, run_folder: RunFolder, found: Mapping[str, Any]) -> None:
-    """What `memmeta profile` found: profile.json, and online W&B's summary, nested sections under dotted keys."""
+
+def given_title() -> str | None:
+    """The title of a run that W&B's own variable asks for, None where it does not: so a sweep names its jobs'."""
+    return os.environ.get(TITLE) or None
+
+
+def track_profile(config: Config, run_folder: RunFolder, found: Mapping[str, Any], title: str | None = None) -> None:
+    """What `memmeta profile` found: profile.json, and online W&B's summary, nested sections under dotted keys. title:
+    of the W&B run, in place of the run's name."""
     run_folder.write_profile(found)
     if config.tracking.mode == "online":
-        with open_wandb(config, run_folder.path, job_type="profile") as wandb:
+        with open_wandb(config, run_folder.path, job_type="profile", title=title) as wandb:
             wandb.summary(flat(found))
 
 
 class Tracker:
     """Logs to metrics.jsonl and to W&B with the same keys and values: `with Tracker(config, folder) as tracker:`.
-    wandb_id: of the W&B run to go on with."""
+    wandb_id: of the W&B run to go on with; title: of the W&B run, in place of the run's name."""
 
-    def __init__(self, config: Config, run_folder: RunFolder, wandb_id: str | None = None) -> None:
+    def __init__(
+        self, config: Config, run_folder: RunFolder, wandb_id: str | None = None, title: str | None = None
+    ) -> None:
         self.config = config
         self.run_folder = run_folder
         self._before = wandb_id
+        self._title = title
         self.wandb = WandbRun()
         self._stack = ExitStack()
 
     def __enter__(self) -> "Tracker":
         self._stack.callback(self.run_folder.close)
-        self.wandb = self._stack.enter_context(open_wandb(self.config, self.run_folder.path, run_id=self._before))
+        opened = open_wandb(self.config, self.run_folder.path, run_id=self._before, title=self._title)
+        self.wandb = self._stack.enter_context(opened)
         return self
 
     def __exit__(

@@ -169,12 +169,23 @@ class RunFolder:
         """adaptation.json: what a model of sine waves says before, during and after adaptation."""
         self._write_json("adaptation.json", found)
 
-    def set_status(self, state: str, iteration: int | None = None, reason: str | None = None) -> None:
-        """status.json: where the run stands. `started` stays that of the first call, `iteration` the last one given."""
+    @property
+    def title(self) -> str | None:
+        """What the run is called in place of its name, None where nothing is said."""
+        title = read_status(self.path).get("title")
+        return title if isinstance(title, str) and title else None
+
+    def set_status(
+        self, state: str, iteration: int | None = None, reason: str | None = None, title: str | None = None
+    ) -> None:
+        """status.json: where the run stands. `started` stays that of the first call, `iteration` and `title` the last
+        ones given."""
         assert state in STATES, state
         before = read_status(self.path)
         iteration = before.get("iteration") if iteration is None else iteration
-        self._write_json("status.json", self._status(state, iteration, reason, before.get("started")))
+        title = title or self.title
+        status = self._status(state, iteration, reason, before.get("started"))
+        self._write_json("status.json", status | ({"title": title} if title else {}))
 
     @staticmethod
     def _status(state: str, iteration: int | None, reason: str | None, started: str | None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FINISH_TIMEOUT_S = 60.0  # an upload may end that long after the run; what is left stays on disk for `wandb sync`
 FLUSH_S = 1.0  # a killed run loses at most this much of its W&B history (wandb's default is 15)
+MOST_LETTERS = 128  # of a run's name at W&B
 MAXIMA = ("val/acc", "memory/peak_mib")  # a run's summary keeps the highest of these, as "val/acc.max"
 
 logger = logging.getLogger("memmeta")
@@ -80,10 +81,12 @@ class WandbRun:
 
 
 @contextmanager
-def open_wandb(config: Config, run_dir: Path, job_type: str = "train", run_id: str | None = None) -> Iterator[WandbRun]:
+def open_wandb(
+    config: Config, run_dir: Path, job_type: str = "train", run_id: str | None = None, title: str | None = None
+) -> Iterator[WandbRun]:
     """The W&B run of `config`, with its files under `run_dir`/wandb, finished on leaving; see `TrackingConfig.mode`.
-    run_id: of the run to go on with, None for a new one."""
-    run = WandbRun(_start(config, run_dir, job_type, run_id))
+    run_id: of the run to go on with, None for a new one; title: its name there, the run's name by default."""
+    run = WandbRun(_start(config, run_dir, {"job_type": job_type, "name": _short(title or config.run_name)}, run_id))
     try:
         yield run
     except BaseException:
@@ -92,19 +95,24 @@ def open_wandb(config: Config, run_dir: Path, job_type: str = "train", run_id: s
     run.close(exit_code=0)
 
 
-def _start(config: Config, run_dir: Path, job_type: str, run_id: str | None) -> "wandb.Run | None":
+def _short(title: str) -> str:
+    """What W&B has room for."""
+    return title if len(title) <= MOST_LETTERS else f"{title[: MOST_LETTERS - 3]}..."
+
+
+def _start(config: Config, run_dir: Path, called: dict[str, str], run_id: str | None) -> "wandb.Run | None":
     mode = config.tracking.mode
     if mode == "online":
         before = set(run_dir.glob("wandb/*"))
         try:
-            return _init(config, run_dir, job_type, "online", run_id)
+            return _init(config, run_dir, called, "online", run_id)
         except Exception as error:  # noqa: BLE001 - no key, no network, no server: all mean offline
             logger.warning("W&B is out of reach (%s); this run is tracked offline", first_line(error))
             mode = "offline"
             _remove(set(run_dir.glob("wandb/*")) - before)
     if mode == "offline":
         try:
-            return _init(config, run_dir, job_type, "offline", run_id)
+            return _init(config, run_dir, called, "offline", run_id)
         except Exception as error:  # noqa: BLE001 - a full disk, say: the run folder will report it if it matters
             logger.warning("W&B could not start (%s); this run has its local files only", first_line(error))
     return None
@@ -119,16 +127,16 @@ def _remove(leftovers: set[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _init(config: Config, run_dir: Path, job_type: str, mode: Any, run_id: str | None) -> "wandb.Run":
+def _init(config: Config, run_dir: Path, called: dict[str, str], mode: Any, run_id: str | None) -> "wandb.Run":
     os.environ.setdefault("WANDB_SILENT", "true")  # Settings(silent=True) would still talk, and ask, at login
     import wandb
 
     run = wandb.init(
         project=config.tracking.project,
         entity=config.tracking.entity,
-        name=config.run_name,
+        name=called["name"],
         group=config.group,
-        job_type=job_type,
+        job_type=called["job_type"],
         tags=[*config.tracking.tags, config.algorithm.name, config.dataset.name, config.backbone.name],
         config=to_dict(config),
         dir=run_dir,

@@ -18,6 +18,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from memmeta_exp import tracking
 from memmeta_exp.cli import main
 from memmeta_exp.commands.compose import jobs
 from memmeta_exp.config import SECTIONS, Config
@@ -156,6 +157,24 @@ def test_multirun(train) -> None:
     assert len(summaries) == 2
     assert summaries[0].parent.parent == summaries[1].parent.parent
     assert [OmegaConf.load(s.parent / "config.yaml").seed for s in summaries] == [0, 1]
+
+
+def test_jobs_of_a_multirun_are_named_by_what_is_swept(train, memmeta, tmp_path, monkeypatch) -> None:
+    titles, real = [], tracking.open_wandb
+    monkeypatch.setattr(tracking, "open_wandb", lambda *a, title, **k: titles.append(title) or real(*a, **k))
+    swept = ("-m", "seed=0,1", "batch_size=1", "++algorithm.mu=0.5,0.1", "hydra.sweep.dir=many", "iterations=1")
+    result = train(*swept)
+    assert result.code == 0, result.err
+    names = [f"seed={seed} algorithm.mu={mu}" for seed in (0, 1) for mu in (0.5, 0.1)]
+    assert titles == [f"{n} (proposed-synthetic-conv4-3w2s-s{n[5]})" for n in names]
+    for job, name in enumerate(names):
+        assert f"{name}, in {tmp_path / 'many' / str(job)}" in result.err
+        assert f"{titles[job]}" in " ".join(result.out.split())
+    assert memmeta("train", "resume=many/3", "iterations=2").code == 0
+    assert titles[4] == titles[3], "a run that goes on keeps its title"
+    monkeypatch.setenv("WANDB_NAME", "mine")
+    assert train("iterations=1").code == 0
+    assert titles[5] == "mine"
 
 
 def test_a_folder_with_a_run_in_it_is_not_overwritten(train, tmp_path) -> None:

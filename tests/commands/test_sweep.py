@@ -51,7 +51,7 @@ def runs(monkeypatch) -> list[Config]:
     """Runs that cost nothing, as they are asked for; seeds 7, 8 and 9 fail, crash and are interrupted."""
     asked: list[Config] = []
 
-    def run(config: Config, path: Path, overrides: list[str]) -> Path:
+    def run(config: Config, path: Path, overrides: list[str], title: str | None = None) -> Path:
         asked.append(config)
         folder = RunFolder(path)
         if config.seed == 7:
@@ -62,7 +62,7 @@ def runs(monkeypatch) -> list[Config]:
         if config.seed == 9:
             folder.set_status("interrupted", reason="stopped by signal 15")
             raise RunInterrupted(signal.SIGTERM, 3, path)
-        folder.write_summary({"test/acc": config.seed / 10})
+        folder.write_summary({"test/acc": config.seed / 10, "title": title})
         folder.set_status("finished", iteration=6)
         return path / "summary.json"
 
@@ -124,6 +124,17 @@ def test_it_goes_on_when_one_fails_and_skips_what_is_finished(sweep, runs, repor
     assert len(reports) == 3, "a finished sweep makes its report again"
 
 
+def test_lines_and_runs_are_named_by_what_tells_jobs_apart(sweep, runs) -> None:
+    result = sweep("seed=1,7", "batch_size=2")
+    lines = [line.partition("] ")[2].partition(", ")[0] for line in result.out.splitlines() if line.startswith("[")]
+    ids = [Path(job).name for job in rows()["job"]]
+    told = [f"algorithm={a} seed={s}" for a in ("proposed", "anil") for s in (1, 7)]
+    states = ["finished", "failed"] * 2
+    assert lines == [f"{state} {t} ({id})" for state, t, id in zip(states, told, ids, strict=True)]
+    assert f"2 of 4 jobs did not finish: {told[1]} ({ids[1]}), {told[3]} ({ids[3]})" in result.err
+    assert rows()["title"].tolist()[2] == "algorithm=anil seed=1 (anil-synthetic-conv4-3w2s-s1)"
+
+
 def test_what_the_folder_says(sweep, runs) -> None:
     assert sweep("seed=3").code == 0
     folder = Path("outputs/sweeps/mine")
@@ -165,10 +176,10 @@ def test_a_signal_between_jobs_stops_it(sweep, runs, monkeypatch) -> None:
 def test_leaving_at_once_leaves_the_table_too(sweep, runs, monkeypatch) -> None:
     run = command.runner.run
 
-    def impatient(config: Config, path: Path, overrides: list[str]) -> Path:
+    def impatient(config: Config, path: Path, overrides: list[str], title: str | None = None) -> Path:
         if config.seed == 2:
             raise KeyboardInterrupt
-        return run(config, path, overrides)
+        return run(config, path, overrides, title=title)
 
     monkeypatch.setattr(command.runner, "run", impatient)
     assert sweep("seed=1,2,3", "algorithm=proposed").code == 130

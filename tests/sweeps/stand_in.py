@@ -50,6 +50,7 @@ summary = {
     "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
     "threads": os.environ.get("OMP_NUM_THREADS"),
     "again": again,
+    "title": os.environ.get("WANDB_NAME"),
     "began": started,
     "over": time.time(),
 }

@@ -41,6 +41,7 @@ def test_each_job_has_a_gpu_and_its_threads(sweep, stand_in, monkeypatch) -> Non
     assert result.code == 0, result.err
     assert set(rows["gpu"]) == {2, 5}, "as many processes as GPUs, by default"
     assert set(rows["threads"]) == {3}
+    assert rows["title"].tolist()[1] == "seed=1 (proposed-synthetic-conv4-5w5s-s1)"
     for _, held in rows.sort_values("began").groupby("gpu"):
         ends, begins = list(held["over"])[:-1], list(held["began"])[1:]
         assert all(end <= begin for end, begin in zip(ends, begins, strict=True)), "two jobs at once on a GPU"

@@ -35,6 +35,17 @@ def jobs(*overrides: str, file: SweepFile = FILE, check=lambda *_: None) -> list
     return plan(file, overrides, choices, compose, check)
 
 
+def test_a_job_is_named_by_the_values_that_tell_it_from_the_others() -> None:
+    assert [job.label for job in jobs("batch_size=2", "shots=1,5")] == [
+        "seed=0 shots=1", "seed=0 shots=5", "seed=1 shots=1", "seed=1 shots=5",
+    ]  # fmt: skip
+    (only,) = jobs("seed=0", "batch_size=2")
+    assert (only.label, only.name, only.title) == ("", only.id, only.id.rpartition("-")[0])
+    named = jobs("batch_size=2")[1]
+    assert named.name == f"seed=1 ({named.id})"
+    assert named.title == f"seed=1 ({named.id.rpartition('-')[0]})"
+
+
 def grid(found: list[Job]) -> list[tuple]:
     return [tuple(job.values.values()) for job in found]
 
