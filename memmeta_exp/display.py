@@ -1,12 +1,13 @@
 """What a run shows on a terminal: the progress bar on standard error, the table of results on standard output."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -96,6 +97,52 @@ def print_summary(name: str, folder: Path, summary: Mapping[str, Any]) -> None:
     if (folder / "wandb").is_dir():
         print(f"wrote {folder / 'wandb'}")
     print(f"summary: {folder / 'summary.json'}", flush=True)
+
+
+JOB_NUMBERS = {  # as ROWS, in the order of the columns
+    "test/acc": ("test accuracy", "{:.2%}"),
+    "test/mse": ("test mean squared error", "{:.5g}"),
+    "val/acc_best": ("best validation", "{:.2%}"),
+    "val/mse_best": ("least validation error", "{:.5g}"),
+    "val/loss_best": ("least F", "{:.6g}"),
+    "convergence/grad_norm_sq": ("|grad F|^2", "{:.3e}"),
+    "memory/above_baseline_mib": ("MiB above baseline", "{:.1f}"),
+    "time/step_seconds_median": ("step, seconds", "{:.4f}"),
+}
+MOST_ROWS = 50
+WIDEST = 10_000
+
+
+def print_jobs(title: str, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
+    """The table over the jobs of a sweep: for each its values of `keys`, its state and the numbers that any has. Its
+    lines are as long as they need to be where this is no terminal."""
+    numbers = [key for key in JOB_NUMBERS if any(row.get(key) is not None for row in rows)]
+    table = Table(title=escape(title))
+    for heading in (*keys, "state", *(JOB_NUMBERS[key][0] for key in numbers)):
+        table.add_column(escape(heading), overflow="fold")
+    for row in rows[:MOST_ROWS]:
+        said = [_word(row.get(key)) for key in keys]
+        table.add_row(*map(escape, said), str(row["state"]), *(_number(row, key) for key in numbers))
+    console = Console()
+    Console(width=None if console.is_terminal else WIDEST).print(table)
+    if len(rows) > MOST_ROWS:
+        print(f"and {len(rows) - MOST_ROWS} more")
+
+
+def _word(value: Any) -> str:
+    return {True: "true", False: "false", None: "null"}[value] if isinstance(value, bool | None) else str(value)
+
+
+def _number(row: Mapping[str, Any], key: str) -> str:
+    """By its form, with half of its interval where it has one."""
+    form, half = JOB_NUMBERS[key][1], row.get(f"{key}_ci95")
+    if not _finite(row.get(key)):
+        return ""
+    return form.format(row[key]) + (f" +- {form.format(half)}" if _finite(half) else "")
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def print_profile(name: str, found: Mapping[str, Any]) -> None:

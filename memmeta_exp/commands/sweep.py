@@ -14,9 +14,11 @@ from memmeta_exp.commands import profile
 from memmeta_exp.commands.compose import choices, composed, unknown_flag
 from memmeta_exp.commands.train import check
 from memmeta_exp.config import Config, ConfigError, closest, from_omegaconf
+from memmeta_exp.display import print_jobs
 from memmeta_exp.sweeps import devices, launch, table
 from memmeta_exp.sweeps.file import SweepFile, read
-from memmeta_exp.sweeps.folder import Standing, SweepFolder
+from memmeta_exp.sweeps.folder import SweepFolder
+from memmeta_exp.sweeps.naming import varying
 from memmeta_exp.sweeps.plan import Job, plan
 
 HELP = """memmeta sweep FILE.yaml [size=small] [launcher=basic|joblib|slurm] [launcher.KEY=VALUE] [dir=DIR]
@@ -173,9 +175,11 @@ def _sweep(folder: SweepFolder, file: SweepFile, request: Request, jobs: Sequenc
         elif left:
             stopped = launch.side_by_side(folder, left, shared_out, progress.update)
     finally:
-        standings = table.write(folder, jobs)
+        entries = table.write(folder, jobs)
+        keys = varying([job.values for job in jobs])
+        print_jobs(file.path.stem, [entry.row for entry in entries], keys or ["job"])
         print(f"results: {folder.path / 'results.csv'}", flush=True)
-    return _conclude(folder, jobs, standings, stopped)
+    return _conclude(folder, jobs, entries, stopped)
 
 
 def _in_this_process(job: Job, cfg: DictConfig, path: Path) -> None:
@@ -192,13 +196,11 @@ class _Progress:
 
     def __init__(self, folder: SweepFolder, jobs: Sequence[Job]) -> None:
         self.folder, self.jobs = folder, jobs
-        standings = dict(zip([job.id for job in jobs], table.write(folder, jobs), strict=True))
-        self.left = [job for job in jobs if standings[job.id].state not in ("finished", "running")]
-        for job in jobs:
-            if standings[job.id].state == "running":
-                logger.warning(
-                    "%s is being run already (%s): it is not started again", job.name, standings[job.id].reason
-                )
+        entries = list(zip(jobs, table.write(folder, jobs), strict=True))
+        self.left = [job for job, entry in entries if entry.state not in ("finished", "running")]
+        for job, entry in entries:
+            if entry.state == "running":
+                logger.warning("%s is being run already (%s): it is not started again", job.name, entry.reason)
         self._told: dict[str, dict] = {}
 
     def update(self) -> None:
@@ -207,21 +209,21 @@ class _Progress:
         if not new:
             return
         self._told |= new
-        standings = table.write(self.folder, self.jobs)
-        done = sum(standing.state == "finished" for standing in standings)
-        for job, standing in zip(self.jobs, standings, strict=True):
+        entries = table.write(self.folder, self.jobs)
+        done = sum(entry.state == "finished" for entry in entries)
+        for job, entry in zip(self.jobs, entries, strict=True):
             if job.id in new:
-                why = f": {standing.reason}" if standing.reason else ""
+                why = f": {entry.reason}" if entry.reason else ""
                 seconds = new[job.id]["seconds"]
-                print(f"[{done}/{len(self.jobs)}] {standing.state} {job.name}, {seconds:.1f} s{why}", flush=True)
+                print(f"[{done}/{len(self.jobs)}] {entry.state} {job.name}, {seconds:.1f} s{why}", flush=True)
 
 
-def _conclude(folder: SweepFolder, jobs: Sequence[Job], standings: Sequence[Standing], stopped: int | None) -> int:
+def _conclude(folder: SweepFolder, jobs: Sequence[Job], entries: Sequence[table.Entry], stopped: int | None) -> int:
     """The report, unless the sweep was stopped, and the exit code."""
     if stopped is not None:
         logger.error("stopped by signal %d; the same command goes on where it stopped", stopped)
         return 128 + stopped
-    undone = [job.name for job, standing in zip(jobs, standings, strict=True) if standing.state != "finished"]
+    undone = [job.name for job, entry in zip(jobs, entries, strict=True) if entry.state != "finished"]
     if len(undone) < len(jobs):
         from memmeta_exp.studies.report import write_report
 

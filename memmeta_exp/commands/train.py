@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -25,7 +26,8 @@ from omegaconf.errors import OmegaConfBaseException
 from memmeta_exp import backbones, runner
 from memmeta_exp.budget import fitted
 from memmeta_exp.build import resolve_device
-from memmeta_exp.commands.compose import choices, conf_dir, jobs, one_line, unknown_flag
+from memmeta_exp.commands import multirun
+from memmeta_exp.commands.compose import conf_dir, jobs, one_line, unknown_flag
 from memmeta_exp.commands.folders import made_folder, named_folder
 from memmeta_exp.commands.resume import resume, split_resume
 from memmeta_exp.config import Config, from_omegaconf, to_dict
@@ -116,8 +118,24 @@ def _main(arguments: list[str], ranks: Ranks) -> int:
     found = jobs(overrides, parsed.multirun)
     for job in found:
         _check_all(job, ranks)
-    swept = [key for key, values in choices(overrides) if len(values) > 1] if parsed.multirun else []
-    return _hydra([*overrides, *_folder(overrides, parsed.multirun, found), *flags], ranks, swept)
+    overrides = [*overrides, *_folder(overrides, parsed.multirun, found)]
+    return _multirun(overrides, flags) if parsed.multirun else _hydra([*overrides, *flags], ranks)
+
+
+def _multirun(overrides: list[str], flags: list[str]) -> int:
+    """Every job, then the table over those that there are, also where one ended the multirun."""
+    folder = named_folder("hydra.sweep.dir", overrides) or ""
+    known = "${" not in folder
+    try:
+        code = _hydra([*overrides, *flags], ALONE, multirun.swept(overrides))
+    except Exception:
+        if known:
+            with suppress(OSError):  # which would hide the error
+                multirun.conclude(Path(folder), overrides)
+        raise
+    if known:
+        multirun.conclude(Path(folder), overrides)
+    return code
 
 
 def _refuse(message: str) -> NoReturn:

@@ -105,21 +105,25 @@ class SweepFolder:
 
     def standing(self, job: Job) -> Standing:
         """What the job's folder and its end say."""
-        folder, end = self.job(job.id), self.ended(job.id)
-        status = read_json(folder / "status.json")
-        state, reason = status.get("state"), status.get("reason")
-        if state == "finished" and (folder / ("profile.json" if job.kind == "profile" else "summary.json")).is_file():
-            return Standing("finished")
-        if state == "running" and _may_live(status, folder):
-            return Standing("running", f"process {status.get('pid')} on {status.get('host')}")
-        if not end:
-            if state in ("failed", "interrupted"):
-                return Standing(state, reason)
-            gone = f"process {status.get('pid')} on {status.get('host')} is gone" if state else "not started"
-            return Standing("interrupted" if state else "waiting", gone)
-        why = str(end.get("reason") or reason or f"ended with exit code {end.get('exit_code')}")
-        stopped = int(end.get("exit_code", 1)) < 0 or int(end.get("exit_code", 1)) > 128
-        return Standing("interrupted" if stopped else "failed", why)
+        return standing_of(self.job(job.id), job.kind, self.ended(job.id))
+
+
+def standing_of(folder: Path, kind: str = "train", end: Mapping[str, Any] | None = None) -> Standing:
+    """How the job in `folder` stands. end: how its process ended, where that is known."""
+    status = read_json(folder / "status.json")
+    state, reason = status.get("state"), status.get("reason")
+    if state == "finished" and (folder / ("profile.json" if kind == "profile" else "summary.json")).is_file():
+        return Standing("finished")
+    if state == "running" and _may_live(status, folder):
+        return Standing("running", f"process {status.get('pid')} on {status.get('host')}")
+    if not end:
+        if state in ("failed", "interrupted"):
+            return Standing(state, reason)
+        gone = f"process {status.get('pid')} on {status.get('host')} is gone" if state else "not started"
+        return Standing("interrupted" if state else "waiting", gone)
+    why = str(end.get("reason") or reason or f"ended with exit code {end.get('exit_code')}")
+    stopped = int(end.get("exit_code", 1)) < 0 or int(end.get("exit_code", 1)) > 128
+    return Standing("interrupted" if stopped else "failed", why)
 
 
 def killed_by(exit_code: int) -> str:

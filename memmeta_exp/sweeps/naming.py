@@ -12,7 +12,12 @@ def varying(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def label(values: Mapping[str, Any], keys: Sequence[str]) -> str:
     """The `values` of `keys`, those that are there."""
-    return " ".join(f"{key.lstrip('+')}={_shown(values[key])}" for key in keys if key in values)
+    return " ".join(f"{bare(key)}={_shown(values[key])}" for key in keys if key in values)
+
+
+def bare(key: str) -> str:
+    """A key of the command line without Hydra's prefix."""
+    return key.lstrip("+~")
 
 
 def titled(label: str, name: str) -> str:

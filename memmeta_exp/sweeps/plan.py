@@ -110,7 +110,7 @@ def _job(
         check(file.kind, options, config)
     except ConfigError as error:
         raise ConfigError(f"{file.path}: {error} (the job {' '.join(combination)})") from None
-    values = {key: _plain(value) for key, _, value in (o.partition("=") for o in combination) if key in swept}
+    values = {key: plain(value) for key, _, value in (o.partition("=") for o in combination) if key in swept}
     named = {"command": file.kind, "options": options, **to_dict(config)}
     return Job(
         id=f"{config.run_name}-{digest(named, without=NOT_THE_RESULT)}",
@@ -123,7 +123,7 @@ def _job(
     )
 
 
-def _plain(text: str) -> Any:
+def plain(text: str) -> Any:
     """A value of the command line as a table holds it: a number or a truth value where it is one."""
     for read in (int, float):
         try:

@@ -1,6 +1,8 @@
 """results.csv and results.parquet: a row for every job of a sweep, whatever became of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from memmeta_exp.atomic import replacing
@@ -11,32 +13,53 @@ from memmeta_exp.sweeps.plan import Job
 FIRST = ("job", "state", "reason")
 
 
-def write(folder: SweepFolder, jobs: Sequence[Job]) -> list[Standing]:
-    """Writes both files from what the jobs' folders hold now; returns how each job stands."""
+@dataclass(frozen=True)
+class Entry:
+    """A job's row. job: its folder, from that of the table; state and reason: a `Standing`; values: what the sweep set;
+    numbers: of a finished job."""
+
+    job: str
+    state: str
+    reason: str | None
+    values: Mapping[str, Any]
+    numbers: Mapping[str, Any]
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """By column; a swept key is what the sweep set it to."""
+        return {"job": self.job, "state": self.state, "reason": self.reason} | {**self.numbers, **self.values}
+
+
+def entry(job: str, folder: Path, standing: Standing, values: Mapping[str, Any], kind: str = "train") -> Entry:
+    """The row of the job in `folder`, with the numbers that it left."""
+    found: dict[str, Any] = {}
+    if standing.state == "finished":
+        found = flat(read_json(folder / ("profile.json" if kind == "profile" else "summary.json")))
+    numbers = {key: value for key, value in found.items() if not isinstance(value, list)}
+    return Entry(job, standing.state, standing.reason, values, numbers)
+
+
+def write(folder: SweepFolder, jobs: Sequence[Job]) -> list[Entry]:
+    """Writes both files from what the jobs' folders hold now; returns their rows."""
+    entries = [entry(f"jobs/{job.id}", folder.job(job.id), folder.standing(job), job.values, job.kind) for job in jobs]
+    write_entries(folder.path, entries)
+    return entries
+
+
+def write_entries(folder: Path, entries: Sequence[Entry]) -> None:
+    """Writes both files to `folder`."""
     import pandas  # here: `memmeta sweep --help` and the jobs' own processes need none
 
-    standings = [folder.standing(job) for job in jobs]
-    swept = list(dict.fromkeys(key for job in jobs for key in job.values))
-    rows = [_row(folder, job, standing) for job, standing in zip(jobs, standings, strict=True)]
+    swept = list(dict.fromkeys(key for entry in entries for key in entry.values))
+    rows = [entry.row for entry in entries]
     numbers = list(dict.fromkeys(key for row in rows for key in row if key not in (*FIRST, *swept)))
     frame = pandas.DataFrame(rows, columns=pandas.Index([*FIRST, *swept, *numbers]))
     for key in frame.columns:
         frame[key] = _one_type(list(frame[key]))
-    with replacing(folder.path / "results.csv") as stream:
+    with replacing(folder / "results.csv") as stream:
         frame.to_csv(stream, index=False)
-    with replacing(folder.path / "results.parquet") as stream:
+    with replacing(folder / "results.parquet") as stream:
         frame.to_parquet(stream, index=False)
-    return standings
-
-
-def _row(folder: SweepFolder, job: Job, standing: Standing) -> dict[str, Any]:
-    """Numbers come from finished jobs alone, and a swept key is what the sweep set it to."""
-    row = {"job": f"jobs/{job.id}", "state": standing.state, "reason": standing.reason}
-    found: dict[str, Any] = {}
-    if standing.state == "finished":
-        name = "profile.json" if job.kind == "profile" else "summary.json"
-        found = flat(read_json(folder.job(job.id) / name))
-    return row | {key: value for key, value in found.items() if not isinstance(value, list)} | job.values
 
 
 def _one_type(values: list[Any]) -> Any:

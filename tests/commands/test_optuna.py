@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas
 import pytest
 import yaml
 
@@ -23,6 +24,10 @@ def test_three_trials_find_the_best_validation_accuracy(memmeta) -> None:
     assert best["best_value"] == max(values.values()), "Optuna would minimise"
     assert "the search maximises val/acc_best" in result.err
     assert 0.01 <= best["best_params"]["algorithm.mu"] <= 1
+    table = pandas.read_csv("found/results.csv")
+    assert table["algorithm.mu"].between(0.01, 1).all()
+    assert table["val/acc_best"].max() == best["best_value"]
+    assert set(table["optimizer.lr"]) <= {1e-4, 1e-2}
 
 
 def test_both_ends_of_an_interval_are_checked_before_anything_is_made(memmeta) -> None:

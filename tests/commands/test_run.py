@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -157,6 +158,31 @@ def test_multirun(train) -> None:
     assert len(summaries) == 2
     assert summaries[0].parent.parent == summaries[1].parent.parent
     assert [OmegaConf.load(s.parent / "config.yaml").seed for s in summaries] == [0, 1]
+
+
+def cells(out: str) -> list[list[str]]:
+    """Those of the last table in `out`."""
+    bar = "\N{BOX DRAWINGS LIGHT VERTICAL}"
+    lines = [line for line in out.rpartition("summary: ")[2].splitlines() if bar in line]
+    return [[cell.strip() for cell in line.strip(bar).split(bar)] for line in lines]
+
+
+def test_a_multirun_ends_with_a_table_over_its_jobs(train, tmp_path) -> None:
+    result = train("-m", "seed=0,1", "++optimizer.lr=1e-2,1e30", "iterations=3", "hydra.sweep.dir=my runs")
+    assert result.code == 1, "the second job diverges"
+    table = pandas.read_csv("my runs/results.csv")
+    assert list(table["job"]) == [0, 1, 2, 3]
+    assert list(table["state"]) == ["finished", "failed", "waiting", "waiting"]
+    assert list(table["optimizer.lr"]) == [1e-2, 1e30] * 2
+    accuracy = json.loads(Path("my runs/0/summary.json").read_text())["test/acc"]
+    assert table["test/acc"].tolist()[0] == accuracy
+    shown = cells(result.out)
+    assert [row[:4] for row in shown][:2] == [["0", "0", "0.01", "finished"], ["1", "0", "1e+30", "failed"]]
+    assert shown[0][4].startswith(f"{accuracy:.2%} +- ")
+    assert result.out.splitlines()[-2:] == [
+        "results: my runs/results.csv",
+        "multirun: my runs; memmeta report 'my runs' makes its tables, figures and page",
+    ]
 
 
 def test_jobs_of_a_multirun_are_named_by_what_is_swept(train, memmeta, tmp_path, monkeypatch) -> None:

@@ -132,6 +132,9 @@ def test_lines_and_runs_are_named_by_what_tells_jobs_apart(sweep, runs) -> None:
     states = ["finished", "failed"] * 2
     assert lines == [f"{state} {t} ({id})" for state, t, id in zip(states, told, ids, strict=True)]
     assert f"2 of 4 jobs did not finish: {told[1]} ({ids[1]}), {told[3]} ({ids[3]})" in result.err
+    shown = result.out.splitlines()
+    assert sum(all(word in line for word in ("anil", " 7 ", "failed")) for line in shown) == 1, "of the table"
+    assert sum(all(word in line for word in ("proposed", " 1 ", "finished", " 10.00%")) for line in shown) == 1
     assert rows()["title"].tolist()[2] == "algorithm=anil seed=1 (anil-synthetic-conv4-3w2s-s1)"
 
 

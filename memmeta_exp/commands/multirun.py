@@ -1,0 +1,50 @@
+"""How `memmeta train -m` ends: the table over its jobs, as that of a sweep."""
+
+import itertools
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from memmeta_exp.commands.compose import choices
+from memmeta_exp.display import print_jobs
+from memmeta_exp.sweeps import table
+from memmeta_exp.sweeps.folder import standing_of
+from memmeta_exp.sweeps.naming import bare
+from memmeta_exp.sweeps.plan import plain
+from memmeta_exp.tracking.run_folder import RunFolder, holds_run
+
+NAMED_OTHERWISE = ("hydra/sweeper", "hydra.sweep.subdir")  # then folders are not the numbers of the grid's jobs
+
+
+def swept(overrides: list[str]) -> list[str]:
+    """The keys that have several values, as the command line writes them."""
+    return [key for key, values in choices(overrides) if len(values) > 1]
+
+
+def conclude(folder: Path, overrides: list[str]) -> None:
+    """Writes results.csv and results.parquet of the multirun in `folder`, prints the table and where all this is."""
+    keys = [bare(key) for key in swept(overrides)]
+    entries = []
+    for name, said in _jobs(folder, overrides):
+        values = {key: plain(said[key]) for key in keys if key in said}
+        entries.append(table.entry(name, folder / name, standing_of(folder / name), values))
+    table.write_entries(folder, entries)
+    print_jobs(str(folder), [entry.row for entry in entries], ["job", *keys])
+    print(f"results: {folder / 'results.csv'}")
+    reader = f"memmeta report {shlex.quote(str(folder))}"
+    print(f"multirun: {folder}; {reader} makes its tables, figures and page", flush=True)
+
+
+def _jobs(folder: Path, overrides: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each job's folder and what its overrides say: of a grid all there are, of a search those that have begun."""
+    if not any(override.partition("=")[0] in NAMED_OTHERWISE for override in overrides):
+        combinations = itertools.product(*(values for _, values in choices(overrides)))
+        yield from ((str(number), _said(combination)) for number, combination in enumerate(combinations))
+        return
+    begun = [path for path in folder.iterdir() if holds_run(path)]
+    for path in sorted(begun, key=lambda path: (len(path.name), path.name)):
+        yield path.name, _said(RunFolder(path).read_overrides())
+
+
+def _said(overrides: tuple[str, ...] | list[str]) -> dict[str, str]:
+    return {bare(key): value for key, _, value in (override.partition("=") for override in overrides)}
