@@ -38,6 +38,12 @@ COMMANDS = {
 }
 
 
+PATHS = (  # keys whose values are paths; what a sweep file holds is left as it is
+    "data_root", "out", "run", "resume", "dir", "split_file", "dataset.path", "dataset.split_file", "backbone.weights",
+    "hydra.run.dir", "hydra.sweep.dir",
+)  # fmt: skip
+
+
 def usage() -> str:
     """What `memmeta --help` prints."""
     lines = ["memmeta COMMAND ...    memory-reduced meta-learning", "", "Commands:"]
@@ -57,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"memmeta {__version__}")
         return 0
     name, *rest = arguments
+    rest = [at_home(argument) for argument in rest]
     if name not in COMMANDS:
         from difflib import get_close_matches
 
@@ -70,6 +77,14 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait make a busy machine crawl
     _log_to_stderr()
     return _guarded(lambda: import_module(COMMANDS[name][0]).main(rest))
+
+
+def at_home(argument: str) -> str:
+    """KEY=~/PATH with the home folder in place of ~, which shells leave there behind a `=`; any other as it is."""
+    key, equals, value = argument.partition("=")
+    if key.lstrip("+") not in PATHS or not value.startswith("~"):
+        return argument
+    return f"{key}{equals}{os.path.expanduser(value)}"
 
 
 def complain(line: str, code: int) -> int:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from memmeta_exp.cli import at_home
+
 BAD = {
     "algorithm=propsed": "did you mean 'proposed'?",
     "batchsize=3": "did you mean 'batch_size'?",
@@ -74,6 +76,30 @@ def test_one_bad_job_of_a_multirun_stops_it_before_it_starts(train, tmp_path) ->
     assert result.code == 2
     assert "set ways to 5 or fewer" in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_may_begin_at_home(train, memmeta, tmp_path, monkeypatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for arguments, expected in {
+        ("train", "dataset=fc100", "data_root=~/data"): f"{home}/data",
+        ("train", "dataset=fc100", "++data_root=~/data"): f"{home}/data",
+        ("train", "dataset=folder", "dataset.path=~/mine"): f"dataset.path={home}/mine",
+        ("train", "backbone=timm", "backbone.model=resnet18", "backbone.weights=~/w.pt"): f"{home}/w.pt",
+        ("train", "resume=~/x"): f"{home}/x",
+        ("evaluate", "run=~/x"): f"{home}/x is no run folder",
+        ("data", "import", "folder", str(home), "split_file=~/s.csv"): f"{home}/s.csv does not exist",
+        ("sweep", "nothing.yaml", "dir=~/x"): "there is no sweep file",
+    }.items():
+        result = memmeta(*arguments)
+        assert (result.code, expected in result.err) == (2, True), result.err
+    assert memmeta("dashboard", "project=mine", "offline=true", "out=~/d.json").code == 0
+    assert (home / "d.json").is_file()
+    for no_path in ("project=~/x", "~data_root", "data_root=a/~", "data_root=./~"):
+        assert at_home(no_path) == no_path
+    assert train("hydra.run.dir=~/run", "iterations=1").code == 0
+    assert (home / "run" / "summary.json").is_file()
 
 
 def test_flags_may_stand_anywhere(train) -> None:
