@@ -53,7 +53,7 @@ BAD = {
     "device=cuda:99": "device=cpu",
     "chunk=big": "chunk",
     "chunk=0": "at least 1",
-    "precision=fp16": "did you mean 'fp64'?",
+    "precision=fp16": "precision=fp16 is unknown: use fp32, bf16 or fp64; bf16 is the half precision there is",
     "dataset.image_size=8": "image_size",
     "dataset=glyfs": "did you mean 'glyphs'?",
     "data_root=${oc.env:NO_SUCH_VARIABLE}": "NO_SUCH_VARIABLE",
