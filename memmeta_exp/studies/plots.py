@@ -1,5 +1,6 @@
 """Figures of one run, from its metrics.jsonl alone: `plot_run(run_dir)` writes plots/*.png."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from memmeta_exp.studies.style import BLUE, DPI, GREEN, VERMILLION, drawing, pla
 from memmeta_exp.tracking.run_folder import read_metrics
 
 SMOOTHING_WINDOWS = 30  # a curve is averaged over about this fraction of the run
+LETTERS_A_PANEL = 55  # of a title
 
 Series = tuple[np.ndarray, np.ndarray]
 
@@ -52,25 +54,19 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _figure(rows: list[dict[str, Any]], panels: Sequence[Any], title: str) -> Figure | None:
-    """One row of `panels`; None where none of them finds anything to draw."""
-    size = (5 * len(panels), 3.8)
-    figure = Figure(figsize=size, layout="constrained")  # not through pyplot: no display, no global state
-    axes = list(figure.subplots(1, len(panels), squeeze=False)[0])
-    drawn = [panel(axis, rows) for panel, axis in zip(panels, axes, strict=True)]
-    if not any(drawn):
+    """One row of those `panels` that find anything to draw; None where none does."""
+    found = [panel for panel in panels if panel(Figure().subplots(), rows)]
+    if not found:
         return None
-    for axis, has_data in zip(axes, drawn, strict=True):
-        _dress(axis, has_data)
-    figure.suptitle(title, fontsize=11)
-    return figure
-
-
-def _dress(axis: Axes, has_data: bool) -> None:
-    axis.set_xlabel("upper iteration t")
-    if has_data:
+    size = (5 * len(found), 3.8)
+    figure = Figure(figsize=size, layout="constrained")  # not through pyplot: no display, no global state
+    for axis, panel in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+        panel(axis, rows)
+        axis.set_xlabel("upper iteration t")
         axis.legend(frameon=True, framealpha=0.85, edgecolor="none")
-    else:
-        axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", color="0.5")
+    lines = textwrap.wrap(title, LETTERS_A_PANEL * len(found), break_on_hyphens=False)
+    figure.suptitle("\n".join(lines), fontsize=11)
+    return figure
 
 
 def _save(figure: Figure, file: Path) -> Path:

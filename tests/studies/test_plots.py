@@ -50,6 +50,19 @@ def test_what_was_not_logged_is_left_out(tmp_path: Path) -> None:
     assert not has_colour(only, "vermillion")
 
 
+def test_there_is_no_panel_without_a_curve(tmp_path: Path) -> None:
+    (gradient,) = plot_run(write_run(tmp_path / "a", convergence__grad_norm_sq=1.0))
+    (lower,) = plot_run(write_run(tmp_path / "b", lower__L_g=1.0))
+    assert [imread(png).shape[:2] for png in (gradient, lower)] == [(608, 800)] * 2
+    assert (has_colour(gradient, "green"), has_colour(lower, "green")) == (False, True)
+    rows = [{"iteration": 1, "val/acc": 0.25}]
+    figure = plots._figure(rows, [plots._loss, plots._accuracy], "a title " * 10)
+    assert figure is not None
+    (axis,) = figure.axes
+    assert "accuracy" in axis.get_ylabel()
+    assert max(map(len, figure.get_suptitle().splitlines())) <= 55
+
+
 def test_nothing_to_draw_writes_nothing(tmp_path: Path) -> None:
     assert plot_run(write_run(tmp_path, optimizer__lr=0.1, train__acc=math.nan)) == []
     assert not (tmp_path / "plots").exists()
