@@ -81,14 +81,15 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def build(config: Config) -> Experiment:
-    """The experiment of `config`, initial values a function of it alone. Raises ConfigError and DataError."""
+def build(config: Config, normalised_as: Any = None) -> Experiment:
+    """The experiment of `config`, initial values a function of it alone. normalised_as: the dataset whose training
+    images images.normalise=dataset means, its own by default. Raises ConfigError and DataError."""
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the default would round convolutions to 10-bit mantissas
     device = resolve_device(config.device)
     torch.set_num_threads(execution_of(config, device).threads_each)
     if config.known:
         return _known(config, device)
-    samplers = _drawn(config, device) if config.regression else _samplers(config, device)
+    samplers = _drawn(config, device) if config.regression else _samplers(config, device, normalised_as)
     return _experiment(config, device, samplers)
 
 
@@ -216,13 +217,16 @@ def _episodes(config: Config, of_dataset: Constants) -> Callable[[ImageSet, str]
     return episodes
 
 
-def _samplers(config: Config, device: torch.device) -> dict[str, EpisodeSampler]:
+def _samplers(config: Config, device: torch.device, normalised_as: Any = None) -> dict[str, EpisodeSampler]:
     """One a stream; "reference" is the fixed batch of training classes on which convergence is measured. Training
     images alone go to the device: the others are needed seldom, and would count in every iteration's peak memory."""
     splits = {split: load_split(config.dataset, split, config.data_root) for split in ("train", "val", "test")}
     of_dataset: Constants = ((), ())
     if config.images.normalise == "dataset":
-        mean, std = channel_statistics(config.dataset, splits["train"], config.data_root)
+        source, images = config.dataset, splits["train"]
+        if normalised_as is not None and normalised_as != source:
+            source, images = normalised_as, load_split(normalised_as, "train", config.data_root)
+        mean, std = channel_statistics(source, images, config.data_root)
         of_dataset = (tuple(mean), tuple(std))
     splits["train"] = _on_device(splits["train"], device)
     episode = _episodes(config, of_dataset)

@@ -19,7 +19,10 @@ COMMANDS = {
         "memmeta_exp.commands.train",
         "meta-train a configuration: memmeta train [-m] [GROUP=OPTION] [KEY=VALUE] ..., or go on: resume=DIR",
     ),
-    "evaluate": ("memmeta_exp.commands.evaluate", "test a run again on its stored episodes: memmeta evaluate run=DIR"),
+    "evaluate": (
+        "memmeta_exp.commands.evaluate",
+        "test a run again on its stored episodes, or on others: memmeta evaluate run=DIR [tasks=N] [dataset=OTHER]",
+    ),
     "profile": (
         "memmeta_exp.commands.profile",
         "an iteration's time and memory by phase, or its memory on a GPU: memmeta profile [predict=cuda] [KEY=VALUE]",

@@ -1,4 +1,4 @@
-"""`memmeta evaluate run=DIR`: the test of a finished run, done again on the episodes it stored."""
+"""`memmeta evaluate run=DIR`: the test of a finished run, done again on the episodes it stored, or on others."""
 
 import json
 import math
@@ -13,6 +13,7 @@ from memmeta_exp.atomic import replace_text
 from memmeta_exp.budget import fitted
 from memmeta_exp.build import Experiment, build, resolve_device
 from memmeta_exp.commands.arguments import parse, whole_number
+from memmeta_exp.commands.elsewhere import on_other_dataset, split_dataset
 from memmeta_exp.config import Config, ConfigError, from_yaml
 from memmeta_exp.data import SinusoidTasks, TaskBatch
 from memmeta_exp.evaluation import Score, score_tasks
@@ -20,11 +21,13 @@ from memmeta_exp.tracking.run_folder import EpisodeResult, Result, SinusoidResul
 
 HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|cuda:N] [data_root=DIR]
                  [tasks=N] [split=test|val] [shots=S] [queries=Q] [out=FILE.json]
+                 [dataset=OTHER [dataset.KEY=VALUE] ...]
 
 Tests the model of the run folder DIR with the run's own configuration on the episodes of its test_episodes.csv, and
 prints the accuracy (of sine waves the mean squared error) with its 95 % interval and how many tasks score as they did.
 With tasks=N on the first N tasks of its test (or validation) stream instead, of S shots and Q queries a class (of a
-sine wave) where these are given. Writes out=FILE alone.
+sine wave) where these are given. With dataset=OTHER on tasks of another dataset with the same image size and channels
+(a cross-domain test), as many as the run's own test has unless tasks=N says otherwise. Writes out=FILE alone.
 """
 SHAPE = ("shots", "queries")
 CLOSE = 1e-4  # relative; another processor rounds squared errors otherwise
@@ -35,35 +38,48 @@ def main(arguments: list[str]) -> int:
         print(HELP)
         return 0
     defaults = {"run": None, "checkpoint": "best", "device": None, "data_root": None, "split": None, "out": None}
-    options = parse(arguments, {**defaults, "tasks": None, **dict.fromkeys(SHAPE)})
+    dataset, others = split_dataset(arguments)
+    options = parse(others, {**defaults, "tasks": None, **dict.fromkeys(SHAPE)})
     if options["run"] is None:
         raise ConfigError("evaluate needs a run folder: memmeta evaluate run=outputs/DATE/TIME")
     if options["checkpoint"] not in ("best", "last"):
         raise ConfigError(f"checkpoint={options['checkpoint']} is unknown; choose from best, last")
     folder = Path(options["run"])
     tasks, split = whole_number(options, "tasks", least=2), options["split"] or "test"
-    if tasks is None and any(options[key] is not None for key in ("split", *SHAPE)):
+    if tasks is None and not dataset and any(options[key] is not None for key in ("split", *SHAPE)):
         raise ConfigError("split, shots and queries are for new tasks: say how many with tasks=N")
     if split not in ("test", "val"):
         raise ConfigError(f"split={split} is unknown; choose from test, val")
     shape = {key: whole_number(options, key, least=1) for key in SHAPE}
-    config = read_config(folder, {key: options[key] for key in ("device", "data_root")} | shape)
+    config = read_config(folder, {key: options[key] for key in ("device", "data_root")} | ({} if dataset else shape))
     if config.known:
         raise ConfigError(
             f"{folder} is a run on dataset={config.dataset.name}, which has no test tasks: summary.json has F itself"
         )
+    its_own = config.dataset
+    if dataset:
+        config, tasks = on_other_dataset(config, dataset, shape), tasks or _as_many(config, folder)
     episodes = _episodes(folder, config) if tasks is None else []
-    experiment = build(fitted(config, resolve_device(config.device)))
+    experiment = build(fitted(config, resolve_device(config.device)), normalised_as=its_own)
     weights = folder / "checkpoints" / f"{options['checkpoint']}.pt"
     iteration = checkpoint.restore(experiment.model, weights)
     which = f"{options['checkpoint']} checkpoint of iteration {iteration}"
     if tasks is not None:
         score = score_tasks(experiment, experiment.samplers[split].draw(0, tasks))
-        return _say(split, score, f"{tasks} tasks ({_shape(config)}), {which}", options["out"])
+        where = f" of {config.dataset.name}" if dataset else ""
+        return _say(config, split, score, f"{tasks} tasks{where} ({_shape(config)}), {which}", options["out"])
     tasks_of: Any = _waves_of if config.regression else _images_of
     score = score_tasks(experiment, tasks_of(experiment, episodes, folder))
     same = _same(score, episodes)
-    return _say("test", score, f"{len(episodes)} stored tasks, {which}; {same} tasks score as stored", options["out"])
+    of = f"{len(episodes)} stored tasks, {which}; {same} tasks score as stored"
+    return _say(config, "test", score, of, options["out"])
+
+
+def _as_many(config: Config, folder: Path) -> int:
+    """Tasks of the run's own test."""
+    if not config.test_tasks:
+        raise ConfigError(f"{folder} has test_tasks=0: say how many to test on with tasks=N")
+    return config.test_tasks
 
 
 def _shape(config: Config) -> str:
@@ -72,7 +88,7 @@ def _shape(config: Config) -> str:
     return f"{config.ways}-way {config.shots}-shot, {config.queries} queries a class"
 
 
-def _say(split: str, score: Score, of: str, out: str | None) -> int:
+def _say(config: Config, split: str, score: Score, of: str, out: str | None) -> int:
     """Prints accuracy or error and, where `out` names a file, writes it there."""
     mean, half_width = score.interval
     if score.accuracy is None:
@@ -82,7 +98,8 @@ def _say(split: str, score: Score, of: str, out: str | None) -> int:
     if out is not None:
         key = f"{split}/mse" if score.accuracy is None else f"{split}/acc"
         values = {key: mean, f"{key}_ci95": half_width, f"{split}/loss": score.mean_loss}
-        values |= {f"{split}/unsolved_fraction": score.unsolved_fraction, "tasks": len(score.loss), "of": of}
+        values |= {f"{split}/unsolved_fraction": score.unsolved_fraction, "tasks": len(score.loss)}
+        values |= {"dataset": config.dataset.name, "of": of}
         try:
             replace_text(Path(out), json.dumps(values, indent=2) + "\n")
         except OSError as error:
