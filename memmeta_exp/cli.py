@@ -42,8 +42,8 @@ COMMANDS = {
 
 
 PATHS = (  # keys whose values are paths; what a sweep file holds is left as it is
-    "data_root", "out", "run", "resume", "dir", "split_file", "dataset.path", "dataset.split_file", "backbone.weights",
-    "hydra.run.dir", "hydra.sweep.dir",
+    "data_root", "out", "run", "resume", "dir", "path", "split_file", "dataset.path", "dataset.split_file",
+    "backbone.weights", "hydra.run.dir", "hydra.sweep.dir",
 )  # fmt: skip
 
 

@@ -8,13 +8,14 @@ from memmeta_exp.commands.arguments import parse
 from memmeta_exp.config import SECTIONS, ConfigError, FolderConfig, closest
 from memmeta_exp.errors import DataError
 
-HELP = """memmeta data [data_root=DIR]                        lists every dataset and what is here of it
+HELP = """memmeta data [data_root=DIR] [path=DIR]             lists every dataset and what is here of it
 memmeta data fetch NAME [data_root=DIR]             downloads and converts it; run again, it goes on
 memmeta data import NAME PATH [data_root=DIR]       converts files that you have, from a folder or an archive
 memmeta data verify NAME [data_root=DIR]            compares counts, classes, pixels and statistics with what is known
 
 fetch and import: cifar100 (for cifar_fs and fc100), miniimagenet, tieredimagenet, omniglot. import folder PATH and
-verify folder PATH take your own images, with [split_file=FILE] [image_size=84] [channels=3] as dataset.*.
+verify folder PATH take your own images, with [split_file=FILE] [image_size=84] [channels=3] as dataset.*; the list
+looks for those of path=DIR [split_file=FILE].
 data_root is $MEMMETA_DATA by default. docs/datasets.md has the formats, the addresses and the checks."""
 
 PUBLISHED = ("cifar100", "miniimagenet", "tieredimagenet", "omniglot")
@@ -32,13 +33,16 @@ def main(arguments: list[str]) -> int:
             raise ConfigError(f"'{argument}' is now a command: memmeta data fetch {argument.partition('=')[2]}")
         if "=" not in argument:
             raise ConfigError(f"unknown command 'data {argument}'{closest(argument, _COMMANDS)}")
-    return _list(parse(arguments, {"data_root": None})["data_root"])
+    options = parse([a.removeprefix("dataset.") for a in arguments], dict.fromkeys(("data_root", "path", "split_file")))
+    if options["split_file"] and not options["path"]:
+        raise ConfigError(f"split_file={options['split_file']} of which folder? Name it too: path=DIR")
+    return _list(options["data_root"], options["path"], options["split_file"])
 
 
-def _list(data_root: str | None) -> int:
+def _list(data_root: str | None, path: str | None, split_file: str | None) -> int:
     from memmeta_exp.data.status import status
 
-    for row in status(data_root):
+    for row in status(data_root, path, split_file):
         verified = {True: ", content verified", False: ", content NOT as published", None: ""}[row.verified]
         print(f"{row.name}: {'present' if row.present else 'not here'}{verified}")
         print(f"    {row.description}\n    {row.detail}")

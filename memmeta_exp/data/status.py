@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from inspect import getdoc
 from pathlib import Path
 
-from memmeta_exp.config import SECTIONS
-from memmeta_exp.errors import DataError
+from memmeta_exp.config import SECTIONS, FolderConfig
+from memmeta_exp.errors import ConfigError, DataError
 
 _Row = tuple[bool, bool | None, str]
 
@@ -22,13 +22,13 @@ class DatasetStatus:
     detail: str
 
 
-def status(data_root: str | None = None) -> list[DatasetStatus]:
+def status(data_root: str | None = None, path: str | None = None, split_file: str | None = None) -> list[DatasetStatus]:
     """Every dataset of the configuration, in its order; hashes the pixels of CIFAR-100 (under a second), not of larger
-    sets."""
+    sets. path, split_file: of dataset=folder."""
     rows: dict[str, _Row] = {
         "glyphs": _glyphs(),
         **dict.fromkeys(("synthetic", "quadratic", "logistic", "sinusoid"), (True, None, "generated at every start")),
-        "folder": (True, None, "your own images: dataset=folder dataset.path=DIR (docs/datasets.md)"),
+        "folder": _own_folder(path, split_file),
         **{name: _cifar100(name, data_root) for name in ("cifar_fs", "fc100")},
         **{name: _stored(name, data_root) for name in ("miniimagenet", "tieredimagenet", "omniglot")},
     }
@@ -73,6 +73,17 @@ def _stored(name: str, data_root: str | None) -> _Row:
     if not folder.is_dir():
         return True, None, f"torchmeta's files in {root / name}, converted once at the first use"
     return True, None, f"{folder}; `memmeta data verify {name}` compares its content"
+
+
+def _own_folder(path: str | None, split_file: str | None) -> _Row:
+    if path is None:
+        return False, None, "no folder is named: memmeta data path=DIR looks at one (docs/datasets.md)"
+    try:
+        facts = FolderConfig(path=path, split_file=split_file).facts()
+    except ConfigError as error:
+        return False, None, str(error)
+    classes = ", ".join(f"{count} {split}" for split, count in facts.classes.items())
+    return True, None, f"{path}: classes: {classes}; images of a class: {facts.images_per_class} or more"
 
 
 def _glyphs() -> _Row:

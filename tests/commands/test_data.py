@@ -164,6 +164,23 @@ def own_folder(folder: Path, split: object = SPLIT) -> Path:
     return folder
 
 
+def test_the_list_says_whether_your_folder_is_there(memmeta: Memmeta, tmp_path: Path) -> None:
+    own_folder(tmp_path / "birds")
+    (tmp_path / "nothing").mkdir()
+    for arguments, expected in {
+        (): ["folder: not here", "no folder is named: memmeta data path=DIR looks at one"],
+        ("path=birds",): ["folder: present", "birds: classes: 3 train, 2 val, 2 test; images of a class: 4 or more"],
+        ("dataset.path=nowhere",): ["folder: not here", "dataset.path=nowhere is no folder"],
+        ("path=nothing",): ["folder: not here", "nothing/split.json (or split.csv) does not exist"],
+        ("path=birds", "split_file=mine.csv"): ["folder: not here", "mine.csv does not exist"],
+    }.items():
+        result = memmeta("data", *arguments)
+        assert (result.code, result.err) == (0, "")
+        state, _, detail = result.out[result.out.index("folder: ") :].splitlines()[:3]
+        assert state == expected[0]
+        assert expected[1] in detail
+
+
 def test_a_folder_of_your_own_is_imported_verified_and_trained_on(memmeta: Memmeta, tmp_path: Path) -> None:
     folder = own_folder(tmp_path / "birds")
     imported = memmeta("data", "import", "folder", str(folder), "image_size=20")
@@ -412,6 +429,7 @@ BAD = {
     ("verify", "miniimagenet", "data_root=x"): "memmeta data fetch miniimagenet data_root=x",
     ("verify", "nothing"): "unknown",
     ("rot=x",): "data_root",
+    ("split_file=x",): "of which folder? Name it too: path=DIR",
 }
 
 

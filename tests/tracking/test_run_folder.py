@@ -85,6 +85,17 @@ def test_status_keeps_its_start_and_its_last_iteration(tmp_path: Path) -> None:
         folder.set_status("done")
 
 
+def test_status_keeps_its_title(tmp_path: Path) -> None:
+    folder, file = RunFolder(tmp_path), tmp_path / "status.json"
+    folder.set_status("running")
+    assert (folder.title, "title" in json.loads(file.read_text())) == (None, False)
+    folder.set_status("running", title="seed=1 (mine)")
+    folder.set_status("finished")
+    assert folder.title == "seed=1 (mine)"
+    file.write_text('{"title": 7}')
+    assert folder.title is None
+
+
 def test_test_episodes_come_back_exactly(tmp_path: Path) -> None:
     episodes = [
         EpisodeResult(0, 0.1 + 0.2, 1 / 3, (4, 0), (10, 11, 20, 21)),

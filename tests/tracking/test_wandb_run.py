@@ -13,7 +13,7 @@ import wandb
 from offline_reader import finished_file, read_history, read_records, read_steps, read_summary
 
 from memmeta_exp.config import Config, from_dict
-from memmeta_exp.tracking import Tracker
+from memmeta_exp.tracking import Tracker, wandb_run
 from memmeta_exp.tracking.run_folder import RunFolder, read_metrics
 
 
@@ -72,6 +72,15 @@ def test_offline_run_is_named_grouped_and_configured(tmp_path: Path) -> None:
     assert metrics["val/acc"].summary.max
     assert metrics["val/acc"].step_metric == "iteration"
     assert any(record.metric.glob_name == "*" for record in read_records(file) if record.HasField("metric"))
+
+
+def test_a_title_stands_in_place_of_the_name_as_far_as_there_is_room(tmp_path: Path, monkeypatch) -> None:
+    config, names = make_config(mode="offline"), []
+    monkeypatch.setattr(wandb_run, "_init", lambda config, path, called, *_: names.append(called["name"]))
+    for title in (None, "seed=1 (mine)", "k" * 128, "k" * 129):
+        with Tracker(config, RunFolder(tmp_path), title=title):
+            pass
+    assert names == [config.run_name, "seed=1 (mine)", "k" * 128, "k" * 125 + "..."]
 
 
 def test_what_is_not_finite_is_null_locally_and_left_out_in_wandb(tmp_path: Path) -> None:
