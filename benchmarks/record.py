@@ -1,7 +1,7 @@
-"""docs/results/record.json and the tables of docs/results.md, made from the runs' own files: `make record`.
+"""docs/results/record.json, the tables of docs/results.md and their picture, from the runs' own files: `make record`.
 
     python -m benchmarks.record add NAME RUN_DIR [EVALUATION.json ...]   keeps what a run said in docs/results/record/
-    python -m benchmarks.record                                          makes record.json and the tables from all
+    python -m benchmarks.record                                          makes record.json, tables and picture from all
 
 NAME is PART-DATASET-WHAT-sSEED: paper-cifar_fs-anil-s0, best-cifar_fs-5w5s-s0, quick-cifar_fs-5w5s-s0 (of `make
 reproduce`). An evaluation is what `memmeta evaluate ... tasks=N out=FILE` wrote, of another shape of task than the
@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.record_figure import draw
 from memmeta_exp.studies.paper import published
 from memmeta_exp.studies.statistics import mean_interval
 
@@ -178,6 +179,7 @@ def main() -> int:
     for file, text in build(DOCS).items():
         file.write_text(text)
         print(file)
+    print(draw(record(DOCS / "results" / "record"), DOCS / "images" / "record"))
     return 0
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import record
+from benchmarks import record, record_figure
 from tests.studies.folders import config, write_run
 
 
@@ -61,6 +61,23 @@ def test_what_would_be_mixed_is_refused(tmp_path: Path, files: dict[str, Any], s
         kept(tmp_path, name, 0.5, evaluations=evaluations)
     with pytest.raises(SystemExit, match=said):
         record.record(tmp_path)
+
+
+def test_the_picture_has_what_the_paper_said_and_what_was_measured(tmp_path: Path) -> None:
+    kept(tmp_path / "runs", "paper-cifar_fs-anil-s0", 0.6)
+    kept(tmp_path / "runs", "best-cifar_fs-5w5s-s0", 0.7)
+    found = record.record(tmp_path / "runs")
+    drawn = [(row.label, row.acc, row.half) for row in record_figure.rows("cifar_fs", found)]
+    assert drawn == [
+        ("MAML, paper", 54.85, 1.23),
+        ("ANIL, paper", 63.52, 1.31),
+        ("ANIL, its settings here (1 seed)", 60.0, 2.0),
+        ("ITD-BiO, paper", 63.69, 1.1),
+        ("proposed, paper", 64.24, 1.41),
+        ("best recipe here (1,000 tasks, 1 seed)", 70.0, 2.0),
+    ]
+    assert len(record_figure.rows("fc100", found)) == 4
+    assert record_figure.draw(found, tmp_path / "record").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_table_has_one_place() -> None:

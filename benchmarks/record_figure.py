@@ -1,0 +1,64 @@
+"""The picture of the record: accuracies published and measured here, of 5-way 5-shot tasks, on one axis a dataset."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memmeta_exp.studies import style
+from memmeta_exp.studies.configurations import ALGORITHMS
+from memmeta_exp.studies.paper import published
+
+SHAPE = "5w5s"
+DATASETS = {"cifar_fs": "CIFAR-FS", "fc100": "FC100"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One point with its half width, in percent, and how it is drawn."""
+
+    label: str
+    acc: float
+    half: float
+    color: str
+    marker: str
+
+
+def rows(dataset: str, record: Mapping[str, Any]) -> list[Row]:
+    """From the top: what the paper published, with its standard deviation, each with what the same settings gave here
+    under it, where they were run; last the best recipe. Ours with 95 % intervals."""
+    found = []
+    for algorithm, (mean, deviation) in published()["accuracy_percent"][dataset].items():
+        name = ALGORITHMS.get(algorithm, algorithm)
+        found.append(Row(f"{name}, paper", mean, deviation, style.GREY, "o"))
+        if (ours := record["paper"].get(dataset, {}).get(algorithm)) is not None:
+            label = f"{name}, its settings here ({_seeds(ours)})"
+            found.append(Row(label, ours["acc"], ours["ci95"], style.VERMILLION, "D"))
+    if (best := record["best"].get(dataset, {}).get(SHAPE)) is not None:
+        label = f"best recipe here ({best['training_tasks']:,} tasks, {_seeds(best)})"
+        found.append(Row(label, best["acc"], best["ci95"], style.BLUE, "s"))
+    return found
+
+
+def _seeds(found: Mapping[str, Any]) -> str:
+    return f"{found['seeds']} seed{'s' if found['seeds'] > 1 else ''}"
+
+
+def draw(record: Mapping[str, Any], stem: Path) -> Path:
+    """Writes stem.png."""
+    with style.drawing():
+        by_dataset = {dataset: rows(dataset, record) for dataset in DATASETS}
+        figure, axes = style.panels(len(DATASETS), 5.6, 0.8 + 0.3 * max(map(len, by_dataset.values())))
+        for axis, (dataset, title) in zip(axes, DATASETS.items(), strict=True):
+            found = by_dataset[dataset]
+            for at, row in enumerate(found):
+                axis.errorbar(
+                    row.acc, at, xerr=row.half, color=row.color, marker=row.marker, capsize=3, linestyle="none"
+                )
+            axis.set_yticks(range(len(found)), [row.label for row in found])
+            axis.set_ylim(len(found) - 0.5, -0.5)
+            axis.set_title(title)
+            axis.set_xlabel("test accuracy, 5-way 5-shot (%)")
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file := stem.with_suffix(".png"), dpi=style.DPI, metadata={"Software": None})
+        return file
