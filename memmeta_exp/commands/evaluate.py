@@ -19,7 +19,7 @@ from memmeta_exp.data import SinusoidTasks, TaskBatch
 from memmeta_exp.evaluation import Score, score_tasks
 from memmeta_exp.tracking.run_folder import EpisodeResult, Result, SinusoidResult, read_test_episodes
 
-HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|cuda:N] [data_root=DIR]
+HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|cuda:N] [threads=N] [data_root=DIR]
                  [tasks=N] [split=test|val] [shots=S] [queries=Q] [out=FILE.json]
                  [dataset=OTHER [dataset.KEY=VALUE] ...]
 
@@ -27,7 +27,8 @@ Tests the model of the run folder DIR with the run's own configuration on the ep
 prints the accuracy (of sine waves the mean squared error) with its 95 % interval and how many tasks score as they did.
 With tasks=N on the first N tasks of its test (or validation) stream instead, of S shots and Q queries a class (of a
 sine wave) where these are given. With dataset=OTHER on tasks of another dataset with the same image size and channels
-(a cross-domain test), as many as the run's own test has unless tasks=N says otherwise. Writes out=FILE alone.
+(a cross-domain test), as many as the run's own test has unless tasks=N says otherwise. device and threads are the
+run's own unless given. Writes out=FILE alone.
 """
 SHAPE = ("shots", "queries")
 CLOSE = 1e-4  # relative; another processor rounds squared errors otherwise
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
         return 0
     defaults = {"run": None, "checkpoint": "best", "device": None, "data_root": None, "split": None, "out": None}
     dataset, others = split_dataset(arguments)
-    options = parse(others, {**defaults, "tasks": None, **dict.fromkeys(SHAPE)})
+    options = parse(others, {**defaults, "tasks": None, "threads": None, **dict.fromkeys(SHAPE)})
     if options["run"] is None:
         raise ConfigError("evaluate needs a run folder: memmeta evaluate run=outputs/DATE/TIME")
     if options["checkpoint"] not in ("best", "last"):
@@ -51,7 +52,10 @@ def main(arguments: list[str]) -> int:
     if split not in ("test", "val"):
         raise ConfigError(f"split={split} is unknown; choose from test, val")
     shape = {key: whole_number(options, key, least=1) for key in SHAPE}
-    config = read_config(folder, {key: options[key] for key in ("device", "data_root")} | ({} if dataset else shape))
+    machine = {key: options[key] for key in ("device", "data_root")} | {
+        "threads": whole_number(options, "threads", least=1)
+    }
+    config = read_config(folder, machine | ({} if dataset else shape))
     if config.known:
         raise ConfigError(
             f"{folder} is a run on dataset={config.dataset.name}, which has no test tasks: summary.json has F itself"

@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 
 from memmeta_exp import tracking
 from memmeta_exp.cli import main
+from memmeta_exp.commands import evaluate
 from memmeta_exp.commands.compose import jobs
 from memmeta_exp.config import SECTIONS, Config
 from memmeta_exp.errors import ConfigError
@@ -98,6 +99,18 @@ def test_same_seed_same_bits(train) -> None:
     assert same_weights(a, b)
     assert not same_weights(a, other)
     assert (a / "test_episodes.csv").read_text() == (b / "test_episodes.csv").read_text()
+
+
+def test_evaluate_takes_another_number_of_threads(a_run, memmeta, monkeypatch) -> None:
+    seen: list[int | None] = []
+    built = evaluate.build
+    monkeypatch.setattr(
+        evaluate, "build", lambda config, **more: (seen.append(config.threads), built(config, **more))[1]
+    )
+    assert "5 tasks score as stored" in memmeta("evaluate", f"run={a_run}", "threads=2").out
+    assert seen == [2]
+    refused = memmeta("evaluate", f"run={a_run}", "threads=0")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
 
 
 def test_evaluate_repeats_the_test(train, memmeta) -> None:
