@@ -18,6 +18,8 @@ def check_cuda_graph(config: Any) -> None:
             "cuda_graph=true with algorithm.inner_solver=newton, which takes as many steps as it needs, where a "
             "recording takes all of them every time; set algorithm.inner_solver=gd, or leave cuda_graph=false"
         )
+    if config.workers not in ("auto", 1):
+        raise ConfigError(f"cuda_graph=true with workers={config.workers}: one thread records; leave workers=auto")
     if config.memory.checkpoint == "block":
         raise ConfigError("cuda_graph=true with memory.checkpoint=block cannot be recorded; leave one of them out")
     if getattr(config.backbone, "drop_rate", 0):

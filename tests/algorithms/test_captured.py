@@ -197,6 +197,7 @@ REFUSED = {
     (): "finds no CUDA device here",
     ("device=cuda",): "algorithm.inner_solver=gd",  # newton
     ("dataset=logistic",): "tasks of images",
+    ("workers=2",): "leave workers=auto",
     ("memory.checkpoint=block",): "memory.checkpoint=block",
     ("backbone=resnet12", "backbone.drop_rate=0.1"): "backbone.drop_rate=0.1",
 }
