@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import memmeta_exp.prediction
+from memmeta_exp.backbones.conv4 import Conv4
 from memmeta_exp.build import build, build_on_meta, build_optimizer
 from memmeta_exp.commands.compose import jobs
 from memmeta_exp.config import Config, ConfigError
@@ -56,7 +57,9 @@ def metered(of: Config) -> tuple[PeakMeter, int]:
 
 @pytest.fixture
 def gpu_layout(monkeypatch) -> None:
-    """The CPU computes in the layout of a GPU: channels-last copies where contiguous does not, and the other way."""
+    """The CPU computes in the layout of a GPU: channels-last copies where contiguous does not, and the other way; and
+    takes both halves of a task in one pass."""
+    monkeypatch.setattr(Conv4, "joins", Conv4.fuses)
     for module in ("build", "backbones.backbone", "algorithms.learner"):
         monkeypatch.setattr(f"memmeta_exp.{module}.image_layout", lambda device: torch.contiguous_format)
 

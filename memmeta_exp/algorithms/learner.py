@@ -243,11 +243,11 @@ class Learner(ABC):
         return z.to(self.head_dtype), half.labels.to(z.device)
 
     def _both_features(self, tasks: Tasks) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Of support and query, in one pass where they have as many images and the backbone takes several tasks at no
-        cost: to it each half is a task of its own, with its own statistics."""
+        """Of support and query; in one pass where they have as many images and the backbone would rather: to it each
+        half is a task of its own, with its own statistics."""
         support, query = half(tasks, "support"), half(tasks, "query")
         with self._autocast():
-            joins = getattr(self.model.backbone, "fuses", lambda _: False)(self.model.head_start.device)
+            joins = getattr(self.model.backbone, "joins", lambda _: False)(self.model.head_start.device)
         if support.images.shape != query.images.shape or not joins:
             keys_s, keys_q = (self._keys(tasks, which) for which in ("support", "query"))
             return self._features(support, keys_s), self._features(query, keys_q)

@@ -40,8 +40,8 @@ class Backbone(nn.Module, ABC):
         """From now on; ConfigError where this backbone has no blocks to do it with."""
         self.checkpoint = True
 
-    def fuses(self, device: torch.device) -> bool:
-        """Whether it takes several tasks as it takes one, at no cost."""
+    def joins(self, device: torch.device) -> bool:
+        """Whether the two halves of tasks are better taken as tasks of one pass than in a pass each."""
         return False
 
     @property

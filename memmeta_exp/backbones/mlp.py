@@ -30,7 +30,7 @@ class MLP(Backbone):
         """d, whatever the size of the image."""
         return self.dim
 
-    def fuses(self, device: torch.device) -> bool:
+    def joins(self, device: torch.device) -> bool:
         """No point sees another."""
         return True
 

@@ -90,8 +90,8 @@ def test_what_it_leaves(profile, tmp_path) -> None:
     [(False, "auto", "cuda-predicted"), (True, "cpu", "cuda-predicted"), (True, "auto", "measured")],
 )
 def test_auto_measures_where_there_is_a_gpu(profile, monkeypatch, gpu: bool, device: str, kind: str) -> None:
-    def measured(config, path, steps) -> None:
-        command._write(config, path, {"memory/kind": "measured", "steps": steps}, "cpu")
+    def measured(config, path, steps, title) -> None:
+        command._write(config, path, {"memory/kind": "measured", "steps": steps}, "cpu", title)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(command, "check", lambda config: None)
