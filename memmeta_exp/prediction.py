@@ -23,6 +23,7 @@ from memmeta_exp.measure.foretell import (
 )
 from memmeta_exp.measure.peak_memory import MIB, tensors_of
 
+CUDA = torch.device("cuda")
 CHUNKS = 3  # full chunks of tasks that are run; a further one adds to every number what the third added
 STEPS = 3  # inner steps of algorithms that keep none of them; a further one allocates what the third did
 
@@ -72,13 +73,15 @@ class Prediction:
         }
 
 
-def predict(config: Config) -> Prediction:
-    """The peak of an iteration of `config` on a GPU that holds the training images, `chunk=auto` and all.
+def predict(config: Config, as_on: torch.device = CUDA) -> Prediction:
+    """The peak of an iteration of `config` on a GPU that holds the training images, `chunk=auto` and all; or of the
+    operators that `as_on` would see of it.
 
     Raises ConfigError for what meta tensors cannot show.
     """
     check_predictable(config)
     experiment = build_on_meta(_shortened(config))
+    experiment.learner.execution = replace(experiment.learner.execution, as_on=as_on)
     if any("_orig_mod" in name.split(".") for name, _ in experiment.model.named_modules()):
         raise ConfigError("compiled code cannot be predicted: what it keeps for backward is decided on the GPU")
     optimizer, _ = build_optimizer(config, experiment.model)

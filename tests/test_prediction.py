@@ -56,12 +56,24 @@ def metered(of: Config) -> tuple[PeakMeter, int]:
 
 
 @pytest.fixture
-def gpu_layout(monkeypatch) -> None:
-    """The CPU computes in the layout of a GPU: channels-last copies where contiguous does not, and the other way; and
-    takes both halves of a task in one pass."""
+def gpu_layout(contiguous, monkeypatch) -> None:
+    """The CPU does as a GPU would, and takes both halves of a task in one pass."""
     monkeypatch.setattr(Conv4, "joins", Conv4.fuses)
+
+
+@pytest.fixture
+def contiguous(monkeypatch) -> None:
+    """The CPU computes in the layout of a GPU: channels-last copies where contiguous does not, and the other way."""
     for module in ("build", "backbones.backbone", "algorithms.learner"):
         monkeypatch.setattr(f"memmeta_exp.{module}.image_layout", lambda device: torch.contiguous_format)
+
+
+@pytest.mark.parametrize("algorithm", ["certified", "anil"])
+def test_as_the_cpu_itself_would(contiguous, algorithm: str) -> None:
+    """A pass for each half of a task."""
+    of = config(*ALGORITHMS[algorithm], "batch_size=2", "chunk=1")
+    assert predict(of, torch.device("cpu")).tensors == metered(of)[0].requested_above_baseline
+    assert predict(of).tensors > predict(of, torch.device("cpu")).tensors
 
 
 @pytest.mark.parametrize("block", ["fused", "plain"])

@@ -33,13 +33,15 @@ class Execution:
     chunk: tasks per backbone pass where no inner step moves the backbone; bf16: the backbone under bfloat16 autocast;
     workers: threads that each take a chunk at a time, with `threads_each` threads of torch's own. While an observer of
     operators (the memory meter) or of phases is on, which sees one thread alone, one worker does it all: N of them hold
-    up to N times what one does.
+    up to N times what one does. as_on: the device whose ways are taken, where it is not that of the tensors: of meta
+    tensors, that which they stand for.
     """
 
     chunk: int = 1
     bf16: bool = False
     workers: int = 1
     threads_each: int = 1
+    as_on: torch.device | None = None
 
 
 @dataclass(frozen=True)
@@ -246,8 +248,9 @@ class Learner(ABC):
         """Of support and query; in one pass where they have as many images and the backbone would rather: to it each
         half is a task of its own, with its own statistics."""
         support, query = half(tasks, "support"), half(tasks, "query")
+        device = self.execution.as_on or self.model.head_start.device
         with self._autocast():
-            joins = getattr(self.model.backbone, "joins", lambda _: False)(self.model.head_start.device)
+            joins = getattr(self.model.backbone, "joins", lambda _: False)(device)
         if support.images.shape != query.images.shape or not joins:
             keys_s, keys_q = (self._keys(tasks, which) for which in ("support", "query"))
             return self._features(support, keys_s), self._features(query, keys_q)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from memmeta_exp.algorithms import Execution, FeatureSpaceLearner, Proposed, exact_reference
 from memmeta_exp.algorithms.proposed import gd_rule
 from memmeta_exp.backbones import MetaModel, build_model
+from memmeta_exp.backbones.conv4 import Conv4
 from memmeta_exp.bilevel import cg, implicit
 from memmeta_exp.config import Conv4Config, MemoryConfig, ProposedConfig, SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
@@ -186,11 +187,15 @@ def test_peak_memory_is_flat_in_inner_steps() -> None:
     assert max(peaks) <= 1.01 * min(peaks)
 
 
-def test_peak_memory_against_a_supervised_step_on_one_task() -> None:
-    """At the paper's width: at most 1.05 of it, half a task at a time at most 0.55."""
+def test_peak_memory_against_a_supervised_step_on_one_task(monkeypatch) -> None:
+    """At the paper's width: at most 1.05 of it in one pass of both halves, as on a GPU, 0.85 in a pass each, and
+    half a task at a time at most 0.55."""
     memory = Memory(filters=64)
     floor = memory.supervised_peak()
-    assert 0.9 * floor < memory.peak(ProposedConfig(), 2) <= 1.05 * floor
+    assert 0.7 * floor < memory.peak(ProposedConfig(), 2) <= 0.85 * floor
+    with monkeypatch.context() as patch:
+        patch.setattr(Conv4, "joins", Conv4.fuses)
+        assert 0.9 * floor < memory.peak(ProposedConfig(), 2) <= 1.05 * floor
     assert 0.4 * floor < memory.peak(ProposedConfig(), 2, half_task=True) <= 0.55 * floor
 
 
