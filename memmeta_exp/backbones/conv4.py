@@ -80,8 +80,8 @@ class Conv4(Backbone):
         return all(norm.by_batch and norm.newest is None for norm in self.norms)  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
 
     def joins(self, device: torch.device) -> bool:
-        """On a GPU, for fewer launches. On a CPU two passes take 0.78 of the memory of one, and on one thread 0.89 of the
-        time (docs/benchmarks.md)."""
+        """On a GPU, for fewer launches. On a CPU two passes take 0.78 of the memory of one, and on one thread 0.89 of
+        the time (docs/benchmarks.md)."""
         return device.type != "cpu" and self.fuses(device)
 
     def _block(self, x: Tensor, conv: nn.Module, norm: nn.Module | None, tasks: int) -> Tensor:
