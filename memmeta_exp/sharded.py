@@ -10,6 +10,7 @@ from torch import Tensor
 
 from memmeta_exp.algorithms import Adapt, Learner, StepReport
 from memmeta_exp.algorithms.learner import Scores
+from memmeta_exp.algorithms.wrapper import LearnerWrapper
 from memmeta_exp.budget import fitted
 from memmeta_exp.build import Experiment, build, resolve_device
 from memmeta_exp.config import Config
@@ -51,29 +52,14 @@ def _fitted_share(config: Config, ranks: Group, device: torch.device) -> Config:
     return replace(fitted(share, device), batch_size=config.batch_size)
 
 
-class ShardedLearner(Learner):
+class ShardedLearner(LearnerWrapper):
     """`inner`, of which each rank does its share of the tasks. Every method is for all ranks at once; one that raises
     on one rank (StopAsked, RankLost, RankFailed) leaves all but .grad as it was on all of them."""
 
     def __init__(self, inner: Learner, ranks: Group) -> None:
-        self.inner, self.ranks = inner, ranks
-        self.model, self.execution, self.losses = inner.model, inner.execution, inner.losses
-        self.head_dtype = inner.head_dtype
+        super().__init__(inner)
+        self.ranks = ranks
         self._tasks = 0  # of the batch that the warm starts are of
-
-    @property
-    def replays(self) -> bool:
-        """As the learner's."""
-        return self.inner.replays
-
-    @property
-    def poll(self) -> Callable[[], None]:
-        """As the learner's: it may raise StopAsked on one rank, and then all give up."""
-        return self.inner.poll
-
-    @poll.setter
-    def poll(self, poll: Callable[[], None]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - an attribute
-        self.inner.poll = poll
 
     @property
     def warm(self) -> dict[str, Tensor]:
@@ -86,7 +72,7 @@ class ShardedLearner(Learner):
         return {key: torch.cat(self.ranks.gather(value, sizes)) for key, value in self.inner.warm.items()}
 
     @warm.setter
-    def warm(self, warm: dict[str, Tensor]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] - as above
+    def warm(self, warm: dict[str, Tensor]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._tasks = max((len(value) for value in warm.values()), default=0)
         self.inner.warm = {key: value[self.ranks.share(len(value))] for key, value in warm.items()}
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from memmeta_exp.algorithms.learner import Adapt, Learner, Scores, StepReport
+from memmeta_exp.algorithms.wrapper import LearnerWrapper
 from memmeta_exp.bilevel.vectors import every_round
 from memmeta_exp.data.episodes import TaskBatch
 from memmeta_exp.data.tasks import Tasks
@@ -72,15 +73,14 @@ class _Recording:
     kept: dict[str, Tensor]
 
 
-class CapturedLearner(Learner):
+class CapturedLearner(LearnerWrapper):
     """`inner`, its steps recorded by `graphs`. A step under an observer (the meters of memory and of phases) is eager;
     the report of a replayed one holds until the next step. Where recording fails, every step is eager, with one
     warning. Evaluation is always eager."""
 
     def __init__(self, inner: Learner, graphs: Graphs) -> None:
-        self.inner, self.graphs = inner, graphs
-        self.model, self.execution, self.losses = inner.model, inner.execution, inner.losses
-        self.head_dtype = inner.head_dtype
+        super().__init__(inner)
+        self.graphs = graphs
         self._recording: _Recording | None = None
         self._key: Any = None
         self._warmed, self._able = 0, True
@@ -88,29 +88,6 @@ class CapturedLearner(Learner):
     @property
     def replays(self) -> bool:
         return self._recording is not None
-
-    @property
-    def chunk(self) -> int:
-        """Tasks at a time."""
-        return self.inner.chunk
-
-    @property
-    def poll(self) -> Callable[[], None]:
-        """As the learner's; a replay asks once."""
-        return self.inner.poll
-
-    @poll.setter
-    def poll(self, poll: Callable[[], None]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - an attribute
-        self.inner.poll = poll
-
-    @property
-    def warm(self) -> dict[str, Tensor]:
-        """As the learner's."""
-        return self.inner.warm
-
-    @warm.setter
-    def warm(self, warm: dict[str, Tensor]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] - as above
-        self.inner.warm = warm
 
     def step(self, batch: Tasks) -> StepReport:
         """.grad must be empty before."""
