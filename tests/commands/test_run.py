@@ -283,6 +283,7 @@ def fingerprint(folder: Path) -> str:
     return json.dumps([rows, (folder / "test_episodes.csv").read_text()])
 
 
+@pytest.mark.slow
 def test_every_key_changes_something(tmp_path) -> None:
     """Without the command line, which takes a second a run."""
 

@@ -74,6 +74,7 @@ def test_a_solve_that_misses_its_tolerance_is_reported(train) -> None:
         assert {row["lower/wrong_fraction"] for row in read_metrics(folder)[1:]} == {1.0}
 
 
+@pytest.mark.slow
 def test_out_of_memory_says_what_would_fit(train, memmeta, tmp_path, monkeypatch) -> None:
     real = Iteration.__call__
 
