@@ -63,7 +63,7 @@ def newton(
     say): it keeps its iterate and is reported by its residual. Convergence near phi* is quadratic (Boyd and
     Vandenberghe 2004, section 9.5).
     """
-    phi, slope = start, grad(start)
+    phi, slope, now = start, grad(start), value(start)
     size = norm(slope)
     count = torch.zeros_like(size, dtype=torch.int64)
     for done in range(steps):
@@ -71,33 +71,27 @@ def newton(
         if not at_work(active, done).some:
             break
         direction = inverse(phi)(slope)
-        length = _armijo(value, phi, direction, dot(slope, direction), active)
-        phi, count = _moved(phi, length, direction), count + active
-        slope = grad(phi)
+        phi, now = _armijo(value, phi, now, direction, dot(slope, direction), active)
+        count, slope = count + active, grad(phi)
         size = norm(slope)
     return Solution(phi, size, count, size <= tolerance, count + 1)
 
 
-def _moved(phi: Vector, length: Tensor, direction: Vector) -> Vector:
-    """phi - length * direction where length > 0, else phi itself, whatever the direction is (0 * NaN is NaN)."""
-    moves = length > 0
-    stepped = axpy(-length, direction, phi)
-    return tuple(torch.where(moves.view(-1, *[1] * (b.dim() - 1)), a, b) for a, b in zip(stepped, phi, strict=True))
-
-
 def _armijo(
-    value: Callable[[Vector], Tensor], phi: Vector, direction: Vector, decrease: Tensor, active: Tensor
-) -> Tensor:
-    """The largest t of 1, 1/2, .., 2^-39 with g(phi - t direction) <= g(phi) - 1e-4 t <d_phi g, direction>, [T]; 0
-    where there is none and for tasks that are not active. The slack is g's own rounding, which near phi* exceeds the
-    decrease asked for."""
-    now = value(phi)
+    value: Callable[[Vector], Tensor], phi: Vector, now: Tensor, direction: Vector, decrease: Tensor, active: Tensor
+) -> tuple[Vector, Tensor]:
+    """phi - t direction and its g [T], for the largest t of 1, 1/2, .., 2^-39 with g there at most g(phi) - 1e-4 t
+    <d_phi g, direction>; phi itself, whatever the direction is, where there is none and for tasks that are not active.
+    now: g(phi). The slack is g's own rounding, which near phi* exceeds the decrease asked for."""
     slack = 8 * torch.finfo(now.dtype).eps * now.abs()
     length, too_far = active.to(now.dtype), active
     for halving in range(HALVINGS):
-        reached = value(axpy(-length, direction, phi))
+        stepped = axpy(-length, direction, phi)
+        reached = value(stepped)
         too_far = too_far & ~(reached <= now - ARMIJO_SLOPE * length * decrease + slack)
         if not at_work(too_far, halving + 1).some:
             break
         length = torch.where(too_far, 0.5 ** (halving + 1), length)
-    return torch.where(too_far, 0.0, length)
+    moves = active & ~too_far  # elsewhere a step may not be finite
+    moved = tuple(torch.where(moves.view(-1, *[1] * (b.dim() - 1)), a, b) for a, b in zip(stepped, phi, strict=True))
+    return moved, torch.where(moves, reached, now)
