@@ -172,11 +172,18 @@ STEPS = ProposedConfig(inner_solver="gd", inner_tolerance=None, linear_solver="c
 
 
 @pytest.mark.parametrize(
-    ("config", "half_task"), [(ProposedConfig(), False), pytest.param(STEPS, True, marks=pytest.mark.slow)]
+    ("config", "half_task", "tasks"),
+    [
+        (ProposedConfig(), False, 32),
+        pytest.param(ProposedConfig(), False, 128, marks=pytest.mark.slow),
+        pytest.param(STEPS, True, 128, marks=pytest.mark.slow),
+    ],
 )
-def test_peak_memory_is_flat_in_the_batch_and_set_by_the_chunk(config: ProposedConfig, half_task: bool) -> None:
+def test_peak_memory_is_flat_in_the_batch_and_set_by_the_chunk(
+    config: ProposedConfig, half_task: bool, tasks: int
+) -> None:
     memory = Memory(filters=6)
-    one, many = memory.peak(config, 1, half_task=half_task), memory.peak(config, 128, half_task=half_task)
+    one, many = memory.peak(config, 1, half_task=half_task), memory.peak(config, tasks, half_task=half_task)
     assert one <= many <= 1.01 * one
     assert memory.peak(config, 4, chunk=4, half_task=half_task) > 3 * one
 

@@ -43,7 +43,11 @@ def choice(c: Config) -> tuple[Any, str, str]:
 
 @pytest.mark.parametrize(
     ("algorithm", "frugal"),
-    [("proposed", (1, "half_task", "none")), ("maml", (1, "task", "inner_step")), ("anil", (1, "half_task", "none"))],
+    [
+        ("proposed", (1, "half_task", "none")),
+        pytest.param("maml", (1, "task", "inner_step"), marks=pytest.mark.slow),
+        ("anil", (1, "half_task", "none")),
+    ],
 )
 def test_the_peak_keeps_to_the_budget(algorithm: str, frugal: tuple[object, str, str]) -> None:
     chosen = [f"algorithm={algorithm}", "algorithm.inner_steps=3", "batch_size=2"]
