@@ -21,16 +21,19 @@ from memmeta_exp.tracking.run_folder import EpisodeResult, Result, SinusoidResul
 
 HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|cuda:N] [threads=N] [data_root=DIR]
                  [tasks=N] [split=test|val] [shots=S] [queries=Q] [out=FILE.json]
+                 [eval_rule=own|gd] [eval_steps=K] [eval_lr=LR]
                  [dataset=OTHER [dataset.KEY=VALUE] ...]
 
 Tests the model of the run folder DIR with the run's own configuration on the episodes of its test_episodes.csv, and
 prints the accuracy (of sine waves the mean squared error) with its 95 % interval and how many tasks score as they did.
 With tasks=N on the first N tasks of its test (or validation) stream instead, of S shots and Q queries a class (of a
 sine wave) where these are given. With dataset=OTHER on tasks of another dataset with the same image size and channels
-(a cross-domain test), as many as the run's own test has unless tasks=N says otherwise. device and threads are the
+(a cross-domain test), as many as the run's own test has unless tasks=N says otherwise. With eval_rule by another
+adaptation to each task: the algorithm's own, or K steps of LR on the head alone. device, threads and the rule are the
 run's own unless given. Writes out=FILE alone.
 """
 SHAPE = ("shots", "queries")
+STEPS = ("eval_steps", "eval_lr")  # what eval_rule=gd takes
 CLOSE = 1e-4  # relative; another processor rounds squared errors otherwise
 
 
@@ -38,9 +41,9 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(HELP)
         return 0
-    defaults = {"run": None, "checkpoint": "best", "device": None, "data_root": None, "split": None, "out": None}
+    unset = ("run", "device", "threads", "data_root", "tasks", "split", *SHAPE, "eval_rule", *STEPS, "out")
     dataset, others = split_dataset(arguments)
-    options = parse(others, {**defaults, "tasks": None, "threads": None, **dict.fromkeys(SHAPE)})
+    options = parse(others, {**dict.fromkeys(unset), "checkpoint": "best"})
     if options["run"] is None:
         raise ConfigError("evaluate needs a run folder: memmeta evaluate run=outputs/DATE/TIME")
     if options["checkpoint"] not in ("best", "last"):
@@ -55,7 +58,11 @@ def main(arguments: list[str]) -> int:
     machine = {key: options[key] for key in ("device", "data_root")} | {
         "threads": whole_number(options, "threads", least=1)
     }
-    config = read_config(folder, machine | ({} if dataset else shape))
+    rule = {key: options[key] for key in ("eval_rule", *STEPS)}
+    config = read_config(folder, machine | rule | ({} if dataset else shape))
+    useless = [key for key in STEPS if options[key] is not None and config.eval_rule == "own"]
+    if useless:
+        raise ConfigError(f"{useless[0]} is for eval_rule=gd, and this test adapts by eval_rule=own: add eval_rule=gd")
     if config.known:
         raise ConfigError(
             f"{folder} is a run on dataset={config.dataset.name}, which has no test tasks: summary.json has F itself"
@@ -68,6 +75,8 @@ def main(arguments: list[str]) -> int:
     weights = folder / "checkpoints" / f"{options['checkpoint']}.pt"
     iteration = checkpoint.restore(experiment.model, weights)
     which = f"{options['checkpoint']} checkpoint of iteration {iteration}"
+    if any(value is not None for value in rule.values()):
+        which += f", {_rule(config)}"
     if tasks is not None:
         score = score_tasks(experiment, experiment.samplers[split].draw(0, tasks))
         where = f" of {config.dataset.name}" if dataset else ""
@@ -90,6 +99,12 @@ def _shape(config: Config) -> str:
     if config.regression:
         return f"{config.shots}-shot, {config.queries} queries"
     return f"{config.ways}-way {config.shots}-shot, {config.queries} queries a class"
+
+
+def _rule(config: Config) -> str:
+    if config.eval_rule == "own":
+        return "adapted by the algorithm's own rule"
+    return f"adapted by {config.eval_steps} steps of {config.eval_lr:g} on the head"
 
 
 def _say(config: Config, split: str, score: Score, of: str, out: str | None) -> int:

@@ -20,6 +20,9 @@ import torch
 from omegaconf import OmegaConf
 
 from memmeta_exp import tracking
+from memmeta_exp.algorithms.proposed import gd_rule
+from memmeta_exp.build import build
+from memmeta_exp.checkpoint import restore
 from memmeta_exp.cli import main
 from memmeta_exp.commands import evaluate
 from memmeta_exp.commands.compose import jobs
@@ -138,6 +141,23 @@ def _checkpoint_of(state: dict) -> bytes:
     stream = io.BytesIO()
     torch.save(state, stream)
     return stream.getvalue()
+
+
+def test_evaluate_adapts_by_another_rule(a_run, memmeta) -> None:
+    """The run's own rule is the algorithm's; the others are the learner's scores by them."""
+    config = evaluate.read_config(a_run, {})
+    experiment = build(config)
+    restore(experiment.model, a_run / "checkpoints" / "best.pt")
+    tasks = experiment.samplers["test"].draw(0, config.test_tasks)
+    for steps, lr in ((3, 0.5), (20, 0.05)):
+        options = ["eval_rule=gd", *([] if steps == 20 else [f"eval_steps={steps}", f"eval_lr={lr}"])]
+        result = memmeta("evaluate", f"run={a_run}", *options, "out=new.json")
+        assert f"adapted by {steps} steps of {lr} on the head" in result.out
+        _, loss, _ = experiment.learner.evaluate(tasks, gd_rule(steps, lr))
+        assert json.loads(Path("new.json").read_text())["test/loss"] == pytest.approx(loss.mean().item(), rel=1e-12)
+    refused = memmeta("evaluate", f"run={a_run}", "eval_steps=3")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "add eval_rule=gd" in refused.err
 
 
 @pytest.mark.parametrize(
