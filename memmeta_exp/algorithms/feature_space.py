@@ -123,8 +123,7 @@ class FeatureSpaceLearner(Learner):
         self, tasks: Tasks, warm: dict[str, Tensor], backward: "_Backward"
     ) -> tuple[FeatureGradient, list[Gradients]]:
         support, query = self._both_features(tasks)
-        with self._feature_space:
-            part = self._gradient(_detached(support), _detached(query), warm, self._ways(tasks))
+        part = self._gradient(_detached(support), _detached(query), warm, self._ways(tasks))
         return part, backward([(support[0], part.d_support), (query[0], part.d_query), *self._start(part)])
 
     def _half_steps(
@@ -133,8 +132,7 @@ class FeatureSpaceLearner(Learner):
         with torch.no_grad():
             support = self._features(half(tasks, "support"), self._keys(tasks, "support"))
         z_q, labels = self._features(half(tasks, "query"), self._keys(tasks, "query"))
-        with self._feature_space:
-            part = self._gradient(support, (z_q.detach(), labels), warm, self._ways(tasks))
+        part = self._gradient(support, (z_q.detach(), labels), warm, self._ways(tasks))
         gradients = backward([(z_q, part.d_query), *self._start(part)])
         del support, z_q
         z_s, _ = self._features(half(tasks, "support"), self._keys(tasks, "support"))

@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
-from threading import Lock
 from typing import Any, TypeVar
 
 import torch
@@ -93,8 +92,6 @@ class Learner(ABC):
         self.head_dtype = head_dtype or model.head_start.dtype
         self.warm: dict[str, Tensor] = {}
         self.poll: Callable[[], None] = lambda: None
-        # Feature space is hundreds of small calls: two threads in it would hand Python's lock over at each of them.
-        self._feature_space = Lock()
 
     @property
     def replays(self) -> bool:
@@ -158,12 +155,11 @@ class Learner(ABC):
         def score(_: int, tasks: Tasks) -> Tensor:
             with torch.no_grad():
                 support, query = self._both_features(tasks)
-                with self._feature_space:
-                    start = self._start_of(*support, self._ways(tasks))
-                    inner = adapt(lower(*support, start), start.expand(len(tasks), -1, -1))
-                    upper, phi = self.losses.upper(*query, start), inner.value
-                    columns = (upper.value(phi), inner.converged, upper.accuracy(phi))
-                    return torch.stack([column.double() for column in columns if column is not None])
+                start = self._start_of(*support, self._ways(tasks))
+                inner = adapt(lower(*support, start), start.expand(len(tasks), -1, -1))
+                upper, phi = self.losses.upper(*query, start), inner.value
+                columns = (upper.value(phi), inner.converged, upper.accuracy(phi))
+                return torch.stack([column.double() for column in columns if column is not None])
 
         loss, converged, *accuracy = torch.cat(list(self._map(score, batch, self.execution.chunk)), 1)
         return accuracy[0] if accuracy else None, loss, converged
