@@ -5,8 +5,10 @@
 
 NAME is PART-DATASET-WHAT-sSEED: paper-cifar_fs-anil-s0, best-cifar_fs-5w5s-s0, quick-cifar_fs-5w5s-s0 (of `make
 reproduce`). An evaluation is what `memmeta evaluate ... tasks=N out=FILE` wrote, of another shape of task than the
-run's own, one a shape and seed; `best` alone has them, and all its seeds the same ones. Accuracies of several seeds are
-a mean with the 95 % interval over seeds (Student's t), of one seed its own, over test tasks.
+run's own, one a shape and seed, all seeds the same ones (`best`); or of the run's own test tasks by another rule or
+checkpoint (`paper`). Accuracies of several seeds are a mean with the 95 % interval over seeds (Student's t), of one
+seed its own, over test tasks. The target of a run is 0.9 of its best validation accuracy, reached as docs/reports.md
+says; its seconds are iterations times the run's median step, for a run may have been stopped and gone on with.
 """
 
 import argparse
@@ -19,14 +21,16 @@ from typing import Any
 
 import yaml
 
-from benchmarks.record_figure import draw
+from benchmarks.record_figure import draw, draw_curves
 from memmeta_exp.studies.paper import published
-from memmeta_exp.studies.statistics import mean_interval
+from memmeta_exp.studies.runs import read_run
+from memmeta_exp.studies.statistics import mean_interval, target_index, validation_curve
 
 DOCS = Path(__file__).parents[1] / "docs"
 NAME = re.compile(r"(?P<part>paper|best|quick)-(?P<dataset>[a-z0-9_]+)-(?P<what>[a-z0-9_]+)-s(?P<seed>\d+)")
 QUICK = ("quick", "cifar_fs", "5w5s")  # what the paper's accuracy on CIFAR-FS is the measure of
 KEPT = ("python", "versions", "device_name", "cpu_cores", "threads", "workers", "git_revision")
+TARGETS = ("tasks_to_target", "seconds_to_target")
 PAPERS = 64.24  # % on CIFAR-FS, its own method
 
 
@@ -42,33 +46,85 @@ def add(name: str, run: Path, evaluations: Iterable[Path], into: Path) -> Path:
         "summary": json.loads((run / "summary.json").read_text()),
         "env": {key: env[key] for key in KEPT if key in env},
         "evaluations": [json.loads(file.read_text()) for file in evaluations],
+        "validation": _validation(run),
     }
     file = into / f"{name}.json"
     file.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
     return file
 
 
-def record(folder: Path) -> dict[str, Any]:
-    """record.json: the headline numbers of the files in `folder`."""
+def _validation(run: Path) -> dict[str, list[float]] | None:
+    """The validation points of a run, accuracies as fractions; None where it has none."""
+    curve = validation_curve(read_run(run))
+    if curve is None:
+        return None
+    return {"tasks": curve.tasks.tolist(), "acc": curve.accuracy.tolist(), "ci95": curve.half_width.tolist()}
+
+
+def kept(folder: Path) -> dict[tuple[str, str, str], dict[int, dict[str, Any]]]:
+    """What the files in `folder` hold, by seed, of each (part, dataset, what)."""
     groups: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = {}
     for file in sorted(folder.glob("*.json")):
         name = NAME.fullmatch(file.stem)
         assert name is not None, file
         key = (name["part"], name["dataset"], name["what"])
         groups.setdefault(key, {})[int(name["seed"])] = json.loads(file.read_text())
-    found: dict[str, Any] = {"paper": {}, "best": {}, "seconds_to_paper_accuracy": None}
+    return groups
+
+
+def record(folder: Path) -> dict[str, Any]:
+    """record.json: the headline numbers of the files in `folder`."""
+    groups = kept(folder)
+    found: dict[str, Any] = {"paper": {}, "best": {}}
+    found |= {"seconds_to_paper_accuracy": None, "quick": None}
     for (part, dataset, what), runs in groups.items():
         if part in ("paper", "best"):
             found[part].setdefault(dataset, {})[what] = _accuracy(runs, [r["summary"] for r in runs.values()])
+        if part == "paper":
+            found[part][dataset][what] |= {**_to_target(runs), "otherwise": _otherwise(runs)}
+        elif part == "best":
             for shape, scores in _evaluated(runs).items():
-                if part != "best" or shape in found[part][dataset] or (part, dataset, shape) in groups:
+                if shape in found[part][dataset] or (part, dataset, shape) in groups:
                     raise SystemExit(f"{part}-{dataset}-{what}: its evaluation of {shape} would stand for another's")
                 found[part][dataset][shape] = _accuracy(runs, scores)
         elif (part, dataset, what) == QUICK:
-            found["seconds_to_paper_accuracy"] = _seconds(runs)
+            quick = found["quick"] = _seconds(runs)
+            found["seconds_to_paper_accuracy"] = quick["seconds"] if quick["passed"] else None
         else:
             raise SystemExit(f"{part}-{dataset}-{what}: the short runs are {'-'.join(QUICK)}")
     return found
+
+
+def _to_target(runs: dict[int, dict[str, Any]]) -> dict[str, float | None]:
+    """Means over the seeds, None where one of them did not get there."""
+    tasks, seconds = [], []
+    for run in runs.values():
+        points, summary = run["validation"], run["summary"]
+        index = None if points is None else target_index(points["acc"])
+        if index is None:
+            return {"tasks_to_target": None, "seconds_to_target": None}
+        tasks.append(points["tasks"][index])
+        seconds.append(tasks[-1] / summary["tasks_seen"] * summary["iterations"] * summary["time/step_seconds_median"])
+    return {
+        "tasks_to_target": round(mean_interval(tasks).mean),
+        "seconds_to_target": round(mean_interval(seconds).mean),
+    }
+
+
+def _otherwise(runs: dict[int, dict[str, Any]]) -> dict[str, float]:
+    """Accuracy in percent, a mean over the seeds, of the run's own test tasks by another rule or checkpoint."""
+    scores: dict[str, list[float]] = {}
+    for run in runs.values():
+        for score in run["evaluations"]:
+            match = re.match(r"\d+ stored tasks, (\w+) checkpoint of iteration \d+(?:, adapted by (.*))?$", score["of"])
+            if match is None or "test/acc" not in score:
+                raise SystemExit(f"an evaluation is no test of the stored tasks by another rule: {score['of']}")
+            label = f"{match[1]} checkpoint, {match[2] or 'the same rule'}"
+            scores.setdefault(label, []).append(100 * score["test/acc"])
+    short = [label for label, values in scores.items() if len(values) != len(runs)]
+    if short:
+        raise SystemExit(f"'{short[0]}' was not tested once for each of the {len(runs)} seeds")
+    return {label: round(mean_interval(values).mean, 2) for label, values in scores.items()}
 
 
 def _evaluated(runs: dict[int, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -77,8 +133,8 @@ def _evaluated(runs: dict[int, dict[str, Any]]) -> dict[str, list[dict[str, Any]
     for run in runs.values():
         for score in run["evaluations"]:
             match = re.search(r"\((\d+)-way (\d+)-shot", score["of"])
-            if match is None or "test/acc" not in score:
-                raise SystemExit(f"an evaluation is no test of new tasks: {score['of']}")
+            if match is None or "test/acc" not in score or "adapted by" in score["of"]:
+                raise SystemExit(f"an evaluation is no test of new tasks by the run's own rule: {score['of']}")
             shapes.setdefault(f"{match[1]}w{match[2]}s", []).append(score)
     for shape, scores in shapes.items():
         if len(scores) != len(runs) or len({score["of"].partition(")")[0] for score in scores}) > 1:
@@ -129,12 +185,32 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
             best.append(
                 f"| {dataset} | {shape} | {_interval(a)} | {a['seeds']} | {a['training_tasks']:,} | {a['seconds']:,} |"
             )
-    made = {"paper": "\n".join(paper), "best": "\n".join(best)}
-    if (s := found["seconds_to_paper_accuracy"]) is not None:
+    made = {"paper": "\n".join(paper), "best": "\n".join(best), "speed": _speed(found), "otherwise": _rules(found)}
+    if (s := found["quick"]) is not None:
         quick = _header("seconds, all of the run", "training tasks", "test accuracy, %", "least seed, %", "paper, %")
         row = f"| {s['seconds']:,} | {s['training_tasks']:,} | {_interval(s)} | {s['least_acc']} | {s['paper_acc']} |"
         made["seconds"] = "\n".join([*quick, row])
     return made
+
+
+def _speed(found: dict[str, Any]) -> str:
+    theirs = published()["seconds_to_90_percent_of_best_validation"]
+    lines = _header("dataset", "algorithm", "tasks to the target", "seconds of one core", "paper, seconds of its GPU")
+    for dataset, algorithms in sorted(found["paper"].items()):
+        for algorithm, a in sorted(algorithms.items()):
+            ours = [f"{a[key]:,}" if a[key] is not None else "not reached" for key in TARGETS]
+            paper = theirs.get(dataset, {}).get(algorithm)
+            lines.append(f"| {dataset} | {algorithm} | {ours[0]} | {ours[1]} | {paper or '-'} |")
+    return "\n".join(lines)
+
+
+def _rules(found: dict[str, Any]) -> str:
+    lines = _header("dataset", "algorithm", "tested by", "accuracy on the same test tasks, %")
+    for dataset, algorithms in sorted(found["paper"].items()):
+        for algorithm, a in sorted(algorithms.items()):
+            lines.append(f"| {dataset} | {algorithm} | the paper's rule, best checkpoint | {a['acc']:.2f} |")
+            lines += [f"| {dataset} | {algorithm} | {label} | {acc:.2f} |" for label, acc in a["otherwise"].items()]
+    return "\n".join(lines)
 
 
 def _header(*columns: str) -> list[str]:
@@ -180,6 +256,8 @@ def main() -> int:
         file.write_text(text)
         print(file)
     print(draw(record(DOCS / "results" / "record"), DOCS / "images" / "record"))
+    for picture in draw_curves(kept(DOCS / "results" / "record"), DOCS / "images"):
+        print(picture)
     return 0
 
 

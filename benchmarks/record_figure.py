@@ -1,13 +1,18 @@
-"""The picture of the record: accuracies published and measured here, of 5-way 5-shot tasks, on one axis a dataset."""
+"""The pictures of the record: accuracies published and measured here, of 5-way 5-shot tasks, on one axis a dataset; and
+the validation curves of the paper's settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from memmeta_exp.studies import style
 from memmeta_exp.studies.configurations import ALGORITHMS
+from memmeta_exp.studies.curves import draw_validation
 from memmeta_exp.studies.paper import published
+from memmeta_exp.studies.statistics import Curve
 
 SHAPE = "5w5s"
 DATASETS = {"cifar_fs": "CIFAR-FS", "fc100": "FC100"}
@@ -62,3 +67,30 @@ def draw(record: Mapping[str, Any], stem: Path) -> Path:
         stem.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file := stem.with_suffix(".png"), dpi=style.DPI, metadata={"Software": None})
         return file
+
+
+def draw_curves(runs: Mapping[tuple[str, str, str], Mapping[int, Mapping[str, Any]]], folder: Path) -> list[Path]:
+    """Validation accuracy of the paper's settings against tasks and against seconds, all algorithms of a dataset on the
+    same axes: writes record_DATASET.png, one a dataset. runs: by (part, dataset, algorithm) and seed, what
+    docs/results/record/ holds; of several seeds the first is drawn."""
+    made = []
+    for dataset, title in DATASETS.items():
+        drawn = []
+        for (part, of, algorithm), seeds in runs.items():
+            first = next(iter(seeds.values()))
+            if part == "paper" and of == dataset and first["validation"] is not None:
+                drawn.append((ALGORITHMS.get(algorithm, algorithm), algorithm, _curve(first), 1))
+        if drawn:
+            heading = f"{title}, the paper's settings"
+            picture, vector = draw_validation(drawn, heading, folder / f"record_{dataset}")
+            vector.unlink()
+            made.append(picture)
+    return made
+
+
+def _curve(run: Mapping[str, Any]) -> Curve:
+    points, summary = run["validation"], run["summary"]
+    tasks = np.array(points["tasks"])
+    iterations = tasks / summary["tasks_seen"] * summary["iterations"]
+    seconds = iterations * summary["time/step_seconds_median"]
+    return Curve(iterations, tasks, seconds, np.array(points["acc"]), np.array(points["ci95"]))

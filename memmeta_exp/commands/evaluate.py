@@ -58,16 +58,17 @@ def main(arguments: list[str]) -> int:
     machine = {key: options[key] for key in ("device", "data_root")} | {
         "threads": whole_number(options, "threads", least=1)
     }
-    rule = {key: options[key] for key in ("eval_rule", *STEPS)}
-    config = read_config(folder, machine | rule | ({} if dataset else shape))
-    useless = [key for key in STEPS if options[key] is not None and config.eval_rule == "own"]
-    if useless:
-        raise ConfigError(f"{useless[0]} is for eval_rule=gd, and this test adapts by eval_rule=own: add eval_rule=gd")
+    config = read_config(folder, machine | ({} if dataset else shape))
     if config.known:
         raise ConfigError(
             f"{folder} is a run on dataset={config.dataset.name}, which has no test tasks: summary.json has F itself"
         )
-    its_own = config.dataset
+    its_own, as_stored = config.dataset, _rule(config)
+    rule = {key: options[key] for key in ("eval_rule", *STEPS) if options[key] is not None}
+    if rule:
+        config = read_config(folder, machine | rule | ({} if dataset else shape))
+    if config.eval_rule == "own" and rule.keys() & set(STEPS):
+        raise ConfigError("eval_steps and eval_lr are for eval_rule=gd: add it, or leave them out")
     if dataset:
         config, tasks = on_other_dataset(config, dataset, shape), tasks or _as_many(config, folder)
     episodes = _episodes(folder, config) if tasks is None else []
@@ -75,16 +76,17 @@ def main(arguments: list[str]) -> int:
     weights = folder / "checkpoints" / f"{options['checkpoint']}.pt"
     iteration = checkpoint.restore(experiment.model, weights)
     which = f"{options['checkpoint']} checkpoint of iteration {iteration}"
-    if any(value is not None for value in rule.values()):
-        which += f", {_rule(config)}"
+    if rule:
+        which += f", adapted by {_rule(config)}"
     if tasks is not None:
         score = score_tasks(experiment, experiment.samplers[split].draw(0, tasks))
         where = f" of {config.dataset.name}" if dataset else ""
         return _say(config, split, score, f"{tasks} tasks{where} ({_shape(config)}), {which}", options["out"])
     tasks_of: Any = _waves_of if config.regression else _images_of
     score = score_tasks(experiment, tasks_of(experiment, episodes, folder))
-    same = _same(score, episodes)
-    of = f"{len(episodes)} stored tasks, {which}; {same} tasks score as stored"
+    of = f"{len(episodes)} stored tasks, {which}"
+    if _rule(config) == as_stored:
+        of += f"; {_same(score, episodes)} tasks score as stored"
     return _say(config, "test", score, of, options["out"])
 
 
@@ -103,8 +105,8 @@ def _shape(config: Config) -> str:
 
 def _rule(config: Config) -> str:
     if config.eval_rule == "own":
-        return "adapted by the algorithm's own rule"
-    return f"adapted by {config.eval_steps} steps of {config.eval_lr:g} on the head"
+        return "the algorithm's own rule"
+    return f"{config.eval_steps} steps of {config.eval_lr:g} on the head"
 
 
 def _say(config: Config, split: str, score: Score, of: str, out: str | None) -> int:

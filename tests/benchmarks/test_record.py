@@ -17,8 +17,10 @@ def test_the_published_record_is_what_its_runs_said() -> None:
 
 def kept(folder: Path, name: str, acc: float, **more: Any) -> None:
     summary = {"test/acc": acc, "test/acc_ci95": 0.02, "tasks_seen": 1000, "time/total_seconds": 60.0}
+    summary |= {"iterations": 100, "time/step_seconds_median": 0.5}
     folder.mkdir(exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps({"summary": summary, "evaluations": [], **more}))
+    values = {"summary": summary, "evaluations": [], "validation": None, **more}
+    (folder / f"{name}.json").write_text(json.dumps(values))
 
 
 def test_seeds_are_averaged_and_one_seed_keeps_its_own_interval(tmp_path: Path) -> None:
@@ -35,14 +37,53 @@ def test_seeds_are_averaged_and_one_seed_keeps_its_own_interval(tmp_path: Path) 
     best = found["best"]["cifar_fs"]
     assert (best["5w5s"]["acc"], best["5w5s"]["ci95"], best["5w5s"]["over"]) == (70.0, 2.0, "test tasks")
     assert (best["5w1s"]["acc"], best["5w1s"]["ci95"]) == (30.0, 1.0)
-    quick = found["seconds_to_paper_accuracy"]
+    quick = found["quick"]
+    assert found["seconds_to_paper_accuracy"] is None, "one seed did not pass"
     assert (quick["seconds"], quick["least_acc"], quick["passed"]) == (60, 63.0, False)
     made = record.tables(found)
     assert "| fc100 | anil | 42.00 +- 25.41 | 47.7 +- 0.95 | -5.70 | 2 | 1,000 |" in made["paper"]
     assert "| 60 | 1,000 | 64.00" in made["seconds"]
 
 
+def rising(*acc: float) -> dict[str, list[float]]:
+    return {"tasks": [100.0 * i for i in range(len(acc))], "acc": list(acc), "ci95": [0.01] * len(acc)}
+
+
+def test_tasks_and_seconds_to_the_target(tmp_path: Path) -> None:
+    """0.9 of 0.5 is reached by the mean of points 2, 3 and 4: at 400 tasks, iteration 40, half a second each."""
+    curve = rising(0.2, 0.3, 0.4, 0.46, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5)
+    kept(tmp_path, "paper-fc100-anil-s0", 0.4, validation=curve)
+    kept(tmp_path, "paper-fc100-proposed-s0", 0.4, validation=rising(0.2, 0.5))
+    kept(tmp_path, "quick-cifar_fs-5w5s-s0", 0.65)
+    found = record.record(tmp_path)
+    anil = found["paper"]["fc100"]["anil"]
+    assert (anil["tasks_to_target"], anil["seconds_to_target"]) == (400, 20)
+    assert found["paper"]["fc100"]["proposed"]["tasks_to_target"] is None
+    assert found["seconds_to_paper_accuracy"] == 60
+    speed = record.tables(found)["speed"]
+    assert "| fc100 | anil | 400 | 20 | 879.33 |" in speed
+    assert "| fc100 | proposed | not reached | not reached | 621.67 |" in speed
+    (picture,) = record_figure.draw_curves(record.kept(tmp_path), tmp_path)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_test_tasks_by_other_rules(tmp_path: Path) -> None:
+    by = "640 stored tasks, best checkpoint of iteration 7, adapted by 200 steps of 0.05 on the head"
+    last = "640 stored tasks, last checkpoint of iteration 9"
+    scores = [{"test/acc": 0.5, "of": by}, {"test/acc": 0.4, "of": last}]
+    kept(tmp_path, "paper-fc100-anil-s0", 0.45, evaluations=scores)
+    found = record.record(tmp_path)
+    otherwise = {"best checkpoint, 200 steps of 0.05 on the head": 50.0, "last checkpoint, the same rule": 40.0}
+    assert found["paper"]["fc100"]["anil"]["otherwise"] == otherwise
+    made = record.tables(found)["otherwise"].splitlines()
+    assert made[2] == "| fc100 | anil | the paper's rule, best checkpoint | 45.00 |"
+    assert made[4] == "| fc100 | anil | last checkpoint, the same rule | 40.00 |"
+
+
 ONE_SHOT = {"test/acc": 0.3, "test/acc_ci95": 0.01, "of": "9 tasks (5-way 1-shot, 15 queries a class), best"}
+
+
+STORED = {"test/acc": 0.3, "of": "640 stored tasks, last checkpoint of iteration 9"}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +92,9 @@ ONE_SHOT = {"test/acc": 0.3, "test/acc_ci95": 0.01, "of": "9 tasks (5-way 1-shot
         ({"best-fc100-5w5s-s0": [ONE_SHOT, ONE_SHOT]}, "2 evaluations for 1 seeds"),
         ({"best-fc100-5w5s-s0": [ONE_SHOT], "best-fc100-5w5s-s1": []}, "1 evaluations for 2 seeds"),
         ({"best-fc100-5w5s-s0": [ONE_SHOT], "best-fc100-5w1s-s0": []}, "would stand for another's"),
-        ({"paper-fc100-anil-s0": [ONE_SHOT]}, "would stand for another's"),
+        ({"paper-fc100-anil-s0": [ONE_SHOT]}, "no test of the stored tasks by another rule"),
+        ({"paper-fc100-anil-s0": [STORED], "paper-fc100-anil-s1": []}, "not tested once for each of the 2 seeds"),
+        ({"best-fc100-5w5s-s0": [ONE_SHOT | {"of": f"{ONE_SHOT['of']}, adapted by x"}]}, "by the run's own rule"),
         ({"quick-fc100-5w5s-s0": []}, "the short runs are quick-cifar_fs-5w5s"),
         ({"best-fc100-5w5s-s0": [{"val/acc": 0.3, "of": "9 tasks (5-way 1-shot)"}]}, "no test of new tasks"),
     ],

@@ -153,11 +153,14 @@ def test_evaluate_adapts_by_another_rule(a_run, memmeta) -> None:
         options = ["eval_rule=gd", *([] if steps == 20 else [f"eval_steps={steps}", f"eval_lr={lr}"])]
         result = memmeta("evaluate", f"run={a_run}", *options, "out=new.json")
         assert f"adapted by {steps} steps of {lr} on the head" in result.out
+        assert "as stored" not in result.out
         _, loss, _ = experiment.learner.evaluate(tasks, gd_rule(steps, lr))
         assert json.loads(Path("new.json").read_text())["test/loss"] == pytest.approx(loss.mean().item(), rel=1e-12)
+    own = memmeta("evaluate", f"run={a_run}", "eval_rule=own")
+    assert "adapted by the algorithm's own rule; 5 tasks score as stored" in own.out
     refused = memmeta("evaluate", f"run={a_run}", "eval_steps=3")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert "add eval_rule=gd" in refused.err
+    assert "are for eval_rule=gd" in refused.err
 
 
 @pytest.mark.parametrize(
