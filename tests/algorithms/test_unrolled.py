@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from memmeta_exp.algorithms import Unrolled
+from memmeta_exp.algorithms.losses import RegressionLosses
 from memmeta_exp.config import ProposedConfig, UnrolledConfig
 from memmeta_exp.data import TaskBatch
 from memmeta_exp.measure.peak_memory import PeakMeter
@@ -41,6 +42,27 @@ def test_features_once_equals_the_whole_graph(batch: TaskBatch, first_order: boo
     reference = torch.cat([t.flatten() for t in torch.autograd.grad(total, list(model.parameters()))])
     assert reference.abs().max() > 1e-3
     assert (found - reference).abs().max() < 1e-12 * reference.abs().max()
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.3])
+def test_an_example_by_hand(mu: float) -> None:
+    """One step of 1/2 from phi_0 = 0 on the one support point z = 1, y = 2, and one query point z = 2, y = 0, whose
+    squared error is f. phi = (w, b), e = w z + b - y:
+
+        phi_1 = 0 - 1/2 e (z, 1) = (1, 1),   f = (2 w + b)^2 = 9,   d_zq f = 2 * 3 w = 6,   d_phi1 f = 2 * 3 (2, 1)
+        d_zs phi_1 = - 1/2 (e + w z, w) at phi_0 = (1, 0),                        d_zs f = 12
+        d_phi0 phi_1 = I - 1/2 ((1, 1), (1, 1)) - mu/2 I,                         d_phi0 f = (3, -3) - mu/2 (12, 6)
+    """
+
+    def one(value: float) -> torch.Tensor:
+        return torch.full((1, 1, 1), value, dtype=torch.float64)
+
+    rule = Unrolled(dataclasses.replace(ITD_BIO, inner_steps=1, inner_lr=0.5, mu=mu), RegressionLosses())
+    start = torch.zeros(1, 2, dtype=torch.float64)
+    found = rule.feature_gradient((one(1), one(2)), (one(2), one(0)), start, {})
+    assert found.inner.value[0].flatten().tolist() == [1, 1]
+    assert (found.loss.item(), found.d_query.item(), found.d_support.item()) == (9, 6, 12)
+    assert found.d_start.flatten().tolist() == pytest.approx([3 - 6 * mu, -3 - 3 * mu])
 
 
 def test_itd_bio_tends_to_the_proposed_gradient(batch: TaskBatch) -> None:

@@ -52,6 +52,35 @@ def test_a_solved_task_does_not_move(generator) -> None:
     assert (found.steps[[1, 3]] > 0).all()
 
 
+def test_newton_evaluates_g_at_the_start_and_once_a_trial(generator) -> None:
+    """From near the minimum every first trial is taken: g once a step, and once at the start. From far away tasks
+    backtrack, each by itself: what is passed on with each iterate is g there."""
+    g, at = head(generator), start(generator)
+    near = (solve_newton(g, at).value[0] + 1e-3,)
+    asked: list[torch.Tensor] = []
+
+    def value(phi):
+        asked.append(g.value(phi))
+        return asked[-1]
+
+    found = newton(value, g.grad, g.inverse, near, steps=50, tolerance=1e-9)
+    assert found.converged.all()
+    assert len(asked) == 1 + found.steps.max()
+    far = start(generator, scale=100.0)
+    asked.clear()
+    found = newton(value, g.grad, g.inverse, far, steps=50, tolerance=1e-9)
+    assert len(asked) > 1 + found.steps.max(), "this case does not backtrack"
+    mixed = (torch.cat([near[0][:2], far[0][2:]]),)
+    alone = [solve_newton(one(g, t), (mixed[0][t, None],), 1e-9) for t in range(T)]
+    together = solve_newton(g, mixed, 1e-9)
+    assert together.steps.tolist() == [int(each.steps) for each in alone]
+    assert torch.allclose(torch.cat([each.value[0] for each in alone]), together.value[0], atol=1e-12)
+
+
+def one(g: SoftmaxHead, task: int) -> SoftmaxHead:
+    return SoftmaxHead(g.z[task, None, :, :-1], g.labels[task, None], C, MU)
+
+
 def test_a_missed_tolerance_is_reported(generator) -> None:
     g, at = head(generator), start(generator)
     assert not solve_newton(g, at, steps=1).converged.any()
