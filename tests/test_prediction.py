@@ -76,6 +76,25 @@ def test_as_the_cpu_itself_would(contiguous, algorithm: str) -> None:
     assert predict(of).tensors > predict(of, torch.device("cpu")).tensors
 
 
+SLOPES = {  # MiB that an inner step more adds at the paper's size; it published 22.84, 22.84, 40.31 and 0.05
+    "released/anil": 22.84, "released/itd_bio": 22.84, "released/maml": 39.87, "released/proposed": 0.0,
+    "fair/anil": 0.0, "fair/itd_bio": 0.0, "fair/maml": 21.19, "fair/imaml": 0.0,
+}  # fmt: skip
+DEAR = ("released/maml", "fair/imaml")
+
+
+@pytest.mark.parametrize(
+    "structure", [pytest.param(name, marks=[pytest.mark.slow] if name in DEAR else []) for name in SLOPES]
+)
+def test_what_an_inner_step_more_adds_on_a_gpu(structure: str) -> None:
+    """Conv4-64 on 32x32, 5-way 5-shot."""
+    paper = [f"experiment=memory/{structure}", "dataset=synthetic", "dataset.image_size=32", "backbone.filters=64"]
+    two, four = (
+        predict(jobs([*paper, "batch_size=1", f"algorithm.inner_steps={k}"], False)[0]).tensors for k in (2, 4)
+    )
+    assert (four - two) / 2 / 2**20 == pytest.approx(SLOPES[structure], abs=0.015)
+
+
 @pytest.mark.parametrize("block", ["fused", "plain"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_the_same_bytes_as_on_the_cpu(gpu_layout, algorithm: str, block: str) -> None:
