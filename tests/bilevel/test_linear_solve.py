@@ -16,6 +16,7 @@ class Problem:
     matrix: Tensor  # [T, Q, Q]
     rhs: Tensor  # [T, Q]
     solvable: bool = True
+    start: Tensor | None = None  # [T, Q], of solvers that take one
 
 
 def spectrum(values: Tensor, generator: torch.Generator) -> Tensor:
@@ -38,11 +39,16 @@ def problem(name: str) -> Problem:
         return Problem(spectrum(torch.logspace(0, 6, Q, dtype=torch.float64), generator), rhs)
     if name == "indefinite":
         return Problem(spectrum(torch.linspace(-5, 5, Q, dtype=torch.float64), generator), rhs, solvable=False)
+    if name == "already solved":
+        return Problem(well, rhs, start=torch.linalg.solve(well, rhs[..., None]).squeeze(-1))
     assert name == "well-conditioned", name
     return Problem(well, rhs)
 
 
-PROBLEMS = ["identity", "zero right side", "one task solved", "ill-conditioned", "indefinite", "well-conditioned"]
+PROBLEMS = [
+    "identity", "zero right side", "one task solved", "already solved", "ill-conditioned", "indefinite",
+    "well-conditioned",
+]  # fmt: skip
 
 
 def solve(solver: str, p: Problem, tolerance: float | None = 1e-9) -> Solution:
@@ -56,7 +62,8 @@ def solve(solver: str, p: Problem, tolerance: float | None = 1e-9) -> Solution:
             inverse=lambda r: (torch.linalg.solve(p.matrix, r[0][..., None]).squeeze(-1),),
             tolerance=tolerance,
         )
-    return cg(matvec, (p.rhs,), steps=10 * Q, tolerance=tolerance)
+    start = None if p.start is None else (p.start,)
+    return cg(matvec, (p.rhs,), steps=10 * Q, tolerance=tolerance, start=start)
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -70,6 +77,8 @@ def test_table(solver: str, name: str) -> None:
         return
     exact = torch.linalg.solve(p.matrix, p.rhs[..., None]).squeeze(-1)
     assert found.converged.all()
+    if solver == "cg" and p.start is not None:
+        assert not found.steps.any()
     assert torch.allclose(found.value[0], exact, rtol=1e-6, atol=1e-7)
     true = (p.rhs - (p.matrix @ found.value[0][..., None]).squeeze(-1)).norm(dim=1) / p.rhs.norm(dim=1).clamp(
         min=1e-300
