@@ -19,6 +19,7 @@ OVER_TIME = (
     ("train/acc", "training accuracy (%)", 100.0, "linear"),
     ("lower/L_g", "bound on $L_g$, largest of the batch", 1.0, "log"),
     ("lower/residual_max", r"$|d_\phi g|$ where the solver stopped", 1.0, "log"),
+    ("linear/residual_max", r"$|H v - d_\phi f| / |d_\phi f|$", 1.0, "log"),
 )
 
 
@@ -69,7 +70,7 @@ def draw(found: Sequence[Cell], stem: Path) -> list[Path]:
     mus = sorted({cell.mu for cell in found})
     lr, mu = most_telling(found)
     with style.drawing():
-        figure, _ = style.panels(1, width=11.0, height=6.4)
+        figure, _ = style.panels(1, width=13.5, height=6.4)
         figure.clear()
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.0, 1.25])[:, 0]
         maps = above.subplots(1, len(mus), squeeze=False, sharey=True)[0]

@@ -18,7 +18,12 @@ def write_cell(root: Path, name: str, lr: float, mu: float, accuracies: tuple[fl
     path = write_run(root / f"{name}-{lr}-{mu}", values, accuracies, None, (f"experiment=stability/{name}",))
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     for row in rows[1:]:
-        row |= {"lower/L_g": 10.0 * row["iteration"], "lower/residual_max": 1e-3, "train/acc": 0.5}
+        row |= {
+            "lower/L_g": 10.0 * row["iteration"],
+            "lower/residual_max": 1e-3,
+            "linear/residual_max": 1e-6,
+            "train/acc": 0.5,
+        }
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
