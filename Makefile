@@ -40,7 +40,7 @@ run: install  ## meta-train the default configuration on embedded data (about tw
 	$(BIN)/memmeta train $(ARGS)
 
 test: install  ## the test suite (2 cores, no GPU, no network; under 10 minutes)
-	$(BIN)/python -m pytest -m "not slow" -n 2
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: install  ## the slow checks alone
 	$(BIN)/python -m pytest -m slow
