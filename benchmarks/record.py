@@ -116,7 +116,9 @@ def _otherwise(runs: dict[int, dict[str, Any]]) -> dict[str, float]:
     scores: dict[str, list[float]] = {}
     for run in runs.values():
         for score in run["evaluations"]:
-            match = re.match(r"\d+ stored tasks, (\w+) checkpoint of iteration \d+(?:, adapted by (.*))?$", score["of"])
+            match = re.match(
+                r"\d+ stored tasks, (\w+) checkpoint of iteration \d+(?:, adapted by ([^;]*))?(?:; .*)?$", score["of"]
+            )
             if match is None or "test/acc" not in score:
                 raise SystemExit(f"an evaluation is no test of the stored tasks by another rule: {score['of']}")
             label = f"{match[1]} checkpoint, {match[2] or 'the same rule'}"
