@@ -100,8 +100,8 @@ def _to_target(runs: dict[int, dict[str, Any]]) -> dict[str, float | None]:
     tasks, seconds = [], []
     for run in runs.values():
         points, summary = run["validation"], run["summary"]
-        index = None if points is None else target_index(points["acc"])
-        if index is None:
+        index = target_index(points["acc"]) if points else None
+        if not points or index is None:
             return {"tasks_to_target": None, "seconds_to_target": None}
         tasks.append(points["tasks"][index])
         seconds.append(tasks[-1] / summary["tasks_seen"] * summary["iterations"] * summary["time/step_seconds_median"])

@@ -85,6 +85,7 @@ def _armijo(
     now: g(phi). The slack is g's own rounding, which near phi* exceeds the decrease asked for."""
     slack = 8 * torch.finfo(now.dtype).eps * now.abs()
     length, too_far = active.to(now.dtype), active
+    stepped, reached = phi, now
     for halving in range(HALVINGS):
         stepped = axpy(-length, direction, phi)
         reached = value(stepped)
