@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.record_figure import draw, draw_curves
+from benchmarks.record_figure import draw, draw_curves, seconds_a_task
 from memmeta_exp.studies.paper import published
 from memmeta_exp.studies.runs import read_run
 from memmeta_exp.studies.statistics import mean_interval, target_index, validation_curve
@@ -99,12 +99,12 @@ def _to_target(runs: dict[int, dict[str, Any]]) -> dict[str, float | None]:
     """Means over the seeds, None where one of them did not get there."""
     tasks, seconds = [], []
     for run in runs.values():
-        points, summary = run["validation"], run["summary"]
+        points = run["validation"]
         index = target_index(points["acc"]) if points else None
         if not points or index is None:
             return {"tasks_to_target": None, "seconds_to_target": None}
         tasks.append(points["tasks"][index])
-        seconds.append(tasks[-1] / summary["tasks_seen"] * summary["iterations"] * summary["time/step_seconds_median"])
+        seconds.append(tasks[-1] * seconds_a_task(run["summary"]))
     return {
         "tasks_to_target": round(mean_interval(tasks).mean),
         "seconds_to_target": round(mean_interval(seconds).mean),

@@ -91,6 +91,11 @@ def draw_curves(runs: Mapping[tuple[str, str, str], Mapping[int, Mapping[str, An
 def _curve(run: Mapping[str, Any]) -> Curve:
     points, summary = run["validation"], run["summary"]
     tasks = np.array(points["tasks"])
+    seconds = tasks * seconds_a_task(summary)
     iterations = tasks / summary["tasks_seen"] * summary["iterations"]
-    seconds = iterations * summary["time/step_seconds_median"]
     return Curve(iterations, tasks, seconds, np.array(points["acc"]), np.array(points["ci95"]))
+
+
+def seconds_a_task(summary: Mapping[str, Any]) -> float:
+    """Of training, by the run's median step."""
+    return summary["time/step_seconds_median"] * summary["iterations"] / summary["tasks_seen"]
