@@ -19,6 +19,7 @@ from memmeta_exp.measure.foretell import (
     CUBLAS_WORKSPACE,
     CUBLAS_WORKSPACE_HOPPER,
     ForetellingMeter,
+    MetaMemo,
     held_bytes,
 )
 from memmeta_exp.measure.peak_memory import MIB, tensors_of
@@ -85,7 +86,13 @@ def predict(config: Config, as_on: torch.device = CUDA) -> Prediction:
     if any("_orig_mod" in name.split(".") for name, _ in experiment.model.named_modules()):
         raise ConfigError("compiled code cannot be predicted: what it keeps for backward is decided on the GPU")
     optimizer, _ = build_optimizer(config, experiment.model)
-    chunk = experiment.learner.chunk
+    with MetaMemo():
+        return _of_all_chunks(experiment, optimizer)
+
+
+def _of_all_chunks(experiment: Experiment, optimizer: torch.optim.Optimizer) -> Prediction:
+    """From two numbers of chunks where the batch has more than `CHUNKS`."""
+    config, chunk = experiment.config, experiment.learner.chunk
     _iteration(experiment, optimizer, min(chunk, config.batch_size))(1)  # makes the optimiser's state
     full, rest = divmod(config.batch_size, chunk)
     if full <= CHUNKS or experiment.learner.warm:  # these are rounded up once for the whole batch

@@ -1,6 +1,7 @@
 """The prediction on meta tensors against the meter on CPU tensors, to the byte."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from memmeta_exp.build import build, build_on_meta, build_optimizer
 from memmeta_exp.commands.compose import jobs
 from memmeta_exp.config import Config, ConfigError
 from memmeta_exp.iteration import Iteration
-from memmeta_exp.measure.foretell import CUBLAS_WORKSPACE
+from memmeta_exp.measure.foretell import CUBLAS_WORKSPACE, MetaMemo
 from memmeta_exp.measure.peak_memory import ALLOCATOR_BLOCK, PeakMeter
 from memmeta_exp.prediction import predict
 
@@ -80,7 +81,7 @@ SLOPES = {  # MiB that an inner step more adds at the paper's size; it published
     "released/anil": 22.84, "released/itd_bio": 22.84, "released/maml": 39.87, "released/proposed": 0.0,
     "fair/anil": 0.0, "fair/itd_bio": 0.0, "fair/maml": 21.19, "fair/imaml": 0.0,
 }  # fmt: skip
-DEAR = ("released/maml", "fair/imaml")
+DEAR = ("released/maml", "fair/maml", "fair/imaml")
 
 
 @pytest.mark.parametrize(
@@ -95,8 +96,15 @@ def test_what_an_inner_step_more_adds_on_a_gpu(structure: str) -> None:
     assert (four - two) / 2 / 2**20 == pytest.approx(SLOPES[structure], abs=0.015)
 
 
-@pytest.mark.parametrize("block", ["fused", "plain"])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+UNROLLED = ("maml", "maml checkpointed", "imaml")
+BLOCKS = [
+    pytest.param(name, block, marks=[pytest.mark.slow] if name in UNROLLED and block == "plain" else [])
+    for name in ALGORITHMS
+    for block in ("fused", "plain")
+]
+
+
+@pytest.mark.parametrize(("algorithm", "block"), BLOCKS)
 def test_the_same_bytes_as_on_the_cpu(gpu_layout, algorithm: str, block: str) -> None:
     of = config(*ALGORITHMS[algorithm], "batch_size=2", "chunk=1", f"backbone.block={block}")
     found, (meter, counters) = predict(of), metered(of)
@@ -121,6 +129,7 @@ def test_the_same_bytes_in_other_settings(gpu_layout, overrides: list[str]) -> N
     assert predict(of).tensors == metered(of)[0].requested_above_baseline
 
 
+@pytest.mark.slow
 def test_where_the_layout_of_the_cpu_differs() -> None:
     """Features of channels-last activations are a copy of the last block's output, 25 x 8 x 2 x 2 floats, where those
     of contiguous ones are a view; second-order MAML has one alive for each of K = 3 support passes at its peak."""
@@ -136,9 +145,14 @@ SHORT = [
 ]  # fmt: skip
 
 
+DEAR_SETTINGS = (
+    "algorithm=imaml", "algorithm=maml", "algorithm=fomaml", "memory.checkpoint=inner_step", "batch_size=11",
+)  # fmt: skip
+
+
 def quick(overrides: list[list[str]]) -> list:
     """Those that take the most time are slow checks."""
-    dear = [any(o in ("algorithm=imaml", "memory.checkpoint=inner_step") for o in some) for some in overrides]
+    dear = [any(o in DEAR_SETTINGS for o in some) for some in overrides]
     marks = [[pytest.mark.slow] if slow else [] for slow in dear]
     return [pytest.param(o, marks=m, id=" ".join(o)) for o, m in zip(overrides, marks, strict=True)]
 
@@ -173,6 +187,7 @@ def test_without_data_in_seconds(monkeypatch, dataset: str) -> None:
     assert found.tensors > 2 * activations
 
 
+@pytest.mark.slow
 def test_chunk_auto_is_that_of_a_gpu() -> None:
     auto = predict(config("batch_size=4"))
     assert auto == predict(config("batch_size=4", "chunk=4"))
@@ -202,3 +217,30 @@ def test_what_meta_tensors_do_not_show_is_refused(monkeypatch) -> None:
     monkeypatch.setattr(memmeta_exp.prediction, "build_on_meta", lambda _: replace(original, model=compiled()))
     with pytest.raises(ConfigError, match="compiled code cannot be predicted"):
         predict(config())
+
+
+@pytest.mark.parametrize("algorithm", ["certified", "fomaml", pytest.param("maml", marks=pytest.mark.slow)])
+def test_what_was_once_computed_is_what_meta_kernels_say(monkeypatch, algorithm: str) -> None:
+    of = config(*ALGORITHMS[algorithm], "batch_size=2", "chunk=1")
+    remembered = predict(of)
+    monkeypatch.setattr(memmeta_exp.prediction, "MetaMemo", nullcontext)
+    assert predict(of) == remembered
+
+
+def test_a_memo_tells_arguments_apart() -> None:
+    x = torch.ones(4, 3, dtype=torch.int32, device="meta")
+    with MetaMemo() as memo:
+        for _ in range(2):
+            assert ((x * 2).dtype, (x * 2.0).dtype) == (torch.int32, torch.float32), "2 == 2.0, and promotes otherwise"
+            assert (x.T + 1).stride() == (1, 3)
+            assert (x + x.T.reshape(4, 3)).stride() == (3, 1)
+            values, indices = x.max(dim=1)
+            assert (values.dtype, indices.dtype) == (torch.int32, torch.int64)
+            assert x.add_(1) is x
+            assert x.view(12).untyped_storage()._cdata == x.untyped_storage()._cdata
+            assert (x + 1).untyped_storage()._cdata != (x + 1).untyped_storage()._cdata
+            wide = torch.empty(4, 3, device="meta")
+            assert (wide * torch.tensor(2.0, dtype=torch.float64)).dtype is torch.float32
+    names = {func.__name__ for func, *_ in memo._known}
+    assert {"mul.Tensor", "max.dim", "add.Tensor"} <= names
+    assert not names & {"add_.Tensor", "view.default", "_unsafe_view.default"}

@@ -3,10 +3,14 @@
 Constants are those of torch 2.13's CUDA caching allocator and cuBLAS handles.
 """
 
+from collections.abc import Hashable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from memmeta_exp.measure.peak_memory import MIB, PeakMeter
 
@@ -17,6 +21,78 @@ SMALL = MIB  # bytes: larger requests are served from blocks that are split only
 _aten = torch.ops.aten
 CONVOLUTIONS = {_aten.convolution, _aten.convolution_backward}
 MATRIX_PRODUCTS = {_aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm}
+
+
+class MetaMemo(TorchDispatchMode):
+    """Meta tensors, several times as fast: what an operator returned for arguments of some shapes, strides and types
+    is made again without asking its Python meta kernel, which takes 0.3 ms. Only of operators that neither write nor
+    return an argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[tuple[Any, Hashable, Hashable], Any] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not _functional(func):
+            return func(*args, **kwargs)
+        try:
+            key = (func, _described(args), _described(tuple(kwargs.items())))
+        except _NotMeta:
+            return func(*args, **kwargs)
+        if key not in self._known:
+            result = func(*args, **kwargs)
+            if _is_new(result, (args, kwargs)):
+                self._known[key] = tree_map_only(Tensor, _Made, result)
+            return result
+        return tree_map_only(_Made, _Made.again, self._known[key])
+
+
+class _Made:
+    """The metadata of a result."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.size, self.stride, self.dtype = tensor.size(), tensor.stride(), tensor.dtype
+
+    def again(self) -> Tensor:
+        return torch.empty_strided(self.size, self.stride, dtype=self.dtype, device="meta")
+
+
+class _NotMeta(Exception):
+    """An argument is a tensor with values, on which the result's type may depend."""
+
+
+def _described(value: Any) -> Hashable:
+    """What a meta kernel can see of an argument. A number's type counts: 2 and 2.0 are equal, and promote otherwise."""
+    if isinstance(value, Tensor):
+        if not value.is_meta:
+            raise _NotMeta
+        return (value.size(), value.stride(), value.dtype)
+    if isinstance(value, tuple | list):
+        return tuple(_described(v) for v in value)
+    return (type(value), value)
+
+
+@cache
+def _functional(func: Any) -> bool:
+    """Whether `func` says that it writes to no argument and returns none, and takes a tensor."""
+    schema = func._schema
+    aliases = any(a.alias_info is not None for a in (*schema.arguments, *schema.returns))
+    return not aliases and any("Tensor" in str(a.type) for a in schema.arguments)
+
+
+def _is_new(result: Any, arguments: Any) -> bool:
+    """Whether every tensor of `result` has a storage of its own, of just the size it needs."""
+    taken = {t.untyped_storage()._cdata for t in tree_leaves(arguments) if isinstance(t, Tensor)}
+    for leaf in tree_leaves(result):
+        if not isinstance(leaf, Tensor):
+            continue
+        storage = leaf.untyped_storage()
+        again = _Made(leaf).again().untyped_storage()
+        if not leaf.is_meta or storage._cdata in taken or storage.nbytes() != again.nbytes():
+            return False
+        taken.add(storage._cdata)
+    return True
 
 
 class ForetellingMeter(PeakMeter):

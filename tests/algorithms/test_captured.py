@@ -118,7 +118,9 @@ def stepped(learner: Learner, batch: TaskBatch, rate: float = 0.01) -> list[torc
     return [*columns, *grads, *(v.clone() for v in learner.warm.values())]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "imaml" else []) for name in CASES]
+)
 def test_replays_are_eager_steps(sampler: EpisodeSampler, name: str) -> None:
     eager, (replayed, recorder) = learner(name), captured(name)
     for t in range(7):

@@ -58,7 +58,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(name, marks=[pytest.mark.slow] if name == "cosine, prototype" else []) for name in CASES]
+)
 def test_central_differences(batch: TaskBatch, case: str) -> None:
     learner = learner_of(*CASES[case])
     assert_central_differences(learner, batch)

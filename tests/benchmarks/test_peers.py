@@ -37,6 +37,7 @@ def test_our_side_alone_ends_in_json(tmp_path, capsys) -> None:
         assert ours["gradient_error"] == 0
 
 
+@pytest.mark.slow
 def test_a_peer_that_does_not_install_is_said_so(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(RECIPES, "nowhere", Recipe(str(tmp_path / "nowhere-1.0.tar.gz")))
     arguments = [*TINY, "--peers", "nowhere", "--algorithms", "anil", "--environments", str(tmp_path / "peers")]
@@ -47,6 +48,7 @@ def test_a_peer_that_does_not_install_is_said_so(tmp_path, monkeypatch, capsys) 
     assert not list((tmp_path / "peers").iterdir()), "half an environment would pass for a whole one"
 
 
+@pytest.mark.slow
 def test_an_environment_sees_the_same_torch(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(RECIPES, "broken", Recipe("broken"))
     monkeypatch.setattr("benchmarks.peer_libraries.environments._install", lambda *_: None)

@@ -46,7 +46,7 @@ def choice(c: Config) -> tuple[Any, str, str]:
     [
         ("proposed", (1, "half_task", "none")),
         pytest.param("maml", (1, "task", "inner_step"), marks=pytest.mark.slow),
-        ("anil", (1, "half_task", "none")),
+        pytest.param("anil", (1, "half_task", "none"), marks=pytest.mark.slow),
     ],
 )
 def test_the_peak_keeps_to_the_budget(algorithm: str, frugal: tuple[object, str, str]) -> None:
@@ -103,7 +103,8 @@ def test_several_workers_share_the_budget() -> None:
     assert (fixed.workers, fixed.memory.mode) == (2, "half_task")
 
 
-@pytest.mark.parametrize("algorithm", ["proposed", pytest.param("maml", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["proposed", "maml"])
 def test_bf16_keeps_to_the_budget(algorithm: str) -> None:
     """The block of bfloat16 keeps more tensors, each half as large."""
     plain = [f"algorithm={algorithm}", "precision=bf16", "algorithm.inner_steps=2", "batch_size=2"]

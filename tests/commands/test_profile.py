@@ -31,7 +31,7 @@ def written(result: Result) -> tuple[Path, dict]:
     return path.parent, json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS[:-1], pytest.param("imaml", marks=pytest.mark.slow)])
 def test_phases_add_up_and_the_peak_is_the_one_of_measure_peak(profile, algorithm: str) -> None:
     _, found = written(profile(f"algorithm={algorithm}", "algorithm.inner_steps=3"))
     phases = found["phases"]
@@ -57,7 +57,9 @@ def peak_of_an_iteration(algorithm: str) -> float:
     return peak.above_baseline_mib * MIB
 
 
-@pytest.mark.parametrize("overrides", [[], ["algorithm=maml", "threads=2"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "overrides", [[], pytest.param(["algorithm=maml", "threads=2"], marks=pytest.mark.slow)], ids=" ".join
+)
 def test_it_is_the_number_that_training_logs(train, profile, overrides: list[str]) -> None:
     summary = json.loads(train(*overrides).summary.read_text())
     _, found = written(profile("steps=1", *overrides))
@@ -65,6 +67,7 @@ def test_it_is_the_number_that_training_logs(train, profile, overrides: list[str
         assert found[key] == summary[key]
 
 
+@pytest.mark.slow
 def test_with_workers_one_is_taken_apart(profile) -> None:
     """What runs in other threads would be seen by no observer."""
     alone, side_by_side = (written(profile("steps=1", "threads=2", f"workers={n}"))[1] for n in (1, 2))

@@ -391,7 +391,10 @@ HAS = {  # of the numbers that not every algorithm has
 }
 
 
-@pytest.mark.parametrize("algorithm", SECTIONS["algorithm"])
+@pytest.mark.parametrize(
+    "algorithm",
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "imaml" else []) for name in SECTIONS["algorithm"]],
+)
 def test_every_algorithm_runs_and_says_what_it_has(train, memmeta, algorithm: str) -> None:
     result = train(f"algorithm={algorithm}")
     assert result.code == 0, result.err
@@ -402,7 +405,9 @@ def test_every_algorithm_runs_and_says_what_it_has(train, memmeta, algorithm: st
     assert "5 tasks score as stored" in memmeta("evaluate", f"run={result.summary.parent}").out
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGTERM, *(pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGINT, signal.SIGUSR2))]
+)
 def test_a_signal_ends_the_run_after_its_step(tmp_path, signum: signal.Signals) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "memmeta_exp", "train", *TINY, "iterations=100000", f"hydra.run.dir={folder}"]

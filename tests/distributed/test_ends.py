@@ -75,6 +75,7 @@ def test_warm_starts_that_die_with_their_rank(on, alone, tmp_path) -> None:
     goes_on(on, tmp_path, 3, 4, alone(*WARM))
 
 
+@pytest.mark.slow
 def test_when_rank_0_is_killed_another_says_so(on, alone, tmp_path) -> None:
     ended = on(tmp_path, 3, *COMMAND, strikes=[[0, STEP, 3, signal.SIGKILL]])
     assert ended.codes == [KILLED, 1, 1]

@@ -35,6 +35,7 @@ def test_uneven_shares_with_all_that_a_run_keeps(on, tmp_path) -> None:
     pair(on, tmp_path, 3, *COMMAND, *STATEFUL)
 
 
+@pytest.mark.slow
 def test_weights_that_adapt_on_two_ranks(on, tmp_path) -> None:
     pair(on, tmp_path, 2, *COMMAND, "algorithm=maml", "algorithm.inner_steps=1", "test_tasks=3")
 

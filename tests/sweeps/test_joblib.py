@@ -68,6 +68,7 @@ def test_a_stop_ends_what_runs_and_starts_nothing_more(sweep, stand_in, tmp_path
     assert "the same command goes on where it stopped" in result.err
 
 
+@pytest.mark.slow
 def test_a_lost_worker_costs_no_job(sweep, stand_in) -> None:
     """joblib gives up every job when one of its processes is killed: what it gave up is started again."""
     stand_in(seed1="orphan")
