@@ -28,6 +28,7 @@ def test_seeds_are_averaged_and_one_seed_keeps_its_own_interval(tmp_path: Path) 
     kept(tmp_path, "paper-fc100-anil-s1", 0.44)
     one_shot = {"test/acc": 0.3, "test/acc_ci95": 0.01, "of": "9 tasks (5-way 1-shot, 15 queries a class), best"}
     kept(tmp_path, "best-cifar_fs-5w5s-s0", 0.7, evaluations=[one_shot])
+    kept(tmp_path, "best-cifar_fs-5w5s_half-s0", 0.6, evaluations=[one_shot])
     kept(tmp_path, "quick-cifar_fs-5w5s-s0", 0.65)
     kept(tmp_path, "quick-cifar_fs-5w5s-s1", 0.63)
     found = record.record(tmp_path)
@@ -37,6 +38,7 @@ def test_seeds_are_averaged_and_one_seed_keeps_its_own_interval(tmp_path: Path) 
     best = found["best"]["cifar_fs"]
     assert (best["5w5s"]["acc"], best["5w5s"]["ci95"], best["5w5s"]["over"]) == (70.0, 2.0, "test tasks")
     assert (best["5w1s"]["acc"], best["5w1s"]["ci95"]) == (30.0, 1.0)
+    assert (best["5w5s_half"]["acc"], best["5w1s_half"]["acc"]) == (60.0, 30.0), "a variant has its own one shot"
     quick = found["quick"]
     assert found["seconds_to_paper_accuracy"] is None, "one seed did not pass"
     assert (quick["seconds"], quick["least_acc"], quick["passed"]) == (60, 63.0, False)
