@@ -186,7 +186,8 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
             )
     best = ["| dataset | tasks | test accuracy, % | seeds | training tasks | seconds |", "|---|---|---|---|---|---|"]
     for dataset, shapes in sorted(found["best"].items()):
-        for shape, a in sorted(shapes.items(), reverse=True):
+        several_shots_first = sorted(shapes.items(), reverse=True)
+        for shape, a in sorted(several_shots_first, key=lambda item: item[0].partition("_")[2]):  # variants last
             best.append(
                 f"| {dataset} | {shape} | {_interval(a)} | {a['seeds']} | {a['training_tasks']:,} | {a['seconds']:,} |"
             )
