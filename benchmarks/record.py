@@ -5,11 +5,12 @@
 
 NAME is PART-DATASET-WHAT-sSEED: paper-cifar_fs-anil-s0, best-cifar_fs-5w5s-s0, quick-cifar_fs-5w5s-s0 (of `make
 reproduce`); of `best`, 5w5s_half is a variant of the recipe, and its evaluations are 5w1s_half. An evaluation is what
-`memmeta evaluate ... tasks=N out=FILE` wrote, of another shape of task than the run's own, one a shape and seed, all
-seeds the same ones (`best`); or of the run's own test tasks by another rule or checkpoint (`paper`). Accuracies of
-several seeds are a mean with the 95 % interval over seeds (Student's t), of one seed its own, over test tasks. The
-target of a run is 0.9 of its best validation accuracy, reached as docs/reports.md says; its seconds are iterations
-times the run's median step, for a run may have been stopped and gone on with.
+`memmeta evaluate ... tasks=N out=FILE` wrote, one a shape of task and seed, all seeds the same ones (`best`; one of
+the run's own shape, with another mu, stands in place of the run's own test); or of the run's own test tasks by
+another rule or checkpoint (`paper`). Accuracies of several seeds are a mean with the 95 % interval over seeds
+(Student's t), of one seed its own, over test tasks. The target of a run is 0.9 of its best validation accuracy,
+reached as docs/reports.md says; its seconds are iterations times the run's median step, for a run may have been
+stopped and gone on with.
 """
 
 import argparse
@@ -87,7 +88,7 @@ def record(folder: Path) -> dict[str, Any]:
             variant = "".join(what.partition("_")[1:])
             for shape, scores in _evaluated(runs).items():
                 shape += variant
-                if shape in found[part][dataset] or (part, dataset, shape) in groups:
+                if shape != what and (shape in found[part][dataset] or (part, dataset, shape) in groups):
                     raise SystemExit(f"{part}-{dataset}-{what}: its evaluation of {shape} would stand for another's")
                 found[part][dataset][shape] = _accuracy(runs, scores)
         elif (part, dataset, what) == QUICK:

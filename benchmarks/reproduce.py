@@ -13,8 +13,8 @@ from pathlib import Path
 from memmeta_exp.cli import main as memmeta
 
 QUICK = (
-    "experiment=best/cifar_fs", "iterations=1500", "batch_size=4", "training.queries=5", "eval_every=500",
-    "val_tasks=50", "test_tasks=600",
+    "experiment=best/cifar_fs", "iterations=700", "training.ways=32", "eval_every=700", "val_tasks=50",
+    "test_tasks=600",
 )  # fmt: skip
 MUST_REACH = 0.6424
 

@@ -116,8 +116,9 @@ def _experiment(config: Config, device: torch.device, samplers: Mapping[str, Any
     facts, learned = config.dataset.facts(), config.algorithm.head_start == "learned"
     backbone, real = config.backbone, device.type != "meta"
     # of phi_0: a task takes as many as it has classes, or one number is regressed on
-    rows = 1 if config.regression else max(config.ways, config.task("train").ways)
-    model = build_model(backbone, facts.channels, facts.image_size, rows, learned, config.seed, real)
+    rows = 1 if config.regression else max(config.ways, config.task("reference").ways)
+    classes = facts.classes["train"] if config.classifies else None
+    model = build_model(backbone, facts.channels, facts.image_size, rows, learned, config.seed, real, classes)
     model.cosine = config.head.scale if config.head.name == "cosine" else None
     if config.memory.checkpoint == "block":
         model.backbone.checkpoint_blocks()  # pyright: ignore[reportCallIssue]

@@ -95,15 +95,22 @@ def newest(folder: Path, check: Callable[[dict[str, Any]], str | None]) -> dict[
 
 def restore(model: nn.Module, path: Path) -> int:
     """Loads the weights of the checkpoint at `path` into `model`, those of their moving average where the run keeps
-    one, for it is what the run judges; returns its iteration. Raises CheckpointError."""
+    one, for it is what the run judges; returns its iteration. A parameter that is None in `model` is left out. Raises
+    CheckpointError."""
     state = load(path)
     try:
         average = state.get("average")
-        model.load_state_dict(state["model"] if average is None else _averaged(average))
+        weights = state["model"] if average is None else _averaged(average)
+        model.load_state_dict({key: value for key, value in weights.items() if _wanted(model, key)})
         return int(state["iteration"])
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0].rstrip(":") or type(error).__name__
         raise CheckpointError(f"{path} is no checkpoint of this model ({reason}); train the run again") from None
+
+
+def _wanted(model: nn.Module, key: str) -> bool:
+    """False where the model has a place for `key`, and nothing there."""
+    return getattr(model, key, key) is not None
 
 
 def _averaged(average: Mapping[str, Any]) -> dict[str, Any]:

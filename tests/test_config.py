@@ -41,7 +41,7 @@ OWN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("algorithm", SECTIONS["algorithm"])
+@pytest.mark.parametrize("algorithm", OWN)
 @pytest.mark.parametrize("dataset", SIZES)
 def test_the_paper_presets_are_the_released_settings(dataset: str, algorithm: str) -> None:
     """PAPER: 5-way 5-shot, 5 queries, 32 tasks, 2,000 iterations; tested on 640 tasks by 20 head steps of 0.05."""

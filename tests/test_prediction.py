@@ -31,6 +31,8 @@ ALGORITHMS = {
     "maml checkpointed": ["algorithm=maml", "algorithm.inner_steps=3", "memory.checkpoint=inner_step"],
     "fomaml": ["algorithm=fomaml"],
     "imaml": ["algorithm=imaml"],
+    "baseline": ["algorithm=baseline"],
+    "baseline half_task": ["algorithm=baseline", "memory.mode=half_task"],
 }
 WARM = [
     *ALGORITHMS["released solvers"], "algorithm.inner_warm_start=true", "algorithm.linear_warm_start=true",

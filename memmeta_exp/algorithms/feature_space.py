@@ -61,6 +61,18 @@ class FeatureGradient:
         )
 
 
+class Part(Protocol):
+    """What a chunk of tasks adds to a step: its diagnosis, and the solutions that warm starts are made of."""
+
+    @property
+    def inner(self) -> Solution | None: ...
+
+    @property
+    def linear(self) -> Solution | None: ...
+
+    def report(self) -> StepReport: ...
+
+
 class Rule(Protocol):
     """What a head-only algorithm is: its lower level, its adaptation and its gradient in feature space."""
 
@@ -103,9 +115,9 @@ class FeatureSpaceLearner(Learner):
         warm = {key: value for key, value in self.warm.items() if len(value) == len(batch)}
         move = self._half_steps if self.half_task else self._step
 
-        def one(at: int, tasks: Tasks) -> tuple[FeatureGradient, list[Gradients]]:
+        def one(at: int, tasks: Tasks) -> tuple[Part, list[Gradients]]:
             mine = {key: value[at : at + len(tasks)] for key, value in warm.items()}
-            return move(tasks, mine, _Backward(len(batch), wanted))
+            return move(tasks, mine, Backward(len(batch), wanted))
 
         reports, kept = [], {key: [] for key in self.rule.keeps()}
         for part, gradients in self._map(one, batch, chunk):
@@ -119,16 +131,12 @@ class FeatureSpaceLearner(Learner):
         self.warm = {key: torch.cat(values) for key, values in kept.items()}
         return StepReport.join(reports)
 
-    def _step(
-        self, tasks: Tasks, warm: dict[str, Tensor], backward: "_Backward"
-    ) -> tuple[FeatureGradient, list[Gradients]]:
+    def _step(self, tasks: Tasks, warm: dict[str, Tensor], backward: "Backward") -> tuple[Part, list[Gradients]]:
         support, query = self._both_features(tasks)
         part = self._gradient(_detached(support), _detached(query), warm, self._ways(tasks))
         return part, backward([(support[0], part.d_support), (query[0], part.d_query), *self._start(part)])
 
-    def _half_steps(
-        self, tasks: Tasks, warm: dict[str, Tensor], backward: "_Backward"
-    ) -> tuple[FeatureGradient, list[Gradients]]:
+    def _half_steps(self, tasks: Tasks, warm: dict[str, Tensor], backward: "Backward") -> tuple[Part, list[Gradients]]:
         with torch.no_grad():
             support = self._features(half(tasks, "support"), self._keys(tasks, "support"))
         z_q, labels = self._features(half(tasks, "query"), self._keys(tasks, "query"))
@@ -165,7 +173,7 @@ class FeatureSpaceLearner(Learner):
 
 
 @dataclass(frozen=True)
-class _Backward:
+class Backward:
     """Backward from roots with their cotangents, each summed over the tasks, to the mean over the batch's: into .grad
     at once, or, where several threads are at work, to a list of gradients that is added to .grad in order."""
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from memmeta_exp.algorithms.baseline import BaselineLearner
 from memmeta_exp.algorithms.feature_space import FeatureSpaceLearner
 from memmeta_exp.algorithms.imaml import Imaml
 from memmeta_exp.algorithms.learner import Execution, Learner
@@ -14,7 +15,7 @@ from memmeta_exp.algorithms.proposed import Proposed
 from memmeta_exp.algorithms.unrolled import Unrolled
 from memmeta_exp.algorithms.weight_space import WeightSpaceLearner
 from memmeta_exp.backbones import MetaModel
-from memmeta_exp.config import ImamlConfig, MemoryConfig, ProposedConfig
+from memmeta_exp.config import BaselineConfig, ImamlConfig, MemoryConfig, ProposedConfig
 
 
 def build_algorithm(
@@ -27,12 +28,15 @@ def build_algorithm(
     """The learner that an algorithm configuration describes, in the precision that `model` has, for tasks whose f and g
     are `losses`."""
     execution, memory = execution or Execution(), memory or MemoryConfig()
+    half_task = memory.mode == "half_task"
+    if isinstance(config, BaselineConfig):
+        return BaselineLearner(model, config, execution, losses, half_task)
     if isinstance(config, ImamlConfig):
         return WeightSpaceLearner(model, Imaml(config), execution, losses)
     if not config.in_feature_space:
         return WeightSpaceLearner(model, Maml(config, recompute=memory.checkpoint == "inner_step"), execution, losses)
     rule = Proposed(config, losses) if isinstance(config, ProposedConfig) else Unrolled(config, losses)
-    return FeatureSpaceLearner(model, rule, execution, half_task=memory.mode == "half_task")
+    return FeatureSpaceLearner(model, rule, execution, half_task=half_task)
 
 
 def exact_reference(

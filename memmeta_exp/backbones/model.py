@@ -16,23 +16,41 @@ class MetaModel(nn.Module):
     """A backbone and the head's start phi_0 [C, d+1] (last column the bias), torch's default Linear initialisation:
     every entry ~ U(-1/sqrt d, 1/sqrt d). phi_0 is a parameter where it is learned and a buffer where it is fixed.
     Called on images [T, n, C, H, W] it gives the outputs [T, n, ways] of the head phi_0: W z + b, or, where `cosine` is
-    a number, that times the cosines of z and the rows of W."""
+    a number, that times the cosines of z and the rows of W. classes: where training classifies the classes of its
+    split, `classifier` V [classes, d+1], a parameter that begins as phi_0 does; None where it does not, or is over."""
 
     head_start: Tensor
+    classifier: Tensor | None
 
     def __init__(
-        self, backbone: nn.Module, features: int, ways: int, learned: bool, generator: torch.Generator
+        self,
+        backbone: nn.Module,
+        features: int,
+        ways: int,
+        learned: bool,
+        generator: torch.Generator,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.ways = ways
         self.cosine: float | None = None
         bound = 1 / math.sqrt(features)
-        start = torch.empty(ways, features + 1).uniform_(-bound, bound, generator=generator)
+
+        def drawn(rows: int) -> Tensor:
+            return torch.empty(rows, features + 1).uniform_(-bound, bound, generator=generator)
+
+        start = drawn(ways)
         if learned:
             self.head_start = nn.Parameter(start)
         else:
             self.register_buffer("head_start", start)
+        self.register_parameter("classifier", None if classes is None else nn.Parameter(drawn(classes)))
+
+    def classify(self, z: Tensor) -> Tensor:
+        """The classifier's logits [T, n, classes] of features z [T, n, d]."""
+        assert self.classifier is not None, "a model without a classifier"
+        return linear(z, self.classifier[:, :-1], self.classifier[:, -1])
 
     def forward(self, images: Tensor, keys: Keys | None = None) -> Tensor:
         z = self.backbone(images) if keys is None else self.backbone(images, keys)
@@ -57,14 +75,21 @@ class QuadraticModel(MetaModel):
 
 
 def build_model(
-    backbone: Any, channels: int, image_size: int, ways: int, learned: bool, seed: int, materialise: bool = True
+    backbone: Any,
+    channels: int,
+    image_size: int,
+    ways: int,
+    learned: bool,
+    seed: int,
+    materialise: bool = True,
+    classes: int | None = None,
 ) -> MetaModel:
     """The meta-model that a backbone configuration describes, initial values a pure function of `seed` and of the
-    weights that it names. Not materialised, it is of meta tensors, and nothing is read.
+    weights that it names. Not materialised, it is of meta tensors, and nothing is read. classes: see `MetaModel`.
 
     Raises ConfigError where the backbone cannot be made, or the image is too small for it.
     """
     generator = torch.Generator().manual_seed(seed)
     net, features = build_backbone(backbone, channels, image_size, generator, materialise)
-    model = MetaModel(net, features, ways, learned, generator)
+    model = MetaModel(net, features, ways, learned, generator, classes)
     return model if materialise else model.to("meta")

@@ -28,7 +28,9 @@ def on_other_dataset(config: Config, overrides: list[str], shape: Mapping[str, i
         if name not in DATASETS:
             raise ConfigError(f"{overrides[0]}: a test on another dataset is for images, and {GROUP}={name} has none")
     try:
-        asked = {key: value for key, value in shape.items() if value is not None}
+        asked: dict[str, Any] = {key: value for key, value in shape.items() if value is not None}
+        if config.classifies:  # training tasks leave no trace in the model, and may be of more classes than there are
+            asked["training"] = {}
         moved = from_dict({**to_dict(config), GROUP: section, **asked})
     except ConfigError as error:
         raise ConfigError(f"the run cannot be tested on {GROUP}={section['name']}: {error}") from None

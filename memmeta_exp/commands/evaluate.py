@@ -14,14 +14,14 @@ from memmeta_exp.budget import fitted
 from memmeta_exp.build import Experiment, build, resolve_device
 from memmeta_exp.commands.arguments import parse, whole_number
 from memmeta_exp.commands.elsewhere import on_other_dataset, split_dataset
-from memmeta_exp.config import Config, ConfigError, from_yaml
+from memmeta_exp.config import Config, ConfigError, from_dict, from_yaml, to_dict
 from memmeta_exp.data import SinusoidTasks, TaskBatch
 from memmeta_exp.evaluation import Score, score_tasks
 from memmeta_exp.tracking.run_folder import EpisodeResult, Result, SinusoidResult, read_test_episodes
 
 HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|cuda:N] [threads=N] [data_root=DIR]
                  [tasks=N] [split=test|val] [shots=S] [queries=Q] [out=FILE.json]
-                 [eval_rule=own|gd] [eval_steps=K] [eval_lr=LR]
+                 [eval_rule=own|gd] [eval_steps=K] [eval_lr=LR] [mu=MU]
                  [dataset=OTHER [dataset.KEY=VALUE] ...]
 
 Tests the model of the run folder DIR with the run's own configuration on the episodes of its test_episodes.csv, and
@@ -29,8 +29,8 @@ prints the accuracy (of sine waves the mean squared error) with its 95 % interva
 With tasks=N on the first N tasks of its test (or validation) stream instead, of S shots and Q queries a class (of a
 sine wave) where these are given. With dataset=OTHER on tasks of another dataset with the same image size and channels
 (a cross-domain test), as many as the run's own test has unless tasks=N says otherwise. With eval_rule by another
-adaptation to each task: the algorithm's own, or K steps of LR on the head alone. device, threads and the rule are the
-run's own unless given. Writes out=FILE alone.
+adaptation to each task: the algorithm's own, or K steps of LR on the head alone; with mu=MU by its own with another
+weight of R (algorithm.mu). device, threads and the rule are the run's own unless given. Writes out=FILE alone.
 """
 SHAPE = ("shots", "queries")
 STEPS = ("eval_steps", "eval_lr")  # what eval_rule=gd takes
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(HELP)
         return 0
-    unset = ("run", "device", "threads", "data_root", "tasks", "split", *SHAPE, "eval_rule", *STEPS, "out")
+    unset = ("run", "device", "threads", "data_root", "tasks", "split", *SHAPE, "eval_rule", *STEPS, "mu", "out")
     dataset, others = split_dataset(arguments)
     options = parse(others, {**dict.fromkeys(unset), "checkpoint": "best"})
     if options["run"] is None:
@@ -69,15 +69,20 @@ def main(arguments: list[str]) -> int:
         config = read_config(folder, machine | rule | ({} if dataset else shape))
     if config.eval_rule == "own" and rule.keys() & set(STEPS):
         raise ConfigError("eval_steps and eval_lr are for eval_rule=gd: add it, or leave them out")
+    if options["mu"] is not None:
+        config = _with_mu(config, options["mu"])
     if dataset:
         config, tasks = on_other_dataset(config, dataset, shape), tasks or _as_many(config, folder)
     episodes = _episodes(folder, config) if tasks is None else []
     experiment = build(fitted(config, resolve_device(config.device)), normalised_as=its_own)
+    experiment.model.classifier = None  # of training alone, and of another dataset's classes where this is one
     weights = folder / "checkpoints" / f"{options['checkpoint']}.pt"
     iteration = checkpoint.restore(experiment.model, weights)
     which = f"{options['checkpoint']} checkpoint of iteration {iteration}"
     if rule:
         which += f", adapted by {_rule(config)}"
+    if options["mu"] is not None:
+        which += f", mu = {config.algorithm.mu:g}"
     if tasks is not None:
         score = score_tasks(experiment, experiment.samplers[split].draw(0, tasks))
         where = f" of {config.dataset.name}" if dataset else ""
@@ -85,9 +90,25 @@ def main(arguments: list[str]) -> int:
     tasks_of: Any = _waves_of if config.regression else _images_of
     score = score_tasks(experiment, tasks_of(experiment, episodes, folder))
     of = f"{len(episodes)} stored tasks, {which}"
-    if _rule(config) == as_stored:
+    if _rule(config) == as_stored and options["mu"] is None:
         of += f"; {_same(score, episodes)} tasks score as stored"
     return _say(config, "test", score, of, options["out"])
+
+
+def _with_mu(config: Config, text: str) -> Config:
+    """`config` with algorithm.mu as `text` says; ConfigError where it says no number, or adaptation has no mu."""
+    values, name = to_dict(config), config.algorithm.name
+    if config.eval_rule == "gd":
+        raise ConfigError("mu is for the algorithm's own rule, and eval_rule=gd has no R: leave one of them out")
+    if "mu" not in values["algorithm"]:
+        raise ConfigError(f"mu={text}: {name} has no algorithm.mu; leave it out")
+    try:
+        mu = float(text)
+    except ValueError:
+        raise ConfigError(f"mu={text} is no number: give the weight of R, as in algorithm.mu") from None
+    if not math.isfinite(mu):
+        raise ConfigError(f"mu={text} is not finite: give the weight of R, as in algorithm.mu")
+    return from_dict({**values, "algorithm": {**values["algorithm"], "mu": mu}})
 
 
 def _as_many(config: Config, folder: Path) -> int:

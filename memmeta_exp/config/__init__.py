@@ -4,7 +4,7 @@
 `ConfigError` from here, in one line that says the key, the rule and the fix, before anything has been created.
 """
 
-from memmeta_exp.config.algorithms import ImamlConfig, ProposedConfig, UnrolledConfig
+from memmeta_exp.config.algorithms import BaselineConfig, ImamlConfig, ProposedConfig, UnrolledConfig
 from memmeta_exp.config.backbones import Conv4Config, Resnet12Config, TimmConfig, WideResnetConfig
 from memmeta_exp.config.checks import closest
 from memmeta_exp.config.datasets import (
@@ -31,6 +31,7 @@ __all__ = [
     "NOT_OF_A_GROUP",
     "SECTIONS",
     "SPLITS",
+    "BaselineConfig",
     "CifarFsConfig",
     "Config",
     "ConfigError",

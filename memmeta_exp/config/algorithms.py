@@ -4,6 +4,7 @@ Letters follow the paper: mu, K = inner_steps, N = linear_steps.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from memmeta_exp.config.checks import at_least, one_of
 from memmeta_exp.errors import ConfigError
@@ -81,6 +82,41 @@ class ProposedConfig:
                 "algorithm.mu=0 with algorithm.head_start=learned: the start is learned through R, which is centred "
                 "on it; set algorithm.mu above 0 or algorithm.head_start=fixed"
             )
+
+
+@dataclass(frozen=True)
+class BaselineConfig:
+    """Baseline (Chen et al. 2019), without a meta-gradient: training classifies all images of its tasks among all
+    classes of the training split; a new task's head is that of `proposed`, by Newton's method.
+
+    mu: weight of R(phi) = mu/2 |phi|^2 in g, for new tasks and in the F whose gradient is measured. inner_steps: of
+    newton, at most. inner_tolerance: bound on |d_phi g|, where it stops.
+    """
+
+    name: str = "baseline"
+    mu: float = 0.1
+    inner_steps: int = 20
+    inner_tolerance: float = 1e-4
+
+    def __post_init__(self) -> None:
+        at_least("algorithm.mu", self.mu, 0, strict=True)
+        at_least("algorithm.inner_steps", self.inner_steps, 1)
+        at_least("algorithm.inner_tolerance", self.inner_tolerance, 0, strict=True)
+
+    @property
+    def head_start(self) -> str:
+        """Always fixed, and of no consequence: Newton begins where R is least."""
+        return "fixed"
+
+    @property
+    def in_feature_space(self) -> bool:
+        """Always: the head alone adapts."""
+        return True
+
+    @property
+    def unrolls(self) -> bool:
+        """Never: training has no inner steps."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -173,3 +209,19 @@ class ImamlConfig:
     def unrolls(self) -> bool:
         """Never: the meta-gradient is implicit."""
         return False
+
+
+def check_baseline(config: Any) -> None:
+    """ConfigError where algorithm=baseline has no classes to tell apart, or no head for new tasks."""
+    if not config.classifies:
+        return
+    if config.known or config.regression:
+        raise ConfigError(
+            f"algorithm=baseline classifies the images of a training split, and dataset={config.dataset.name} has "
+            "none: choose another algorithm"
+        )
+    if config.head.name == "cosine":
+        raise ConfigError(
+            "head=cosine with algorithm=baseline has no Hessian to factorise, and its new tasks' heads are found by "
+            "Newton's method: set head=linear or head=ridge"
+        )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Union
 
-from memmeta_exp.config.algorithms import ProposedConfig
+from memmeta_exp.config.algorithms import BaselineConfig, ProposedConfig, check_baseline
 from memmeta_exp.config.checks import at_least, at_most, one_of
 from memmeta_exp.config.graph import check_cuda_graph
 from memmeta_exp.config.heads import LinearHeadConfig, check_head
@@ -100,6 +100,7 @@ class Config:
         _check_device(self.device)
         for key in ("chunk", "workers"):
             _check_number_or_auto(key, getattr(self, key))
+        check_baseline(self)
         check_problem(self)
         check_regression(self)
         self._check_strong_convexity()
@@ -205,9 +206,10 @@ class Config:
                 )
 
     def task(self, stream: str) -> TaskShape:
-        """What a task of `stream` (train, val, test, reference) consists of."""
+        """What a task of `stream` (train, val, test, reference) consists of. F is that of training tasks, but where
+        these are no tasks to their algorithm, which only `classifies`, that of tasks as they are tested."""
         t = self.training
-        if stream in ("val", "test"):
+        if stream in ("val", "test") or (self.classifies and stream == "reference"):
             return TaskShape(self.ways, self.shots, self.queries)
         return TaskShape(t.ways or self.ways, t.shots or self.shots, t.queries or self.queries)
 
@@ -222,6 +224,11 @@ class Config:
     def known(self) -> bool:
         """Whether this is a problem on which the truth is known: a finite set of tasks and no images."""
         return self.dataset.name in KNOWN["dataset"]
+
+    @property
+    def classifies(self) -> bool:
+        """Whether training classifies the classes of its split, without tasks."""
+        return isinstance(self.algorithm, BaselineConfig)
 
     @property
     def regression(self) -> bool:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from memmeta_exp.config.algorithms import ImamlConfig, ProposedConfig, UnrolledConfig
+from memmeta_exp.config.algorithms import BaselineConfig, ImamlConfig, ProposedConfig, UnrolledConfig
 from memmeta_exp.config.backbones import BACKBONES
 from memmeta_exp.config.checks import at_least, at_most, below, one_of
 from memmeta_exp.config.datasets import DATASETS
@@ -115,6 +115,7 @@ SECTIONS: dict[str, dict[str, type]] = {
         "proposed": ProposedConfig,
         "imaml": ImamlConfig,
         **dict.fromkeys(("maml", "fomaml", "anil", "itd_bio"), UnrolledConfig),
+        "baseline": BaselineConfig,
     },
     "dataset": {**DATASETS, **REGRESSION},
     "backbone": {**BACKBONES, "mlp": MlpConfig},

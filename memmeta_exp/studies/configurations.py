@@ -14,6 +14,7 @@ ALGORITHMS = {
     "anil": "ANIL",
     "itd_bio": "ITD-BiO",
     "imaml": "iMAML",
+    "baseline": "Baseline",
 }
 PRETRAINED = "pretrained"
 LETTERS = {  # as in the paper

@@ -25,6 +25,7 @@ ALGORITHM_STYLES: dict[str, dict[str, Any]] = {
     "itd_bio": {"color": PURPLE, "marker": "D"},
     "imaml": {"color": ORANGE, "marker": "v"},
     "fomaml": {"color": SKY, "marker": "P"},
+    "baseline": {"color": BLACK, "marker": "X"},
 }
 _CYCLE = [
     {"color": color, "marker": marker}

@@ -1,5 +1,6 @@
 """A smooth float64 meta-model, so that differences and derivatives can be held together to many digits."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -49,8 +50,15 @@ def gradient(learner: Learner, batch: Tasks) -> Tensor:
     return torch.cat([p.grad.flatten() for p in learner.model.parameters() if p.grad is not None])
 
 
-def assert_central_differences(learner: Learner, batch: Tasks) -> None:
-    """The meta-gradient against central differences of what `evaluate` reports as the loss."""
+def evaluated(learner: Learner, batch: Tasks) -> Tensor:
+    """The loss that `evaluate` reports."""
+    return learner.evaluate(batch)[1].mean()
+
+
+def assert_central_differences(
+    learner: Learner, batch: Tasks, loss: Callable[[Learner, Tasks], Tensor] = evaluated
+) -> None:
+    """The meta-gradient against central differences of `loss`."""
     found, position, checked, eps = gradient(learner, batch), 0, 0, 1e-5
     for parameter in learner.model.parameters():
         flat = parameter.data.view(-1)
@@ -58,7 +66,7 @@ def assert_central_differences(learner: Learner, batch: Tasks) -> None:
             old, values = flat[i].item(), []
             for shift in (eps, -eps):
                 flat[i] = old + shift
-                values.append(learner.evaluate(batch)[1].mean().item())
+                values.append(loss(learner, batch).item())
             flat[i] = old
             difference = (values[0] - values[1]) / (2 * eps)
             assert difference == pytest.approx(found[position + i].item(), abs=1e-8, rel=1e-5)

@@ -16,7 +16,15 @@ from memmeta_exp.backbones import build_model
 from memmeta_exp.bilevel.linear_head import largest_eigenvalue
 from memmeta_exp.build import build
 from memmeta_exp.commands.compose import jobs
-from memmeta_exp.config import Conv4Config, ImamlConfig, MemoryConfig, ProposedConfig, SyntheticConfig, UnrolledConfig
+from memmeta_exp.config import (
+    BaselineConfig,
+    Conv4Config,
+    ImamlConfig,
+    MemoryConfig,
+    ProposedConfig,
+    SyntheticConfig,
+    UnrolledConfig,
+)
 from memmeta_exp.data import EpisodeSampler, Pixels, TaskBatch, load_split
 from memmeta_exp.errors import ConfigError
 from memmeta_exp.measure.peak_memory import measure_peak
@@ -40,6 +48,8 @@ CASES = {
     "maml": (MAML, MemoryConfig()),
     "fomaml": (dataclasses.replace(MAML, first_order=True), MemoryConfig()),
     "imaml": (ImamlConfig(inner_steps=2, inner_lr=0.01, lam=50.0), MemoryConfig()),
+    "baseline": (BaselineConfig(), MemoryConfig()),
+    "baseline, half_task": (BaselineConfig(), MemoryConfig(mode="half_task")),
 }
 
 
@@ -87,7 +97,10 @@ class Recorder:
 
 def learner(name: str) -> Learner:
     config, memory = CASES[name]
-    model = build_model(Conv4Config(filters=4), 3, 16, 3, config.head_start == "learned", seed=0).double()
+    classes = 6 if isinstance(config, BaselineConfig) else None
+    model = build_model(
+        Conv4Config(filters=4), 3, 16, 3, config.head_start == "learned", seed=0, classes=classes
+    ).double()
     return build_algorithm(config, model, Execution(chunk=2 if config.in_feature_space else 1), memory)
 
 

@@ -8,7 +8,15 @@ import torch
 
 from memmeta_exp.algorithms import Execution, build_algorithm
 from memmeta_exp.backbones import build_model
-from memmeta_exp.config import Conv4Config, ImamlConfig, MemoryConfig, ProposedConfig, SyntheticConfig, UnrolledConfig
+from memmeta_exp.config import (
+    BaselineConfig,
+    Conv4Config,
+    ImamlConfig,
+    MemoryConfig,
+    ProposedConfig,
+    SyntheticConfig,
+    UnrolledConfig,
+)
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 from memmeta_exp.measure.peak_memory import PeakMeter
 
@@ -22,6 +30,8 @@ CASES = {
     "fomaml": (dataclasses.replace(MAML, first_order=True), MemoryConfig()),
     "recompute": (UnrolledConfig(features="recompute", inner_steps=2), MemoryConfig()),
     "imaml": (ImamlConfig(inner_steps=2), MemoryConfig()),
+    "baseline": (BaselineConfig(), MemoryConfig()),
+    "baseline, half_task": (BaselineConfig(), MemoryConfig(mode="half_task")),
 }
 
 
@@ -35,9 +45,12 @@ def batch() -> TaskBatch:
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_bits(batch: TaskBatch, name: str, norm: str) -> None:
     config, memory = CASES[name]
+    classes = 6 if isinstance(config, BaselineConfig) else None
 
     def result(workers: int) -> list[torch.Tensor]:
-        model = build_model(Conv4Config(filters=6, norm=norm), 3, 16, 3, config.head_start == "learned", seed=0)
+        model = build_model(
+            Conv4Config(filters=6, norm=norm), 3, 16, 3, config.head_start == "learned", seed=0, classes=classes
+        )
         learner = build_algorithm(config, model, Execution(workers=workers), memory)
         if norm == "running":
             learner.record(batch)

@@ -29,9 +29,16 @@ def test_seeds_are_averaged_and_one_seed_keeps_its_own_interval(tmp_path: Path) 
     one_shot = {"test/acc": 0.3, "test/acc_ci95": 0.01, "of": "9 tasks (5-way 1-shot, 15 queries a class), best"}
     kept(tmp_path, "best-cifar_fs-5w5s-s0", 0.7, evaluations=[one_shot])
     kept(tmp_path, "best-cifar_fs-5w5s_half-s0", 0.6, evaluations=[one_shot])
+    another_mu = {
+        "test/acc": 0.5,
+        "test/acc_ci95": 0.01,
+        "of": "9 tasks (5-way 5-shot, 15 queries a class), best, mu = 1",
+    }
+    kept(tmp_path, "best-fc100-5w5s-s0", 0.4, evaluations=[another_mu])
     kept(tmp_path, "quick-cifar_fs-5w5s-s0", 0.65)
     kept(tmp_path, "quick-cifar_fs-5w5s-s1", 0.63)
     found = record.record(tmp_path)
+    assert found["best"]["fc100"]["5w5s"]["acc"] == 50.0, "in place of the run's own"
     anil = found["paper"]["fc100"]["anil"]
     half = 12.706204736 * 2 * 2**0.5 / 2**0.5  # Student's t of one degree of freedom, s / sqrt 2 with s = 2 sqrt 2
     assert (anil["acc"], anil["ci95"], anil["seeds"]) == (42.0, round(half, 2), 2)

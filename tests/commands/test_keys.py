@@ -64,7 +64,7 @@ def test_facts_are_those_of_the_code(tables) -> None:
     assert key(tables, "optimizer.lr").default == "`0.001` (adam, adamw), `0.01` (sgd)"
     assert key(tables, "optimizer.momentum").default == "`0.0` (sgd)", "adam has no such key"
     assert key(tables, "algorithm.inner_steps", "maml").allowed == "from 0 (maml, fomaml), from 1 (anil, itd_bio)"
-    assert key(tables, "algorithm.inner_tolerance").type == "float or null"
+    assert key(tables, "algorithm.inner_tolerance", "proposed").type == "float or null"
     assert key(tables, "dataset.channels", "folder").allowed == "`3`, `1`"
 
 

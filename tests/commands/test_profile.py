@@ -15,7 +15,7 @@ from memmeta_exp.iteration import Iteration
 from memmeta_exp.measure.peak_memory import MIB, measure_peak
 from tests.commands.conftest import TINY, Result
 
-ALGORITHMS = ["proposed", "anil", "itd_bio", "maml", "fomaml", "imaml"]
+ALGORITHMS = ["proposed", "anil", "itd_bio", "maml", "fomaml", "baseline", "imaml"]
 
 
 @pytest.fixture

@@ -388,6 +388,7 @@ HAS = {  # of the numbers that not every algorithm has
     "maml": set(),
     "fomaml": set(),
     "imaml": {"lower/residual_max", "linear/residual_max"},
+    "baseline": set(),
 }
 
 
@@ -400,7 +401,7 @@ def test_every_algorithm_runs_and_says_what_it_has(train, memmeta, algorithm: st
     assert result.code == 0, result.err
     summary = json.loads(result.summary.read_text())
     assert HAS[algorithm] == set().union(*HAS.values()) & summary.keys()
-    assert summary["convergence/mu"] == {"proposed": 0.1, "itd_bio": 1e-4}.get(algorithm, 0.01)
+    assert summary["convergence/mu"] == {"proposed": 0.1, "baseline": 0.1, "itd_bio": 1e-4}.get(algorithm, 0.01)
     assert summary["convergence/grad_norm_sq"] > 0
     assert "5 tasks score as stored" in memmeta("evaluate", f"run={result.summary.parent}").out
 

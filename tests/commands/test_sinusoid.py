@@ -64,6 +64,7 @@ def test_the_numbers_are_those_of_their_definitions(a_run) -> None:
 ALGORITHMS = [
     pytest.param(name, marks=[pytest.mark.slow] if name in ("fomaml", "itd_bio") else [])
     for name in SECTIONS["algorithm"]
+    if name != "baseline"  # refused: there are no classes to tell apart
 ]
 
 

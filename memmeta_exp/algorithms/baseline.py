@@ -1,0 +1,83 @@
+"""Baseline (Chen et al. 2019; Tian et al. 2020): no meta-gradient. Training tells the classes of the training split
+apart by one linear classifier on the features; a task of new classes is adapted to as `proposed` does, by a head of its
+own.
+
+With z_i the features of a task's n + m images, c_i their classes in the training split and V [classes, d+1]:
+
+    A = mean over tasks of  1/(n+m) sum_i CE(V z_i, c_i)      (V's last column the bias),   minimised over theta and V
+
+The labels within a task are not used, and support and query differ in nothing but that each half has batch-norm
+statistics of its own, as in adaptation.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from memmeta_exp.algorithms.feature_space import Backward, FeatureSpaceLearner, Gradients, Part
+from memmeta_exp.algorithms.learner import Execution, StepReport
+from memmeta_exp.algorithms.losses import SOFTMAX, Losses
+from memmeta_exp.algorithms.proposed import Proposed
+from memmeta_exp.backbones import MetaModel
+from memmeta_exp.config import BaselineConfig, ProposedConfig
+from memmeta_exp.data.episodes import TaskBatch, half
+from memmeta_exp.data.tasks import Tasks
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What images add to A's terms of T tasks, in nats, and to the fractions classified rightly: [T], float64 the
+    latter. There is no lower level: nothing is solved, and nothing is wrong."""
+
+    loss: Tensor
+    accuracy: Tensor
+    inner: None = None
+    linear: None = None
+
+    def report(self) -> StepReport:
+        """One gradient a task and no product of second derivatives."""
+        one = torch.ones_like(self.loss, dtype=torch.int64)
+        return StepReport(self.loss.detach(), self.accuracy, wrong=one == 0, gradients=one, products=one - 1)
+
+    def __add__(self, other: "Classified") -> "Classified":
+        return Classified(self.loss + other.loss, self.accuracy + other.accuracy)
+
+
+class BaselineLearner(FeatureSpaceLearner):
+    """`model.classifier` on the backbone's features; evaluation is that of `proposed`."""
+
+    def __init__(
+        self,
+        model: MetaModel,
+        config: BaselineConfig,
+        execution: Execution,
+        losses: Losses = SOFTMAX,
+        half_task: bool = False,
+    ) -> None:
+        head = ProposedConfig(mu=config.mu, inner_steps=config.inner_steps, inner_tolerance=config.inner_tolerance)
+        super().__init__(model, Proposed(head, losses), execution, half_task=half_task)
+
+    def _step(self, tasks: Tasks, warm: dict[str, Tensor], backward: Backward) -> tuple[Part, list[Gradients]]:
+        (z_s, y_s), (z_q, y_q) = self._both_features(tasks)
+        both = self._classified(z_s, y_s, tasks) + self._classified(z_q, y_q, tasks)
+        return both, backward([(both.loss, torch.ones_like(both.loss))])
+
+    def _half_steps(self, tasks: Tasks, warm: dict[str, Tensor], backward: Backward) -> tuple[Part, list[Gradients]]:
+        parts, gradients = [], []
+        for which in ("support", "query"):
+            part = self._classified(*self._features(half(tasks, which), self._keys(tasks, which)), tasks)
+            gradients += backward([(part.loss, torch.ones_like(part.loss))])
+            parts.append(Classified(part.loss.detach(), part.accuracy))
+            del part
+        return parts[0] + parts[1], gradients
+
+    def _classified(self, z: Tensor, labels: Tensor, tasks: Tasks) -> Classified:
+        """What a half adds: z [T, n, d], labels [T, n] within the task."""
+        assert isinstance(tasks, TaskBatch), "tasks of a training split"
+        truth = tasks.classes.to(labels.device).gather(1, labels)
+        logits = self.model.classify(z)
+        images = tasks.items[0].numel()
+        loss = F.cross_entropy(logits.mT, truth, reduction="none").sum(1) / images
+        return Classified(loss, (logits.detach().argmax(-1) == truth).double().sum(1) / images)

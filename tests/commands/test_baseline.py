@@ -1,0 +1,92 @@
+"""algorithm=baseline from the command line: its tasks, what it refuses, its checkpoints, and tests elsewhere."""
+
+import json
+
+import pytest
+import torch
+
+from memmeta_exp import checkpoint
+from memmeta_exp.build import build
+from memmeta_exp.commands.compose import jobs
+from tests.commands.conftest import TINY
+
+WIDE = ["algorithm=baseline", "training.ways=5", "training.shots=1", "training.queries=1"]
+
+
+def test_F_is_that_of_tasks_as_they_are_tested() -> None:
+    """All classes at once in training; the head has rows for tasks of three."""
+    (config,) = jobs([*TINY, *WIDE], multirun=False)
+    experiment = build(config)
+    shapes = {stream: sampler.draw(0, 1).items.shape[1:] for stream, sampler in experiment.samplers.items()}
+    assert shapes == {"train": (5, 2), "reference": (3, 4), "val": (3, 4), "test": (3, 4)}
+    assert len(experiment.model.head_start) == 3
+    assert experiment.model.classifier is not None
+    assert len(experiment.model.classifier) == len(experiment.samplers["train"].image_set.class_names)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["dataset=sinusoid"], "dataset=sinusoid has none: choose another algorithm"),
+        (["dataset=logistic"], "dataset=logistic has none: choose another algorithm"),
+        (["head=cosine", "convergence_of=own"], "set head=linear or head=ridge"),
+        (["algorithm.mu=0"], "algorithm.mu=0.0 is out of range"),
+        (["memory.checkpoint=inner_step"], "leave memory.checkpoint=none"),
+    ],
+)
+def test_refusals(memmeta, tmp_path, overrides: list[str], said: str) -> None:
+    of_images = [o for o in TINY if not o.startswith(("dataset", "backbone"))]
+    tiny = of_images if overrides[0].startswith("dataset") else TINY
+    result = memmeta("train", *tiny, "algorithm=baseline", *overrides, "hydra.run.dir=refused")
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert said in result.err
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_resumed_run_is_the_run(train, memmeta) -> None:
+    """The classifier and its optimiser state are kept."""
+    whole = train(*WIDE, "checkpoint_every=1", "hydra.run.dir=whole").summary.parent
+    part = train(*WIDE, "checkpoint_every=1", "iterations=4", "hydra.run.dir=part").summary.parent
+    assert memmeta("train", f"resume={part}", "iterations=6").code == 0
+    a, b = (checkpoint.load(folder / "checkpoints" / "last.pt")["model"] for folder in (whole, part))
+    assert "classifier" in a
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_tested_on_other_classes_than_there_were_to_train_on(train, memmeta, tmp_path) -> None:
+    """A dataset of fewer training classes than training.ways: what was learned to tell those apart is left behind."""
+    folder = train(*WIDE, "iterations=2", "hydra.run.dir=run").summary.parent
+    elsewhere = ["dataset=synthetic", "dataset.image_size=16", "dataset.classes=4", "dataset.images_per_class=9"]
+    result = memmeta("evaluate", f"run={folder}", *elsewhere, "tasks=6", "out=other.json")
+    assert result.code == 0, result.err
+    assert json.loads((tmp_path / "other.json").read_text())["tasks"] == 6
+
+
+def test_another_mu(train, memmeta, tmp_path) -> None:
+    """The model of a run with that mu, for it plays no part in the baseline's training, and its score."""
+    loss = []
+    for trained, asked in (("0.1", []), ("2", []), ("0.1", ["mu=2"])):
+        if not (tmp_path / trained).exists():
+            train(*WIDE, f"algorithm.mu={trained}", f"hydra.run.dir={trained}")
+        result = memmeta("evaluate", f"run={tmp_path / trained}", "checkpoint=last", *asked, "out=found.json")
+        assert result.code == 0, result.err
+        loss.append(json.loads((tmp_path / "found.json").read_text())["test/loss"])
+    assert result.out.rstrip().endswith("mu = 2")
+    assert loss[2] == loss[1] != loss[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["mu=much"], "mu=much is no number"),
+        (["mu=nan"], "mu=nan is not finite"),
+        (["mu=0"], "algorithm.mu=0.0 is out of range"),
+        (["mu=1", "eval_rule=gd"], "eval_rule=gd has no R"),
+    ],
+)
+def test_a_mu_that_is_refused(train, memmeta, options: list[str], said: str) -> None:
+    folder = train(*WIDE, "iterations=1").summary.parent
+    result = memmeta("evaluate", f"run={folder}", *options)
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert said in result.err
