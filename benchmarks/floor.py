@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from memmeta_exp.algorithms import CapturedLearner, CudaGraphs, Execution, build_algorithm
+from memmeta_exp.allocator import keep_freed_memory
 from memmeta_exp.backbones import MetaModel, build_model
 from memmeta_exp.config import Conv4Config, ImamlConfig, MemoryConfig, ProposedConfig, SyntheticConfig, UnrolledConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
@@ -249,6 +250,7 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--graph", action="store_true", help="on a GPU, both sides as CUDA graphs, Adam apart")
     options = parser.parse_args(arguments)
     workers = options.threads if options.device == "cpu" else 1
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     torch.backends.cudnn.allow_tf32 = False
     setting = Setting(

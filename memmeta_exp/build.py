@@ -19,6 +19,7 @@ from memmeta_exp.algorithms import (
 )
 from memmeta_exp.algorithms.losses import losses_of
 from memmeta_exp.algorithms.proposed import gd_rule
+from memmeta_exp.allocator import keep_freed_memory
 from memmeta_exp.backbones import MetaModel, build_model, image_layout
 from memmeta_exp.config import Config
 from memmeta_exp.data import (
@@ -86,6 +87,7 @@ def build(config: Config, normalised_as: Any = None) -> Experiment:
     images images.normalise=dataset means, its own by default. Raises ConfigError and DataError."""
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the default would round convolutions to 10-bit mantissas
     device = resolve_device(config.device)
+    keep_freed_memory()
     torch.set_num_threads(execution_of(config, device).threads_each)
     if config.known:
         return _known(config, device)

@@ -9,6 +9,7 @@ import memmeta_exp
 from benchmarks.peer_libraries.problem import Settings, Step
 from memmeta_exp import config
 from memmeta_exp.algorithms import Execution, build_algorithm
+from memmeta_exp.allocator import keep_freed_memory
 from memmeta_exp.backbones import MetaModel, build_model
 from memmeta_exp.data import ImageSet, TaskBatch
 
@@ -74,6 +75,7 @@ ALGORITHMS = {
 def load(file: Path, algorithm: str, s: Settings, dtype: torch.dtype) -> tuple[MetaModel, Step]:
     """The meta-model with the stored weights and its meta-step on the stored tasks, which gathers and converts the
     images anew each time, as training does."""
+    keep_freed_memory()
     stored = torch.load(file, weights_only=True)
     images, state = stored["images"], stored["state"]
     ways, size = images.shape[1], images.shape[-1]
