@@ -6,10 +6,13 @@ With z_i the features of a task's n + m images, c_i their classes in the trainin
 
     A = mean over tasks of  1/(n+m) sum_i CE(V z_i, c_i)      (V's last column the bias),   minimised over theta and V
 
-The labels within a task are not used, and support and query differ in nothing but that each half has batch-norm
-statistics of its own, as in adaptation.
+or, where the classifier is `cosine` (Baseline++), CE(scale <z_i / |z_i|, v_c / |v_c|>) with v_c the rows of V but for
+the last column, which then has no part. The labels within a task are not used, and support and query differ in nothing
+but that each half has batch-norm statistics of its own, as in adaptation. With power < 1 a new task sees
+sqrt(d) z^power / |z^power| in place of z.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +61,7 @@ class BaselineLearner(FeatureSpaceLearner):
     ) -> None:
         head = ProposedConfig(mu=config.mu, inner_steps=config.inner_steps, inner_tolerance=config.inner_tolerance)
         super().__init__(model, Proposed(head, losses), execution, half_task=half_task)
+        self.config = config
 
     def _step(self, tasks: Tasks, warm: dict[str, Tensor], backward: Backward) -> tuple[Part, list[Gradients]]:
         (z_s, y_s), (z_q, y_q) = self._both_features(tasks)
@@ -73,11 +77,20 @@ class BaselineLearner(FeatureSpaceLearner):
             del part
         return parts[0] + parts[1], gradients
 
+    def _both_features(self, tasks: Tasks) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        (z_s, y_s), (z_q, y_q) = super()._both_features(tasks)
+        if self.model.training or self.config.power == 1:
+            return (z_s, y_s), (z_q, y_q)
+        return (self._ladder(z_s), y_s), (self._ladder(z_q), y_q)
+
+    def _ladder(self, z: Tensor) -> Tensor:
+        return math.sqrt(z.size(-1)) * F.normalize(z.clamp(min=0).pow(self.config.power), dim=-1)
+
     def _classified(self, z: Tensor, labels: Tensor, tasks: Tasks) -> Classified:
         """What a half adds: z [T, n, d], labels [T, n] within the task."""
         assert isinstance(tasks, TaskBatch), "tasks of a training split"
         truth = tasks.classes.to(labels.device).gather(1, labels)
-        logits = self.model.classify(z)
+        logits = self.model.classify(z, self.config.scale if self.config.classifier == "cosine" else None)
         images = tasks.items[0].numel()
         loss = F.cross_entropy(logits.mT, truth, reduction="none").sum(1) / images
         return Classified(loss, (logits.detach().argmax(-1) == truth).double().sum(1) / images)

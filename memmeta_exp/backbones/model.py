@@ -12,6 +12,11 @@ from memmeta_exp.backbones.plain import Theta
 from memmeta_exp.backbones.registry import build_backbone
 
 
+def scaled_cosines(z: Tensor, weight: Tensor, scale: float) -> Tensor:
+    """scale <z_i / |z_i|, w_c / |w_c|>: [.., n, C], for points z [.., n, d] and rows weight [C, d]."""
+    return scale * F.normalize(z, dim=-1) @ F.normalize(weight, dim=-1).mT
+
+
 class MetaModel(nn.Module):
     """A backbone and the head's start phi_0 [C, d+1] (last column the bias), torch's default Linear initialisation:
     every entry ~ U(-1/sqrt d, 1/sqrt d). phi_0 is a parameter where it is learned and a buffer where it is fixed.
@@ -47,10 +52,12 @@ class MetaModel(nn.Module):
             self.register_buffer("head_start", start)
         self.register_parameter("classifier", None if classes is None else nn.Parameter(drawn(classes)))
 
-    def classify(self, z: Tensor) -> Tensor:
-        """The classifier's logits [T, n, classes] of features z [T, n, d]."""
+    def classify(self, z: Tensor, scale: float | None = None) -> Tensor:
+        """The classifier's logits [T, n, classes] of features z [T, n, d]: V (z, 1), or where `scale` is a number, that
+        times the cosines of z and V's rows but for their last entries."""
         assert self.classifier is not None, "a model without a classifier"
-        return linear(z, self.classifier[:, :-1], self.classifier[:, -1])
+        weight, bias = self.classifier[:, :-1], self.classifier[:, -1]
+        return linear(z, weight, bias) if scale is None else scaled_cosines(z, weight, scale)
 
     def forward(self, images: Tensor, keys: Keys | None = None) -> Tensor:
         z = self.backbone(images) if keys is None else self.backbone(images, keys)
@@ -60,7 +67,7 @@ class MetaModel(nn.Module):
             weight, bias = self.head_start[..., :-1], self.head_start[..., -1]
             if self.cosine is None:
                 return linear(z, weight, bias)
-            return self.cosine * F.normalize(z, dim=-1) @ F.normalize(weight, dim=-1).mT
+            return scaled_cosines(z, weight, self.cosine)
 
 
 class QuadraticModel(MetaModel):

@@ -6,12 +6,26 @@ Letters follow the paper: mu, K = inner_steps, N = linear_steps.
 from dataclasses import dataclass
 from typing import Any
 
-from memmeta_exp.config.checks import at_least, one_of
+from memmeta_exp.config.checks import at_least, at_most, one_of
 from memmeta_exp.errors import ConfigError
 
 
+class HeadWithoutHistory:
+    """What the algorithms have in common whose head alone adapts, and not by steps that are differentiated through."""
+
+    @property
+    def in_feature_space(self) -> bool:
+        """Always: the head alone adapts."""
+        return True
+
+    @property
+    def unrolls(self) -> bool:
+        """Never: no inner history is kept."""
+        return False
+
+
 @dataclass(frozen=True)
-class ProposedConfig:
+class ProposedConfig(HeadWithoutHistory):
     """The memory-reduced method: phi_i* by `inner_solver`, v_i by `linear_solver`, no inner history kept.
 
     mu: weight of R(phi) = mu/2 |phi|^2 (of mu/2 |phi - phi_0|^2 unless head_start is fixed), 0 only for the released
@@ -54,16 +68,6 @@ class ProposedConfig:
             )
         self._check_learned_start()
 
-    @property
-    def in_feature_space(self) -> bool:
-        """Always: the head alone adapts."""
-        return True
-
-    @property
-    def unrolls(self) -> bool:
-        """Never: no inner history is kept."""
-        return False
-
     def check_strong_convexity(self) -> None:
         """ConfigError where a solver needs the strong convexity that g has by R alone."""
         if self.mu > 0:
@@ -85,20 +89,30 @@ class ProposedConfig:
 
 
 @dataclass(frozen=True)
-class BaselineConfig:
+class BaselineConfig(HeadWithoutHistory):
     """Baseline (Chen et al. 2019), without a meta-gradient: training classifies all images of its tasks among all
     classes of the training split; a new task's head is that of `proposed`, by Newton's method.
 
-    mu: weight of R(phi) = mu/2 |phi|^2 in g, for new tasks and in the F whose gradient is measured. inner_steps: of
-    newton, at most. inner_tolerance: bound on |d_phi g|, where it stops.
+    classifier: of training, `linear` (Baseline) or `cosine` (Baseline++). scale: of the cosines. power: new tasks see
+    the features z as z^power (of a negative one 0), scaled to length sqrt(d) (Tukey's ladder of powers, Yang et al.
+    2021); 1: as they are, and unscaled; the F whose gradient is measured sees them so always. mu: weight of R(phi) =
+    mu/2 |phi|^2 in g, for new tasks and in that F. inner_steps: of newton, at most. inner_tolerance: bound on
+    |d_phi g|, where it stops.
     """
 
     name: str = "baseline"
+    classifier: str = "linear"
+    scale: float = 10.0
+    power: float = 1.0
     mu: float = 0.1
     inner_steps: int = 20
     inner_tolerance: float = 1e-4
 
     def __post_init__(self) -> None:
+        one_of("algorithm.classifier", self.classifier, ("cosine", "linear"))
+        at_least("algorithm.scale", self.scale, 0, strict=True)
+        at_least("algorithm.power", self.power, 0, strict=True)
+        at_most("algorithm.power", self.power, 1)
         at_least("algorithm.mu", self.mu, 0, strict=True)
         at_least("algorithm.inner_steps", self.inner_steps, 1)
         at_least("algorithm.inner_tolerance", self.inner_tolerance, 0, strict=True)
@@ -107,16 +121,6 @@ class BaselineConfig:
     def head_start(self) -> str:
         """Always fixed, and of no consequence: Newton begins where R is least."""
         return "fixed"
-
-    @property
-    def in_feature_space(self) -> bool:
-        """Always: the head alone adapts."""
-        return True
-
-    @property
-    def unrolls(self) -> bool:
-        """Never: training has no inner steps."""
-        return False
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Baseline: its gradient against torch's own layers and central differences, ways of running it, and what it learns."""
 
+import dataclasses
 import math
 
 import pytest
@@ -15,12 +16,15 @@ from tests.algorithms.conftest import QUERIES, SHOTS, TASKS, WAYS, Smooth, asser
 
 CLASSES = 6  # of the training split
 HALF = MemoryConfig(mode="half_task")
+LINEAR, COSINE = BaselineConfig(), BaselineConfig(classifier="cosine", scale=7.0)
 
 
-def smooth(chunk: int = 2, memory: MemoryConfig | None = None, workers: int = 1) -> BaselineLearner:
+def smooth(
+    chunk: int = 2, memory: MemoryConfig | None = None, workers: int = 1, config: BaselineConfig = LINEAR
+) -> BaselineLearner:
     generator = torch.Generator().manual_seed(5)
     model = MetaModel(Smooth(generator), 6, WAYS, False, generator, CLASSES).double()
-    learner = build_algorithm(BaselineConfig(), model, Execution(chunk, workers=workers), memory)
+    learner = build_algorithm(config, model, Execution(chunk, workers=workers), memory)
     assert isinstance(learner, BaselineLearner)
     return learner
 
@@ -105,8 +109,52 @@ def test_by_hand() -> None:
     assert gradient_of(classifier(model)).tolist() == pytest.approx([-p, 0, p, 0])
 
 
-def test_central_differences(batch: TaskBatch) -> None:
-    assert_central_differences(smooth(), batch, lambda learner, tasks: learner.step(tasks).loss.mean())
+@pytest.mark.parametrize("config", [LINEAR, COSINE], ids=["linear", "cosine"])
+def test_central_differences(batch: TaskBatch, config: BaselineConfig) -> None:
+    learner = smooth(config=config)
+    assert_central_differences(learner, batch, lambda learner, tasks: learner.step(tasks).loss.mean())
+
+
+@pytest.mark.parametrize("memory", [None, HALF], ids=["task", "half_task"])
+def test_cosines_are_those_of_torch(batch: TaskBatch, memory: MemoryConfig | None) -> None:
+    """The loss of each task; and the last column of V has no gradient."""
+    learner = smooth(memory=memory, config=COSINE)
+    v, stored, values = classifier(learner.model).detach()[:, :-1], batch.image_set.images, []
+    for images in torch.cat([batch.support()[0], batch.query()[0]], 1):
+        z = learner.model.backbone(images[None].double() / 255)[0].detach()
+        cosines = torch.stack([torch.cosine_similarity(z, row[None]) for row in v], 1)
+        values.append(F.cross_entropy(7 * cosines, torch.tensor([_class(image, stored) for image in images])))
+    learner.model.zero_grad()
+    torch.testing.assert_close(learner.step(batch).loss, torch.stack(values), rtol=1e-12, atol=0)
+    assert gradient_of(classifier(learner.model)).view(CLASSES, 7)[:, -1].count_nonzero() == 0
+
+
+def test_the_ladder_of_powers_by_hand(batch: TaskBatch) -> None:
+    """d = 2, power 1/2: (9, 16) becomes sqrt 2 (3, 4) / 5, a negative entry 0; and training does not see it."""
+    learner = smooth(config=dataclasses.replace(COSINE, power=0.5))
+    found = learner._ladder(torch.tensor([[9.0, 16.0], [-1.0, 0.25]]))
+    torch.testing.assert_close(found, 2**0.5 * torch.tensor([[0.6, 0.8], [0.0, 1.0]]))
+    assert torch.equal(learner.step(batch).loss, smooth(config=COSINE).step(batch).loss)
+
+
+def test_new_tasks_see_powers(batch: TaskBatch) -> None:
+    """As `proposed` on a backbone that ends in them."""
+    learner = smooth(config=dataclasses.replace(LINEAR, power=0.5))
+    plain = learner.model.backbone
+
+    class Powers(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            root = plain(x).clamp(min=0).sqrt()
+            return 6**0.5 * root / root.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+
+    found = learner.evaluate(batch)
+    learner.model.backbone = Powers()
+    proposed = build_algorithm(ProposedConfig(mu=LINEAR.mu), learner.model, learner.execution)
+    for a, b in zip(found, proposed.evaluate(batch), strict=True):
+        assert a is not None
+        assert b is not None
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=0)
+    assert smooth().evaluate(batch)[1].ne(found[1]).all()
 
 
 @pytest.mark.parametrize("memory", [None, HALF], ids=["task", "half_task"])
