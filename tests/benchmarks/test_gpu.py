@@ -11,6 +11,7 @@ from benchmarks import gpu
 from benchmarks.released import released_step
 from memmeta_exp.algorithms import build_algorithm
 from memmeta_exp.backbones import build_model
+from memmeta_exp.backbones.conv4 import Conv4
 from memmeta_exp.config import Conv4Config, ProposedConfig, SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, load_split
 from memmeta_exp.measure.peak_memory import PeakMeter
@@ -61,6 +62,7 @@ def test_it_needs_the_memory_it_is_blamed_for() -> None:
 @pytest.mark.parametrize("part", [pytest.param("memory", marks=pytest.mark.slow), "released"])
 def test_the_command_without_a_gpu(part: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(gpu, "CASES", {name: gpu.CASES[name] for name in ("proposed", "maml checkpoint")})
+    monkeypatch.setattr(Conv4, "joins", Conv4.fuses)  # as on a GPU, which is what is predicted
     gpu.main(["--device", "cpu", "--small", "--parts", part, "--out", str(tmp_path)])
     result = json.loads((tmp_path / "gpu.json").read_text())
     text = (tmp_path / "gpu.md").read_text()
