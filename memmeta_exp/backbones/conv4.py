@@ -21,7 +21,8 @@ class Conv4(Backbone):
     filters: channels of every block, or of each of the four; d = the last of them * (H // 16) * (W // 16). norm: `task`
     (each task's batch statistics, always), `running` (those in training, running statistics in evaluation) or `none`.
     block: `fused` (batch norm, pooling and ReLU as one operator with its own derivatives, pooling first; the
-    convolution has no bias, which batch norm would subtract) or `plain` (torch's operators in the order of the
+    convolution has no bias, which batch norm would subtract; under autocast torch's operators, pooling first, with
+    batch norm's second derivative our own) or `plain` (torch's operators in the order of the
     released code, bias and all): the same function, for more time and memory.
 
     Initial values as in the paper's released code: Xavier-uniform convolutions with zero bias, batch norm weight ~
@@ -43,7 +44,8 @@ class Conv4(Backbone):
         bias = norm == "none" or block == "plain"
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=bias) for a, b in pairwise(widths))
         if norm != "none":
-            self.norms = nn.ModuleList(TaskBatchNorm2d(width, running=norm == "running") for width in filters)
+            own = block == "fused"
+            self.norms = nn.ModuleList(TaskBatchNorm2d(w, norm == "running", own_derivatives=own) for w in filters)
         self.filters, self.norm, self.block = filters, norm, block
         self._initialise(generator)
 

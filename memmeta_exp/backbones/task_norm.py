@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from memmeta_exp.backbones.batch_norm import batch_norm
+
 MOMENTUM = 0.1  # weight of the newest iteration in the running statistics, that of torch's batch norm
 
 
@@ -16,17 +18,18 @@ class TaskBatchNorm2d(nn.Module):
     costs nothing and one batch norm with T*C channels normalises every task by itself.
 
     running: in evaluation mode, normalise by running statistics, which `record` gathers, instead of by the statistics
-    of the batch at hand (transductive).
+    of the batch at hand (transductive). own_derivatives: batch statistics with the second derivative of batch_norm.py
+    in place of torch's.
     """
 
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, running: bool = False, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int, running: bool = False, eps: float = 1e-5, own_derivatives: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.running, self.eps = running, eps
+        self.running, self.eps, self.own_derivatives = running, eps, own_derivatives
         self.newest: float | None = None  # weight of the next pass in the running statistics, None to leave them
         if running:
             self.register_buffer("running_mean", torch.zeros(channels))
@@ -37,15 +40,21 @@ class TaskBatchNorm2d(nn.Module):
         """Whether the statistics of the batch at hand are the ones used."""
         return self.training or not self.running
 
+    @property
+    def _by_own_derivatives(self) -> bool:
+        return self.own_derivatives and self.newest is None and torch.is_grad_enabled()
+
     def forward(self, x: Tensor, tasks: int) -> Tensor:
         weight, bias = self.weight, self.bias
         if not self.by_batch:
             return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, eps=self.eps)
-        if tasks == 1:
+        if tasks == 1 and not self._by_own_derivatives:
             kept = (None, None) if self.newest is None else (self.running_mean, self.running_var)
             return F.batch_norm(x, *kept, weight, bias, training=True, momentum=self.newest or 0.0, eps=self.eps)
-        grouped = x.contiguous().view(x.shape[0] // tasks, -1, *x.shape[2:])
+        grouped = x if tasks == 1 else x.contiguous().view(x.shape[0] // tasks, -1, *x.shape[2:])
         weight, bias = weight.repeat(tasks), bias.repeat(tasks)
+        if self._by_own_derivatives:
+            return batch_norm(grouped, weight, bias, self.eps).view(x.shape)
         return F.batch_norm(grouped, None, None, weight, bias, training=True, eps=self.eps).view(x.shape)
 
 

@@ -1,4 +1,5 @@
-"""The fused batch norm, pooling and ReLU: torch's own operators as the judge, and numerical derivatives."""
+"""Batch norm with derivatives of our own, by itself and with pooling and ReLU: torch's operators as the judge, and
+numerical derivatives."""
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from memmeta_exp.backbones import Conv4
+from memmeta_exp.backbones.batch_norm import batch_norm
 from memmeta_exp.backbones.norm_pool import batch_norm_pool
 
 EPS = 1e-5
@@ -22,33 +24,86 @@ def fused(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return batch_norm_pool(x, weight, bias, EPS)
 
 
+def alone(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return batch_norm(x, weight, bias, EPS)
+
+
+def torchs(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.batch_norm(x, None, None, weight, bias, training=True, eps=EPS)
+
+
 def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return F.max_pool2d(F.relu(F.batch_norm(x, None, None, weight, bias, training=True, eps=EPS)), 2)
+    return F.max_pool2d(F.relu(torchs(x, weight, bias)), 2)
 
 
+BOTH = pytest.mark.parametrize(("ours", "judge"), [(fused, plain), (alone, torchs)], ids=["norm_pool", "batch_norm"])
+
+
+def second(function, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Of an arbitrary function of the first derivatives."""
+    y = function(*inputs)
+    phases = torch.arange(y.numel(), dtype=y.dtype).view_as(y)
+    first = torch.autograd.grad((y.square() * phases.sin()).sum(), inputs, create_graph=True)
+    total = sum((d * torch.arange(d.numel(), dtype=d.dtype).view_as(d).cos()).sum() for d in first)
+    return list(torch.autograd.grad(total, inputs))  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+@BOTH
 @pytest.mark.parametrize("shape", [(3, 2, 5, 7), (2, 3, 4, 4), (4, 1, 2, 2)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_value_and_derivatives(shape: tuple[int, ...], layout: torch.memory_format, generator) -> None:
+def test_value_and_derivatives(ours, judge, shape: tuple[int, ...], layout: torch.memory_format, generator) -> None:
     x, weight, bias = case(shape, generator)
     inputs = (x.detach().contiguous(memory_format=layout).requires_grad_(), weight, bias)
-    assert torch.allclose(fused(*inputs), plain(*inputs), atol=1e-14)
-    assert torch.autograd.gradcheck(fused, inputs)
-    assert torch.autograd.gradgradcheck(fused, inputs)
+    assert torch.allclose(ours(*inputs), judge(*inputs), atol=1e-14)
+    assert torch.autograd.gradcheck(ours, inputs)
+    assert torch.autograd.gradgradcheck(ours, inputs)
 
 
-def test_second_derivative_equals_that_of_torchs_operators(generator) -> None:
+@BOTH
+def test_second_derivative_equals_that_of_torchs_operators(ours, judge, generator) -> None:
     inputs = case((5, 3, 6, 6), generator)
-
-    def second(function) -> list[Tensor]:
-        y = function(*inputs)
-        phases = torch.arange(y.numel(), dtype=y.dtype).view_as(y)
-        first = torch.autograd.grad((y.square() * phases.sin()).sum(), inputs, create_graph=True)
-        total = sum((d * torch.arange(d.numel(), dtype=d.dtype).view_as(d).cos()).sum() for d in first)
-        return list(torch.autograd.grad(total, inputs))  # pyright: ignore[reportArgumentType, reportCallIssue]
-
-    for a, b in zip(second(fused), second(plain), strict=True):
+    for a, b in zip(second(ours, inputs), second(judge, inputs), strict=True):
         assert b.abs().max() > 1e-3
         assert (a - b).abs().max() < 1e-11 * b.abs().max()
+
+
+def test_in_bfloat16(generator) -> None:
+    """What precision=bf16 runs: value and first derivatives are torch's to the bit, the second derivatives are those of
+    float64 to the rounding of bfloat16 (2^-8)."""
+    x, weight, bias = case((25, 8, 6, 6), generator)
+    low = x.detach().bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    float32 = [v.detach().float().requires_grad_() for v in (weight, bias)]
+    results = []
+    for function in (alone, torchs):
+        y = function(low, *float32)
+        results.append([y, *torch.autograd.grad(y.float().square().sum(), (low, *float32))])
+    assert results[0][0].dtype == torch.bfloat16
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+    def of_fourth_power(x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+        (first,) = torch.autograd.grad((alone(x, weight, bias).to(weight.dtype) ** 4).sum(), x, create_graph=True)
+        return list(torch.autograd.grad(first.to(weight.dtype).square().sum(), (x, weight, bias)))
+
+    exact = of_fourth_power(
+        low.detach().double().requires_grad_(), *(v.detach().double().requires_grad_() for v in float32)
+    )
+    for a, b in zip(of_fourth_power(low, *float32), exact, strict=True):
+        assert (a - b).norm() < 2**-5 * b.norm()
+
+
+def test_conv4_under_autocast_uses_it(generator) -> None:
+    net = Conv4(3, 8, torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        z = net(torch.rand(2, 6, 3, 16, 16, generator=generator))
+    seen, todo = set(), [z.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [parent for parent, _ in node.next_functions]
+    names = [node.name() for node in seen]
+    assert names.count("_BatchNormBackward") == 4
+    assert not any("NativeBatchNorm" in name for name in names)
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -92,10 +147,11 @@ def test_fused_and_plain_conv4_are_one_function(tasks: int, negative: bool) -> N
         assert (grads[name] - expected[name]).abs().max() < 1e-9 * expected[name].abs().max()
 
 
-def test_there_is_no_third_derivative(generator) -> None:
+@BOTH
+def test_there_is_no_third_derivative(ours, judge, generator) -> None:
     """Refused, not silently wrong; the second derivative is there where no third is asked for."""
     x, weight, bias = case((2, 2, 4, 4), generator)
-    (first,) = torch.autograd.grad(fused(x, weight, bias).square().sum(), x, create_graph=True)
+    (first,) = torch.autograd.grad(ours(x, weight, bias).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="third derivative"):
         torch.autograd.grad(first.square().sum(), x, create_graph=True)
     assert torch.autograd.grad(first.square().sum(), x)[0].abs().max() > 0

@@ -1,0 +1,92 @@
+"""torch's batch norm by the statistics of the batch, with a hand-derived second derivative.
+
+x: [n, C, H, W], N = n H W entries a channel, m, r = 1/sqrt(var + eps), xh = (x - m) r, weight w, bias b [C]:
+
+    y = w xh + b,   db = A = sum g,   dw = B = sum g xh,   dx = w r (g - A/N - xh B/N)
+
+are torch's own kernels. For cotangents X of dx, omega of dw and beta of db, with s = sum X, q = sum X xh, t = sum g X
+and L = r (t - (A s + B q)/N), the derivatives of <X, dx> + omega B + beta A are
+
+    d_g = w r (X - (s + xh q)/N) + omega xh + beta,   d_w = L,
+    d_x = r (omega - w r q/N) g - w r^2 (B/N) X - (r/N) (e1 + xh (e2 + w L)),   e1 = omega A - w r (A q + B s)/N,
+                                                                             e2 = omega B - 2 w r B q/N
+
+in float32 where x is bfloat16. torch's is a chain of some thirty passes over x, each rounded to the precision of x.
+This is what autocast runs; norm_pool.py is the operator with the pooling in it. Third derivatives are refused.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+IMAGES = (0, 2, 3)  # of [n, C, H, W]
+
+
+def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """w (x - m) / sqrt(var + eps) + b for x [n, C, H, W]; weight and bias [C], as precise as x or more."""
+    return _BatchNorm.apply(x, weight, bias, eps)  # pyright: ignore[reportReturnType]
+
+
+class _BatchNorm(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        y, mean, rstd = torch.native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)
+        ctx.save_for_backward(x, weight, mean, rstd)
+        ctx.eps = eps
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return *_BatchNormBackward.apply(g, *ctx.saved_tensors, ctx.eps), None  # pyright: ignore[reportReturnType, reportGeneralTypeIssues]
+
+
+class _BatchNormBackward(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        g = _laid_out_as(x, g)
+        dx, b, a = torch.ops.aten.native_batch_norm_backward(
+            g, x, weight, None, None, mean, rstd, True, eps, [True, True, True]
+        )
+        ctx.save_for_backward(g, x, weight, mean, rstd, a, b)
+        return dx, b, a
+
+    @staticmethod
+    def backward(ctx: Any, X: Tensor, omega: Tensor, beta: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if torch.is_grad_enabled():
+            raise RuntimeError("batch_norm has no third derivative: use Conv4(block='plain')")
+        g, x, weight, mean, rstd, a, b = ctx.saved_tensors
+        kept, count = x.dtype, x.numel() // x.size(1)
+        g, x, X = (v.to(weight.dtype) for v in (g, x, _laid_out_as(x, X)))
+        scale = weight * rstd
+        s = X.sum(IMAGES)
+        q = (X * x).sum(IMAGES).sub_(mean * s).mul_(rstd)
+        inner = rstd * ((g * X).sum(IMAGES) - (a * s + b * q) / count)
+        slope = rstd * (omega - scale * q / count)  # of xh in d_g, of g in d_x
+        e1 = omega * a - scale * (a * q + b * s) / count
+        e2 = omega * b - 2 * scale * b * q / count
+        tilt = -rstd.square() * (e2 + weight * inner) / count  # of x - m in d_x
+        d_g = _sum(x, slope, X, scale, beta - scale * s / count - slope * mean)
+        d_x = _sum(g, slope, X, -scale * rstd * b / count, -rstd * e1 / count - tilt * mean)
+        d_x.addcmul_(x, _wide(tilt))
+        return d_g.to(kept), d_x.to(kept), inner, None, None, None
+
+
+def _laid_out_as(x: Tensor, y: Tensor) -> Tensor:
+    """y in the order of memory of x. torch's second derivative of pooling hands on the other one, and its batch norm
+    takes many times as long where the two differ."""
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return y.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """[C] against [n, C, H, W]."""
+    return values[:, None, None]
+
+
+def _sum(x: Tensor, p: Tensor, y: Tensor, q: Tensor, constant: Tensor) -> Tensor:
+    """p x + q y + constant, a number a channel each, in the layout of x."""
+    return (x * _wide(p)).addcmul_(y, _wide(q)).add_(_wide(constant))
