@@ -5,11 +5,12 @@ In one process, alternating: forward, cross-entropy, backward and Adam of Conv4-
 within operators, whichever is (both searched first), and the meta-step on the same 400 images as 8 tasks of 5-way
 5-shot with 5 queries, gathered from uint8, and Adam. Both use the same Conv4 in the same precision, and so does the
 chunk search. Times are medians of `--pairs` pairs, ratios the medians of the pairs' ratios with their quartiles;
-`proposed_half_task` also in pairs with `proposed` itself. iMAML has lam = 50: with the published 2, H + lam I is
-indefinite at initial weights, and what is timed would be a solve that stops early. Memory is the peak of live tensors
-above what persists, from a step of its own, relative to the supervised step on ONE task's 50 images. The last line is
-JSON. Goals for `proposed` and `proposed_k20` (K = N = 20, gd and cg): time ratio <= 1.10 on 2 CPU cores, <= 1.15 on a
-GPU; memory ratio <= 1.05, with memory.mode=half_task <= 0.55.
+`proposed_half_task` also in pairs with `proposed` itself. Those of `same_chunk` take as many images at a time as the
+supervised step, its threads at work as there; the others one task (on a GPU all). iMAML has lam = 50: with the
+published 2, H + lam I is indefinite at initial weights, and what is timed would be a solve that stops early. Memory is
+the peak of live tensors above what persists, from a step of its own, relative to the supervised step on ONE task's 50
+images. The last line is JSON. Goals for `proposed` and `proposed_k20` (K = N = 20, gd and cg): time ratio <= 1.10 on 2
+CPU cores, <= 1.15 on a GPU; memory ratio <= 1.05, with memory.mode=half_task <= 0.55.
 """
 
 import argparse
@@ -40,6 +41,8 @@ ALL_WEIGHTS: dict[str, Any] = {"adapts": "all", "features": "recompute"}
 ALGORITHMS: dict[str, tuple[Any, MemoryConfig | None]] = {
     "proposed": (ProposedConfig(), None),
     "proposed_k20": (BY_STEPS, None),
+    "proposed_same_chunk": (ProposedConfig(), None),
+    "proposed_k20_same_chunk": (BY_STEPS, None),
     "proposed_half_task": (ProposedConfig(), HALF_TASK),
     "anil": (UnrolledConfig(name="anil"), None),
     "itd_bio": (UnrolledConfig(name="itd_bio", mu=1e-4, inner_steps=20, head_start="fixed"), None),
@@ -52,6 +55,7 @@ ALGORITHMS: dict[str, tuple[Any, MemoryConfig | None]] = {
 }  # fmt: skip
 WAYS, SHOTS, QUERIES, SIZE = 5, 5, 5, 32
 IMAGES_PER_TASK = WAYS * (SHOTS + QUERIES)
+PAUSE = 0.05  # s: OpenMP's threads wait busily for their next work, 10 ms and more, and would slow down the other side
 Step = Callable[[], object]
 
 
@@ -97,6 +101,7 @@ def supervised(setting: Setting, batch: TaskBatch, chunk: int, side_by_side: boo
         return F.cross_entropy(logits.float(), labels[at : at + chunk], reduction="sum").div(len(images))
 
     pool = ThreadPoolExecutor(setting.workers, initializer=lambda: torch.set_num_threads(1)) if side_by_side else None
+    threads = 1 if side_by_side else setting.workers
 
     starts = range(0, len(images), chunk)
 
@@ -107,6 +112,7 @@ def supervised(setting: Setting, batch: TaskBatch, chunk: int, side_by_side: boo
     backward = recorded(setting, chunks, parameters) if setting.graph else chunks
 
     def step() -> None:
+        torch.set_num_threads(threads)
         optimizer.zero_grad(set_to_none=True)
         if pool is None:
             backward()
@@ -142,18 +148,23 @@ def recorded(setting: Setting, backward: Callable[[], None], parameters: list[to
     return again
 
 
-def meta(setting: Setting, batch: TaskBatch, name: str) -> tuple[Step, list[Any]]:
-    """The meta-step of an algorithm on `batch`, and what persists."""
+def meta(
+    setting: Setting, batch: TaskBatch, name: str, chunk: int | None = None, side_by_side: bool = True
+) -> tuple[Step, list[Any]]:
+    """The meta-step of an algorithm on `batch`, and what persists: as it is configured by default, or of a head-only
+    one `chunk` tasks at a time with its threads side by side or within operators."""
     config, memory = ALGORITHMS[name]
     model = setting.model(config.head_start == "learned")
     optimizer = adam(model)
     whole = setting.device.type == "cuda" and config.in_feature_space
-    execution = Execution(len(batch) if whole else 1, setting.bf16, setting.workers)
+    workers = setting.workers if side_by_side else 1
+    execution = Execution(chunk or (len(batch) if whole else 1), setting.bf16, workers, setting.workers // workers)
     learner = build_algorithm(config, model, execution, memory)
     if setting.graph and getattr(config, "inner_solver", "gd") == "gd":  # newton takes as many steps as it needs
         learner = CapturedLearner(learner, CudaGraphs(setting.device))
 
     def step() -> None:
+        torch.set_num_threads(execution.threads_each)
         optimizer.zero_grad(set_to_none=True)
         learner.step(batch)
         optimizer.step()
@@ -165,6 +176,8 @@ def meta(setting: Setting, batch: TaskBatch, name: str) -> tuple[Step, list[Any]
 
 def seconds(setting: Setting, step: Step) -> float:
     setting.synchronize()
+    if setting.workers > 1:
+        time.sleep(PAUSE)
     begin = time.perf_counter()
     step()
     setting.synchronize()
@@ -215,13 +228,14 @@ def compare(setting: Setting, batch: TaskBatch, names: list[str], pairs: int) ->
         "supervised_peak_mib_of_one_task": floor_peak, "supervised_seconds": {}, "seconds": {}, "peak_mib": {},
     }  # fmt: skip
     for name in names:
-        step = meta(setting, batch, name)[0]
+        way = (max(1, chunk // IMAGES_PER_TASK), side_by_side) if name.endswith("_same_chunk") else ()
+        step = meta(setting, batch, name, *way)[0]
         times = alternating(setting, floor, step, pairs)
         result["supervised_seconds"][name] = statistics.median(a for a, _ in times)
         result["seconds"][name] = statistics.median(b for _, b in times)
         low, result["time_ratio"][name], high = ratios(times)
         result["time_ratio_quartiles"][name] = [low, high]
-        result["peak_mib"][name] = peak_mib(setting, *meta(eager, batch, name))
+        result["peak_mib"][name] = peak_mib(setting, *meta(eager, batch, name, *way))
         result["memory_ratio"][name] = result["peak_mib"][name] / floor_peak
         print(
             f"{name:<20} {1e3 * result['seconds'][name]:8.1f} ms, {result['time_ratio'][name]:6.3f} "

@@ -69,6 +69,11 @@ class Conv4(Backbone):
             for conv, norm in zip(self.convs, self.norms, strict=True):
                 x = self._run(_fused, x, conv.weight, norm.weight, norm.bias, norm.eps, tasks)
             return x.reshape(tasks, n, -1)
+        if images.device.type == "cpu" and tasks > 1:
+            x = laid_out(images.flatten(0, 1))
+            for i, conv in enumerate(self.convs):
+                x = self._run(self._apart, x, conv, self.norms[i] if self.norm != "none" else None, tasks)
+            return x.reshape(tasks, n, -1)
         x = sample_major(images)
         for i, conv in enumerate(self.convs):
             x = self._run(self._block, x, conv, self.norms[i] if self.norm != "none" else None, tasks)
@@ -89,6 +94,14 @@ class Conv4(Backbone):
     def _block(self, x: Tensor, conv: nn.Module, norm: nn.Module | None, tasks: int) -> Tensor:
         x = conv(x)
         return self._pool(x if norm is None else norm(x, tasks))
+
+    def _apart(self, x: Tensor, conv: nn.Module, norm: TaskBatchNorm2d | None, tasks: int) -> Tensor:
+        """`_block` of images in the order of their tasks: batch norm of one task after the other, channels last. All
+        tasks at once want channels first, which takes a CPU up to three times as long in bfloat16."""
+        x = conv(x)
+        if norm is None or not norm.by_batch:
+            return self._pool(x if norm is None else norm(x, tasks))
+        return torch.cat([self._pool(norm(one, 1)) for one in x.chunk(tasks)])
 
     def _pool(self, x: Tensor) -> Tensor:
         """Pooling and ReLU in either order: the same function."""

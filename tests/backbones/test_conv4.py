@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -17,6 +18,29 @@ def test_equals_the_textbook_order_of_layers(generator) -> None:
             x = nn.functional.max_pool2d(nn.functional.relu(textbook(conv(x))), 2)
         assert x.flatten(1).abs().max() > 0.1
         assert torch.allclose(features, x.flatten(1), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("norm", "block", "mode"),
+    [("task", "plain", True), ("running", "plain", True), ("running", "fused", False), ("none", "fused", True)],
+)
+def test_tasks_of_a_chunk_are_as_each_by_itself(norm, block, mode, generator) -> None:
+    net = Conv4(3, 8, generator, norm, block).double().train(mode)
+    images = torch.rand(3, 5, 3, 32, 32, dtype=torch.float64, generator=generator)
+    together, apart = net(images), torch.cat([net(task[None]) for task in images])
+    assert torch.allclose(together, apart, atol=1e-12)
+    slopes = [torch.autograd.grad(z.square().sum(), list(net.parameters())) for z in (together, apart)]
+    assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(*slopes, strict=True))
+
+
+def test_tasks_of_a_chunk_in_bfloat16_are_as_each_by_itself(generator) -> None:
+    """Under autocast it is torch's batch norm, one task after the other."""
+    net, images = Conv4(3, 8, generator), torch.rand(3, 5, 3, 32, 32, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        together, apart = net(images), torch.cat([net(task[None]) for task in images])
+    assert torch.allclose(together.float(), apart.float(), atol=0.05)
+    assert together.float().std() > 0.3
+    assert not torch.allclose(together.float(), net(images), atol=1e-4)  # it is bfloat16 that was looked at
 
 
 def test_feature_counts_of_the_papers_table() -> None:

@@ -12,14 +12,15 @@ SMALL = ["--filters", "4", "--tasks", "2", "--pairs", "2", "--threads", "1"]
 def test_its_last_line() -> None:
     threads = torch.get_num_threads()
     try:
-        found = floor.run([*SMALL, "--algorithms", "proposed,proposed_half_task,anil"])
+        found = floor.run([*SMALL, "--algorithms", "proposed,proposed_same_chunk,proposed_half_task,anil"])
     finally:
         torch.set_num_threads(threads)
-    names = {"proposed", "proposed_half_task", "anil"}
+    names = {"proposed", "proposed_same_chunk", "proposed_half_task", "anil"}
     for key in ("time_ratio", "memory_ratio", "time_ratio_quartiles", "seconds", "supervised_seconds", "peak_mib"):
         assert set(found[key]) == names, key
     assert found["device"] == "cpu"
     assert found["memory_ratio"]["proposed_half_task"] < 0.8 * found["memory_ratio"]["proposed"]
+    assert found["memory_ratio"]["proposed_same_chunk"] >= found["memory_ratio"]["proposed"]
     assert all(low <= found["time_ratio"][name] <= high for name, (low, high) in found["time_ratio_quartiles"].items())
 
 
