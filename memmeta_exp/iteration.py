@@ -14,6 +14,8 @@ from memmeta_exp.measure.phases import phase
 
 REMEDY = "the lower level or theta has diverged; lower optimizer.lr or algorithm.inner_lr, or raise algorithm.mu"
 
+RECORDED = 50  # iterations before a validation that running statistics are gathered in
+
 
 class Iteration:
     """Samples, accumulates the meta-gradient and steps theta: `iteration.clear(); iteration(t)` for t = 1, 2, ..
@@ -38,13 +40,21 @@ class Iteration:
             batch = e.samplers["train"].draw((t - 1) * size, size)
         report = e.learner.step(batch)
         self._require_finite(report, t)
-        if e.config.backbone.norm == "running":  # at the theta of the gradient, and only once the step is certain
+        if e.config.backbone.norm == "running" and self._recorded(
+            t
+        ):  # at the theta of the gradient, and only once the step is certain
             e.learner.record(batch)
         with phase("optimizer"):
             self.optimizer.step()
             if self.average is not None:
                 self.average.update_parameters(e.model)
         return report
+
+    def _recorded(self, t: int) -> bool:
+        """Whether the running statistics take iteration t in: a validation is near, or the end, by which those of
+        earlier iterations have no weight left, 0.9^50."""
+        c = self.experiment.config
+        return min(-t % c.eval_every, c.iterations - t) < RECORDED
 
     def _require_finite(self, report: StepReport, t: int) -> None:
         if report.loss.is_meta:  # shapes alone, when memory is foretold

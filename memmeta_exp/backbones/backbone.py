@@ -40,6 +40,12 @@ class Backbone(nn.Module, ABC):
         """From now on; ConfigError where this backbone has no blocks to do it with."""
         self.checkpoint = True
 
+    def blend_batch_norm(self, batch_share: float) -> None:
+        """From now on evaluation under norm=running gives each task's own statistics this share (TaskBatchNorm2d)."""
+        for module in self.modules():
+            if isinstance(module, TaskBatchNorm2d):
+                module.batch_share = batch_share
+
     def joins(self, device: torch.device) -> bool:
         """Whether the two halves of tasks are better taken as tasks of one pass than in a pass each."""
         return False

@@ -99,7 +99,7 @@ class Conv4(Backbone):
         """`_block` of images in the order of their tasks: batch norm of one task after the other, channels last. All
         tasks at once want channels first, which takes a CPU up to three times as long in bfloat16."""
         x = conv(x)
-        if norm is None or not norm.by_batch:
+        if norm is None or norm.by_images:
             return self._pool(x if norm is None else norm(x, tasks))
         return torch.cat([self._pool(norm(one, 1)) for one in x.chunk(tasks)])
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from memmeta_exp.backbones.batch_norm import batch_norm
 
+IMAGES = (0, 2, 3)  # of [n, C, H, W]
 MOMENTUM = 0.1  # weight of the newest iteration in the running statistics, that of torch's batch norm
 
 
@@ -18,7 +19,9 @@ class TaskBatchNorm2d(nn.Module):
     costs nothing and one batch norm with T*C channels normalises every task by itself.
 
     running: in evaluation mode, normalise by running statistics, which `record` gathers, instead of by the statistics
-    of the batch at hand (transductive). own_derivatives: batch statistics with the second derivative of batch_norm.py
+    of the batch at hand (transductive). batch_share: then by those of a mixture of both, a share s of the task's own
+    batch: mean s m + (1 - s) m', variance s v + (1 - s) v' + s (1 - s) (m - m')^2 (after Schneider et al. 2020, who
+    leave the last term out). own_derivatives: batch statistics with the second derivative of batch_norm.py
     in place of torch's.
     """
 
@@ -30,6 +33,7 @@ class TaskBatchNorm2d(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.running, self.eps, self.own_derivatives = running, eps, own_derivatives
+        self.batch_share = 0.0
         self.newest: float | None = None  # weight of the next pass in the running statistics, None to leave them
         if running:
             self.register_buffer("running_mean", torch.zeros(channels))
@@ -41,21 +45,39 @@ class TaskBatchNorm2d(nn.Module):
         return self.training or not self.running
 
     @property
+    def by_images(self) -> bool:
+        """Whether each image is normalised by itself, whatever images and tasks it comes with."""
+        return not self.by_batch and not self.batch_share
+
+    @property
     def _by_own_derivatives(self) -> bool:
         return self.own_derivatives and self.newest is None and torch.is_grad_enabled()
 
     def forward(self, x: Tensor, tasks: int) -> Tensor:
         weight, bias = self.weight, self.bias
-        if not self.by_batch:
+        if self.by_images:
             return F.batch_norm(x, self.running_mean, self.running_var, weight, bias, eps=self.eps)
-        if tasks == 1 and not self._by_own_derivatives:
+        if self.by_batch and tasks == 1 and not self._by_own_derivatives:
             kept = (None, None) if self.newest is None else (self.running_mean, self.running_var)
             return F.batch_norm(x, *kept, weight, bias, training=True, momentum=self.newest or 0.0, eps=self.eps)
         grouped = x if tasks == 1 else x.contiguous().view(x.shape[0] // tasks, -1, *x.shape[2:])
         weight, bias = weight.repeat(tasks), bias.repeat(tasks)
+        if not self.by_batch:
+            return self._blended(grouped, weight, bias, tasks).to(x.dtype).view(x.shape)
         if self._by_own_derivatives:
             return batch_norm(grouped, weight, bias, self.eps).view(x.shape)
         return F.batch_norm(grouped, None, None, weight, bias, training=True, eps=self.eps).view(x.shape)
+
+    def _blended(self, grouped: Tensor, weight: Tensor, bias: Tensor, tasks: int) -> Tensor:
+        """`grouped` [n, T*C, H, W] normalised by the mixture, in the precision of the running statistics."""
+        x, s = grouped.to(self.running_mean.dtype), self.batch_share
+        own = x.mean(IMAGES)
+        apart = own - self.running_mean.repeat(tasks)
+        own_var = (x - own[:, None, None]).square().mean(IMAGES)
+        var = s * own_var + (1 - s) * self.running_var.repeat(tasks) + s * (1 - s) * apart.square()
+        scale = weight * (var + self.eps).rsqrt()
+        shift = bias - scale * (own - (1 - s) * apart)
+        return torch.addcmul(shift[:, None, None], x, scale[:, None, None])
 
 
 @torch.no_grad()

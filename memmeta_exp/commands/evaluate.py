@@ -22,6 +22,7 @@ from memmeta_exp.tracking.run_folder import EpisodeResult, Result, SinusoidResul
 HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|cuda:N] [threads=N] [data_root=DIR]
                  [tasks=N] [split=test|val] [shots=S] [queries=Q] [out=FILE.json]
                  [eval_rule=own|gd] [eval_steps=K] [eval_lr=LR] [mu=MU]
+                 [batch_share=S]
                  [dataset=OTHER [dataset.KEY=VALUE] ...]
 
 Tests the model of the run folder DIR with the run's own configuration on the episodes of its test_episodes.csv, and
@@ -30,10 +31,12 @@ With tasks=N on the first N tasks of its test (or validation) stream instead, of
 sine wave) where these are given. With dataset=OTHER on tasks of another dataset with the same image size and channels
 (a cross-domain test), as many as the run's own test has unless tasks=N says otherwise. With eval_rule by another
 adaptation to each task: the algorithm's own, or K steps of LR on the head alone; with mu=MU by its own with another
-weight of R (algorithm.mu). device, threads and the rule are the run's own unless given. Writes out=FILE alone.
+weight of R (algorithm.mu). With batch_share=S with that share of each task's own statistics in batch norm, of a run
+with backbone.norm=running. device, threads and the rule are the run's own unless given. Writes out=FILE alone.
 """
 SHAPE = ("shots", "queries")
 STEPS = ("eval_steps", "eval_lr")  # what eval_rule=gd takes
+OWN = {"mu": "algorithm", "batch_share": "backbone"}  # numbers of the run's own configuration, and their sections
 CLOSE = 1e-4  # relative; another processor rounds squared errors otherwise
 
 
@@ -41,7 +44,7 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(HELP)
         return 0
-    unset = ("run", "device", "threads", "data_root", "tasks", "split", *SHAPE, "eval_rule", *STEPS, "mu", "out")
+    unset = ("run", "device", "threads", "data_root", "tasks", "split", *SHAPE, "eval_rule", *STEPS, *OWN, "out")
     dataset, others = split_dataset(arguments)
     options = parse(others, {**dict.fromkeys(unset), "checkpoint": "best"})
     if options["run"] is None:
@@ -69,8 +72,9 @@ def main(arguments: list[str]) -> int:
         config = read_config(folder, machine | rule | ({} if dataset else shape))
     if config.eval_rule == "own" and rule.keys() & set(STEPS):
         raise ConfigError("eval_steps and eval_lr are for eval_rule=gd: add it, or leave them out")
-    if options["mu"] is not None:
-        config = _with_mu(config, options["mu"])
+    changed = {key: options[key] for key in OWN if options[key] is not None}
+    for key, text in changed.items():
+        config = _with(config, key, text)
     if dataset:
         config, tasks = on_other_dataset(config, dataset, shape), tasks or _as_many(config, folder)
     episodes = _episodes(folder, config) if tasks is None else []
@@ -81,8 +85,7 @@ def main(arguments: list[str]) -> int:
     which = f"{options['checkpoint']} checkpoint of iteration {iteration}"
     if rule:
         which += f", adapted by {_rule(config)}"
-    if options["mu"] is not None:
-        which += f", mu = {config.algorithm.mu:g}"
+    which += "".join(f", {key} = {float(text):g}" for key, text in changed.items())
     if tasks is not None:
         score = score_tasks(experiment, experiment.samplers[split].draw(0, tasks))
         where = f" of {config.dataset.name}" if dataset else ""
@@ -90,25 +93,27 @@ def main(arguments: list[str]) -> int:
     tasks_of: Any = _waves_of if config.regression else _images_of
     score = score_tasks(experiment, tasks_of(experiment, episodes, folder))
     of = f"{len(episodes)} stored tasks, {which}"
-    if _rule(config) == as_stored and options["mu"] is None:
+    if _rule(config) == as_stored and not changed:
         of += f"; {_same(score, episodes)} tasks score as stored"
     return _say(config, "test", score, of, options["out"])
 
 
-def _with_mu(config: Config, text: str) -> Config:
-    """`config` with algorithm.mu as `text` says; ConfigError where it says no number, or adaptation has no mu."""
-    values, name = to_dict(config), config.algorithm.name
-    if config.eval_rule == "gd":
+def _with(config: Config, key: str, text: str) -> Config:
+    """`config` with the number `key` of OWN as `text` says; ConfigError where it says no number, or there is no such
+    key."""
+    values, section = to_dict(config), OWN[key]
+    if key == "mu" and config.eval_rule == "gd":
         raise ConfigError("mu is for the algorithm's own rule, and eval_rule=gd has no R: leave one of them out")
-    if "mu" not in values["algorithm"]:
-        raise ConfigError(f"mu={text}: {name} has no algorithm.mu; leave it out")
+    if key not in values[section]:
+        name = values[section]["name"]
+        raise ConfigError(f"{key}={text}: {name} has no {section}.{key}; leave it out")
     try:
-        mu = float(text)
+        number = float(text)
     except ValueError:
-        raise ConfigError(f"mu={text} is no number: give the weight of R, as in algorithm.mu") from None
-    if not math.isfinite(mu):
-        raise ConfigError(f"mu={text} is not finite: give the weight of R, as in algorithm.mu")
-    return from_dict({**values, "algorithm": {**values["algorithm"], "mu": mu}})
+        raise ConfigError(f"{key}={text} is no number: give one, as {section}.{key} takes it") from None
+    if not math.isfinite(number):
+        raise ConfigError(f"{key}={text} is not finite: give a number, as {section}.{key} takes it")
+    return from_dict({**values, section: {**values[section], key: number}})
 
 
 def _as_many(config: Config, folder: Path) -> int:
