@@ -79,16 +79,32 @@ def test_another_mu(train, memmeta, tmp_path) -> None:
     assert loss[2] == loss[1] != loss[0]
 
 
+def test_another_share_of_the_tasks_own_statistics(train, memmeta, tmp_path) -> None:
+    """As of a run with that share, which plays no part in training."""
+    loss = []
+    for trained, asked in (("0.1", []), ("0.6", []), ("0.1", ["batch_share=0.6"])):
+        if not (tmp_path / trained).exists():
+            share = ["backbone.norm=running", f"backbone.batch_share={trained}"]
+            train(*WIDE, *share, f"hydra.run.dir={trained}")
+        result = memmeta("evaluate", f"run={tmp_path / trained}", "checkpoint=last", *asked, "out=found.json")
+        assert result.code == 0, result.err
+        loss.append(json.loads((tmp_path / "found.json").read_text())["test/loss"])
+    assert result.out.rstrip().endswith("batch_share = 0.6")
+    assert loss[2] == loss[1] != loss[0]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["batch_share=0.5"], "batch_share=0.5 is for backbone.norm=running"),
+        (["batch_share=1"], "backbone.batch_share=1.0 is out of range"),
         (["mu=much"], "mu=much is no number"),
         (["mu=nan"], "mu=nan is not finite"),
         (["mu=0"], "algorithm.mu=0.0 is out of range"),
         (["mu=1", "eval_rule=gd"], "eval_rule=gd has no R"),
     ],
 )
-def test_a_mu_that_is_refused(train, memmeta, options: list[str], said: str) -> None:
+def test_a_number_that_is_refused(train, memmeta, options: list[str], said: str) -> None:
     folder = train(*WIDE, "iterations=1").summary.parent
     result = memmeta("evaluate", f"run={folder}", *options)
     assert (result.code, len(result.err.splitlines())) == (2, 1)

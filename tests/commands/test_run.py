@@ -324,6 +324,8 @@ def test_every_key_changes_something(tmp_path) -> None:
     assert outcome("optimizer=adamw", "optimizer.weight_decay=0.5") != decayed
     sgd = outcome("optimizer=sgd")
     assert outcome("optimizer=sgd", "optimizer.momentum=0.9") != sgd
+    running = outcome("backbone.norm=running")
+    assert outcome("backbone.norm=running", "backbone.batch_share=0.5") != running
     ruled = outcome("eval_rule=gd")
     for knob in ("eval_steps=3", "eval_lr=0.5"):
         assert outcome("eval_rule=gd", knob) != ruled, knob
