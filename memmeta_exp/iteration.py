@@ -7,6 +7,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from memmeta_exp.algorithms import StepReport
+from memmeta_exp.backbones.task_norm import MOMENTUM
 from memmeta_exp.build import Experiment
 from memmeta_exp.errors import RunError
 from memmeta_exp.measure.convergence import squared_norm
@@ -40,21 +41,21 @@ class Iteration:
             batch = e.samplers["train"].draw((t - 1) * size, size)
         report = e.learner.step(batch)
         self._require_finite(report, t)
-        if e.config.backbone.norm == "running" and self._recorded(
-            t
-        ):  # at the theta of the gradient, and only once the step is certain
-            e.learner.record(batch)
+        weight = self._weight(t)
+        if weight and e.config.backbone.norm == "running":  # at the theta of the gradient, once the step is certain
+            e.learner.record(batch, weight)
         with phase("optimizer"):
             self.optimizer.step()
             if self.average is not None:
                 self.average.update_parameters(e.model)
         return report
 
-    def _recorded(self, t: int) -> bool:
-        """Whether the running statistics take iteration t in: a validation is near, or the end, by which those of
-        earlier iterations have no weight left, 0.9^50."""
+    def _weight(self, t: int) -> float:
+        """That of iteration t in the running statistics: 0 but in the RECORDED iterations before a validation, of which
+        the first replaces what there was; a mean of those so far, until the newest weighs MOMENTUM."""
         c = self.experiment.config
-        return min(-t % c.eval_every, c.iterations - t) < RECORDED
+        position = RECORDED - 1 - min(-t % c.eval_every, c.iterations - t)
+        return 0.0 if position < 0 else max(MOMENTUM, 1 / (1 + min(position, t - 1)))
 
     def _require_finite(self, report: StepReport, t: int) -> None:
         if report.loss.is_meta:  # shapes alone, when memory is foretold

@@ -112,14 +112,14 @@ class ShardedLearner(LearnerWrapper):
     def _outputs(self, batch: Tasks) -> Tensor:
         return self.outputs(batch)
 
-    def record(self, batch: Tasks) -> None:
+    def record(self, batch: Tasks, weight: float) -> None:
         """The running statistics move towards the mean over all tasks: the mean of what the ranks' shares make of them,
         each by its number of tasks."""
         mine = batch[self.ranks.share(len(batch))]
         buffers = [b for name, b in self.model.named_buffers() if name.rpartition(".")[2] in RUNNING]
         before = [b.clone() for b in buffers]
         try:
-            self._together(lambda: self.inner.record(mine))
+            self._together(lambda: self.inner.record(mine, weight))
             flat = torch.cat([b.flatten() for b in buffers]).mul_(len(mine) / len(batch))
             self.ranks.sum_(flat)
         except BaseException:

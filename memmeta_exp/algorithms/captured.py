@@ -157,8 +157,8 @@ class CapturedLearner(LearnerWrapper):
     def _outputs(self, batch: Tasks) -> Tensor:
         return self.inner.outputs(batch)
 
-    def record(self, batch: Tasks) -> None:
-        self.inner.record(batch)
+    def record(self, batch: Tasks, weight: float) -> None:
+        self.inner.record(batch, weight)
 
 
 def _first_line(error: Exception) -> str:

@@ -135,13 +135,13 @@ class Learner(ABC):
         """g without its R."""
         return self.losses.lower(z, labels, start, 0.0, None)
 
-    def record(self, batch: Tasks) -> None:
-        """Takes the batch's images into the running statistics of batch norm (backbone.norm=running): one more forward
-        pass of them all."""
+    def record(self, batch: Tasks, weight: float) -> None:
+        """Takes the batch's images into the running statistics of batch norm (backbone.norm=running), with this weight:
+        one more forward pass of them all."""
         tasks = (batch[k : k + 1] for k in range(len(batch)))
         halves = (half(one, which) for one in tasks for which in ("support", "query"))
         with phase("features"):
-            self.model.backbone.record(self._scaled(one) for one in halves)  # pyright: ignore[reportCallIssue]
+            self.model.backbone.record((self._scaled(one) for one in halves), weight)  # pyright: ignore[reportCallIssue]
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

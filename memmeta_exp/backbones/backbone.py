@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from memmeta_exp.backbones.layout import image_layout
-from memmeta_exp.backbones.task_norm import TaskBatchNorm2d, record
+from memmeta_exp.backbones.task_norm import MOMENTUM, TaskBatchNorm2d, record
 
 Keys = tuple[int, ...]
 
@@ -55,10 +55,10 @@ class Backbone(nn.Module, ABC):
         """Whether it also runs with weights of each task's own, each parameter [T, ...] in place of its [...]."""
         return False
 
-    def record(self, tasks: Iterable[Tensor]) -> None:
-        """One update of the running statistics (norm=running) by the mean of the statistics of `tasks`, images
-        [1, n, C, H, W] each."""
-        record(self, [norm for norm in self.modules() if isinstance(norm, TaskBatchNorm2d)], tasks)
+    def record(self, tasks: Iterable[Tensor], weight: float = MOMENTUM) -> None:
+        """One update of the running statistics (norm=running), of this weight, by the mean of the statistics of
+        `tasks`, images [1, n, C, H, W] each."""
+        record(self, [norm for norm in self.modules() if isinstance(norm, TaskBatchNorm2d)], tasks, weight)
 
     def _run(self, block: Callable[..., Tensor], *arguments: Any) -> Tensor:
         if not (self.checkpoint and torch.is_grad_enabled()):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from memmeta_exp.backbones.batch_norm import batch_norm
 
 IMAGES = (0, 2, 3)  # of [n, C, H, W]
-MOMENTUM = 0.1  # weight of the newest iteration in the running statistics, that of torch's batch norm
+MOMENTUM = 0.1  # least weight of the newest iteration in the running statistics, that of torch's batch norm
 
 
 class TaskBatchNorm2d(nn.Module):
@@ -81,9 +81,11 @@ class TaskBatchNorm2d(nn.Module):
 
 
 @torch.no_grad()
-def record(net: Callable[[Tensor], Tensor], norms: list[TaskBatchNorm2d], tasks: Iterable[Tensor]) -> None:
+def record(
+    net: Callable[[Tensor], Tensor], norms: list[TaskBatchNorm2d], tasks: Iterable[Tensor], weight: float
+) -> None:
     """One update of the running statistics of `norms`, the layers of `net`, by the mean of the statistics of `tasks`,
-    images [1, n, C, H, W] each."""
+    images [1, n, C, H, W] each: running <- (1 - weight) running + weight mean."""
     before = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
     try:
         for k, images in enumerate(tasks):
@@ -93,5 +95,5 @@ def record(net: Callable[[Tensor], Tensor], norms: list[TaskBatchNorm2d], tasks:
     finally:
         for norm, (mean, var) in zip(norms, before, strict=True):
             norm.newest = None
-            norm.running_mean.lerp_(mean, 1 - MOMENTUM)
-            norm.running_var.lerp_(var, 1 - MOMENTUM)
+            norm.running_mean.lerp_(mean, 1 - weight)
+            norm.running_var.lerp_(var, 1 - weight)

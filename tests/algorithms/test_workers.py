@@ -53,7 +53,7 @@ def test_the_same_bits(batch: TaskBatch, name: str, norm: str) -> None:
         )
         learner = build_algorithm(config, model, Execution(workers=workers), memory)
         if norm == "running":
-            learner.record(batch)
+            learner.record(batch, 0.1)
         learner.step(batch)
         report = learner.step(batch)
         grads = [p.grad for p in model.parameters() if p.grad is not None]
