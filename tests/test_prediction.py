@@ -98,6 +98,21 @@ def test_what_an_inner_step_more_adds_on_a_gpu(structure: str) -> None:
     assert (four - two) / 2 / 2**20 == pytest.approx(SLOPES[structure], abs=0.015)
 
 
+@pytest.mark.parametrize(
+    ("block", "kept", "recomputed"),
+    [("plain", 257.04, 98.89), pytest.param("fused", 127.73, 38.45, marks=pytest.mark.slow)],
+)
+def test_five_steps_of_maml_kept_and_recomputed(block: str, kept: float, recomputed: float) -> None:
+    """MiB of one task on Conv4-64 at 32x32: with all inner steps' graphs, and with one at a time."""
+    size = ["dataset=synthetic", "dataset.image_size=32", "backbone.filters=64", "batch_size=1", "chunk=1"]
+    maml = ["algorithm=maml", "algorithm.inner_steps=5", f"backbone.block={block}", "tracking=disabled", *size]
+    found = [
+        predict(jobs([*maml, f"memory.checkpoint={kind}"], False)[0]).above_baseline_mib
+        for kind in ("none", "inner_step")
+    ]
+    assert found == pytest.approx([kept, recomputed], abs=0.01)
+
+
 UNROLLED = ("maml", "maml checkpointed", "imaml")
 BLOCKS = [
     pytest.param(name, block, marks=[pytest.mark.slow] if name in UNROLLED and block == "plain" else [])
@@ -211,6 +226,8 @@ def test_what_meta_tensors_do_not_show_is_refused(monkeypatch) -> None:
         predict(config("precision=bf16"))
     with pytest.raises(ConfigError, match="workers=2"):
         predict(config("workers=2"))
+    with pytest.raises(ConfigError, match="cuda_graph=true"):
+        predict(config("cuda_graph=true", "device=cuda", "algorithm.inner_solver=gd"))
 
     def compiled(*arguments: object) -> nn.Module:
         return torch.compile(nn.Linear(2, 2))  # pyright: ignore[reportReturnType]

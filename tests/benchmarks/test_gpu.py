@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import floor, gpu
 from benchmarks.released import released_step
 from memmeta_exp.algorithms import build_algorithm
 from memmeta_exp.backbones import build_model
@@ -59,7 +59,7 @@ def test_it_needs_the_memory_it_is_blamed_for() -> None:
     assert peak(lambda: released_step(model, batch, 2, 0.1, 2)) > 1.1 * peak(lambda: learner.step(batch))
 
 
-@pytest.mark.parametrize("part", [pytest.param("memory", marks=pytest.mark.slow), "released"])
+@pytest.mark.parametrize("part", [*(pytest.param(p, marks=pytest.mark.slow) for p in ("memory", "floor")), "released"])
 def test_the_command_without_a_gpu(part: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(gpu, "CASES", {name: gpu.CASES[name] for name in ("proposed", "maml checkpoint")})
     monkeypatch.setattr(Conv4, "joins", Conv4.fuses)  # as on a GPU, which is what is predicted
@@ -70,6 +70,10 @@ def test_the_command_without_a_gpu(part: str, tmp_path: Path, monkeypatch) -> No
     if part == "memory":
         assert len(result["memory"]) == 2 * 2
         assert all(row["kind"] == "cpu-tensors" and abs(row["error"]) < 0.01 for row in result["memory"])
+        assert all(row["predicted_allocated_mib"] > row["predicted_mib"] for row in result["memory"])
+    elif part == "floor":
+        assert set(result["fp32"]["time_ratio"]) == set(result["bf16"]["time_ratio"]) == set(floor.ALGORITHMS)
+        assert "bf16, against a supervised step on the same images" in text
     else:
         assert result["released"]["times_as_fast"] > 0
         assert "times as fast as the released step structure" in text
