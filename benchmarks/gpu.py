@@ -36,7 +36,7 @@ from memmeta_exp.iteration import Iteration
 from memmeta_exp.measure.peak_memory import MIB, measure_peak
 from memmeta_exp.prediction import predict
 
-HOPPER = 9  # compute capability of the GPUs with the larger cuBLAS workspace
+HOPPER = 9  # compute capability from which on cuBLAS has the larger workspace
 
 CASES = {
     "proposed": ["algorithm=proposed"],
@@ -72,7 +72,7 @@ def compared(name: str, size: int, steps: int, tasks: int, options: argparse.Nam
     config = case(name, size, steps, tasks, options)
     row: dict[str, Any] = {"case": name, "image_size": size, "inner_steps": steps, "batch_size": tasks}
     foretold = predict(replace(config, device="cuda"))
-    hopper = options.device != "cpu" and torch.cuda.get_device_capability(options.device)[0] == HOPPER
+    hopper = options.device != "cpu" and torch.cuda.get_device_capability(options.device)[0] >= HOPPER
     row["predicted_mib"] = foretold.above_baseline_mib
     row["predicted_allocated_mib"] = foretold.allocated(hopper) / MIB
     row["unsplit_at_most_mib"] = foretold.unsplit_at_most / MIB

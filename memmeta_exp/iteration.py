@@ -7,15 +7,13 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from memmeta_exp.algorithms import StepReport
-from memmeta_exp.backbones.task_norm import MOMENTUM
+from memmeta_exp.backbones import running_weight
 from memmeta_exp.build import Experiment
 from memmeta_exp.errors import RunError
 from memmeta_exp.measure.convergence import squared_norm
 from memmeta_exp.measure.phases import phase
 
 REMEDY = "the lower level or theta has diverged; lower optimizer.lr or algorithm.inner_lr, or raise algorithm.mu"
-
-RECORDED = 50  # iterations before a validation that running statistics are gathered in
 
 
 class Iteration:
@@ -41,7 +39,7 @@ class Iteration:
             batch = e.samplers["train"].draw((t - 1) * size, size)
         report = e.learner.step(batch)
         self._require_finite(report, t)
-        weight = self._weight(t)
+        weight = running_weight(t, e.config.eval_every, e.config.iterations)
         if weight and e.config.backbone.norm == "running":  # at the theta of the gradient, once the step is certain
             e.learner.record(batch, weight)
         with phase("optimizer"):
@@ -49,13 +47,6 @@ class Iteration:
             if self.average is not None:
                 self.average.update_parameters(e.model)
         return report
-
-    def _weight(self, t: int) -> float:
-        """That of iteration t in the running statistics: 0 but in the RECORDED iterations before a validation, of which
-        the first replaces what there was; a mean of those so far, until the newest weighs MOMENTUM."""
-        c = self.experiment.config
-        position = RECORDED - 1 - min(-t % c.eval_every, c.iterations - t)
-        return 0.0 if position < 0 else max(MOMENTUM, 1 / (1 + min(position, t - 1)))
 
     def _require_finite(self, report: StepReport, t: int) -> None:
         if report.loss.is_meta:  # shapes alone, when memory is foretold

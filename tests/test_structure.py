@@ -34,7 +34,7 @@ MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itse
     "budget": {"backbones", "build", "config", "measure", "prediction"},
     "known": {"algorithms", "backbones", "bilevel", "config", "data", "measure"},
     "build": {"algorithms", "allocator", "backbones", "bilevel", "config", "data", "distributed", "errors", "known"},
-    "iteration": {"algorithms", "build", "errors", "measure"},
+    "iteration": {"algorithms", "backbones", "build", "errors", "measure"},
     "interval": set(),
     "evaluation": {"build", "data", "interval", "tracking"},
     "adaptation": {"algorithms", "build", "data", "interval"},

@@ -7,11 +7,13 @@ from memmeta_exp.backbones.mlp import MLP
 from memmeta_exp.backbones.model import MetaModel, QuadraticModel, build_model
 from memmeta_exp.backbones.registry import BACKBONES, require
 from memmeta_exp.backbones.resnet12 import ResNet12
+from memmeta_exp.backbones.task_norm import RECORDED, running_weight
 from memmeta_exp.backbones.wide_resnet import WideResNet
 
 __all__ = [
     "BACKBONES",
     "MLP",
+    "RECORDED",
     "Backbone",
     "Conv4",
     "Keys",
@@ -22,4 +24,5 @@ __all__ = [
     "build_model",
     "image_layout",
     "require",
+    "running_weight",
 ]

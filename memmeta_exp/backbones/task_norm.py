@@ -11,6 +11,8 @@ from memmeta_exp.backbones.batch_norm import batch_norm
 IMAGES = (0, 2, 3)  # of [n, C, H, W]
 MOMENTUM = 0.1  # least weight of the newest iteration in the running statistics, that of torch's batch norm
 
+RECORDED = 50  # iterations before a validation that running statistics are gathered in
+
 
 class TaskBatchNorm2d(nn.Module):
     """Batch norm over each task's own images.
@@ -78,6 +80,13 @@ class TaskBatchNorm2d(nn.Module):
         scale = weight * (var + self.eps).rsqrt()
         shift = bias - scale * (own - (1 - s) * apart)
         return torch.addcmul(shift[:, None, None], x, scale[:, None, None])
+
+
+def running_weight(t: int, eval_every: int, iterations: int) -> float:
+    """That of iteration t in the running statistics: 0 but in the RECORDED iterations before a validation, of which the
+    first replaces what there was; a mean of those so far, until the newest weighs MOMENTUM."""
+    position = RECORDED - 1 - min(-t % eval_every, iterations - t)
+    return 0.0 if position < 0 else max(MOMENTUM, 1 / (1 + min(position, t - 1)))
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 
 from memmeta_exp import checkpoint
 from memmeta_exp.atomic import replace_text
+from memmeta_exp.backbones import RECORDED, running_weight
 from memmeta_exp.budget import fitted
 from memmeta_exp.build import Experiment, build, resolve_device
 from memmeta_exp.commands.arguments import parse, whole_number
@@ -82,6 +83,7 @@ def main(arguments: list[str]) -> int:
     experiment.model.classifier = None  # of training alone, and of another dataset's classes where this is one
     weights = folder / "checkpoints" / f"{options['checkpoint']}.pt"
     iteration = checkpoint.restore(experiment.model, weights)
+    _require_statistics(config, weights, iteration)
     which = f"{options['checkpoint']} checkpoint of iteration {iteration}"
     if rule:
         which += f", adapted by {_rule(config)}"
@@ -114,6 +116,16 @@ def _with(config: Config, key: str, text: str) -> Config:
     if not math.isfinite(number):
         raise ConfigError(f"{key}={text} is not finite: give a number, as {section}.{key} takes it")
     return from_dict({**values, section: {**values[section], key: number}})
+
+
+def _require_statistics(config: Config, weights: Path, iteration: int) -> None:
+    """ConfigError for a checkpoint between validations, where running statistics are old ones."""
+    running = iteration and config.backbone.norm == "running"
+    if running and not running_weight(iteration, config.eval_every, config.iterations):
+        raise ConfigError(
+            f"{weights} is of iteration {iteration}, and backbone.norm=running gathers its statistics in the "
+            f"{RECORDED} before a validation: take checkpoint=best, or go on with the run"
+        )
 
 
 def _as_many(config: Config, folder: Path) -> int:

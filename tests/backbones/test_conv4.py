@@ -33,6 +33,16 @@ def test_tasks_of_a_chunk_are_as_each_by_itself(norm, block, mode, generator) ->
     assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(*slopes, strict=True))
 
 
+@pytest.mark.parametrize(("norm", "block", "mode"), [("task", "plain", True), ("running", "fused", False)])
+def test_all_at_once_as_on_a_gpu_is_the_same(norm, block, mode, generator, monkeypatch) -> None:
+    net = Conv4(3, 8, generator, norm, block).double().train(mode)
+    net.blend_batch_norm(0.3)
+    images = torch.rand(3, 5, 3, 32, 32, dtype=torch.float64, generator=generator)
+    apart = net(images)
+    monkeypatch.setattr(Conv4, "takes_apart", lambda self, device: False)
+    assert torch.allclose(net(images), apart, atol=1e-12)
+
+
 def test_tasks_of_a_chunk_in_bfloat16_are_as_each_by_itself(generator) -> None:
     """Under autocast it is torch's batch norm, one task after the other."""
     net, images = Conv4(3, 8, generator), torch.rand(3, 5, 3, 32, 32, generator=generator)
@@ -71,7 +81,7 @@ def test_initial_values_are_a_function_of_the_seed() -> None:
 
 
 def test_running_statistics_are_the_mean_over_the_tasks_of_an_iteration(generator) -> None:
-    """One update an iteration, by MOMENTUM; evaluation uses them, training does not."""
+    """One update, by MOMENTUM here; evaluation uses them, training does not."""
     net = Conv4(3, 4, generator, norm="running").double()
     tasks = [torch.rand(1, 5, 3, 16, 16, dtype=torch.float64, generator=generator) for _ in range(3)]
     x = [net.convs[0](task[0]) for task in tasks]

@@ -54,7 +54,7 @@ def test_a_share_lies_between_running_and_batch_statistics(generator) -> None:
 
 
 def test_training_does_not_see_the_share(generator) -> None:
-    net = Conv4(3, 4, generator, norm="running")
+    net = Conv4(3, 4, generator, norm="running", block="plain")
     images = torch.rand(2, 5, 3, 16, 16, generator=generator)
     before = net(images)
     net.blend_batch_norm(0.5)

@@ -93,6 +93,18 @@ def test_another_share_of_the_tasks_own_statistics(train, memmeta, tmp_path) -> 
     assert loss[2] == loss[1] != loss[0]
 
 
+def test_statistics_of_long_ago_are_no_statistics(train, memmeta, monkeypatch) -> None:
+    """A checkpoint between validations, where running statistics are not gathered."""
+    monkeypatch.setattr("memmeta_exp.backbones.task_norm.RECORDED", 1)
+    steps = ["iterations=4", "eval_every=4", "checkpoint_every=3"]
+    folder = train(*WIDE, *steps, "backbone.norm=running").summary.parent
+    assert memmeta("evaluate", f"run={folder}", "checkpoint=last").code == 0
+    (folder / "checkpoints" / "previous.pt").replace(folder / "checkpoints" / "last.pt")
+    result = memmeta("evaluate", f"run={folder}", "checkpoint=last")
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert "is of iteration 3, and backbone.norm=running gathers" in result.err
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
