@@ -228,14 +228,15 @@ def compare(setting: Setting, batch: TaskBatch, names: list[str], pairs: int) ->
         "supervised_peak_mib_of_one_task": floor_peak, "supervised_seconds": {}, "seconds": {}, "peak_mib": {},
     }  # fmt: skip
     for name in names:
-        way = (max(1, chunk // IMAGES_PER_TASK), side_by_side) if name.endswith("_same_chunk") else ()
-        step = meta(setting, batch, name, *way)[0]
+        same = name.endswith("_same_chunk")
+        way: dict[str, Any] = {"chunk": max(1, chunk // IMAGES_PER_TASK), "side_by_side": side_by_side} if same else {}
+        step = meta(setting, batch, name, **way)[0]
         times = alternating(setting, floor, step, pairs)
         result["supervised_seconds"][name] = statistics.median(a for a, _ in times)
         result["seconds"][name] = statistics.median(b for _, b in times)
         low, result["time_ratio"][name], high = ratios(times)
         result["time_ratio_quartiles"][name] = [low, high]
-        result["peak_mib"][name] = peak_mib(setting, *meta(eager, batch, name, *way))
+        result["peak_mib"][name] = peak_mib(setting, *meta(eager, batch, name, **way))
         result["memory_ratio"][name] = result["peak_mib"][name] / floor_peak
         print(
             f"{name:<20} {1e3 * result['seconds'][name]:8.1f} ms, {result['time_ratio'][name]:6.3f} "

@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
         config = read_config(folder, machine | rule | ({} if dataset else shape))
     if config.eval_rule == "own" and rule.keys() & set(STEPS):
         raise ConfigError("eval_steps and eval_lr are for eval_rule=gd: add it, or leave them out")
-    changed = {key: options[key] for key in OWN if options[key] is not None}
+    changed = {key: text for key in OWN if (text := options[key]) is not None}
     for key, text in changed.items():
         config = _with(config, key, text)
     if dataset:
