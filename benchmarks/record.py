@@ -32,6 +32,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 NAME = re.compile(r"(?P<part>paper|best|quick)-(?P<dataset>[a-z0-9_]+)-(?P<what>[a-z0-9_]+)-s(?P<seed>\d+)")
 QUICK = ("quick", "cifar_fs", "5w5s")  # what the paper's accuracy on CIFAR-FS is the measure of
 KEPT = ("python", "versions", "device_name", "cpu_cores", "threads", "workers", "git_revision")
+PLACES = ("data_root=", "hydra.run.dir=")  # overrides that name folders of the machine
 TARGETS = ("tasks_to_target", "seconds_to_target")
 PAPERS = 64.24  # % on CIFAR-FS, its own method
 
@@ -44,7 +45,7 @@ def add(name: str, run: Path, evaluations: Iterable[Path], into: Path) -> Path:
         raise SystemExit(f"{run} has not finished")
     env = json.loads((run / "env.json").read_text())
     values = {
-        "overrides": yaml.safe_load((run / "overrides.yaml").read_text()),
+        "overrides": [o for o in yaml.safe_load((run / "overrides.yaml").read_text()) if not o.startswith(PLACES)],
         "summary": json.loads((run / "summary.json").read_text()),
         "env": {key: env[key] for key in KEPT if key in env},
         "evaluations": [json.loads(file.read_text()) for file in evaluations],

@@ -140,9 +140,10 @@ def test_a_table_has_one_place() -> None:
 
 
 def test_only_finished_runs_are_kept(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", config(), overrides=("seed=1",), time__total_seconds=3.0)
+    run = write_run(tmp_path / "run", config(), overrides=("seed=1", "data_root=HERE"), time__total_seconds=3.0)
     file = record.add("paper-cifar_fs-anil-s1", run, [], tmp_path)
     assert json.loads(file.read_text())["summary"]["test/acc"] == 0.5
+    assert json.loads(file.read_text())["overrides"] == ["seed=1"], "no folder of the machine"
     with pytest.raises(SystemExit, match="a name is"):
         record.add("anil", run, [], tmp_path)
     (run / "status.json").write_text('{"state": "failed"}')
