@@ -6,7 +6,9 @@ within operators, whichever is (both searched first), and the meta-step on the s
 5-shot with 5 queries, gathered from uint8, and Adam. Both use the same Conv4 in the same precision, and so does the
 chunk search. Times are medians of `--pairs` pairs, ratios the medians of the pairs' ratios with their quartiles;
 `proposed_half_task` also in pairs with `proposed` itself. Those of `same_chunk` take as many images at a time as the
-supervised step, its threads at work as there; the others one task (on a GPU all). iMAML has lam = 50: with the
+supervised step, its threads at work as there; the others one task (on a GPU all). Two rows say what a task at a time
+costs: `supervised_halves`, the supervised step in passes of half a task's images, and `proposed_without_head`,
+`proposed` with the cotangents of an earlier task in place of its own. iMAML has lam = 50: with the
 published 2, H + lam I is indefinite at initial weights, and what is timed would be a solve that stops early. Memory is
 the peak of live tensors above what persists, from a step of its own, relative to the supervised step on ONE task's 50
 images. The last line is JSON. Goals for `proposed` and `proposed_k20` (K = N = 20, gd and cg): time ratio <= 1.10 on 2
@@ -26,7 +28,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from memmeta_exp.algorithms import CapturedLearner, CudaGraphs, Execution, build_algorithm
+from memmeta_exp.algorithms import (
+    CapturedLearner,
+    CudaGraphs,
+    Execution,
+    FeatureGradient,
+    FeatureSpaceLearner,
+    build_algorithm,
+)
 from memmeta_exp.allocator import keep_freed_memory
 from memmeta_exp.backbones import MetaModel, build_model
 from memmeta_exp.config import Conv4Config, ImamlConfig, MemoryConfig, ProposedConfig, SyntheticConfig, UnrolledConfig
@@ -41,6 +50,7 @@ ALL_WEIGHTS: dict[str, Any] = {"adapts": "all", "features": "recompute"}
 ALGORITHMS: dict[str, tuple[Any, MemoryConfig | None]] = {
     "proposed": (ProposedConfig(), None),
     "proposed_k20": (BY_STEPS, None),
+    "proposed_without_head": (ProposedConfig(), None),
     "proposed_same_chunk": (ProposedConfig(), None),
     "proposed_k20_same_chunk": (BY_STEPS, None),
     "proposed_half_task": (ProposedConfig(), HALF_TASK),
@@ -55,6 +65,8 @@ ALGORITHMS: dict[str, tuple[Any, MemoryConfig | None]] = {
 }  # fmt: skip
 WAYS, SHOTS, QUERIES, SIZE = 5, 5, 5, 32
 IMAGES_PER_TASK = WAYS * (SHOTS + QUERIES)
+HALVES = "supervised_halves"
+WITHOUT_HEAD = "_without_head"
 PAUSE = 0.05  # s: OpenMP's threads wait busily for their next work, 10 ms and more, and would slow down the other side
 Step = Callable[[], object]
 
@@ -160,6 +172,9 @@ def meta(
     workers = setting.workers if side_by_side else 1
     execution = Execution(chunk or (len(batch) if whole else 1), setting.bf16, workers, setting.workers // workers)
     learner = build_algorithm(config, model, execution, memory)
+    if name.endswith(WITHOUT_HEAD):
+        assert isinstance(learner, FeatureSpaceLearner)
+        learner._gradient = first_of_its_size(learner._gradient)
     if setting.graph and getattr(config, "inner_solver", "gd") == "gd":  # newton takes as many steps as it needs
         learner = CapturedLearner(learner, CudaGraphs(setting.device))
 
@@ -172,6 +187,19 @@ def meta(
     for _ in range(3 if isinstance(learner, CapturedLearner) else 0):
         step()  # replays from the fourth on
     return step, [model, optimizer, batch.image_set.images, batch.classes, batch.items]
+
+
+def first_of_its_size(gradient: Callable[..., FeatureGradient]) -> Callable[..., FeatureGradient]:
+    """`gradient` where the number of tasks is new, and else what it said of the first chunk of as many."""
+    known: dict[int, FeatureGradient] = {}
+
+    def again(support: tuple[Tensor, Tensor], *others: Any) -> FeatureGradient:
+        size = len(support[0])
+        if size not in known:
+            known[size] = gradient(support, *others)
+        return known[size]
+
+    return again
 
 
 def seconds(setting: Setting, step: Step) -> float:
@@ -230,13 +258,19 @@ def compare(setting: Setting, batch: TaskBatch, names: list[str], pairs: int) ->
     for name in names:
         same = name.endswith("_same_chunk")
         way: dict[str, Any] = {"chunk": max(1, chunk // IMAGES_PER_TASK), "side_by_side": side_by_side} if same else {}
-        step = meta(setting, batch, name, **way)[0]
+
+        def build(within: Setting, name: str = name, way: dict[str, Any] = way) -> tuple[Step, list[Any]]:
+            if name == HALVES:
+                return supervised(within, batch, IMAGES_PER_TASK // 2, side_by_side)
+            return meta(within, batch, name, **way)
+
+        step = build(setting)[0]
         times = alternating(setting, floor, step, pairs)
         result["supervised_seconds"][name] = statistics.median(a for a, _ in times)
         result["seconds"][name] = statistics.median(b for _, b in times)
         low, result["time_ratio"][name], high = ratios(times)
         result["time_ratio_quartiles"][name] = [low, high]
-        result["peak_mib"][name] = peak_mib(setting, *meta(eager, batch, name, **way))
+        result["peak_mib"][name] = peak_mib(setting, *build(eager))
         result["memory_ratio"][name] = result["peak_mib"][name] / floor_peak
         print(
             f"{name:<20} {1e3 * result['seconds'][name]:8.1f} ms, {result['time_ratio'][name]:6.3f} "
@@ -261,7 +295,7 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--pairs", type=int, default=11)
     parser.add_argument("--tasks", type=int, default=8)
     parser.add_argument("--filters", type=int, default=64)
-    parser.add_argument("--algorithms", default=",".join(ALGORITHMS))
+    parser.add_argument("--algorithms", default=",".join([HALVES, *ALGORITHMS]))
     parser.add_argument("--graph", action="store_true", help="on a GPU, both sides as CUDA graphs, Adam apart")
     options = parser.parse_args(arguments)
     workers = options.threads if options.device == "cpu" else 1

@@ -1,33 +1,63 @@
 """The floor's own command, small: what it ends with, and that both sides do the work they are said to."""
 
+import pytest
 import torch
 
 from benchmarks import floor
 from memmeta_exp.config import SyntheticConfig
-from memmeta_exp.data import EpisodeSampler, load_split
+from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 
 SMALL = ["--filters", "4", "--tasks", "2", "--pairs", "2", "--threads", "1"]
 
 
-def test_its_last_line() -> None:
+def test_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    both_tasks = 2 * floor.IMAGES_PER_TASK
+    chosen = lambda setting, batch: (floor.supervised(setting, batch, both_tasks)[0], both_tasks, False)  # noqa: E731
+    monkeypatch.setattr(floor, "fastest", chosen)
+    names = {"supervised_halves", "proposed", "proposed_same_chunk", "proposed_half_task", "anil"}
     threads = torch.get_num_threads()
     try:
-        found = floor.run([*SMALL, "--algorithms", "proposed,proposed_same_chunk,proposed_half_task,anil"])
+        found = floor.run([*SMALL, "--algorithms", ",".join(sorted(names))])
     finally:
         torch.set_num_threads(threads)
-    names = {"proposed", "proposed_same_chunk", "proposed_half_task", "anil"}
     for key in ("time_ratio", "memory_ratio", "time_ratio_quartiles", "seconds", "supervised_seconds", "peak_mib"):
         assert set(found[key]) == names, key
     assert found["device"] == "cpu"
     assert found["memory_ratio"]["proposed_half_task"] < 0.8 * found["memory_ratio"]["proposed"]
-    assert found["memory_ratio"]["proposed_same_chunk"] >= found["memory_ratio"]["proposed"]
+    assert found["memory_ratio"]["proposed_same_chunk"] > 1.5 * found["memory_ratio"]["proposed"]
+    assert found["memory_ratio"]["supervised_halves"] < 1
     assert all(low <= found["time_ratio"][name] <= high for name, (low, high) in found["time_ratio_quartiles"].items())
+
+
+def test_the_search_for_the_fastest_supervised_step() -> None:
+    setting = floor.Setting(torch.device("cpu"), False, 4, 2, 1)
+    step, chunk, side_by_side = floor.fastest(setting, some_tasks(2), rounds=1)
+    assert chunk in (25, 50, 100)
+    assert not side_by_side
+    step()
+
+
+def test_without_a_head_one_task_stands_for_all() -> None:
+    calls = []
+
+    def gradient(support: tuple[torch.Tensor, torch.Tensor], *_: object) -> float:
+        calls.append(len(support[0]))
+        return float(support[0].sum())
+
+    again = floor.first_of_its_size(gradient)  # pyright: ignore[reportArgumentType]
+    pairs = [(torch.full((tasks, 3), value), torch.zeros(tasks)) for tasks, value in ((1, 1.0), (1, 2.0), (2, 3.0))]
+    assert [again(pair) for pair in pairs] == [3.0, 3.0, 18.0]
+    assert calls == [1, 2]
+
+
+def some_tasks(count: int) -> TaskBatch:
+    images = load_split(SyntheticConfig(classes=8, images_per_class=20), "train")
+    return EpisodeSampler(images, "train", 0, floor.WAYS, floor.SHOTS, floor.QUERIES).draw(0, count)
 
 
 def test_both_sides_move_theta() -> None:
     setting = floor.Setting(torch.device("cpu"), False, 4, 2, 1)
-    images = load_split(SyntheticConfig(classes=8, images_per_class=20), "train")
-    batch = EpisodeSampler(images, "train", 0, floor.WAYS, floor.SHOTS, floor.QUERIES).draw(0, 2)
+    batch = some_tasks(2)
     sides = [floor.supervised(setting, batch, 25), *(floor.meta(setting, batch, name) for name in floor.ALGORITHMS)]
     for step, (model, *_) in sides:
         before = [p.detach().clone() for p in model.parameters()]
