@@ -112,8 +112,9 @@ def supervised(setting: Setting, batch: TaskBatch, chunk: int, side_by_side: boo
             logits = model(images[at : at + chunk][None])[0]
         return F.cross_entropy(logits.float(), labels[at : at + chunk], reduction="sum").div(len(images))
 
-    pool = ThreadPoolExecutor(setting.workers, initializer=lambda: torch.set_num_threads(1)) if side_by_side else None
-    threads = 1 if side_by_side else setting.workers
+    apart = side_by_side and setting.workers > 1
+    pool = ThreadPoolExecutor(setting.workers, initializer=lambda: torch.set_num_threads(1)) if apart else None
+    threads = 1 if apart else setting.workers
 
     starts = range(0, len(images), chunk)
 
@@ -246,7 +247,7 @@ def ratios(times: list[tuple[float, float]]) -> list[float]:
 def compare(setting: Setting, batch: TaskBatch, names: list[str], pairs: int) -> dict[str, Any]:
     """Every algorithm's ratios to the supervised step."""
     floor, chunk, side_by_side = fastest(setting, batch)
-    eager = replace(setting, graph=False)  # a recording's memory stays, so there is no peak to see in it
+    eager = replace(setting, graph=False, workers=1)  # a recording's memory stays, and the meter sees one thread
     floor_peak = peak_mib(setting, *supervised(eager, batch[:1], IMAGES_PER_TASK))
     result: dict[str, Any] = {
         "time_ratio": {}, "time_ratio_quartiles": {}, "memory_ratio": {}, "device": str(setting.device),

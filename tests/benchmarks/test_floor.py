@@ -12,12 +12,12 @@ SMALL = ["--filters", "4", "--tasks", "2", "--pairs", "2", "--threads", "1"]
 
 def test_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     both_tasks = 2 * floor.IMAGES_PER_TASK
-    chosen = lambda setting, batch: (floor.supervised(setting, batch, both_tasks)[0], both_tasks, False)  # noqa: E731
+    chosen = lambda setting, batch: (floor.supervised(setting, batch, both_tasks)[0], both_tasks, True)  # noqa: E731
     monkeypatch.setattr(floor, "fastest", chosen)
     names = {"supervised_halves", "proposed", "proposed_same_chunk", "proposed_half_task", "anil"}
     threads = torch.get_num_threads()
     try:
-        found = floor.run([*SMALL, "--algorithms", ",".join(sorted(names))])
+        found = floor.run([*SMALL, "--threads", "2", "--algorithms", ",".join(sorted(names))])
     finally:
         torch.set_num_threads(threads)
     for key in ("time_ratio", "memory_ratio", "time_ratio_quartiles", "seconds", "supervised_seconds", "peak_mib"):
@@ -25,7 +25,7 @@ def test_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["device"] == "cpu"
     assert found["memory_ratio"]["proposed_half_task"] < 0.8 * found["memory_ratio"]["proposed"]
     assert found["memory_ratio"]["proposed_same_chunk"] > 1.5 * found["memory_ratio"]["proposed"]
-    assert found["memory_ratio"]["supervised_halves"] < 1
+    assert 0.4 < found["memory_ratio"]["supervised_halves"] < 1
     assert all(low <= found["time_ratio"][name] <= high for name, (low, high) in found["time_ratio_quartiles"].items())
 
 
