@@ -1,4 +1,5 @@
-"""The comparison with other libraries as far as it goes without a network: our side, the network, and failure."""
+"""The comparison with other libraries: as far as it goes without a network, our side, the network, and failure; and,
+slowly, the libraries themselves."""
 
 import json
 from dataclasses import dataclass, field
@@ -35,6 +36,22 @@ def test_our_side_alone_ends_in_json(tmp_path, capsys) -> None:
         assert ours["seconds"] > 0
         assert ours["peak_mib"] > 0
         assert ours["gradient_error"] == 0
+
+
+@pytest.mark.slow
+def test_the_libraries_meta_gradients_are_ours(capsys) -> None:
+    """In float64, of every algorithm each of them has; installs them where they are not yet (minutes, a network)."""
+    code = peers.main([*TINY, "--rounds", "1"])
+    found = last_line(capsys)
+    if len(found["failed"]) == len(RECIPES):
+        pytest.skip(f"no library installs here: {found['failed']}")
+    assert code == 0
+    for library, results in found["peers"].items():
+        assert results, library
+        for algorithm, result in results.items():
+            assert "error" not in result, (library, algorithm, result)
+            assert result["gradient_error"] <= peers.TOLERANCE, (library, algorithm)
+            assert result["seconds"] > 0
 
 
 @pytest.mark.slow
