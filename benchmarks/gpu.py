@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import floor
+from benchmarks import floor, floor_steps
 from benchmarks.released import released_step
 from memmeta_exp.algorithms import CapturedLearner, CudaGraphs, Execution, build_algorithm
 from memmeta_exp.backbones import build_model
@@ -116,8 +116,8 @@ def recorded(options: argparse.Namespace) -> list[dict[str, Any]]:
     both."""
     device, tasks, rows = torch.device(options.device), 8, []
     images = load_split(SyntheticConfig(classes=64, images_per_class=600), "train").to(device)
-    sampler = EpisodeSampler(images, "train", 0, floor.WAYS, floor.SHOTS, floor.QUERIES)
-    for name, (config, memory) in floor.ALGORITHMS.items():
+    sampler = EpisodeSampler(images, "train", 0, floor_steps.WAYS, floor_steps.SHOTS, floor_steps.QUERIES)
+    for name, (config, memory) in floor_steps.ALGORITHMS.items():
         if getattr(config, "inner_solver", "gd") == "newton":
             continue
         model = build_model(Conv4Config(), 3, 32, 5, config.head_start == "learned", seed=0).to(device)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import floor
+from benchmarks import floor, floor_steps
 from memmeta_exp.config import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 
@@ -11,8 +11,8 @@ SMALL = ["--filters", "4", "--tasks", "2", "--pairs", "2", "--threads", "1"]
 
 
 def test_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    both_tasks = 2 * floor.IMAGES_PER_TASK
-    chosen = lambda setting, batch: (floor.supervised(setting, batch, both_tasks)[0], both_tasks, True)  # noqa: E731
+    both_tasks = 2 * floor_steps.IMAGES_PER_TASK
+    chosen = lambda setting, batch: (floor_steps.supervised(setting, batch, both_tasks)[0], both_tasks, True)  # noqa: E731
     monkeypatch.setattr(floor, "fastest", chosen)
     names = {"supervised_halves", "proposed", "proposed_same_chunk", "proposed_half_task", "anil"}
     threads = torch.get_num_threads()
@@ -30,7 +30,7 @@ def test_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_search_for_the_fastest_supervised_step() -> None:
-    setting = floor.Setting(torch.device("cpu"), False, 4, 2, 1)
+    setting = floor_steps.Setting(torch.device("cpu"), False, 4, 2, 1)
     step, chunk, side_by_side = floor.fastest(setting, some_tasks(2), rounds=1)
     assert chunk in (25, 50, 100)
     assert not side_by_side
@@ -44,7 +44,7 @@ def test_without_a_head_one_task_stands_for_all() -> None:
         calls.append(len(support[0]))
         return float(support[0].sum())
 
-    again = floor.first_of_its_size(gradient)  # pyright: ignore[reportArgumentType]
+    again = floor_steps.first_of_its_size(gradient)  # pyright: ignore[reportArgumentType]
     pairs = [(torch.full((tasks, 3), value), torch.zeros(tasks)) for tasks, value in ((1, 1.0), (1, 2.0), (2, 3.0))]
     assert [again(pair) for pair in pairs] == [3.0, 3.0, 18.0]
     assert calls == [1, 2]
@@ -52,13 +52,16 @@ def test_without_a_head_one_task_stands_for_all() -> None:
 
 def some_tasks(count: int) -> TaskBatch:
     images = load_split(SyntheticConfig(classes=8, images_per_class=20), "train")
-    return EpisodeSampler(images, "train", 0, floor.WAYS, floor.SHOTS, floor.QUERIES).draw(0, count)
+    return EpisodeSampler(images, "train", 0, floor_steps.WAYS, floor_steps.SHOTS, floor_steps.QUERIES).draw(0, count)
 
 
 def test_both_sides_move_theta() -> None:
-    setting = floor.Setting(torch.device("cpu"), False, 4, 2, 1)
+    setting = floor_steps.Setting(torch.device("cpu"), False, 4, 2, 1)
     batch = some_tasks(2)
-    sides = [floor.supervised(setting, batch, 25), *(floor.meta(setting, batch, name) for name in floor.ALGORITHMS)]
+    sides = [
+        floor_steps.supervised(setting, batch, 25),
+        *(floor_steps.meta(setting, batch, name) for name in floor_steps.ALGORITHMS),
+    ]
     for step, (model, *_) in sides:
         before = [p.detach().clone() for p in model.parameters()]
         step()

@@ -1,0 +1,180 @@
+"""The two sides of the floor: a supervised step, and the meta-step of every algorithm on the same images."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from memmeta_exp.algorithms import (
+    CapturedLearner,
+    CudaGraphs,
+    Execution,
+    FeatureGradient,
+    FeatureSpaceLearner,
+    build_algorithm,
+)
+from memmeta_exp.backbones import MetaModel, build_model
+from memmeta_exp.config import Conv4Config, ImamlConfig, MemoryConfig, ProposedConfig, UnrolledConfig
+from memmeta_exp.data import TaskBatch
+
+HALF_TASK = MemoryConfig(mode="half_task")
+BY_STEPS = ProposedConfig(
+    inner_solver="gd", inner_steps=20, inner_tolerance=None, linear_solver="cg", linear_steps=20, linear_tolerance=None
+)
+ALL_WEIGHTS: dict[str, Any] = {"adapts": "all", "features": "recompute"}
+ALGORITHMS: dict[str, tuple[Any, MemoryConfig | None]] = {
+    "proposed": (ProposedConfig(), None),
+    "proposed_k20": (BY_STEPS, None),
+    "proposed_without_head": (ProposedConfig(), None),
+    "proposed_same_chunk": (ProposedConfig(), None),
+    "proposed_k20_same_chunk": (BY_STEPS, None),
+    "proposed_half_task": (ProposedConfig(), HALF_TASK),
+    "anil": (UnrolledConfig(name="anil"), None),
+    "itd_bio": (UnrolledConfig(name="itd_bio", mu=1e-4, inner_steps=20, head_start="fixed"), None),
+    "fomaml": (UnrolledConfig(name="fomaml", inner_steps=5, first_order=True, **ALL_WEIGHTS), None),
+    "maml": (UnrolledConfig(name="maml", inner_steps=5, **ALL_WEIGHTS), None),
+    "maml_checkpoint": (
+        UnrolledConfig(name="maml", inner_steps=5, **ALL_WEIGHTS), MemoryConfig(checkpoint="inner_step")
+    ),
+    "imaml": (ImamlConfig(inner_steps=5, inner_lr=0.01, linear_steps=5, lam=50.0), None),
+}  # fmt: skip
+WAYS, SHOTS, QUERIES, SIZE = 5, 5, 5, 32
+IMAGES_PER_TASK = WAYS * (SHOTS + QUERIES)
+WITHOUT_HEAD = "_without_head"
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What both sides share."""
+
+    device: torch.device
+    bf16: bool
+    filters: int
+    tasks: int
+    workers: int
+    graph: bool = False
+
+    def model(self, learned: bool) -> MetaModel:
+        model = build_model(Conv4Config(filters=self.filters), 3, SIZE, WAYS, learned, seed=0).to(self.device)
+        if self.device.type == "cpu":
+            model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return model
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def adam(model: torch.nn.Module) -> torch.optim.Adam:
+    return torch.optim.Adam(model.parameters(), lr=1e-4, foreach=True)
+
+
+def supervised(setting: Setting, batch: TaskBatch, chunk: int, side_by_side: bool = False) -> tuple[Step, list[Any]]:
+    """The supervised step on the images of `batch`, `chunk` images at a time, and what persists. side_by_side: every
+    thread takes chunks of its own, as the meta-step's workers take tasks; else they share each operator."""
+    model = setting.model(learned=True)
+    optimizer, parameters = adam(model), list(model.parameters())
+    images = torch.cat([x.flatten(0, 1) for x, _ in (batch.support(), batch.query())]).float().div_(255)
+    labels = torch.cat([y.flatten() for _, y in (batch.support(), batch.query())])
+    if setting.device.type == "cpu":
+        images = images.contiguous(memory_format=torch.channels_last)
+
+    def loss(at: int) -> Tensor:
+        with torch.autocast(setting.device.type, torch.bfloat16, enabled=setting.bf16):
+            logits = model(images[at : at + chunk][None])[0]
+        return F.cross_entropy(logits.float(), labels[at : at + chunk], reduction="sum").div(len(images))
+
+    apart = side_by_side and setting.workers > 1
+    pool = ThreadPoolExecutor(setting.workers, initializer=lambda: torch.set_num_threads(1)) if apart else None
+    threads = 1 if apart else setting.workers
+
+    starts = range(0, len(images), chunk)
+
+    def chunks() -> None:
+        for at in starts:
+            loss(at).backward()
+
+    backward = recorded(setting, chunks, parameters) if setting.graph else chunks
+
+    def step() -> None:
+        torch.set_num_threads(threads)
+        optimizer.zero_grad(set_to_none=True)
+        if pool is None:
+            backward()
+        else:
+            for gradients in pool.map(lambda at: torch.autograd.grad(loss(at), parameters), starts):
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        optimizer.step()
+
+    return step, [model, optimizer, images, labels]
+
+
+def recorded(setting: Setting, backward: Callable[[], None], parameters: list[torch.nn.Parameter]) -> Step:
+    """`backward`, which adds to empty gradients, as one CUDA graph."""
+    graphs = CudaGraphs(setting.device)
+
+    def clear() -> None:
+        for p in parameters:
+            p.grad = None
+
+    for _ in range(2):
+        graphs.warm(backward)
+        clear()
+    replay, _ = graphs.capture(backward)
+    gradients = [p.grad for p in parameters]
+    clear()
+
+    def again() -> None:
+        replay()
+        for p, gradient in zip(parameters, gradients, strict=True):
+            p.grad = gradient
+
+    return again
+
+
+def meta(
+    setting: Setting, batch: TaskBatch, name: str, chunk: int | None = None, side_by_side: bool = True
+) -> tuple[Step, list[Any]]:
+    """The meta-step of an algorithm on `batch`, and what persists: as it is configured by default, or of a head-only
+    one `chunk` tasks at a time with its threads side by side or within operators."""
+    config, memory = ALGORITHMS[name]
+    model = setting.model(config.head_start == "learned")
+    optimizer = adam(model)
+    whole = setting.device.type == "cuda" and config.in_feature_space
+    workers = setting.workers if side_by_side else 1
+    execution = Execution(chunk or (len(batch) if whole else 1), setting.bf16, workers, setting.workers // workers)
+    learner = build_algorithm(config, model, execution, memory)
+    if name.endswith(WITHOUT_HEAD):
+        assert isinstance(learner, FeatureSpaceLearner)
+        learner._gradient = first_of_its_size(learner._gradient)
+    if setting.graph and getattr(config, "inner_solver", "gd") == "gd":  # newton takes as many steps as it needs
+        learner = CapturedLearner(learner, CudaGraphs(setting.device))
+
+    def step() -> None:
+        torch.set_num_threads(execution.threads_each)
+        optimizer.zero_grad(set_to_none=True)
+        learner.step(batch)
+        optimizer.step()
+
+    for _ in range(3 if isinstance(learner, CapturedLearner) else 0):
+        step()  # replays from the fourth on
+    return step, [model, optimizer, batch.image_set.images, batch.classes, batch.items]
+
+
+def first_of_its_size(gradient: Callable[..., FeatureGradient]) -> Callable[..., FeatureGradient]:
+    """`gradient` where the number of tasks is new, and else what it said of the first chunk of as many."""
+    known: dict[int, FeatureGradient] = {}
+
+    def again(support: tuple[Tensor, Tensor], *others: Any) -> FeatureGradient:
+        size = len(support[0])
+        if size not in known:
+            known[size] = gradient(support, *others)
+        return known[size]
+
+    return again
