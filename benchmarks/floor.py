@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.arguments import at_least, found_device, names
 from benchmarks.floor_steps import ALGORITHMS, IMAGES_PER_TASK, QUERIES, SHOTS, WAYS, Setting, Step, meta, supervised
 from memmeta_exp.allocator import keep_freed_memory
 from memmeta_exp.config import SyntheticConfig
@@ -31,6 +32,7 @@ from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 from memmeta_exp.measure.peak_memory import measure_peak
 
 HALVES = "supervised_halves"
+ROWS = (HALVES, *ALGORITHMS)
 PAUSE = 0.05  # s: OpenMP's threads wait busily for their next work, 10 ms and more, and would slow down the other side
 
 
@@ -124,19 +126,22 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--pairs", type=int, default=11)
-    parser.add_argument("--tasks", type=int, default=8)
-    parser.add_argument("--filters", type=int, default=64)
-    parser.add_argument("--algorithms", default=",".join([HALVES, *ALGORITHMS]))
+    parser.add_argument("--threads", type=at_least(1), default=2)
+    parser.add_argument("--pairs", type=at_least(2), default=11)
+    parser.add_argument("--tasks", type=at_least(1), default=8)
+    parser.add_argument("--filters", type=at_least(1), default=64)
+    parser.add_argument("--algorithms", default=",".join(ROWS))
     parser.add_argument("--graph", action="store_true", help="on a GPU, both sides as CUDA graphs, Adam apart")
     options = parser.parse_args(arguments)
-    workers = options.threads if options.device == "cpu" else 1
+    on, rows = found_device(parser, options.device), names(parser, "algorithm", options.algorithms, ROWS)
+    if options.graph and on.type == "cpu":
+        parser.error("--graph records CUDA graphs: it wants --device cuda")
+    workers = options.threads if on.type == "cpu" else 1
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     torch.backends.cudnn.allow_tf32 = False
     setting = Setting(
-        torch.device(options.device),
+        on,
         options.precision == "bf16",
         options.filters,
         options.tasks,
@@ -145,7 +150,7 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
     )
     images = load_split(SyntheticConfig(classes=64, images_per_class=600), "train").to(setting.device)
     batch = EpisodeSampler(images, "train", 0, WAYS, SHOTS, QUERIES).draw(0, options.tasks)
-    return compare(setting, batch, options.algorithms.split(","), options.pairs)
+    return compare(setting, batch, rows, options.pairs)
 
 
 if __name__ == "__main__":

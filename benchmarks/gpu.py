@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from benchmarks import floor, floor_steps
+from benchmarks.arguments import found_device, names
 from benchmarks.released import released_step
 from memmeta_exp.algorithms import CapturedLearner, CudaGraphs, Execution, build_algorithm
 from memmeta_exp.backbones import build_model
@@ -36,6 +37,7 @@ from memmeta_exp.iteration import Iteration
 from memmeta_exp.measure.peak_memory import MIB, measure_peak
 from memmeta_exp.prediction import predict
 
+PARTS = ("memory", "recorded", "floor", "released")
 HOPPER = 9  # compute capability from which on cuBLAS has the larger workspace
 
 CASES = {
@@ -239,21 +241,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="seconds instead of minutes: tries the command")
-    parser.add_argument("--parts", default="memory,recorded,floor,released")
+    parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--block", default="fused", choices=("fused", "plain"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
-    device = torch.device(options.device)
+    device, parts = found_device(parser, options.device), names(parser, "part", options.parts, PARTS)
     options.out = options.out or Path("outputs/gpu" if device.type == "cpu" else "docs/results")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("torch finds no CUDA here; --device cpu --small tries the command without it")
     torch.backends.cudnn.allow_tf32 = False
     if device.type == "cuda":
         torch.cuda.set_device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU (no GPU figures)"
     result: dict[str, Any] = {"device": str(device), "device_name": name, "torch": torch.__version__}
     options.out.mkdir(parents=True, exist_ok=True)
-    for part in options.parts.split(","):
+    for part in parts:
         result |= run_part(part, options)
         (options.out / "gpu.json").write_text(json.dumps(result, indent=1))
         (options.out / "gpu.md").write_text(table(result))

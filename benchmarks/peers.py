@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.arguments import at_least, names
 from benchmarks.peer_libraries.environments import RECIPES, InstallError, python_of
 from benchmarks.peer_libraries.problem import COMPARED, SETTINGS, Settings, gradient_error
 from benchmarks.peer_libraries.processes import WorkerError, WorkerProcess
@@ -64,11 +65,11 @@ Results = dict[str, dict[str, Result]]  # algorithm -> library -> result
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1, help="threads of every process (default 1)")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--tasks", type=int, default=8, help="tasks of a meta-step (default 8)")
-    parser.add_argument("--filters", type=int, default=64)
-    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--threads", type=at_least(1), default=1, help="threads of every process (default 1)")
+    parser.add_argument("--rounds", type=at_least(1), default=10)
+    parser.add_argument("--tasks", type=at_least(1), default=8, help="tasks of a meta-step (default 8)")
+    parser.add_argument("--filters", type=at_least(1), default=64)
+    parser.add_argument("--image-size", type=at_least(16), default=32)
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--peers", default=",".join(RECIPES), help="comma-separated; empty for our side alone")
     parser.add_argument("--algorithms", default=",".join(SETTINGS), help="comma-separated")
@@ -76,16 +77,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--environments", type=Path, default=cache_folder() / "peers", help="where peers are installed")
     parser.add_argument("--json", type=Path, help="also write the last line to this file")
     options = parser.parse_args(arguments)
-    options.peers, options.algorithms = (_names(text) for text in (options.peers, options.algorithms))
-    for kind, given, known in (("peer", options.peers, RECIPES), ("algorithm", options.algorithms, SETTINGS)):
-        for name in given:
-            if name not in known:
-                parser.error(f"unknown {kind} {name!r}: choose from {', '.join(known)}")
+    options.peers = names(parser, "peer", options.peers, RECIPES)
+    options.algorithms = names(parser, "algorithm", options.algorithms, SETTINGS)
     return options
-
-
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
 
 
 def store_problem(file: Path, options: argparse.Namespace, learned: bool) -> None:

@@ -17,7 +17,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,13 @@ TARGETS = ("tasks_to_target", "seconds_to_target")
 PAPERS = 64.24  # % on CIFAR-FS, its own method
 
 
-def add(name: str, run: Path, evaluations: Iterable[Path], into: Path) -> Path:
-    """Writes `into`/NAME.json. Raises SystemExit for a name of another form, or a run that has not finished."""
+def add(name: str, run: Path, evaluations: Sequence[Path], into: Path) -> Path:
+    """Writes `into`/NAME.json. Raises SystemExit for a name of another form, no run, or one that has not finished."""
     if not NAME.fullmatch(name):
         raise SystemExit(f"{name}: a name is PART-DATASET-WHAT-sSEED with PART paper, best or quick")
+    for file in (run / "status.json", *evaluations):
+        if not file.is_file():
+            raise SystemExit(f"{file} does not exist: `add` takes a run's folder and what `memmeta evaluate` wrote")
     if json.loads((run / "status.json").read_text())["state"] != "finished":
         raise SystemExit(f"{run} has not finished")
     env = json.loads((run / "env.json").read_text())
@@ -257,6 +260,15 @@ def main() -> int:
     adding.add_argument("run", type=Path)
     adding.add_argument("evaluations", type=Path, nargs="*")
     arguments = parser.parse_args()
+    try:
+        return carry_out(arguments)
+    except SystemExit as refusal:
+        print(refusal.code, file=sys.stderr)
+        return 2
+
+
+def carry_out(arguments: argparse.Namespace) -> int:
+    """Adds a run, or makes everything from those that are kept."""
     if arguments.command == "add":
         print(add(arguments.name, arguments.run, arguments.evaluations, DOCS / "results" / "record"))
         return 0

@@ -50,6 +50,26 @@ def test_without_a_head_one_task_stands_for_all() -> None:
     assert calls == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--algorithms", "proposd"], "unknown algorithm 'proposd'"),
+        (["--pairs", "1"], "1 is less than 2"),
+        (["--threads", "0"], "0 is less than 1"),
+        (["--tasks", "two"], "invalid whole number value: 'two'"),
+        (["--device", "gpu"], "'gpu' is no device"),
+        (["--device", "mps"], "'mps' is not measured here"),
+        (["--device", "cuda:99"], "torch finds no cuda:99 here"),
+        (["--graph"], "--graph records CUDA graphs"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_a_line(options: list[str], said: str, capsys) -> None:
+    with pytest.raises(SystemExit) as end:
+        floor.run(options)
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
 def some_tasks(count: int) -> TaskBatch:
     images = load_split(SyntheticConfig(classes=8, images_per_class=20), "train")
     return EpisodeSampler(images, "train", 0, floor_steps.WAYS, floor_steps.SHOTS, floor_steps.QUERIES).draw(0, count)

@@ -85,4 +85,12 @@ def test_a_gpu_is_asked_for(capsys, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as end:
         gpu.main(["--out", str(tmp_path)])
     assert end.value.code == 2
-    assert "torch finds no CUDA here" in capsys.readouterr().err
+    assert "torch finds no cuda here" in capsys.readouterr().err
+
+
+def test_an_unknown_part_is_refused(capsys, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as end:
+        gpu.main(["--device", "cpu", "--parts", "released,flor", "--out", str(tmp_path / "out")])
+    assert end.value.code == 2
+    assert "unknown part 'flor': choose from memory, recorded" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -149,3 +149,12 @@ def test_only_finished_runs_are_kept(tmp_path: Path) -> None:
     (run / "status.json").write_text('{"state": "failed"}')
     with pytest.raises(SystemExit, match="has not finished"):
         record.add("paper-cifar_fs-anil-s1", run, [], tmp_path)
+    with pytest.raises(SystemExit, match=r"nowhere\.json does not exist"):
+        record.add("paper-cifar_fs-anil-s1", run, [tmp_path / "nowhere.json"], tmp_path)
+
+
+def test_a_refusal_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr("sys.argv", ["record", "add", "paper-cifar_fs-anil-s1", str(tmp_path / "nowhere")])
+    assert record.main() == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"{tmp_path / 'nowhere' / 'status.json'} does not exist")
