@@ -12,7 +12,10 @@ SMALL = ["--filters", "4", "--tasks", "2", "--pairs", "2", "--threads", "1"]
 
 def test_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     both_tasks = 2 * floor_steps.IMAGES_PER_TASK
-    chosen = lambda setting, batch: (floor_steps.supervised(setting, batch, both_tasks)[0], both_tasks, True)  # noqa: E731
+
+    def chosen(setting: floor_steps.Setting, batch: TaskBatch) -> tuple[floor_steps.Step, int, bool]:
+        return floor_steps.supervised(setting, batch, both_tasks)[0], both_tasks, True
+
     monkeypatch.setattr(floor, "fastest", chosen)
     names = {"supervised_halves", "proposed", "proposed_same_chunk", "proposed_half_task", "anil"}
     threads = torch.get_num_threads()
@@ -29,12 +32,14 @@ def test_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(low <= found["time_ratio"][name] <= high for name, (low, high) in found["time_ratio_quartiles"].items())
 
 
-def test_the_search_for_the_fastest_supervised_step() -> None:
-    setting = floor_steps.Setting(torch.device("cpu"), False, 4, 2, 1)
-    step, chunk, side_by_side = floor.fastest(setting, some_tasks(2), rounds=1)
-    assert chunk in (25, 50, 100)
-    assert not side_by_side
-    step()
+def test_the_search_takes_the_least_seconds_after_a_round_to_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = floor_steps.Setting(torch.device("cpu"), False, 4, 2, 2)
+    rounds = {(25, False): [0.1, 5, 5], (50, False): [4, 4, 4], (100, False): [4, 3, 6], (50, True): [9, 2, 7]}
+    times = {which: iter(taken) for which, taken in rounds.items()}
+    times[25, True] = iter([8, 8, 8])
+    monkeypatch.setattr(floor, "supervised", lambda setting, batch, chunk, side_by_side: ((chunk, side_by_side), []))
+    monkeypatch.setattr(floor, "seconds", lambda setting, step: next(times[step]))
+    assert floor.fastest(setting, some_tasks(2), rounds=2) == ((50, True), 50, True)
 
 
 def test_without_a_head_one_task_stands_for_all() -> None:
