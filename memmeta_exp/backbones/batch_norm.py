@@ -11,8 +11,8 @@ and L = r (t - (A s + B q)/N), the derivatives of <X, dx> + omega B + beta A are
     d_x = r (omega - w r q/N) g - w r^2 (B/N) X - (r/N) (e1 + xh (e2 + w L)),   e1 = omega A - w r (A q + B s)/N,
                                                                              e2 = omega B - 2 w r B q/N
 
-in float32 where x is bfloat16. torch's is a chain of some thirty passes over x, each rounded to the precision of x.
-This is what autocast runs; norm_pool.py is the operator with the pooling in it. Third derivatives are refused.
+with the sums and each term in float32 where x is bfloat16, by the passes of those kernels. torch's is a chain of some
+thirty passes over x, each rounded to the precision of x. This is what autocast runs; norm_pool.py is the operator with the pooling in it. Third derivatives are refused.
 """
 
 from typing import Any
@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn import functional as F
 
-IMAGES = (0, 2, 3)  # of [n, C, H, W]
+from memmeta_exp.backbones.layout import layout_of
 
 
 def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -59,34 +60,35 @@ class _BatchNormBackward(Function):
         if torch.is_grad_enabled():
             raise RuntimeError("batch_norm has no third derivative: use Conv4(block='plain')")
         g, x, weight, mean, rstd, a, b = ctx.saved_tensors
-        kept, count = x.dtype, x.numel() // x.size(1)
-        g, x, X = (v.to(weight.dtype) for v in (g, x, _laid_out_as(x, X)))
-        scale = weight * rstd
-        s = X.sum(IMAGES)
-        q = (X * x).sum(IMAGES).sub_(mean * s).mul_(rstd)
-        inner = rstd * ((g * X).sum(IMAGES) - (a * s + b * q) / count)
+        count, scale, X = x.numel() // x.size(1), weight * rstd, _laid_out_as(x, X)
+        q, s = _sums(X, x, mean, rstd)
+        t, _ = _sums(X, g, torch.zeros_like(mean), torch.ones_like(rstd))
+        inner = rstd * (t - (a * s + b * q) / count)
         slope = rstd * (omega - scale * q / count)  # of xh in d_g, of g in d_x
         e1 = omega * a - scale * (a * q + b * s) / count
         e2 = omega * b - 2 * scale * b * q / count
         tilt = -rstd.square() * (e2 + weight * inner) / count  # of x - m in d_x
-        d_g = _sum(x, slope, X, scale, beta - scale * s / count - slope * mean)
-        d_x = _sum(g, slope, X, -scale * rstd * b / count, -rstd * e1 / count - tilt * mean)
-        d_x.addcmul_(x, _wide(tilt))
-        return d_g.to(kept), d_x.to(kept), inner, None, None, None
+        d_g = _affine(x, slope, beta - scale * s / count - slope * mean).add_(_affine(X, scale))
+        d_x = _affine(x, tilt, -rstd * e1 / count - tilt * mean).add_(_affine(g, slope))
+        d_x.add_(_affine(X, -scale * rstd * b / count))
+        return d_g, d_x, inner, None, None, None
 
 
 def _laid_out_as(x: Tensor, y: Tensor) -> Tensor:
-    """y in the order of memory of x. torch's second derivative of pooling hands on the other one, and its batch norm
-    takes many times as long where the two differ."""
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    return y.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    """y in the order of memory of x. torch's batch norm takes many times as long where the two differ."""
+    return y.contiguous(memory_format=layout_of(x))
 
 
-def _wide(values: Tensor) -> Tensor:
-    """[C] against [n, C, H, W]."""
-    return values[:, None, None]
+def _sums(g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:
+    """sum g xh and sum g over each channel, [C], in the precision of `mean`."""
+    weight = torch.ones_like(mean)
+    _, b, a = torch.ops.aten.native_batch_norm_backward(
+        g, x, weight, None, None, mean, rstd, True, 0.0, [False, True, True]
+    )
+    return b, a
 
 
-def _sum(x: Tensor, p: Tensor, y: Tensor, q: Tensor, constant: Tensor) -> Tensor:
-    """p x + q y + constant, a number a channel each, in the layout of x."""
-    return (x * _wide(p)).addcmul_(y, _wide(q)).add_(_wide(constant))
+def _affine(x: Tensor, slope: Tensor, constant: Tensor | None = None) -> Tensor:
+    """slope x + constant, a number a channel each, [C], rounded once: batch norm by given statistics."""
+    zeros, ones = torch.zeros_like(slope), torch.ones_like(slope)
+    return F.batch_norm(x, zeros, ones, slope, zeros if constant is None else constant, eps=0.0)

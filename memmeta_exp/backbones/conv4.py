@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from memmeta_exp.backbones.backbone import Backbone, Keys, by_task, laid_out, sample_major
 from memmeta_exp.backbones.convolution import conv3x3
 from memmeta_exp.backbones.norm_pool import batch_norm_pool
+from memmeta_exp.backbones.pool import pool_relu
 from memmeta_exp.backbones.task_norm import TaskBatchNorm2d
 
 BLOCKS = 4
@@ -96,20 +97,32 @@ class Conv4(Backbone):
         return device.type == "cpu"
 
     def _block(self, x: Tensor, conv: nn.Module, norm: nn.Module | None, tasks: int) -> Tensor:
-        x = conv(x)
+        x = self._convolved(x, conv)
         return self._pool(x if norm is None else norm(x, tasks))
 
     def _apart(self, x: Tensor, conv: nn.Module, norm: TaskBatchNorm2d | None, tasks: int) -> Tensor:
         """`_block` of images in the order of their tasks: batch norm of one task after the other, channels last. All
         tasks at once want channels first, which takes a CPU up to three times as long in bfloat16."""
-        x = conv(x)
+        x = self._convolved(x, conv)
         if norm is None or norm.by_images:
             return self._pool(x if norm is None else norm(x, tasks))
         return torch.cat([self._pool(norm(one, 1)) for one in x.chunk(tasks)])
 
+    def _convolved(self, x: Tensor, conv: nn.Module) -> Tensor:
+        if not self._differs(x) or conv.bias is not None:
+            return conv(x)
+        precision = torch.get_autocast_dtype(x.device.type)
+        return conv3x3(x.to(precision), conv.weight.to(precision))  # pyright: ignore[reportArgumentType, reportCallIssue]
+
     def _pool(self, x: Tensor) -> Tensor:
         """Pooling and ReLU in either order: the same function."""
-        return F.max_pool2d(F.relu(x), 2) if self.block == "plain" else F.relu(F.max_pool2d(x, 2))
+        if self.block == "plain":
+            return F.max_pool2d(F.relu(x), 2)
+        return pool_relu(x) if self._differs(x) else F.relu(F.max_pool2d(x, 2))
+
+    def _differs(self, x: Tensor) -> bool:
+        """Whether operators with derivatives of our own are worth it: where the fused block does not run for autocast."""
+        return self.block == "fused" and torch.is_grad_enabled() and _autocast(x.device)
 
 
 def _autocast(device: torch.device) -> bool:

@@ -27,29 +27,14 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from memmeta_exp.backbones.pool import gather, max_pool, scatter
+
 IMAGES = (1, 3, 4)  # of [T, n, C, H, W]: what one task's statistics are taken over
 
 
 def batch_norm_pool(x: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: int = 1) -> Tensor:
     """relu(maxpool2(batchnorm(x))), [T*n, C, H // 2, W // 2], for weight >= 0."""
     return _NormPool.apply(x, weight, bias, eps, tasks)  # pyright: ignore[reportReturnType]
-
-
-def _pooled(x: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.ops.aten.max_pool2d_with_indices(x, [2, 2], [2, 2])
-
-
-def _scattered(values: Tensor, x: Tensor, index: Tensor) -> Tensor:
-    """`values` at the windows' largest entries of x, 0 elsewhere."""
-    return torch.ops.aten.max_pool2d_with_indices_backward(values, x, [2, 2], [2, 2], [0, 0], [1, 1], False, index)
-
-
-def _gathered(dense: Tensor, index: Tensor) -> Tensor:
-    """The entries of `dense` at the windows' largest entries of x."""
-    if not index.is_contiguous(memory_format=torch.channels_last):
-        return dense.flatten(2).gather(2, index.flatten(2)).view_as(index)
-    last, at = (t.permute(0, 2, 3, 1) for t in (dense, index))  # the same in the order of memory
-    return last.flatten(1, 2).gather(1, at.flatten(1, 2)).view_as(at).permute(0, 3, 1, 2)
 
 
 def _by_task(x: Tensor, tasks: int) -> Tensor:
@@ -102,7 +87,7 @@ class _NormPoolBackward(Function):
         ctx: Any, g: Tensor, x: Tensor, weight: Tensor, y: Tensor, mean: Tensor, rstd: Tensor, again: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         tasks, count = len(mean), x.numel() // mean.numel()
-        pooled, index = _pooled(x)
+        pooled, index = max_pool(x)
         g = g * (y > 0)
         a = _sum(g, tasks)
         b = _sum(pooled.mul_(g), tasks).sub_(mean * a).mul_(rstd)
@@ -114,7 +99,7 @@ class _NormPoolBackward(Function):
         else:
             _by_task(g, tasks).mul_(_wide(scale))
             scattered = g
-        dx = _scattered(scattered, x, index)
+        dx = scatter(scattered, x, index)
         slope = -scale * rstd * b / count
         _add_scaled(dx, x, slope)
         _by_task(dx, tasks).add_(_wide(-scale * a / count - slope * mean))
@@ -126,8 +111,8 @@ class _NormPoolBackward(Function):
             raise RuntimeError("batch_norm_pool has no third derivative: use Conv4(block='plain')")
         g, x, weight, y, mean, rstd, a, b = ctx.saved_tensors
         tasks, count = len(mean), x.numel() // mean.numel()
-        pooled, index = _pooled(x)
-        d_g = _gathered(X, index)
+        pooled, index = max_pool(x)
+        d_g = gather(X, index)
         scale = weight * rstd
         s = _sum(X, tasks)
         q = _sum(X * x, tasks).sub_(mean * s).mul_(rstd)
@@ -140,7 +125,7 @@ class _NormPoolBackward(Function):
         e1 = omega * a - scale * (a * q + b * s) / count
         e2 = omega * b - 2 * scale * b * q / count
         tilt = -rstd.square() * (e2 + weight * inner) / count  # of x - m in d_x
-        d_x = _scattered(_scale(g, slope), x, index)
+        d_x = scatter(_scale(g, slope), x, index)
         _add_scaled(d_x, X, -scale * rstd * b / count)
         _add_scaled(d_x, x, tilt)
         _by_task(d_x, tasks).add_(_wide(-rstd * e1 / count - tilt * mean))

@@ -1,0 +1,88 @@
+"""2x2 max-pooling and ReLU: the passes of norm_pool.py, and the two as one operator for autocast.
+
+    y = relu(maxpool2(x)),   dx = S g,   d_g = S^T X        for a cotangent X of dx
+
+with S what scatters, of each window where y > 0, its entry to the place of the window's largest: linear in g, so the
+second derivative is a gathering and x receives none. torch's own keeps x, hands it a gradient of zeros, and d_g in
+another order of memory than y's.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from memmeta_exp.backbones.layout import layout_of
+
+Like = tuple[torch.Size, torch.memory_format]  # shape and order of memory of what was pooled
+
+
+def pool_relu(x: Tensor) -> Tensor:
+    """relu(maxpool2(x)), [n, C, H // 2, W // 2], for x [n, C, H, W]."""
+    return _PoolRelu.apply(x)  # pyright: ignore[reportReturnType]
+
+
+def max_pool(x: Tensor) -> tuple[Tensor, Tensor]:
+    """maxpool2(x), and where in x the windows' largest entries are."""
+    return torch.ops.aten.max_pool2d_with_indices(x, [2, 2], [2, 2])
+
+
+def scatter(values: Tensor, x: Tensor, index: Tensor) -> Tensor:
+    """`values` at the windows' largest entries of x, 0 elsewhere."""
+    return torch.ops.aten.max_pool2d_with_indices_backward(values, x, [2, 2], [2, 2], [0, 0], [1, 1], False, index)
+
+
+def gather(dense: Tensor, index: Tensor) -> Tensor:
+    """The entries of `dense` at the windows' largest entries of x."""
+    if not index.is_contiguous(memory_format=torch.channels_last):
+        return dense.flatten(2).gather(2, index.flatten(2)).view_as(index)
+    last, at = (t.permute(0, 2, 3, 1) for t in (dense, index))  # the same in the order of memory
+    return last.flatten(1, 2).gather(1, at.flatten(1, 2)).view_as(at).permute(0, 3, 1, 2)
+
+
+class _PoolRelu(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y, index = max_pool(x)
+        y.relu_()
+        ctx.save_for_backward(y, index)
+        ctx.like = x.shape, layout_of(x)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        y, index = ctx.saved_tensors
+        # y detached: only its sign is used, and autograd would come back here with a gradient of zeros
+        return _Scatter.apply(g, y.detach(), index, ctx.like)  # pyright: ignore[reportReturnType]
+
+
+class _Scatter(Function):
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, y: Tensor, index: Tensor, like: Like) -> Tensor:
+        ctx.save_for_backward(y, index)
+        ctx.like = like
+        shape, layout = like
+        return scatter(
+            _where_positive(g, y), torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=layout), index
+        )
+
+    @staticmethod
+    def backward(ctx: Any, X: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Gather.apply(X, *ctx.saved_tensors, ctx.like), None, None, None  # pyright: ignore[reportReturnType]
+
+
+class _Gather(Function):
+    @staticmethod
+    def forward(ctx: Any, X: Tensor, y: Tensor, index: Tensor, like: Like) -> Tensor:
+        ctx.save_for_backward(y, index)
+        ctx.like = like
+        return _where_positive(gather(X, index), y)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Scatter.apply(g, *ctx.saved_tensors, ctx.like), None, None, None  # pyright: ignore[reportReturnType]
+
+
+def _where_positive(g: Tensor, y: Tensor) -> Tensor:
+    return torch.ops.aten.threshold_backward(g, y, 0)
