@@ -11,8 +11,9 @@ and L = r (t - (A s + B q)/N), the derivatives of <X, dx> + omega B + beta A are
     d_x = r (omega - w r q/N) g - w r^2 (B/N) X - (r/N) (e1 + xh (e2 + w L)),   e1 = omega A - w r (A q + B s)/N,
                                                                              e2 = omega B - 2 w r B q/N
 
-with the sums and each term in float32 where x is bfloat16, by the passes of those kernels. torch's is a chain of some
-thirty passes over x, each rounded to the precision of x. This is what autocast runs; norm_pool.py is the operator with the pooling in it. Third derivatives are refused.
+with the sums and each term in float32 where x is bfloat16, by the passes of those kernels over x. torch's is a chain
+of some thirty passes, each rounded to the precision of x. This is what autocast runs; norm_pool.py is the operator with
+the pooling in it. Third derivatives are refused.
 """
 
 from typing import Any

@@ -22,9 +22,9 @@ class Conv4(Backbone):
     filters: channels of every block, or of each of the four; d = the last of them * (H // 16) * (W // 16). norm: `task`
     (each task's batch statistics, always), `running` (those in training, running statistics in evaluation) or `none`.
     block: `fused` (batch norm, pooling and ReLU as one operator with its own derivatives, pooling first; the
-    convolution has no bias, which batch norm would subtract; under autocast torch's operators, pooling first, with
-    batch norm's second derivative our own) or `plain` (torch's operators in the order of the
-    released code, bias and all): the same function, for more time and memory.
+    convolution has no bias, which batch norm would subtract; under autocast convolution, batch norm and pooling are an
+    operator each, whose value and first derivative are torch's and whose second is our own) or `plain` (torch's
+    operators in the order of the released code, bias and all): the same function, for more time and memory.
 
     Initial values as in the paper's released code: Xavier-uniform convolutions with zero bias, batch norm weight ~
     U(0, 1), bias 0, drawn from `generator`.
@@ -109,7 +109,7 @@ class Conv4(Backbone):
         return torch.cat([self._pool(norm(one, 1)) for one in x.chunk(tasks)])
 
     def _convolved(self, x: Tensor, conv: nn.Module) -> Tensor:
-        if not self._differs(x) or conv.bias is not None:
+        if not self._by_own_derivatives(x) or conv.bias is not None:
             return conv(x)
         precision = torch.get_autocast_dtype(x.device.type)
         return conv3x3(x.to(precision), conv.weight.to(precision))  # pyright: ignore[reportArgumentType, reportCallIssue]
@@ -118,10 +118,11 @@ class Conv4(Backbone):
         """Pooling and ReLU in either order: the same function."""
         if self.block == "plain":
             return F.max_pool2d(F.relu(x), 2)
-        return pool_relu(x) if self._differs(x) else F.relu(F.max_pool2d(x, 2))
+        return pool_relu(x) if self._by_own_derivatives(x) else F.relu(F.max_pool2d(x, 2))
 
-    def _differs(self, x: Tensor) -> bool:
-        """Whether operators with derivatives of our own are worth it: where the fused block does not run for autocast."""
+    def _by_own_derivatives(self, x: Tensor) -> bool:
+        """Whether convolution and pooling are operators with derivatives of our own, as batch norm is: where autocast
+        keeps the fused block from running."""
         return self.block == "fused" and torch.is_grad_enabled() and _autocast(x.device)
 
 

@@ -29,7 +29,7 @@ def max_pool(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def scatter(values: Tensor, x: Tensor, index: Tensor) -> Tensor:
-    """`values` at the windows' largest entries of x, 0 elsewhere."""
+    """`values` at the windows' largest entries of x, 0 elsewhere. Of x only shape and layout matter."""
     return torch.ops.aten.max_pool2d_with_indices_backward(values, x, [2, 2], [2, 2], [0, 0], [1, 1], False, index)
 
 

@@ -91,10 +91,14 @@ def test_in_bfloat16(generator) -> None:
         assert (a - b).norm() < 2**-5 * b.norm()
 
 
+def under_autocast(net: Conv4, images: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return net(images)
+
+
 def test_conv4_under_autocast_uses_it(generator) -> None:
     net = Conv4(3, 8, torch.Generator().manual_seed(0))
-    with torch.autocast("cpu", torch.bfloat16):
-        z = net(torch.rand(2, 6, 3, 16, 16, generator=generator))
+    z = under_autocast(net, torch.rand(2, 6, 3, 16, 16, generator=generator))
     seen, todo = set(), [z.grad_fn]
     while todo:
         node = todo.pop()
@@ -102,8 +106,45 @@ def test_conv4_under_autocast_uses_it(generator) -> None:
             seen.add(node)
             todo += [parent for parent, _ in node.next_functions]
     names = [node.name() for node in seen]
-    assert names.count("_BatchNormBackward") == 4 * 2, "of each block, for each task"
-    assert not any("NativeBatchNorm" in name for name in names)
+    assert names.count("_ConvolutionBackward") == 4, "of each block"
+    assert names.count("_BatchNormBackward") == names.count("_PoolReluBackward") == 4 * 2, "of each block and task"
+    assert not any(
+        theirs in name for name in names for theirs in ("NativeBatchNorm", "MaxPool", "ConvolutionBackward0")
+    )
+
+
+def test_conv4_under_autocast_is_torchs_to_the_bit(generator, monkeypatch) -> None:
+    """In value and first derivative, by which the algorithms without second ones have the bits they had."""
+    net = Conv4(3, 8, torch.Generator().manual_seed(0))
+    images = torch.rand(1, 6, 3, 16, 16, generator=generator)
+    results = []
+    for torchs_own in (False, True):
+        if torchs_own:
+            monkeypatch.setattr(Conv4, "_by_own_derivatives", lambda self, x: False)
+            for norm in net.norms:
+                norm.own_derivatives = False
+        z = under_autocast(net, images)
+        results.append([z, *torch.autograd.grad(z.float().square().sum(), list(net.parameters()))])
+    assert results[0][0].abs().max() > 0.1
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_hessian_vector_product_of_conv4_in_bfloat16(generator) -> None:
+    """That of float64 as nearly as torch's own operators in bfloat16 come to it."""
+    images = torch.rand(1, 25, 3, 16, 16, dtype=torch.float64, generator=generator)
+
+    def product(block: str, precision: torch.dtype) -> Tensor:
+        net = Conv4(3, 8, torch.Generator().manual_seed(0), block=block).to(precision)
+        weights = [p for n, p in net.named_parameters() if not (n.startswith("convs") and n.endswith("bias"))]
+        x = images.to(precision)
+        z = net(x) if precision == torch.float64 else under_autocast(net, x)
+        first = torch.autograd.grad(z.to(precision).square().mean(), weights, create_graph=True)
+        along = sum((d * torch.arange(d.numel(), dtype=d.dtype).view_as(d).cos()).sum() for d in first)
+        return torch.cat([d.flatten() for d in torch.autograd.grad(along, weights)]).double()  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    exact = product("fused", torch.float64)
+    ours, torchs_own = (float((product(b, torch.float32) - exact).norm() / exact.norm()) for b in ("fused", "plain"))
+    assert 0 < ours < 1.25 * torchs_own < 0.5
 
 
 @pytest.mark.parametrize("order", [1, 2])
