@@ -105,6 +105,4 @@ def _bound(config: Config) -> Any:
             "memory.budget_mib with precision=bf16 and backbone=timm: what autocast casts and keeps has no bound here; "
             "set chunk, memory.mode and memory.checkpoint instead"
         )
-    plain = {"block": "plain"} if config.precision == "bf16" and hasattr(backbone, "block") else {}
-    plain |= {"attention": "plain"} if hasattr(backbone, "attention") else {}
-    return replace(backbone, **plain)
+    return replace(backbone, attention="plain") if hasattr(backbone, "attention") else backbone

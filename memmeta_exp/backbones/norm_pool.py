@@ -99,7 +99,7 @@ class _NormPoolBackward(Function):
         else:
             _by_task(g, tasks).mul_(_wide(scale))
             scattered = g
-        dx = scatter(scattered, x, index)
+        dx = scatter(scattered, index, torch.empty_like(x))
         slope = -scale * rstd * b / count
         _add_scaled(dx, x, slope)
         _by_task(dx, tasks).add_(_wide(-scale * a / count - slope * mean))
@@ -125,7 +125,7 @@ class _NormPoolBackward(Function):
         e1 = omega * a - scale * (a * q + b * s) / count
         e2 = omega * b - 2 * scale * b * q / count
         tilt = -rstd.square() * (e2 + weight * inner) / count  # of x - m in d_x
-        d_x = scatter(_scale(g, slope), x, index)
+        d_x = scatter(_scale(g, slope), index, torch.empty_like(x))
         _add_scaled(d_x, X, -scale * rstd * b / count)
         _add_scaled(d_x, x, tilt)
         _by_task(d_x, tasks).add_(_wide(-rstd * e1 / count - tilt * mean))

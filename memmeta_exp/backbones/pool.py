@@ -28,9 +28,12 @@ def max_pool(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.ops.aten.max_pool2d_with_indices(x, [2, 2], [2, 2])
 
 
-def scatter(values: Tensor, x: Tensor, index: Tensor) -> Tensor:
-    """`values` at the windows' largest entries of x, 0 elsewhere. Of x only shape and layout matter."""
-    return torch.ops.aten.max_pool2d_with_indices_backward(values, x, [2, 2], [2, 2], [0, 0], [1, 1], False, index)
+def scatter(values: Tensor, index: Tensor, out: Tensor) -> Tensor:
+    """`out`, with `values` at the windows' largest entries, where `max_pool` said they are, and 0 elsewhere."""
+    # torch wants what was pooled as well, for its shape and layout: `out` has them, without another tensor
+    return torch.ops.aten.max_pool2d_with_indices_backward.grad_input(
+        values, out, [2, 2], [2, 2], [0, 0], [1, 1], False, index, grad_input=out
+    )
 
 
 def gather(dense: Tensor, index: Tensor) -> Tensor:
@@ -63,9 +66,8 @@ class _Scatter(Function):
         ctx.save_for_backward(y, index)
         ctx.like = like
         shape, layout = like
-        return scatter(
-            _where_positive(g, y), torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=layout), index
-        )
+        out = torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=layout)
+        return scatter(_where_positive(g, y), index, out)
 
     @staticmethod
     def backward(ctx: Any, X: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
