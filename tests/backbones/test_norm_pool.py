@@ -122,7 +122,7 @@ def test_conv4_under_autocast_is_torchs_to_the_bit(generator, monkeypatch) -> No
         if torchs_own:
             monkeypatch.setattr(Conv4, "_by_own_derivatives", lambda self, x: False)
             for norm in net.norms:
-                norm.own_derivatives = False
+                norm.own_derivatives = False  # pyright: ignore[reportArgumentType]
         z = under_autocast(net, images)
         results.append([z, *torch.autograd.grad(z.float().square().sum(), list(net.parameters()))])
     assert results[0][0].abs().max() > 0.1
