@@ -104,10 +104,19 @@ def test_several_workers_share_the_budget() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["proposed", "maml"])
-def test_bf16_keeps_to_the_budget(algorithm: str) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "other"),
+    [
+        ("proposed", ()),
+        ("proposed", ("chunk=2",)),
+        ("proposed", ("backbone.norm=running",)),
+        ("maml", ()),
+        ("maml", ("backbone.filters=4",)),
+    ],
+)
+def test_bf16_keeps_to_the_budget(algorithm: str, other: tuple[str, ...]) -> None:
     """Its need is bounded by that of float32, at most twice as large."""
-    plain = [f"algorithm={algorithm}", "precision=bf16", "algorithm.inner_steps=2", "batch_size=2"]
+    plain = [f"algorithm={algorithm}", "precision=bf16", "algorithm.inner_steps=2", "batch_size=2", *other]
     measured = peak_mib(config(*plain))
     for budget in (0.9 * measured, 1.5 * measured):
         try:
