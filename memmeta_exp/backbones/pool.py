@@ -64,26 +64,14 @@ class _Scatter(Function):
     @staticmethod
     def forward(ctx: Any, g: Tensor, y: Tensor, index: Tensor, like: Like) -> Tensor:
         ctx.save_for_backward(y, index)
-        ctx.like = like
         shape, layout = like
         out = torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=layout)
         return scatter(_where_positive(g, y), index, out)
 
     @staticmethod
     def backward(ctx: Any, X: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _Gather.apply(X, *ctx.saved_tensors, ctx.like), None, None, None  # pyright: ignore[reportReturnType]
-
-
-class _Gather(Function):
-    @staticmethod
-    def forward(ctx: Any, X: Tensor, y: Tensor, index: Tensor, like: Like) -> Tensor:
-        ctx.save_for_backward(y, index)
-        ctx.like = like
-        return _where_positive(gather(X, index), y)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _Scatter.apply(g, *ctx.saved_tensors, ctx.like), None, None, None  # pyright: ignore[reportReturnType]
+        y, index = ctx.saved_tensors
+        return _where_positive(gather(X, index), y), None, None, None
 
 
 def _where_positive(g: Tensor, y: Tensor) -> Tensor:
