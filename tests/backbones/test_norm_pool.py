@@ -113,10 +113,11 @@ def test_conv4_under_autocast_uses_it(generator) -> None:
     )
 
 
-def test_conv4_under_autocast_is_torchs_to_the_bit(generator, monkeypatch) -> None:
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_conv4_under_autocast_is_torchs_to_the_bit(tasks: int, generator, monkeypatch) -> None:
     """In value and first derivative, by which the algorithms without second ones have the bits they had."""
     net = Conv4(3, 8, torch.Generator().manual_seed(0))
-    images = torch.rand(1, 6, 3, 16, 16, generator=generator)
+    images = torch.rand(tasks, 6, 3, 16, 16, generator=generator)
     results = []
     for torchs_own in (False, True):
         if torchs_own:
