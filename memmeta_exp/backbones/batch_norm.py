@@ -13,10 +13,10 @@ and L = r (t - (A s + B q)/N), the derivatives of <X, dx> + omega B + beta A are
 
 with the sums and each term in float32 where x is bfloat16, by the passes of those kernels over x. torch's is a chain
 of some thirty passes, each rounded to the precision of x. This is what autocast runs; norm_pool.py is the operator with
-the pooling in it. Third derivatives are refused.
+the pooling in it, by the same formulas. Third derivatives are refused.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +29,45 @@ from memmeta_exp.backbones.layout import layout_of
 def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """w (x - m) / sqrt(var + eps) + b for x [n, C, H, W]; weight and bias [C], as precise as x or more."""
     return _BatchNorm.apply(x, weight, bias, eps)  # pyright: ignore[reportReturnType]
+
+
+class SecondDerivative(NamedTuple):
+    """d_g = w r X + slope x + g_shift, d_x = slope g + along X + tilt x + x_shift and d_w, a number a channel each."""
+
+    slope: Tensor
+    g_shift: Tensor
+    along: Tensor
+    tilt: Tensor
+    x_shift: Tensor
+    weight: Tensor
+
+
+def second_derivative(
+    weight: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    count: int,
+    sums: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    omega: Tensor,
+    beta: Tensor,
+) -> SecondDerivative:
+    """The formulas above for N = `count` entries and `sums` (A, B, s, q, t); weight, omega and beta [C], the others [C]
+    or one row a task, [T, C], as is then what it returns."""
+    a, b, s, q, t = sums
+    scale = weight * rstd
+    inner = rstd * (t - (a * s + b * q) / count)
+    slope = rstd * (omega - scale * q / count)
+    e1 = omega * a - scale * (a * q + b * s) / count
+    e2 = omega * b - 2 * scale * b * q / count
+    tilt = -rstd.square() * (e2 + weight * inner) / count
+    return SecondDerivative(
+        slope=slope,
+        g_shift=beta - scale * s / count - slope * mean,
+        along=-scale * rstd * b / count,
+        tilt=tilt,
+        x_shift=-rstd * e1 / count - tilt * mean,
+        weight=inner,
+    )
 
 
 class _BatchNorm(Function):
@@ -64,15 +103,10 @@ class _BatchNormBackward(Function):
         count, scale, X = x.numel() // x.size(1), weight * rstd, _laid_out_as(x, X)
         q, s = _sums(X, x, mean, rstd)
         t, _ = _sums(X, g, torch.zeros_like(mean), torch.ones_like(rstd))
-        inner = rstd * (t - (a * s + b * q) / count)
-        slope = rstd * (omega - scale * q / count)  # of xh in d_g, of g in d_x
-        e1 = omega * a - scale * (a * q + b * s) / count
-        e2 = omega * b - 2 * scale * b * q / count
-        tilt = -rstd.square() * (e2 + weight * inner) / count  # of x - m in d_x
-        d_g = _affine(x, slope, beta - scale * s / count - slope * mean).add_(_affine(X, scale))
-        d_x = _affine(x, tilt, -rstd * e1 / count - tilt * mean).add_(_affine(g, slope))
-        d_x.add_(_affine(X, -scale * rstd * b / count))
-        return d_g, d_x, inner, None, None, None
+        by = second_derivative(weight, mean, rstd, count, (a, b, s, q, t), omega, beta)
+        d_g = _affine(x, by.slope, by.g_shift).add_(_affine(X, scale))
+        d_x = _affine(x, by.tilt, by.x_shift).add_(_affine(g, by.slope)).add_(_affine(X, by.along))
+        return d_g, d_x, by.weight, None, None, None
 
 
 def _laid_out_as(x: Tensor, y: Tensor) -> Tensor:

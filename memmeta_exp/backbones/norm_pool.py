@@ -9,12 +9,8 @@ the caller brings w < 0 to this case.
     backward   G  = the cotangent of y where y > 0, scattered to the windows' largest entries
                db = A = sum G,   dw = B = sum G xh,   dx = w r (G - A/N - xh B/N)
 
-and, for cotangents X of dx, omega of dw, beta of db, with s = sum X, q = sum X xh, t = sum G X and L = w r (t - (A s +
-B q)/N), the derivatives of <X, dx> + omega B + beta A:
-
-    d_w = L / w,   d_G = w r (X - (s + xh q)/N) + omega xh + beta
-    d_x = r (omega - w r q/N) G - w r^2 (B/N) X - (r/N) (e1 + xh (e2 + L)),   e1 = omega A - w r (A q + B s)/N,
-                                                                             e2 = omega B - 2 w r B q/N
+and the derivatives of <X, dx> + omega B + beta A, for cotangents X of dx, omega of dw and beta of db, are those of
+batch_norm.py with G in place of g.
 
 torch's own second derivative of batch norm is a chain of some thirty passes over x and takes almost half of a MAML step
 on a CPU; this one takes four. Third derivatives are refused. Checked by gradcheck and gradgradcheck in float64.
@@ -27,6 +23,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from memmeta_exp.backbones.batch_norm import second_derivative
 from memmeta_exp.backbones.pool import gather, max_pool, scatter
 
 IMAGES = (1, 3, 4)  # of [T, n, C, H, W]: what one task's statistics are taken over
@@ -117,16 +114,12 @@ class _NormPoolBackward(Function):
         s = _sum(X, tasks)
         q = _sum(X * x, tasks).sub_(mean * s).mul_(rstd)
         t = _sum(g * d_g, tasks)
-        inner = rstd * (t - (a * s + b * q) / count)
-        slope = rstd * (omega - scale * q / count)  # of xh in d_G, of G in d_x
+        by = second_derivative(weight, mean, rstd, count, (a, b, s, q, t), omega, beta)
         d_g = _scale(d_g, scale)
-        _add_scaled(d_g, pooled, slope)
-        _by_task(d_g, tasks).add_(_wide(beta - scale * s / count - slope * mean))
-        e1 = omega * a - scale * (a * q + b * s) / count
-        e2 = omega * b - 2 * scale * b * q / count
-        tilt = -rstd.square() * (e2 + weight * inner) / count  # of x - m in d_x
-        d_x = scatter(_scale(g, slope), index, torch.empty_like(x))
-        _add_scaled(d_x, X, -scale * rstd * b / count)
-        _add_scaled(d_x, x, tilt)
-        _by_task(d_x, tasks).add_(_wide(-rstd * e1 / count - tilt * mean))
-        return d_g.mul_(y > 0), d_x, inner.sum(0), None, None, None, None
+        _add_scaled(d_g, pooled, by.slope)
+        _by_task(d_g, tasks).add_(_wide(by.g_shift))
+        d_x = scatter(_scale(g, by.slope), index, torch.empty_like(x))
+        _add_scaled(d_x, X, by.along)
+        _add_scaled(d_x, x, by.tilt)
+        _by_task(d_x, tasks).add_(_wide(by.x_shift))
+        return d_g.mul_(y > 0), d_x, by.weight.sum(0), None, None, None, None

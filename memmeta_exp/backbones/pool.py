@@ -49,7 +49,7 @@ class _PoolRelu(Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         y, index = max_pool(x)
         y.relu_()
-        ctx.save_for_backward(y, index)
+        ctx.save_for_backward(y, _narrow(index, x.shape))
         ctx.like = x.shape, layout_of(x)
         return y
 
@@ -66,12 +66,17 @@ class _Scatter(Function):
         ctx.save_for_backward(y, index)
         shape, layout = like
         out = torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=layout)
-        return scatter(_where_positive(g, y), index, out)
+        return scatter(_where_positive(g, y), index.long(), out)
 
     @staticmethod
     def backward(ctx: Any, X: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         y, index = ctx.saved_tensors
-        return _where_positive(gather(X, index), y), None, None, None
+        return _where_positive(gather(X, index.long()), y), None, None, None
+
+
+def _narrow(index: Tensor, shape: torch.Size) -> Tensor:
+    """`index` into planes of the last two sizes of `shape`, as 2 or 4 bytes: torch's 8 are four times those of y."""
+    return index.to(torch.int16 if shape[-2] * shape[-1] <= 2**15 else torch.int32)
 
 
 def _where_positive(g: Tensor, y: Tensor) -> Tensor:

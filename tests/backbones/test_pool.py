@@ -41,6 +41,23 @@ def test_every_derivative_is_torchs_to_the_bit(precision, layout, generator) -> 
 
 
 def test_the_input_is_not_kept() -> None:
-    x = torch.randn(2, 3, 8, 8).requires_grad_()
+    x = torch.randn(2, 3, 8, 8).bfloat16().requires_grad_()
     kept = pool_relu(x).grad_fn.saved_tensors  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
     assert {tensor.shape for tensor in kept} == {torch.Size([2, 3, 4, 4])}
+    assert {tensor.element_size() for tensor in kept} == {2}
+
+
+@LAYOUTS
+@pytest.mark.parametrize("shape", [(1, 1, 128, 256), (1, 1, 2, 16386), (2, 2, 182, 182)])
+def test_planes_about_the_largest_that_two_bytes_count(shape, layout, generator) -> None:
+    x = torch.randn(*shape, generator=generator).contiguous(memory_format=layout)
+    x[:, :, -1, -1] = 10.0  # the last place of all is a largest entry
+    x.requires_grad_()
+    results = []
+    for function in (pool_relu, torchs):
+        (first,) = torch.autograd.grad(function(x).square().sum(), x, create_graph=True)
+        results.append((first, *torch.autograd.grad(first.square().sum(), x)))
+    (first, second), theirs = results
+    assert torch.equal(first, theirs[0])
+    assert torch.equal(second, theirs[1])
+    assert first[0, 0, -1, -1] == 20.0
