@@ -88,13 +88,14 @@ def row(setting: Setting, batch: TaskBatch, name: str, chunk: int, side_by_side:
 
 def compare(setting: Setting, batch: TaskBatch, names: list[str], pairs: int) -> dict[str, Any]:
     """Every algorithm's ratios to the supervised step."""
+    threads = torch.get_num_threads()  # the steps set their own
     floor, chunk, side_by_side = fastest(setting, batch)
     eager = replace(setting, graph=False, workers=1)  # a recording's memory stays, and the meter sees one thread
     floor_peak = peak_mib(setting, *supervised(eager, batch[:1], IMAGES_PER_TASK))
     result: dict[str, Any] = {
         "time_ratio": {}, "time_ratio_quartiles": {}, "memory_ratio": {}, "device": str(setting.device),
         "cuda_graph": setting.graph, "precision": "bf16" if setting.bf16 else "fp32",
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "supervised_chunk": chunk, "supervised_side_by_side": side_by_side,
         "supervised_peak_mib_of_one_task": floor_peak, "supervised_seconds": {}, "seconds": {}, "peak_mib": {},
     }  # fmt: skip

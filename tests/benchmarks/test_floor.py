@@ -25,7 +25,7 @@ def test_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.set_num_threads(threads)
     for key in ("time_ratio", "memory_ratio", "time_ratio_quartiles", "seconds", "supervised_seconds", "peak_mib"):
         assert set(found[key]) == names, key
-    assert found["device"] == "cpu"
+    assert (found["device"], found["threads"]) == ("cpu", 2)
     assert found["memory_ratio"]["proposed_half_task"] < 0.8 * found["memory_ratio"]["proposed"]
     assert found["memory_ratio"]["proposed_same_chunk"] > 1.5 * found["memory_ratio"]["proposed"]
     assert 0.4 < found["memory_ratio"]["supervised_halves"] < 1
