@@ -12,8 +12,8 @@ and L = r (t - (A s + B q)/N), the derivatives of <X, dx> + omega B + beta A are
                                                                              e2 = omega B - 2 w r B q/N
 
 with the sums and each term in float32 where x is bfloat16, by the passes of those kernels over x. torch's is a chain
-of some thirty passes, each rounded to the precision of x. This is what autocast runs; norm_pool.py is the operator with
-the pooling in it, by the same formulas. Third derivatives are refused.
+of some thirty passes, each rounded to the precision of x. This is what autocast runs where gradients are asked for;
+norm_pool.py is the operator with the pooling in it, by the same formulas. Third derivatives are refused.
 """
 
 from typing import Any, NamedTuple
@@ -27,13 +27,16 @@ from memmeta_exp.backbones.layout import layout_of
 
 
 def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """w (x - m) / sqrt(var + eps) + b for x [n, C, H, W]; weight and bias [C], as precise as x or more."""
+    """w (x - m) / sqrt(var + eps) + b for x [n, C, H, W]; weight and bias [C], of x's precision,
+    or float32 where x is bfloat16."""
     return _BatchNorm.apply(x, weight, bias, eps)  # pyright: ignore[reportReturnType]
 
 
 class SecondDerivative(NamedTuple):
-    """d_g = w r X + slope x + g_shift, d_x = slope g + along X + tilt x + x_shift and d_w, a number a channel each."""
+    """d_g = scale X + slope x + g_shift, d_x = slope g + along X + tilt x + x_shift and d_w = weight, a number each a
+    channel; or a task and channel, and `weight` a task's part of d_w."""
 
+    scale: Tensor
     slope: Tensor
     g_shift: Tensor
     along: Tensor
@@ -61,6 +64,7 @@ def second_derivative(
     e2 = omega * b - 2 * scale * b * q / count
     tilt = -rstd.square() * (e2 + weight * inner) / count
     return SecondDerivative(
+        scale=scale,
         slope=slope,
         g_shift=beta - scale * s / count - slope * mean,
         along=-scale * rstd * b / count,
@@ -100,11 +104,11 @@ class _BatchNormBackward(Function):
         if torch.is_grad_enabled():
             raise RuntimeError("batch_norm has no third derivative: use Conv4(block='plain')")
         g, x, weight, mean, rstd, a, b = ctx.saved_tensors
-        count, scale, X = x.numel() // x.size(1), weight * rstd, _laid_out_as(x, X)
+        count, X = x.numel() // x.size(1), _laid_out_as(x, X)
         q, s = _sums(X, x, mean, rstd)
         t, _ = _sums(X, g, torch.zeros_like(mean), torch.ones_like(rstd))
         by = second_derivative(weight, mean, rstd, count, (a, b, s, q, t), omega, beta)
-        d_g = _affine(x, by.slope, by.g_shift).add_(_affine(X, scale))
+        d_g = _affine(x, by.slope, by.g_shift).add_(_affine(X, by.scale))
         d_x = _affine(x, by.tilt, by.x_shift).add_(_affine(g, by.slope)).add_(_affine(X, by.along))
         return d_g, d_x, by.weight, None, None, None
 

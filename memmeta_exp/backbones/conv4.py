@@ -22,8 +22,9 @@ class Conv4(Backbone):
     filters: channels of every block, or of each of the four; d = the last of them * (H // 16) * (W // 16). norm: `task`
     (each task's batch statistics, always), `running` (those in training, running statistics in evaluation) or `none`.
     block: `fused` (batch norm, pooling and ReLU as one operator with its own derivatives, pooling first; the
-    convolution has no bias, which batch norm would subtract; under autocast convolution, batch norm and pooling are an
-    operator each, whose value and first derivative are torch's and whose second is our own) or `plain` (torch's
+    convolution has no bias, which batch norm would subtract; under autocast, where gradients are
+    asked for, convolution, batch norm and pooling are an operator each, whose value and first derivative are torch's
+    and whose second is our own) or `plain` (torch's
     operators in the order of the released code, bias and all): the same function, for more time and memory.
 
     Initial values as in the paper's released code: Xavier-uniform convolutions with zero bias, batch norm weight ~
@@ -82,7 +83,7 @@ class Conv4(Backbone):
 
     def fuses(self, device: torch.device) -> bool:
         """Whether the fused block is what runs now: batch statistics are called for, in the precision of the weights.
-        It takes several tasks as it takes one; the others copy their input for that."""
+        It takes several tasks in the order they are in, as it takes one."""
         if self.norm == "none" or self.block == "plain" or _autocast(device):
             return False
         return all(norm.by_batch and norm.newest is None for norm in self.norms)  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
@@ -103,9 +104,9 @@ class Conv4(Backbone):
     def _apart(self, x: Tensor, conv: nn.Module, norm: TaskBatchNorm2d | None, tasks: int) -> Tensor:
         """`_block` of images in the order of their tasks: batch norm of one task after the other, channels last. All
         tasks at once want channels first, which takes a CPU up to three times as long in bfloat16."""
-        x = self._convolved(x, conv)
         if norm is None or norm.by_images:
-            return self._pool(x if norm is None else norm(x, tasks))
+            return self._block(x, conv, norm, tasks)
+        x = self._convolved(x, conv)
         return torch.cat([self._pool(norm(one, 1)) for one in x.chunk(tasks)])
 
     def _convolved(self, x: Tensor, conv: nn.Module) -> Tensor:

@@ -13,7 +13,7 @@ and the derivatives of <X, dx> + omega B + beta A, for cotangents X of dx, omega
 batch_norm.py with G in place of g.
 
 torch's own second derivative of batch norm is a chain of some thirty passes over x and takes almost half of a MAML step
-on a CPU; this one takes four. Third derivatives are refused. Checked by gradcheck and gradgradcheck in float64.
+on a CPU; this one takes eight. Third derivatives are refused. Checked by gradcheck and gradgradcheck in float64.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from memmeta_exp.backbones.batch_norm import second_derivative
-from memmeta_exp.backbones.pool import gather, max_pool, scatter
+from memmeta_exp.backbones.pool import gather, like, max_pool, scatter
 
 IMAGES = (1, 3, 4)  # of [T, n, C, H, W]: what one task's statistics are taken over
 
@@ -96,7 +96,7 @@ class _NormPoolBackward(Function):
         else:
             _by_task(g, tasks).mul_(_wide(scale))
             scattered = g
-        dx = scatter(scattered, index, torch.empty_like(x))
+        dx = scatter(scattered, index, like(x))
         slope = -scale * rstd * b / count
         _add_scaled(dx, x, slope)
         _by_task(dx, tasks).add_(_wide(-scale * a / count - slope * mean))
@@ -110,15 +110,14 @@ class _NormPoolBackward(Function):
         tasks, count = len(mean), x.numel() // mean.numel()
         pooled, index = max_pool(x)
         d_g = gather(X, index)
-        scale = weight * rstd
         s = _sum(X, tasks)
         q = _sum(X * x, tasks).sub_(mean * s).mul_(rstd)
         t = _sum(g * d_g, tasks)
         by = second_derivative(weight, mean, rstd, count, (a, b, s, q, t), omega, beta)
-        d_g = _scale(d_g, scale)
+        d_g = _scale(d_g, by.scale)
         _add_scaled(d_g, pooled, by.slope)
         _by_task(d_g, tasks).add_(_wide(by.g_shift))
-        d_x = scatter(_scale(g, by.slope), index, torch.empty_like(x))
+        d_x = scatter(_scale(g, by.slope), index, like(x))
         _add_scaled(d_x, X, by.along)
         _add_scaled(d_x, x, by.tilt)
         _by_task(d_x, tasks).add_(_wide(by.x_shift))

@@ -7,7 +7,7 @@ second derivative is a gathering and x receives none. torch's own keeps x, hands
 another order of memory than y's.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,16 @@ from torch.autograd import Function
 
 from memmeta_exp.backbones.layout import layout_of
 
-Like = tuple[torch.Size, torch.memory_format]  # shape and order of memory of what was pooled
+
+class Like(NamedTuple):
+    """What a tensor is like."""
+
+    shape: torch.Size
+    layout: torch.memory_format
+
+
+def like(x: Tensor) -> Like:
+    return Like(x.shape, layout_of(x))
 
 
 def pool_relu(x: Tensor) -> Tensor:
@@ -28,9 +37,10 @@ def max_pool(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.ops.aten.max_pool2d_with_indices(x, [2, 2], [2, 2])
 
 
-def scatter(values: Tensor, index: Tensor, out: Tensor) -> Tensor:
-    """`out`, with `values` at the windows' largest entries, where `max_pool` said they are, and 0 elsewhere."""
+def scatter(values: Tensor, index: Tensor, pooled: Like) -> Tensor:
+    """`values` at the largest entries of the windows of what was `pooled`, where `max_pool` said they are, else 0."""
     # torch wants what was pooled as well, for its shape and layout: `out` has them, without another tensor
+    out = torch.empty(pooled.shape, dtype=values.dtype, device=values.device, memory_format=pooled.layout)
     return torch.ops.aten.max_pool2d_with_indices_backward.grad_input(
         values, out, [2, 2], [2, 2], [0, 0], [1, 1], False, index, grad_input=out
     )
@@ -50,23 +60,21 @@ class _PoolRelu(Function):
         y, index = max_pool(x)
         y.relu_()
         ctx.save_for_backward(y, _narrow(index, x.shape))
-        ctx.like = x.shape, layout_of(x)
+        ctx.pooled = like(x)
         return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         y, index = ctx.saved_tensors
         # y detached: only its sign is used, and autograd would come back here with a gradient of zeros
-        return _Scatter.apply(g, y.detach(), index, ctx.like)  # pyright: ignore[reportReturnType]
+        return _Scatter.apply(g, y.detach(), index, ctx.pooled)  # pyright: ignore[reportReturnType]
 
 
 class _Scatter(Function):
     @staticmethod
-    def forward(ctx: Any, g: Tensor, y: Tensor, index: Tensor, like: Like) -> Tensor:
+    def forward(ctx: Any, g: Tensor, y: Tensor, index: Tensor, pooled: Like) -> Tensor:
         ctx.save_for_backward(y, index)
-        shape, layout = like
-        out = torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=layout)
-        return scatter(_where_positive(g, y), index.long(), out)
+        return scatter(_where_positive(g, y), index.long(), pooled)
 
     @staticmethod
     def backward(ctx: Any, X: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -75,7 +83,8 @@ class _Scatter(Function):
 
 
 def _narrow(index: Tensor, shape: torch.Size) -> Tensor:
-    """`index` into planes of the last two sizes of `shape`, as 2 or 4 bytes: torch's 8 are four times those of y."""
+    """`index` into planes of the last two sizes of `shape`, as 2 or 4 bytes: torch has 8, four times those of a
+    bfloat16 y."""
     return index.to(torch.int16 if shape[-2] * shape[-1] <= 2**15 else torch.int32)
 
 

@@ -44,7 +44,7 @@ def test_all_at_once_as_on_a_gpu_is_the_same(norm, block, mode, generator, monke
 
 
 def test_tasks_of_a_chunk_in_bfloat16_are_as_each_by_itself(generator) -> None:
-    """Under autocast it is torch's batch norm, one task after the other."""
+    """Under autocast batch norm takes one task after the other."""
     net, images = Conv4(3, 8, generator), torch.rand(3, 5, 3, 32, 32, generator=generator)
     with torch.autocast("cpu", torch.bfloat16):
         together, apart = net(images), torch.cat([net(task[None]) for task in images])

@@ -113,9 +113,11 @@ def test_conv4_under_autocast_uses_it(generator) -> None:
     )
 
 
-@pytest.mark.parametrize("tasks", [1, 2])
-def test_conv4_under_autocast_is_torchs_to_the_bit(tasks: int, generator, monkeypatch) -> None:
-    """In value and first derivative, by which the algorithms without second ones have the bits they had."""
+@pytest.mark.parametrize(("tasks", "apart"), [(1, True), (2, True), (2, False)])
+def test_conv4_under_autocast_is_torchs_to_the_bit(tasks: int, apart: bool, generator, monkeypatch) -> None:
+    """In value and first derivative, by which the algorithms without second ones have the bits they had; tasks all at
+    once, as on a GPU, too."""
+    monkeypatch.setattr(Conv4, "takes_apart", lambda self, device: apart)
     net = Conv4(3, 8, torch.Generator().manual_seed(0))
     images = torch.rand(tasks, 6, 3, 16, 16, generator=generator)
     results = []
