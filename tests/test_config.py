@@ -102,6 +102,21 @@ def test_every_option_of_a_group_composes(group: str) -> None:
         assert getattr(config(f"{group}={option}", *GOES_WITH.get((group, option), [])), group)
 
 
+@pytest.mark.parametrize("experiment", ["best", "paper", "ours"])
+@pytest.mark.parametrize("backbone", ["resnet12", "wrn28_10"])
+def test_every_experiment_takes_another_backbone(experiment: str, backbone: str) -> None:
+    files = sorted((conf_dir() / "experiment" / experiment).glob("*.yaml"))
+    assert len(files) >= 4
+    for file in files:
+        assert config(f"experiment={experiment}/{file.stem}", f"backbone={backbone}").backbone.name == backbone
+
+
+@pytest.mark.parametrize(("key", "backbone"), [("backbone.filters", "resnet12"), ("tracking.tags", "conv4")])
+def test_one_number_for_a_list(key: str, backbone: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{key}=64 is no list: write {key}=\[A,B,\.\.\.\]"):
+        config(f"backbone={backbone}", f"{key}=64")
+
+
 def test_a_section_that_is_none() -> None:
     with pytest.raises(ConfigError, match="algorithm"):
         from_dict({**to_dict(config()), "algorithm": None})

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,11 +28,13 @@ def _whose(values: Mapping[str, Any]) -> str:
 
 def _structured(key: str, schema: type, values: Mapping[str, Any]) -> Any:
     """`values` checked against `schema` by OmegaConf: unknown keys and wrong types are one-line errors."""
-    known = {f.name for f in dataclasses.fields(schema)}
-    for name in values:
+    known = {f.name: f.type for f in dataclasses.fields(schema)}
+    for name, value in values.items():
+        path = _join(key, str(name))
         if name not in known:
-            path = _join(key, str(name))
             raise ConfigError(f"unknown key '{path}'{closest(path, [_join(key, k) for k in known])}{_whose(values)}")
+        if get_origin(known[name]) is list and not isinstance(value, list):
+            raise ConfigError(f"{path}={value} is no list: write {path}=[A,B,...]{_whose(values)}")
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values)))
     except OmegaConfBaseException as error:

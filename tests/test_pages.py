@@ -1,0 +1,38 @@
+"""The commands that README and docs/ print compose: a key that an experiment sets may be gone with another choice."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from memmeta_exp.commands.compose import jobs
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+NOTHING = ("predict=", "steps=", "...")  # `memmeta profile`'s own, and what the text says above
+INCOMPLETE = re.compile(r"--help|resume=.*|\[.*|KEY=.*|.*=\.\.|dataset=folder")  # the last wants a folder
+
+
+def printed(page: Path) -> set[tuple[str, ...]]:
+    """The arguments of every `memmeta train` and `memmeta profile` in a page that are complete."""
+    text = page.read_text().replace("\\\n", " ")
+    found = set()
+    for command in re.findall(r"memmeta (?:train|profile) ([^`\n]*)", text):
+        words = [word for word in shlex.split(command, comments=True) if not word.startswith(NOTHING)]
+        if words not in ([], ["-m"]) and not any(INCOMPLETE.fullmatch(word) for word in words):
+            found.add(tuple(words))
+    return found
+
+
+COMMANDS = sorted(set().union(*map(printed, PAGES)))
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) >= 20
+    assert any("-m" in words for words in COMMANDS)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_printed_command_composes(words: tuple[str, ...]) -> None:
+    assert jobs([word for word in words if word != "-m"], multirun="-m" in words)
