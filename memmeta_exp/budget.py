@@ -24,8 +24,8 @@ def fitted(config: Config, device: torch.device) -> Config:
     The candidates go from fast to small: on a CPU all workers, whose peaks add up, then one; on CUDA chunks that halve;
     then half_task, checkpoint=block, both; or checkpoint=inner_step. What the configuration fixes (a chunk, workers, a
     mode) stays. What has to fit is a bound: in bf16 what float32 needs and the weights once more in bf16, with fused
-    attention what plain attention needs. Raises ConfigError, with the smallest budget that would
-    do, where none fits, and where there is no bound.
+    attention what plain attention needs. Raises ConfigError, with the smallest budget that would do, where none fits,
+    and where there is no bound.
     """
     budget = config.memory.budget_mib
     if budget is None:

@@ -11,14 +11,16 @@ from memmeta_exp.commands.compose import jobs
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 NOTHING = ("predict=", "steps=", "...")  # `memmeta profile`'s own, and what the text says above
-INCOMPLETE = re.compile(r"--help|resume=.*|\[.*|KEY=.*|.*=\.\.|dataset=folder")  # the last wants a folder
+INCOMPLETE = re.compile(r"--help|resume=.*|\[.*|KEY=.*|.*=\.\.|.*=[A-Z]|dataset=folder")  # the last wants a folder
 
 
 def printed(page: Path) -> set[tuple[str, ...]]:
     """The arguments of every `memmeta train` and `memmeta profile` in a page that are complete."""
     text = page.read_text().replace("\\\n", " ")
+    in_line = re.findall(r"`memmeta\s+(?:train|profile)\s([^`]*)`", text)  # may go on in the next line
+    in_block = re.findall(r"^ *memmeta (?:train|profile) (.*)$", text, re.MULTILINE)
     found = set()
-    for command in re.findall(r"memmeta (?:train|profile) ([^`\n]*)", text):
+    for command in in_line + in_block:
         words = [word for word in shlex.split(command, comments=True) if not word.startswith(NOTHING)]
         if words not in ([], ["-m"]) and not any(INCOMPLETE.fullmatch(word) for word in words):
             found.add(tuple(words))

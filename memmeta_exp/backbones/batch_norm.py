@@ -33,8 +33,8 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 class SecondDerivative(NamedTuple):
-    """d_g = scale X + slope x + g_shift, d_x = slope g + along X + tilt x + x_shift and d_w = weight, a number each a
-    channel; or a task and channel, and `weight` a task's part of d_w."""
+    """d_g = scale X + slope x + g_shift, d_x = slope g + along X + tilt x + x_shift and d_w = d_weight, a number each
+    a channel; or a task and channel, and `d_weight` a task's part of d_w."""
 
     scale: Tensor
     slope: Tensor
@@ -42,7 +42,7 @@ class SecondDerivative(NamedTuple):
     along: Tensor
     tilt: Tensor
     x_shift: Tensor
-    weight: Tensor
+    d_weight: Tensor
 
 
 def second_derivative(
@@ -70,7 +70,7 @@ def second_derivative(
         along=-scale * rstd * b / count,
         tilt=tilt,
         x_shift=-rstd * e1 / count - tilt * mean,
-        weight=inner,
+        d_weight=inner,
     )
 
 
@@ -110,7 +110,7 @@ class _BatchNormBackward(Function):
         by = second_derivative(weight, mean, rstd, count, (a, b, s, q, t), omega, beta)
         d_g = _affine(x, by.slope, by.g_shift).add_(_affine(X, by.scale))
         d_x = _affine(x, by.tilt, by.x_shift).add_(_affine(g, by.slope)).add_(_affine(X, by.along))
-        return d_g, d_x, by.weight, None, None, None
+        return d_g, d_x, by.d_weight, None, None, None
 
 
 def _laid_out_as(x: Tensor, y: Tensor) -> Tensor:

@@ -22,10 +22,10 @@ class Conv4(Backbone):
     filters: channels of every block, or of each of the four; d = the last of them * (H // 16) * (W // 16). norm: `task`
     (each task's batch statistics, always), `running` (those in training, running statistics in evaluation) or `none`.
     block: `fused` (batch norm, pooling and ReLU as one operator with its own derivatives, pooling first; the
-    convolution has no bias, which batch norm would subtract; under autocast, where gradients are
-    asked for, convolution, batch norm and pooling are an operator each, whose value and first derivative are torch's
-    and whose second is our own) or `plain` (torch's
-    operators in the order of the released code, bias and all): the same function, for more time and memory.
+    convolution has no bias, which batch norm would subtract; under autocast, where gradients are asked for,
+    convolution, batch norm and pooling are an operator each, whose value and first derivative are torch's and whose
+    second is our own) or `plain` (torch's operators in the order of the released code, bias and all): the same
+    function, for more time and memory.
 
     Initial values as in the paper's released code: Xavier-uniform convolutions with zero bias, batch norm weight ~
     U(0, 1), bias 0, drawn from `generator`.

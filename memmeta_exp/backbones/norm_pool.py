@@ -121,4 +121,4 @@ class _NormPoolBackward(Function):
         _add_scaled(d_x, X, by.along)
         _add_scaled(d_x, x, by.tilt)
         _by_task(d_x, tasks).add_(_wide(by.x_shift))
-        return d_g.mul_(y > 0), d_x, by.weight.sum(0), None, None, None, None
+        return d_g.mul_(y > 0), d_x, by.d_weight.sum(0), None, None, None, None

@@ -17,7 +17,7 @@ from memmeta_exp.backbones.layout import layout_of
 
 
 class Like(NamedTuple):
-    """What a tensor is like."""
+    """What `scatter` makes a tensor like: one of this shape and order of memory."""
 
     shape: torch.Size
     layout: torch.memory_format
