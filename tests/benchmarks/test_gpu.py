@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import floor, floor_steps, gpu
+from benchmarks import floor, floor_steps, gpu, released
 from benchmarks.released import released_step
 from memmeta_exp.algorithms import build_algorithm
 from memmeta_exp.backbones import build_model
@@ -57,6 +57,18 @@ def test_it_needs_the_memory_it_is_blamed_for() -> None:
         return meter.requested_above_baseline
 
     assert peak(lambda: released_step(model, batch, 2, 0.1, 2)) > 1.1 * peak(lambda: learner.step(batch))
+
+
+def test_its_peak_by_the_command_is_the_same_at_every_k(tmp_path: Path) -> None:
+    out = tmp_path / "released.json"
+    assert released.main(["--sizes", "32", "--steps", "1,4", "--filters", "16", "--out", str(out)]) == 0
+    found = json.loads(out.read_text())["above_baseline_mib"]["32x32"]
+    assert found["K=1"] == found["K=4"] > 10
+
+
+def test_the_published_peaks_are_those_of_today() -> None:
+    kept = json.loads((Path(__file__).parents[2] / "docs" / "results" / "released_memory.json").read_text())
+    assert released.peak_mib(32, 5) == pytest.approx(kept["above_baseline_mib"]["32x32"]["K=5"], abs=0.01)
 
 
 @pytest.mark.parametrize("part", [*(pytest.param(p, marks=pytest.mark.slow) for p in ("memory", "floor")), "released"])
