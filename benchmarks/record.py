@@ -9,21 +9,22 @@ reproduce`); of `best`, 5w5s_half is a variant of the recipe, and its evaluation
 the run's own shape, with another mu, stands in place of the run's own test); or of the run's own test tasks by
 another rule or checkpoint (`paper`). Accuracies of several seeds are a mean with the 95 % interval over seeds
 (Student's t), of one seed its own, over test tasks. The target of a run is 0.9 of its best validation accuracy,
-reached as docs/reports.md says; its seconds are iterations times the run's median step, for a run may have been
-stopped and gone on with.
+reached as docs/reports.md says. Runs were made on several machines, some in float32 and beside other work: so that they
+compare, the seconds to the target are tasks times those of one task in docs/results/paper_steps.json, where
+benchmarks/paper_steps.py timed every algorithm in turn.
 """
 
 import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.record_figure import draw, draw_curves, seconds_a_task
+from benchmarks.record_figure import draw, draw_curves
 from memmeta_exp.studies.paper import published
 from memmeta_exp.studies.runs import read_run
 from memmeta_exp.studies.statistics import mean_interval, target_index, validation_curve
@@ -78,8 +79,13 @@ def kept(folder: Path) -> dict[tuple[str, str, str], dict[int, dict[str, Any]]]:
     return groups
 
 
-def record(folder: Path) -> dict[str, Any]:
-    """record.json: the headline numbers of the files in `folder`."""
+def step_times(docs: Path) -> dict[str, float]:
+    """Seconds of a task by the paper's settings, by algorithm."""
+    return json.loads((docs / "results" / "paper_steps.json").read_text())["seconds_a_task"]
+
+
+def record(folder: Path, times: Mapping[str, float]) -> dict[str, Any]:
+    """record.json: the headline numbers of the files in `folder`. times: as `step_times`."""
     groups = kept(folder)
     found: dict[str, Any] = {"paper": {}, "best": {}}
     found |= {"seconds_to_paper_accuracy": None, "quick": None}
@@ -87,7 +93,11 @@ def record(folder: Path) -> dict[str, Any]:
         if part in ("paper", "best"):
             found[part].setdefault(dataset, {})[what] = _accuracy(runs, [r["summary"] for r in runs.values()])
         if part == "paper":
-            found[part][dataset][what] |= {**_to_target(runs), "otherwise": _otherwise(runs)}
+            found[part][dataset][what] |= {
+                **_to_target(runs, times.get(what)),
+                "otherwise": _otherwise(runs),
+                "runs": _each(runs),
+            }
         elif part == "best":
             variant = "".join(what.partition("_")[1:])
             for shape, scores in _evaluated(runs).items():
@@ -103,19 +113,39 @@ def record(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _to_target(runs: dict[int, dict[str, Any]]) -> dict[str, float | None]:
-    """Means over the seeds, None where one of them did not get there."""
-    tasks, seconds = [], []
+def _each(runs: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each seed said for itself."""
+    found = []
+    for seed, run in runs.items():
+        summary, env = run["summary"], run.get("env", {})
+        precision = [o.partition("=")[2] for o in run.get("overrides", []) if o.startswith("precision=")]
+        found.append(
+            {
+                "seed": seed,
+                "acc": round(100 * summary["test/acc"], 2),
+                "ci95": round(100 * summary["test/acc_ci95"], 2),
+                "precision": precision[-1] if precision else "fp32",
+                "machine": env.get("device_name"),
+                "step_seconds": round(summary["time/step_seconds_median"], 2),
+                "revision": (env.get("git_revision") or "")[:7],
+            }
+        )
+    return found
+
+
+def _to_target(runs: dict[int, dict[str, Any]], seconds_a_task: float | None) -> dict[str, float | None]:
+    """Means over the seeds, None where one of them did not get there or the time of a task is not known."""
+    tasks = []
     for run in runs.values():
         points = run["validation"]
         index = target_index(points["acc"]) if points else None
         if not points or index is None:
             return {"tasks_to_target": None, "seconds_to_target": None}
         tasks.append(points["tasks"][index])
-        seconds.append(tasks[-1] * seconds_a_task(run["summary"]))
+    mean = mean_interval(tasks).mean
     return {
-        "tasks_to_target": round(mean_interval(tasks).mean),
-        "seconds_to_target": round(mean_interval(seconds).mean),
+        "tasks_to_target": round(mean),
+        "seconds_to_target": None if seconds_a_task is None else round(mean * seconds_a_task),
     }
 
 
@@ -196,7 +226,13 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
             best.append(
                 f"| {dataset} | {shape} | {_interval(a)} | {a['seeds']} | {a['training_tasks']:,} | {a['seconds']:,} |"
             )
-    made = {"paper": "\n".join(paper), "best": "\n".join(best), "speed": _speed(found), "otherwise": _rules(found)}
+    made = {
+        "paper": "\n".join(paper),
+        "best": "\n".join(best),
+        "runs": _runs(found),
+        "speed": _speed(found),
+        "otherwise": _rules(found),
+    }
     if (s := found["quick"]) is not None:
         quick = _header("seconds, all of the run", "training tasks", "test accuracy, %", "least seed, %", "paper, %")
         row = f"| {s['seconds']:,} | {s['training_tasks']:,} | {_interval(s)} | {s['least_acc']} | {s['paper_acc']} |"
@@ -204,14 +240,29 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
     return made
 
 
+def _runs(found: dict[str, Any]) -> str:
+    lines = _header(
+        "dataset", "algorithm", "seed", "test accuracy, %", "precision", "processor", "s an iteration", "revision"
+    )
+    for dataset, algorithms in sorted(found["paper"].items()):
+        for algorithm, a in sorted(algorithms.items()):
+            for run in a["runs"]:
+                of = f"| {dataset} | {algorithm} | {run['seed']} | {_interval(run)}"
+                how = f"{run['precision']} | {run['machine']} | {run['step_seconds']:.2f} | {run['revision']} |"
+                lines.append(f"{of} | {how}")
+    return "\n".join(lines)
+
+
 def _speed(found: dict[str, Any]) -> str:
     theirs = published()["seconds_to_90_percent_of_best_validation"]
     lines = _header("dataset", "algorithm", "tasks to the target", "seconds of one core", "paper, seconds of its GPU")
     for dataset, algorithms in sorted(found["paper"].items()):
         for algorithm, a in sorted(algorithms.items()):
-            ours = [f"{a[key]:,}" if a[key] is not None else "not reached" for key in TARGETS]
+            reached, seconds = (f"{a[key]:,}" if a[key] is not None else None for key in TARGETS)
             paper = theirs.get(dataset, {}).get(algorithm)
-            lines.append(f"| {dataset} | {algorithm} | {ours[0]} | {ours[1]} | {paper or '-'} |")
+            lines.append(
+                f"| {dataset} | {algorithm} | {reached or 'not reached'} | {seconds or '-'} | {paper or '-'} |"
+            )
     return "\n".join(lines)
 
 
@@ -244,7 +295,7 @@ def filled(text: str, made: dict[str, str]) -> str:
 
 def build(docs: Path) -> dict[Path, str]:
     """What record.json and results.md have to hold."""
-    found = record(docs / "results" / "record")
+    found = record(docs / "results" / "record", step_times(docs))
     page = docs / "results.md"
     return {
         docs / "results" / "record.json": json.dumps(found, indent=2) + "\n",
@@ -275,8 +326,9 @@ def carry_out(arguments: argparse.Namespace) -> int:
     for file, text in build(DOCS).items():
         file.write_text(text)
         print(file)
-    print(draw(record(DOCS / "results" / "record"), DOCS / "images" / "record"))
-    for picture in draw_curves(kept(DOCS / "results" / "record"), DOCS / "images"):
+    folder, times = DOCS / "results" / "record", step_times(DOCS)
+    print(draw(record(folder, times), DOCS / "images" / "record"))
+    for picture in draw_curves(kept(folder), times, DOCS / "images"):
         print(picture)
     return 0
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from memmeta_exp.studies import style
 from memmeta_exp.studies.configurations import ALGORITHMS
-from memmeta_exp.studies.curves import draw_validation
+from memmeta_exp.studies.curves import draw_validation, mean_of_curves
 from memmeta_exp.studies.paper import published
 from memmeta_exp.studies.statistics import Curve
 
@@ -69,17 +69,22 @@ def draw(record: Mapping[str, Any], stem: Path) -> Path:
         return file
 
 
-def draw_curves(runs: Mapping[tuple[str, str, str], Mapping[int, Mapping[str, Any]]], folder: Path) -> list[Path]:
+def draw_curves(
+    runs: Mapping[tuple[str, str, str], Mapping[int, Mapping[str, Any]]], times: Mapping[str, float], folder: Path
+) -> list[Path]:
     """Validation accuracy of the paper's settings against tasks and against seconds, all algorithms of a dataset on the
     same axes: writes record_DATASET.png, one a dataset. runs: by (part, dataset, algorithm) and seed, what
-    docs/results/record/ holds; of several seeds the first is drawn."""
+    docs/results/record/ holds; of several seeds the mean and the interval over them. times: seconds of a task by
+    algorithm, all on one machine; those it has not are left out."""
     made = []
     for dataset, title in DATASETS.items():
         drawn = []
         for (part, of, algorithm), seeds in runs.items():
-            first = next(iter(seeds.values()))
-            if part == "paper" and of == dataset and first["validation"] is not None:
-                drawn.append((ALGORITHMS.get(algorithm, algorithm), algorithm, _curve(first), 1))
+            if (part, of) != ("paper", dataset) or algorithm not in times:
+                continue
+            if curves := [_curve(run, times[algorithm]) for run in seeds.values() if run["validation"] is not None]:
+                curve, count = mean_of_curves(curves)
+                drawn.append((ALGORITHMS.get(algorithm, algorithm), algorithm, curve, count))
         if drawn:
             heading = f"{title}, the paper's settings"
             picture, vector = draw_validation(drawn, heading, folder / f"record_{dataset}")
@@ -88,14 +93,8 @@ def draw_curves(runs: Mapping[tuple[str, str, str], Mapping[int, Mapping[str, An
     return made
 
 
-def _curve(run: Mapping[str, Any]) -> Curve:
+def _curve(run: Mapping[str, Any], seconds_a_task: float) -> Curve:
     points, summary = run["validation"], run["summary"]
     tasks = np.array(points["tasks"])
-    seconds = tasks * seconds_a_task(summary)
     iterations = tasks / summary["tasks_seen"] * summary["iterations"]
-    return Curve(iterations, tasks, seconds, np.array(points["acc"]), np.array(points["ci95"]))
-
-
-def seconds_a_task(summary: Mapping[str, Any]) -> float:
-    """Of training, by the run's median step."""
-    return summary["time/step_seconds_median"] * summary["iterations"] / summary["tasks_seen"]
+    return Curve(iterations, tasks, tasks * seconds_a_task, np.array(points["acc"]), np.array(points["ci95"]))

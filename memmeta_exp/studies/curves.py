@@ -20,8 +20,11 @@ def mean_curve(configuration: Configuration) -> tuple[Curve, int] | None:
     accuracy at the k-th validation, for as many as every seed has; half_width is that of the interval over seeds, for a
     single seed that over its validation tasks. None where no run has a curve."""
     curves = [curve for run in configuration.runs if (curve := _curve(run)) is not None]
-    if not curves:
-        return None
+    return mean_of_curves(curves) if curves else None
+
+
+def mean_of_curves(curves: Sequence[Curve]) -> tuple[Curve, int]:
+    """`mean_curve` of one run or more."""
     if len(curves) == 1:
         return curves[0], 1
     shared = min(len(curve.accuracy) for curve in curves)

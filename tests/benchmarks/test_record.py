@@ -15,6 +15,9 @@ def test_the_published_record_is_what_its_runs_said() -> None:
         assert file.read_text() == text, f"{file} is not what its runs say: make record"
 
 
+TIMES = {"anil": 0.05, "proposed": 0.04}  # s a task
+
+
 def kept(folder: Path, name: str, acc: float, **more: Any) -> None:
     summary = {"test/acc": acc, "test/acc_ci95": 0.02, "tasks_seen": 1000, "time/total_seconds": 60.0}
     summary |= {"iterations": 100, "time/step_seconds_median": 0.5}
@@ -25,7 +28,8 @@ def kept(folder: Path, name: str, acc: float, **more: Any) -> None:
 
 def test_seeds_are_averaged_and_one_seed_keeps_its_own_interval(tmp_path: Path) -> None:
     kept(tmp_path, "paper-fc100-anil-s0", 0.40)
-    kept(tmp_path, "paper-fc100-anil-s1", 0.44)
+    machine = {"device_name": "Xeon", "git_revision": "0123456789"}
+    kept(tmp_path, "paper-fc100-anil-s1", 0.44, overrides=["precision=bf16"], env=machine)
     one_shot = {"test/acc": 0.3, "test/acc_ci95": 0.01, "of": "9 tasks (5-way 1-shot, 15 queries a class), best"}
     kept(tmp_path, "best-cifar_fs-5w5s-s0", 0.7, evaluations=[one_shot])
     kept(tmp_path, "best-cifar_fs-5w5s_half-s0", 0.6, evaluations=[one_shot])
@@ -37,7 +41,7 @@ def test_seeds_are_averaged_and_one_seed_keeps_its_own_interval(tmp_path: Path) 
     kept(tmp_path, "best-fc100-5w5s-s0", 0.4, evaluations=[another_mu])
     kept(tmp_path, "quick-cifar_fs-5w5s-s0", 0.65)
     kept(tmp_path, "quick-cifar_fs-5w5s-s1", 0.63)
-    found = record.record(tmp_path)
+    found = record.record(tmp_path, TIMES)
     assert found["best"]["fc100"]["5w5s"]["acc"] == 50.0, "in place of the run's own"
     anil = found["paper"]["fc100"]["anil"]
     half = 12.706204736 * 2 * 2**0.5 / 2**0.5  # Student's t of one degree of freedom, s / sqrt 2 with s = 2 sqrt 2
@@ -50,6 +54,7 @@ def test_seeds_are_averaged_and_one_seed_keeps_its_own_interval(tmp_path: Path) 
     assert found["seconds_to_paper_accuracy"] is None, "one seed did not pass"
     assert (quick["seconds"], quick["least_acc"], quick["passed"]) == (60, 63.0, False)
     made = record.tables(found)
+    assert "| fc100 | anil | 1 | 44.00 +- 2.00 | bf16 | Xeon | 0.50 | 0123456 |" in made["runs"]
     assert "| fc100 | anil | 42.00 +- 25.41 | 47.7 +- 0.95 | -5.70 | 2 | 1,000 |" in made["paper"]
     assert "| 60 | 1,000 | 64.00" in made["seconds"]
 
@@ -59,20 +64,22 @@ def rising(*acc: float) -> dict[str, list[float]]:
 
 
 def test_tasks_and_seconds_to_the_target(tmp_path: Path) -> None:
-    """0.9 of 0.5 is reached by the mean of points 2, 3 and 4: at 400 tasks, iteration 40, half a second each."""
+    """0.9 of 0.5 is reached by the mean of points 2, 3 and 4: at 400 tasks, 0.05 seconds each."""
     curve = rising(0.2, 0.3, 0.4, 0.46, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5)
     kept(tmp_path, "paper-fc100-anil-s0", 0.4, validation=curve)
     kept(tmp_path, "paper-fc100-proposed-s0", 0.4, validation=rising(0.2, 0.5))
+    kept(tmp_path, "paper-fc100-maml-s0", 0.4, validation=curve)
     kept(tmp_path, "quick-cifar_fs-5w5s-s0", 0.65)
-    found = record.record(tmp_path)
+    found = record.record(tmp_path, TIMES)
     anil = found["paper"]["fc100"]["anil"]
     assert (anil["tasks_to_target"], anil["seconds_to_target"]) == (400, 20)
     assert found["paper"]["fc100"]["proposed"]["tasks_to_target"] is None
     assert found["seconds_to_paper_accuracy"] == 60
     speed = record.tables(found)["speed"]
     assert "| fc100 | anil | 400 | 20 | 879.33 |" in speed
-    assert "| fc100 | proposed | not reached | not reached | 621.67 |" in speed
-    (picture,) = record_figure.draw_curves(record.kept(tmp_path), tmp_path)
+    assert "| fc100 | proposed | not reached | - | 621.67 |" in speed
+    assert "| fc100 | maml | 400 | - | 2638.45 |" in speed, "its step was not timed"
+    (picture,) = record_figure.draw_curves(record.kept(tmp_path), TIMES, tmp_path)
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -81,7 +88,7 @@ def test_the_same_test_tasks_by_other_rules(tmp_path: Path) -> None:
     last = "640 stored tasks, last checkpoint of iteration 9"
     scores = [{"test/acc": 0.5, "of": by}, {"test/acc": 0.4, "of": last}]
     kept(tmp_path, "paper-fc100-anil-s0", 0.45, evaluations=scores)
-    found = record.record(tmp_path)
+    found = record.record(tmp_path, TIMES)
     otherwise = {"best checkpoint, 200 steps of 0.05 on the head": 50.0, "last checkpoint, the same rule": 40.0}
     assert found["paper"]["fc100"]["anil"]["otherwise"] == otherwise
     made = record.tables(found)["otherwise"].splitlines()
@@ -112,13 +119,13 @@ def test_what_would_be_mixed_is_refused(tmp_path: Path, files: dict[str, Any], s
     for name, evaluations in files.items():
         kept(tmp_path, name, 0.5, evaluations=evaluations)
     with pytest.raises(SystemExit, match=said):
-        record.record(tmp_path)
+        record.record(tmp_path, TIMES)
 
 
 def test_the_picture_has_what_the_paper_said_and_what_was_measured(tmp_path: Path) -> None:
     kept(tmp_path / "runs", "paper-cifar_fs-anil-s0", 0.6)
     kept(tmp_path / "runs", "best-cifar_fs-5w5s-s0", 0.7)
-    found = record.record(tmp_path / "runs")
+    found = record.record(tmp_path / "runs", TIMES)
     drawn = [(row.label, row.acc, row.half) for row in record_figure.rows("cifar_fs", found)]
     assert drawn == [
         ("MAML, paper", 54.85, 1.23),
