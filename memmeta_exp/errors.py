@@ -1,5 +1,7 @@
 """What ends a command in one line instead of a traceback; `exit_code` is what the process then returns."""
 
+from typing import Any
+
 
 class MemmetaError(Exception):
     """The text is one line for the user: what, why, and what to do instead. told: whether another rank says it."""
@@ -38,6 +40,10 @@ class RunInterrupted(MemmetaError):
     def __init__(self, signum: int, iteration: int, folder: object) -> None:
         super().__init__(f"stopped by signal {signum} after iteration {iteration}; what it has is in {folder}")
         self.exit_code = 128 + signum
+        self._made_of = signum, iteration, str(folder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._made_of  # launchers pickle it
 
 
 class RankLost(RunError):
@@ -50,3 +56,6 @@ class RankFailed(RunError):
     def __init__(self, line: str, exit_code: int) -> None:
         super().__init__(line)
         self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.exit_code)

@@ -32,7 +32,8 @@ class Earlier:
     def ended_as(self, asked: Config) -> bool:
         """Whether it has come to the end that `asked` asks for. ConfigError as `require_same`."""
         self.require_same(asked)
-        return self.status.get("state") == "finished" and self.config.iterations == asked.iterations
+        whole = self.status.get("state") == "finished" and (self.folder / "summary.json").is_file()
+        return whole and self.config.iterations == asked.iterations
 
     def require_same(self, asked: Config) -> None:
         """ConfigError where going on with `asked` would make another run of it."""
@@ -61,6 +62,8 @@ def earlier_run(folder: Path) -> Earlier | None:
     ConfigError where it cannot be read."""
     if not holds_run(folder):
         return None
+    if (folder / "profile.json").is_file() and not (folder / "metrics.jsonl").is_file():
+        raise ConfigError(f"{folder} holds what memmeta profile measured, not a run: name another folder")
     if (folder / "config.yaml").is_file():
         return Earlier(folder, from_yaml(folder / "config.yaml"), read_status(folder))
     if any(folder.glob("checkpoints/*.pt")):

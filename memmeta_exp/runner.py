@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from memmeta_exp.config import Config, to_dict
+from memmeta_exp.config import Config, ConfigError, to_dict
 from memmeta_exp.display import ProgressBar, print_summary
 from memmeta_exp.distributed import ALONE, Ranks
-from memmeta_exp.errors import RunError, RunInterrupted
+from memmeta_exp.errors import CheckpointError, DataError, RunError, RunInterrupted
 from memmeta_exp.out_of_memory import what_fits
 from memmeta_exp.resume import earlier_run, merged_overrides, newest_state, pick_up
 from memmeta_exp.sharded import assembled
@@ -23,6 +23,7 @@ from memmeta_exp.tracking.run_folder import RunFolder, read_status
 from memmeta_exp.trainer import Trainer
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+REFUSALS = (ConfigError, CheckpointError, DataError)  # to begin, or to go on with what is there
 
 logger = logging.getLogger("memmeta")
 
@@ -65,7 +66,9 @@ def _nothing_to_do(path: Path, config: Config) -> Path:
 def _in_folder(
     config: Config, folder: RunFolder, overrides: list[str], stop: StopRequest, ranks: Ranks, title: str | None
 ) -> None:
-    """The run, and in status.json what it is called and how it ended."""
+    """The run, and in status.json what it is called and how it ended. A refusal to go on leaves the
+    description of the run as it was, and a finished one finished."""
+    said = folder.said()
     try:
         folder.set_status("running", title=title)
         folder.write_overrides(merged_overrides(folder.read_overrides(), overrides))
@@ -77,7 +80,9 @@ def _in_folder(
         raise
     except BaseException as error:
         error = readable(error, config)
-        _mark(folder, "failed", str(error).partition("\n")[0] or type(error).__name__)
+        was_finished = isinstance(error, REFUSALS) and folder.unsay(said) == "finished"
+        if not was_finished:
+            _mark(folder, "failed", str(error).partition("\n")[0] or type(error).__name__)
         raise error from None
     if stop.signum is not None:
         raise RunInterrupted(stop.signum, config.iterations, folder.path)

@@ -72,8 +72,7 @@ class Trainer:
                 self._complete_row()
         except StopAsked:
             self._save()
-            if p.row:  # its validation is missing: what there is of it is shown, and replaced when the run goes on
-                self.tracker.log(p.iteration, p.row)
+            self._log_part()
             raise self._interrupted() from None
 
     def _advance(self) -> None:
@@ -121,9 +120,14 @@ class Trainer:
             where = f"iteration {self.progress.iteration}"
         except RankLost:
             where = "its last checkpoint"
-        if self.progress.row:
-            self.tracker.log(self.progress.iteration, self.progress.row)
+        self._log_part()
         return self._to_go_on(lost, where)
+
+    def _log_part(self) -> None:
+        """A row whose validation is missing, in metrics.jsonl alone, which has it replaced when the run goes on: W&B
+        would keep the first row of an iteration and drop the whole one."""
+        if self.progress.row:
+            self.folder.log({"iteration": self.progress.iteration, **self.progress.row})
 
     def _to_go_on(self, lost: RankLost, where: str) -> RankLost:
         return RankLost(f"{lost}: memmeta train resume={self.folder.path} goes on from {where}, on any number of ranks")

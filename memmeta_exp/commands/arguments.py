@@ -20,11 +20,11 @@ def parse(arguments: list[str], defaults: Mapping[str, str | None]) -> dict[str,
     return values
 
 
-def whole_number(options: Mapping[str, str | None], key: str, least: int) -> int | None:
-    """The value of `key` as a number of at least `least`, None where it is not given; ConfigError otherwise."""
+def whole_number(options: Mapping[str, str | None], key: str, least: int, most: int = 2**20) -> int | None:
+    """The value of `key` as a number from `least` to `most`, None where it is not given; ConfigError otherwise."""
     text = options[key]
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and int(text) >= least):
-        raise ConfigError(f"{key}={text} is out of range: it must be a whole number of at least {least}")
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        raise ConfigError(f"{key}={text} is out of range: it must be a whole number from {least} to {most}")
     return int(text)

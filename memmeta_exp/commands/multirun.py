@@ -36,10 +36,13 @@ def conclude(folder: Path, overrides: list[str]) -> None:
 
 
 def _jobs(folder: Path, overrides: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each job's folder and what its overrides say: of a grid all there are, of a search those that have begun."""
+    """Each job's folder and what its overrides say: of a grid all there are, of a search those that have begun. A job
+    that has begun says it itself: Hydra shuffles a grid anew whenever it is asked."""
     if not any(override.partition("=")[0] in NAMED_OTHERWISE for override in overrides):
         combinations = itertools.product(*(values for _, values in choices(overrides)))
-        yield from ((str(number), _said(combination)) for number, combination in enumerate(combinations))
+        for number, combination in enumerate(combinations):
+            begun = RunFolder(folder / str(number)).read_overrides() if holds_run(folder / str(number)) else []
+            yield str(number), _said(begun or combination)
         return
     begun = [path for path in folder.iterdir() if holds_run(path)]
     for path in sorted(begun, key=lambda path: (len(path.name), path.name)):

@@ -108,7 +108,13 @@ def _sized(file: Path, size: str) -> Path:
 
 def _folder(request: Request, file: SweepFile) -> Path:
     small = "-small" if file.path.parent.name == "small" else ""
-    return Path(request.dir or f"outputs/sweeps/{file.path.stem}{small}")
+    folder = request.dir or f"outputs/sweeps/{file.path.stem}{small}"
+    if not SAFE_FOLDER.fullmatch(folder):
+        raise ConfigError(
+            f"{folder}, the folder of {file.path}, has more than letters, digits and ._-/ in it, which Hydra would not "
+            "read as it is: rename the file, or name a folder with dir=DIR"
+        )
+    return Path(folder)
 
 
 def _checker(launcher: str):
@@ -200,7 +206,11 @@ class _Progress:
         self.left = [job for job, entry in entries if entry.state not in ("finished", "running")]
         for job, entry in entries:
             if entry.state == "running":
-                logger.warning("%s is being run already (%s): it is not started again", job.name, entry.reason)
+                logger.warning(
+                    "%s is being run already (%s): it is not started again; from a host that is gone it is taken over "
+                    "an hour after its last iteration, by memmeta train resume=%s at once",
+                    *(job.name, entry.reason, folder.job(job.id)),
+                )
         self._told: dict[str, dict] = {}
 
     def update(self) -> None:

@@ -214,7 +214,8 @@ def _folder(overrides: list[str], multirun: bool, found: list[Config]) -> list[s
 
 
 class _Ended(BaseException):
-    """Carries the one-line error of a job past Hydra, which would print a line of its own for an Exception."""
+    """Carries the one-line error of a job past Hydra, which would print a line of its own for an Exception. Not past
+    other launchers and sweepers than its basic ones: they take an Exception for the failure of one job among many."""
 
     def __init__(self, error: MemmetaError | OSError) -> None:
         super().__init__(str(error))
@@ -269,4 +270,6 @@ def _job(cfg: DictConfig, ranks: Ranks = ALONE, swept: Sequence[str] = ()) -> fl
         summary = runner.run(config, path, overrides, ranks, title)
         return objective(json.loads(summary.read_text()))
     except (MemmetaError, OSError) as error:
-        raise _Ended(error) from error
+        if all(settings.runtime.choices.get(f"hydra/{part}") == "basic" for part in ("launcher", "sweeper")):
+            raise _Ended(error) from error
+        raise error.with_traceback(None) from None

@@ -76,8 +76,8 @@ class ProposedConfig(HeadWithoutHistory):
             if getattr(self, key) == solver:
                 other = "gd" if key == "inner_solver" else "cg"
                 raise ConfigError(
-                    f"algorithm.mu=0 with algorithm.{key}={solver}: without R the lower level has no solution in general; "
-                    f"set algorithm.mu above 0 (0.1 is the default) or algorithm.{key}={other}"
+                    f"algorithm.mu=0 with algorithm.{key}={solver}: without R the lower level has no solution in "
+                    f"general; set algorithm.mu above 0 (0.1 is the default) or algorithm.{key}={other}"
                 )
 
     def _check_learned_start(self) -> None:

@@ -4,7 +4,7 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,23 +33,25 @@ def thread_budget(processes: int) -> int:
 
 
 @contextmanager
-def claimed(gpus: Sequence[str], locks: Path | None = None) -> Iterator[tuple[str, int]]:
+def claimed(
+    gpus: Sequence[str], locks: Path | None = None, stopping: Callable[[], object] = lambda: None
+) -> Iterator[tuple[str, int] | None]:
     """One of `gpus`, as soon as one is free, and the descriptor of its lock: for the block no other job of this user's
-    sweeps has it. A child that keeps the descriptor open keeps the GPU, should this process die before it. The system
-    frees the lock when the last holder ends, however it ends."""
+    sweeps has it; None once `stopping` says so. A child that keeps the descriptor open keeps the GPU, should this
+    process die before it. The system frees the lock when the last holder ends, however it ends."""
     folder = locks or Path(tempfile.gettempdir()) / f"memmeta-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     handles = {gpu: os.open(folder / f"{gpu.replace('/', '_')}.lock", os.O_RDWR | os.O_CREAT, 0o600) for gpu in gpus}
     try:
-        gpu = _first_free(handles)
-        yield gpu, handles[gpu]
+        gpu = _first_free(handles, stopping)
+        yield None if gpu is None else (gpu, handles[gpu])
     finally:
         for handle in handles.values():
             os.close(handle)
 
 
-def _first_free(handles: dict[str, int]) -> str:
-    while True:
+def _first_free(handles: dict[str, int], stopping: Callable[[], object]) -> str | None:
+    while not stopping():
         for gpu, handle in handles.items():
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,3 +59,4 @@ def _first_free(handles: dict[str, int]) -> str:
                 continue
             return gpu
         time.sleep(POLL_S)
+    return None

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from memmeta_exp.sweeps.plan import Job
 from memmeta_exp.tracking.lock import FolderLock
 
 STATES = ("finished", "failed", "interrupted", "running", "waiting")
+SILENT_S = 3600.0  # of a process on another host, after which it is taken to be gone
+SIGNS = ("status.json", "metrics.jsonl")  # files that a run goes on writing
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def standing_of(folder: Path, kind: str = "train", end: Mapping[str, Any] | None
     state, reason = status.get("state"), status.get("reason")
     if state == "finished" and (folder / ("profile.json" if kind == "profile" else "summary.json")).is_file():
         return Standing("finished")
-    if state == "running" and _may_live(status, folder):
+    if state == "running" and not end and _may_live(status, folder):  # a new try has no end yet
         return Standing("running", f"process {status.get('pid')} on {status.get('host')}")
     if not end:
         if state in ("failed", "interrupted"):
@@ -141,19 +144,25 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _may_live(status: Mapping[str, Any], folder: Path) -> bool:
-    """Whether the process of a status.json may be running still: on another host nobody here can tell; here it has to
-    hold the folder's lock, for its number may have become another's."""
-    if status.get("host") != socket.gethostname():
-        return True
-    with suppress(PermissionError):  # another user's
-        try:
-            os.kill(int(status["pid"]), 0)
-        except (KeyError, ValueError, TypeError, OverflowError, ProcessLookupError):
-            return False
+    """Whether the process of a status.json may be running still. It has to hold the folder's lock, for its number may
+    have become another's; on another host, whose locks this one need not see, it has to have written lately."""
+    here = status.get("host") == socket.gethostname()
+    if here:
+        with suppress(PermissionError):  # another user's
+            try:
+                os.kill(int(status["pid"]), 0)
+            except (KeyError, ValueError, TypeError, OverflowError, ProcessLookupError):
+                return False
     lock = FolderLock(folder)
     try:
         lock.take("the run")
     except ConfigError:
         return True
     lock.release()
-    return False
+    return not here and time.time() - _last_sign(folder) < SILENT_S
+
+
+def _last_sign(folder: Path) -> float:
+    """When a run last wrote, in seconds since 1970."""
+    files = [folder / name for name in SIGNS if (folder / name).is_file()]
+    return max((file.stat().st_mtime for file in files), default=0.0)

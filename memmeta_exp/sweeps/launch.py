@@ -185,7 +185,10 @@ class _Child:
         environment |= {} if self.plan.threads is None else {"OMP_NUM_THREADS": str(self.plan.threads)}
         if not self.plan.gpus:
             return execute.in_child(folder, id, self.commands[id], environment)
-        with devices.claimed(self.plan.gpus) as (gpu, lock):
+        with devices.claimed(self.plan.gpus, stopping=lambda: folder.stopping) as found:
+            if found is None:
+                return 128 + signal.SIGTERM
+            gpu, lock = found
             return execute.in_child(
                 folder, id, self.commands[id], {**environment, "CUDA_VISIBLE_DEVICES": gpu}, (lock,)
             )

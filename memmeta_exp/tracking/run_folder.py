@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from memmeta_exp.atomic import remove_partials, replace_text
+from memmeta_exp.atomic import remove_partials, replace_text, replacing
 from memmeta_exp.tracking.environment import describe_environment
 from memmeta_exp.tracking.lock import NAME as LOCK
 from memmeta_exp.tracking.lock import FolderLock
@@ -33,6 +33,7 @@ from memmeta_exp.tracking.metrics_file import MetricsFile, plain
 
 logger = logging.getLogger("memmeta")
 STATES = ("running", "finished", "failed", "interrupted")
+DESCRIPTION = ("status.json", "overrides.yaml", "config.yaml")
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,18 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    def said(self) -> dict[str, bytes]:
+        """What the folder says of the run that it holds, by file."""
+        files = [self.path / name for name in DESCRIPTION]
+        return {file.name: file.read_bytes() for file in files if file.is_file()}
+
+    def unsay(self, said: Mapping[str, bytes]) -> str | None:
+        """Brings back what `said` has; returns the state in which the run is then."""
+        for name, content in said.items():
+            with replacing(self.path / name) as stream:
+                stream.write(content)
+        return read_status(self.path).get("state") if "status.json" in said else None
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """config.yaml: the resolved configuration, as `Config` reads it back."""

@@ -66,6 +66,7 @@ REFUSED = {
     "dataset=folder": "name it with dataset.path=DIR",
     "dataset=glyphs shots=600": "cannot be tested on dataset=glyphs",
     "dataset=glyphs tasks=1": "tasks=1 is out of range",
+    "tasks=10000000000": "tasks=10000000000 is out of range: it must be a whole number from 2 to 1048576",
 }
 
 

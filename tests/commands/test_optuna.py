@@ -30,6 +30,18 @@ def test_three_trials_find_the_best_validation_accuracy(memmeta) -> None:
     assert set(table["optimizer.lr"]) <= {1e-4, 1e-2}
 
 
+def test_a_trial_that_diverges_is_a_failed_one_of_the_search(memmeta) -> None:
+    result = memmeta(
+        "train", "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1",
+        "hydra.sweeper.max_failure_rate=1.0", "hydra.sweeper.sampler.seed=1", "hydra.sweep.dir=found", *TINY,
+        "iterations=8", "optimizer=sgd", "optimizer.lr=tag(log, interval(1e-3, 1e30))",
+    )  # fmt: skip
+    states = list(pandas.read_csv("found/results.csv")["state"])
+    assert len(states) == 4, result.err
+    assert {"failed", "finished"} == set(states)
+    assert result.code == 0
+
+
 def test_both_ends_of_an_interval_are_checked_before_anything_is_made(memmeta) -> None:
     result = memmeta("train", "-m", "hydra/sweeper=optuna", *TINY, "algorithm.mu=interval(-1, 1)")
     assert (result.code, "algorithm.mu=-1" in result.err) == (2, True)

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import pickle
 import shutil
 import signal
 import statistics
@@ -27,7 +28,7 @@ from memmeta_exp.cli import main
 from memmeta_exp.commands import evaluate
 from memmeta_exp.commands.compose import jobs
 from memmeta_exp.config import SECTIONS, Config
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.errors import ConfigError, RankFailed, RunInterrupted
 from memmeta_exp.runner import run
 from memmeta_exp.tracking.run_folder import RunFolder, read_metrics
 from memmeta_exp.trainer import Trainer
@@ -219,6 +220,50 @@ def test_a_multirun_ends_with_a_table_over_its_jobs(train, tmp_path) -> None:
         "results: my runs/results.csv",
         "multirun: my runs; memmeta report 'my runs' makes its tables, figures and page",
     ]
+
+
+def test_a_shuffled_grid_has_each_value_beside_its_own_job(train) -> None:
+    assert train("-m", "seed=shuffle(0,1,2,3,4)", "iterations=1", "hydra.sweep.dir=many").code == 0
+    table = pandas.read_csv("many/results.csv")
+    assert sorted(table["seed"]) == [0, 1, 2, 3, 4]
+    for job, seed in zip(table["job"], table["seed"], strict=True):
+        assert OmegaConf.load(f"many/{job}/config.yaml").seed == seed
+
+
+def test_a_quoted_folder_is_the_folder_that_hydra_makes(train, tmp_path) -> None:
+    result = train("-m", "seed=0,1", "iterations=1", "hydra.sweep.dir='my (2) runs'")
+    assert result.code == 0, result.err
+    assert list(pandas.read_csv("my (2) runs/results.csv")["state"]) == ["finished"] * 2
+    assert train("iterations=1", "++hydra.run.dir='a (1)'").summary == tmp_path / "a (1)" / "summary.json"
+    assert "is finished" in train("iterations=1", "hydra.run.dir='a (1)'").err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a (1)", "my (2) runs"]
+
+
+@pytest.mark.slow
+def test_a_job_that_fails_beside_others_is_one_line_and_costs_them_nothing(train) -> None:
+    result = train(
+        "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=many", "progress=false",
+        "optimizer=sgd", "iterations=8", "optimizer.lr=1e30,1e-3,1e-2",
+    )  # fmt: skip
+    assert result.code == 1
+    assert list(pandas.read_csv("many/results.csv")["state"]) == ["failed", "finished", "finished"]
+    assert "Traceback" not in result.err
+    assert "theta is as it was before this iteration" in result.err.splitlines()[-1]
+
+
+def test_what_ends_a_run_can_be_sent_between_processes() -> None:
+    stopped = pickle.loads(pickle.dumps(RunInterrupted(15, 7, Path("runs/a"))))
+    assert (str(stopped), stopped.exit_code) == (str(RunInterrupted(15, 7, Path("runs/a"))), 143)
+    failed = pickle.loads(pickle.dumps(RankFailed("no memory", 3)))
+    assert (str(failed), failed.exit_code) == ("no memory", 3)
+
+
+def test_a_profile_is_no_run(memmeta) -> None:
+    assert memmeta("profile", *TINY, "steps=1", "hydra.run.dir=measured").code == 0
+    for command in (["resume=measured"], [*TINY, "hydra.run.dir=measured"]):
+        refused = memmeta("train", *command)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert "measured holds what memmeta profile measured, not a run" in refused.err
 
 
 def test_jobs_of_a_multirun_are_named_by_what_is_swept(train, memmeta, tmp_path, monkeypatch) -> None:

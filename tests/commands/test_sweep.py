@@ -266,6 +266,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(sweep, memmeta, arguments: str
     assert not Path("outputs").exists()
 
 
+@pytest.mark.parametrize("name", ["mine (copy).yaml", "lr,mu.yaml", "a{b}.yaml"])
+def test_a_file_whose_name_hydra_would_not_read_is_one_line(sweep, memmeta, name: str) -> None:
+    Path("mine.yaml").rename(name)
+    result = memmeta("sweep", name)
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "rename the file, or name a folder with dir=DIR" in result.err
+    assert not Path("outputs").exists()
+
+
 def test_a_launcher_that_is_not_installed(sweep, monkeypatch) -> None:
     monkeypatch.setattr("memmeta_exp.sweeps.slurm.find_spec", lambda name: None)
     result = sweep("launcher=slurm")

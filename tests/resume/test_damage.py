@@ -75,6 +75,18 @@ def test_two_damaged_checkpoints_are_the_end(memmeta, killed) -> None:
     assert (killed / "metrics.jsonl").read_bytes() == rows
 
 
+def test_a_finished_run_that_cannot_be_longer_stays_finished(memmeta, whole, tmp_path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    shutil.rmtree(run / "checkpoints")
+    before = {f.name: f.read_bytes() for f in run.iterdir() if f.is_file()}
+    line = last_line(memmeta("train", "resume=run", "iterations=12"), 2)
+    assert "has metrics but no checkpoint" in line
+    assert {f.name: f.read_bytes() for f in run.iterdir() if f.is_file()} == before
+    assert memmeta("train", "resume=run").code == 0, "it is finished, and there is nothing to do"
+    (run / "summary.json").unlink()
+    assert "has metrics but no checkpoint" in last_line(memmeta("train", "resume=run"), 2), "no summary, not finished"
+
+
 def test_checkpoints_that_are_gone(memmeta, killed) -> None:
     shutil.rmtree(killed / "checkpoints")
     rows = (killed / "metrics.jsonl").read_bytes()

@@ -14,8 +14,8 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from memmeta_exp.sweeps.devices import claimed
-with claimed(sys.argv[2:], Path(sys.argv[1])) as (gpu, lock):
-    print(gpu, flush=True)
+with claimed(sys.argv[2:], Path(sys.argv[1])) as found:
+    print(found[0], flush=True)
     time.sleep(60)
 """
 
@@ -30,20 +30,23 @@ def test_each_holder_has_its_own_and_the_dead_have_none(tmp_path) -> None:
     first, gpu = holder(tmp_path, "0", "1")
     try:
         assert gpu == "0"
-        with devices.claimed(["0", "1"], tmp_path) as (mine, _):
-            assert mine == "1"
+        with devices.claimed(["0", "1"], tmp_path) as found:
+            assert found is not None
+            assert found[0] == "1"
         first.send_signal(signal.SIGKILL)
         first.wait()
-        with devices.claimed(["0", "1"], tmp_path) as (mine, _):
-            assert mine == "0"
+        with devices.claimed(["0", "1"], tmp_path) as found:
+            assert found is not None
+            assert found[0] == "0"
     finally:
         first.kill()
         first.wait()
 
 
 def test_a_child_that_keeps_the_descriptor_keeps_the_gpu(tmp_path) -> None:
-    with devices.claimed(["0"], tmp_path) as (_, lock):
-        child = subprocess.Popen(["sleep", "60"], pass_fds=(lock,))
+    with devices.claimed(["0"], tmp_path) as found:
+        assert found is not None
+        child = subprocess.Popen(["sleep", "60"], pass_fds=(found[1],))
     waited = []
     devices_sleep, devices.time.sleep = time.sleep, lambda s: (waited.append(s), child.kill(), child.wait())
     try:
@@ -52,6 +55,13 @@ def test_a_child_that_keeps_the_descriptor_keeps_the_gpu(tmp_path) -> None:
     finally:
         devices.time.sleep = devices_sleep
         child.kill()
+
+
+def test_a_stop_ends_the_wait(tmp_path) -> None:
+    asked = iter([None, None, "soon"])
+    with devices.claimed(["0"], tmp_path), devices.claimed(["0"], tmp_path, lambda: next(asked)) as found:
+        assert found is None
+    assert next(asked, "all asked") == "all asked"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import time
 
 import pandas
 import pytest
@@ -44,6 +45,7 @@ STATUSES = [  # status.json, how the job's process ended (exit code, reason), st
     ({"state": "running", "pid": 1, "host": "elsewhere"}, None, "running", "process 1 on elsewhere"),
     ({"state": "running", "pid": DEAD, "host": HERE}, None, "interrupted", f"process {DEAD} on {HERE} is gone"),
     ({"state": "running", "pid": DEAD, "host": HERE}, (-9, "killed by SIGKILL"), "interrupted", "killed by SIGKILL"),
+    ({"state": "running", "pid": 1, "host": "elsewhere"}, (-9, "Slurm ended it"), "interrupted", "Slurm ended it"),
     (None, (2, "device=cuda: none here"), "failed", "device=cuda: none here"),
     (None, (1, None), "failed", "ended with exit code 1"),
     (None, (-15, None), "interrupted", "ended with exit code -15"),
@@ -59,6 +61,23 @@ def test_standing(folder, status, end, state: str, reason: str | None) -> None:
     standing = folder.standing(job())
     assert standing.state == state
     assert standing.reason is None if reason is None else reason in str(standing.reason)
+
+
+def test_a_host_that_has_been_silent_for_an_hour_is_gone(folder) -> None:
+    leave(folder, "a", status={"state": "running", "pid": 1, "host": "elsewhere"}, metrics={})
+    (folder.job("a") / "metrics.json").rename(folder.job("a") / "metrics.jsonl")
+    now = time.time()
+    for name, ago, state in (
+        ("status.json", 4000, "running"),  # its metrics have just been written
+        ("metrics.jsonl", 3500, "running"),
+        ("metrics.jsonl", 3700, "interrupted"),
+    ):
+        os.utime(folder.job("a") / name, (now - ago, now - ago))
+        assert folder.standing(job()).state == state, (name, ago)
+    lock = FolderLock(folder.job("a"))
+    lock.take("the run")
+    assert folder.standing(job()).state == "running", "its lock is seen here, so it lives"
+    lock.release()
 
 
 def test_running_is_who_holds_the_folder(folder) -> None:
