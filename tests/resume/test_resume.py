@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from memmeta_exp import checkpoint, cli, signals
 from memmeta_exp.signals import StopRequest
 from memmeta_exp.tracking.run_folder import RunFolder, read_metrics
+from memmeta_exp.tracking.wandb_run import WandbRun
 from tests.resume.conftest import contents, same_bits, status
 
 RUN = "hydra.run.dir=run"
@@ -59,6 +60,21 @@ def test_a_signal_and_the_rest_make_one_run(train, left_alone, memmeta, tmp_path
     assert f"memmeta: going on in run from iteration {iteration}" in again.err
     same_bits(left_alone(*STATEFUL), tmp_path / "run")
     assert status(tmp_path / "run")["state"] == "finished"
+
+
+def test_wandb_has_each_row_once_and_whole(train, memmeta, monkeypatch) -> None:
+    """It keeps the first row of an iteration and drops what comes later: a row without its validation waits."""
+    rows: list[tuple[int, bool]] = []
+    monkeypatch.setattr(WandbRun, "log", lambda self, step, values: rows.append((step, "val/acc" in values)))
+    look, n, iteration = MOMENTS["in a validation"]
+    with monkeypatch.context() as patch:
+        signal_at(patch, look, n, signal.SIGTERM)
+        assert train(*STATEFUL, RUN).code == 128 + signal.SIGTERM
+    assert read_metrics(Path("run"))[-1]["iteration"] == iteration, "metrics.jsonl shows what there is of it"
+    assert memmeta("train", "resume=run").code == 0
+    steps = [step for step, _ in rows]
+    assert len(set(steps)) == len(steps)
+    assert (iteration, True) in rows
 
 
 def test_a_step_that_takes_long_is_given_up_and_done_again(train, left_alone, tmp_path, monkeypatch) -> None:
