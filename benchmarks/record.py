@@ -34,9 +34,7 @@ NAME = re.compile(r"(?P<part>paper|best|quick)-(?P<dataset>[a-z0-9_]+)-(?P<what>
 QUICK = ("quick", "cifar_fs", "5w5s")  # what the paper's accuracy on CIFAR-FS is the measure of
 KEPT = ("python", "versions", "device_name", "cpu_cores", "threads", "workers", "git_revision")
 PLACES = ("data_root=", "hydra.run.dir=")  # overrides that name folders of the machine
-PRINTED = {"proposed_printed": "proposed"}  # Algorithm 1 as printed, with warm starts: one number of the paper for both
-    "proposed_printed": "proposed"
-}  # Algorithm 1 as printed, with warm starts: the paper has one number for both
+PRINTED = {"proposed_printed": "proposed"}  # Algorithm 1 with its warm starts, of which the paper has the same number
 TARGETS = ("tasks_to_target", "seconds_to_target")
 PAPERS = 64.24  # % on CIFAR-FS, its own method
 
