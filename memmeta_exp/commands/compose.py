@@ -63,6 +63,15 @@ def choices(overrides: list[str]) -> list[tuple[str, list[str]]]:
         raise ConfigError(one_line(error)) from None
 
 
+def text_of(override: str) -> str:
+    """The value of an override as text, without the quotes that Hydra's grammar asks for."""
+    try:
+        value = OverridesParser.create().parse_override(override).value()
+    except OverrideParseException:  # which composing has refused, or will
+        value = None
+    return value if isinstance(value, str) else override.partition("=")[2]
+
+
 def _singles(override: Override, line: str) -> list[str]:
     if not override.is_sweep_override():
         return [line]

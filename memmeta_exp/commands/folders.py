@@ -5,9 +5,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
+from memmeta_exp.commands.compose import text_of
 from memmeta_exp.errors import ConfigError
 from memmeta_exp.tracking.run_folder import claim
 
@@ -15,16 +13,8 @@ from memmeta_exp.tracking.run_folder import claim
 def named_folder(key: str, overrides: list[str]) -> str | None:
     """The folder that `key=` (or `++key=`) names among the overrides, as Hydra reads it, without quotes; None where it
     is not among them."""
-    named = [_value(override) for override in overrides if override.partition("=")[0].lstrip("+") == key]
+    named = [text_of(override) for override in overrides if override.partition("=")[0].lstrip("+") == key]
     return named[-1] if named else None
-
-
-def _value(override: str) -> str:
-    try:
-        value = OverridesParser.create().parse_override(override).value()
-    except HydraException:  # which composing has refused, or will
-        value = None
-    return value if isinstance(value, str) else override.partition("=")[2]
 
 
 def made_folder(key: str, overrides: list[str]) -> Path:
