@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from benchmarks.record_figure import draw, draw_curves
-from memmeta_exp.studies.paper import published
+from benchmarks.record_tables import PRINTED, filled, tables
 from memmeta_exp.studies.runs import read_run
 from memmeta_exp.studies.statistics import mean_interval, target_index, validation_curve
 
@@ -34,8 +34,6 @@ NAME = re.compile(r"(?P<part>paper|best|quick)-(?P<dataset>[a-z0-9_]+)-(?P<what>
 QUICK = ("quick", "cifar_fs", "5w5s")  # what the paper's accuracy on CIFAR-FS is the measure of
 KEPT = ("python", "versions", "device_name", "cpu_cores", "threads", "workers", "git_revision")
 PLACES = ("data_root=", "hydra.run.dir=")  # overrides that name folders of the machine
-PRINTED = {"proposed_printed": "proposed"}  # Algorithm 1 with its warm starts, of which the paper has the same number
-TARGETS = ("tasks_to_target", "seconds_to_target")
 PAPERS = 64.24  # % on CIFAR-FS, its own method
 
 
@@ -204,94 +202,6 @@ def _seconds(runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
     accuracy = _accuracy(runs, [run["summary"] for run in runs.values()])
     least = min(100 * run["summary"]["test/acc"] for run in runs.values())
     return {**accuracy, "least_acc": round(least, 2), "paper_acc": PAPERS, "passed": least >= PAPERS}
-
-
-def tables(found: dict[str, Any]) -> dict[str, str]:
-    """The Markdown tables of results.md, by name."""
-    theirs = published()["accuracy_percent"]
-    paper = [
-        "| dataset | algorithm | ours, % | paper, % | difference | seeds | training tasks |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for dataset, algorithms in sorted(found["paper"].items()):
-        for algorithm, a in sorted(algorithms.items()):
-            known = theirs.get(dataset, {}).get(PRINTED.get(algorithm, algorithm))
-            beside = f"{known[0]} +- {known[1]} | {a['acc'] - known[0]:+.2f}" if known else "- | -"
-            paper.append(
-                f"| {dataset} | {algorithm} | {_interval(a)} | {beside} | {a['seeds']} | {a['training_tasks']:,} |"
-            )
-    best = ["| dataset | tasks | test accuracy, % | seeds | training tasks | seconds |", "|---|---|---|---|---|---|"]
-    for dataset, shapes in sorted(found["best"].items()):
-        several_shots_first = sorted(shapes.items(), reverse=True)
-        for shape, a in sorted(several_shots_first, key=lambda item: item[0].partition("_")[2]):  # variants last
-            best.append(
-                f"| {dataset} | {shape} | {_interval(a)} | {a['seeds']} | {a['training_tasks']:,} | {a['seconds']:,} |"
-            )
-    made = {
-        "paper": "\n".join(paper),
-        "best": "\n".join(best),
-        "runs": _runs(found),
-        "speed": _speed(found),
-        "otherwise": _rules(found),
-    }
-    if (s := found["quick"]) is not None:
-        quick = _header("seconds, all of the run", "training tasks", "test accuracy, %", "least seed, %", "paper, %")
-        row = f"| {s['seconds']:,} | {s['training_tasks']:,} | {_interval(s)} | {s['least_acc']} | {s['paper_acc']} |"
-        made["seconds"] = "\n".join([*quick, row])
-    return made
-
-
-def _runs(found: dict[str, Any]) -> str:
-    lines = _header(
-        "dataset", "algorithm", "seed", "test accuracy, %", "precision", "processor", "s an iteration", "revision"
-    )
-    for dataset, algorithms in sorted(found["paper"].items()):
-        for algorithm, a in sorted(algorithms.items()):
-            for run in a["runs"]:
-                of = f"| {dataset} | {algorithm} | {run['seed']} | {_interval(run)}"
-                how = f"{run['precision']} | {run['machine']} | {run['step_seconds']:.2f} | {run['revision']} |"
-                lines.append(f"{of} | {how}")
-    return "\n".join(lines)
-
-
-def _speed(found: dict[str, Any]) -> str:
-    theirs = published()["seconds_to_90_percent_of_best_validation"]
-    lines = _header("dataset", "algorithm", "tasks to the target", "seconds of one core", "paper, seconds of its GPU")
-    for dataset, algorithms in sorted(found["paper"].items()):
-        for algorithm, a in sorted(algorithms.items()):
-            reached, seconds = (f"{a[key]:,}" if a[key] is not None else None for key in TARGETS)
-            paper = theirs.get(dataset, {}).get(PRINTED.get(algorithm, algorithm))
-            lines.append(
-                f"| {dataset} | {algorithm} | {reached or 'not reached'} | {seconds or '-'} | {paper or '-'} |"
-            )
-    return "\n".join(lines)
-
-
-def _rules(found: dict[str, Any]) -> str:
-    lines = _header("dataset", "algorithm", "tested by", "accuracy on the same test tasks, %")
-    for dataset, algorithms in sorted(found["paper"].items()):
-        for algorithm, a in sorted(algorithms.items()):
-            lines.append(f"| {dataset} | {algorithm} | the paper's rule, best checkpoint | {a['acc']:.2f} |")
-            lines += [f"| {dataset} | {algorithm} | {label} | {acc:.2f} |" for label, acc in a["otherwise"].items()]
-    return "\n".join(lines)
-
-
-def _header(*columns: str) -> list[str]:
-    return ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-
-
-def _interval(a: dict[str, Any]) -> str:
-    return f"{a['acc']:.2f} +- {a['ci95']:.2f}"
-
-
-def filled(text: str, made: dict[str, str]) -> str:
-    """results.md with the tables between its markers, `<!-- table NAME -->` and `<!-- end -->`."""
-    for name, table in made.items():
-        pattern = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text, count = pattern.subn(lambda m, table=table: f"{m[1]}{table}\n{m[2]}", text)
-        if count != 1:
-            raise SystemExit(f"results.md has {count} places for the table {name}, it takes one")
-    return text
 
 
 def build(docs: Path) -> dict[Path, str]:

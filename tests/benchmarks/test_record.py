@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import record, record_figure
+from benchmarks import record, record_figure, record_tables
 from tests.studies.folders import config, write_run
 
 
@@ -53,7 +53,7 @@ def test_seeds_are_averaged_and_one_seed_keeps_its_own_interval(tmp_path: Path) 
     quick = found["quick"]
     assert found["seconds_to_paper_accuracy"] is None, "one seed did not pass"
     assert (quick["seconds"], quick["least_acc"], quick["passed"]) == (60, 63.0, False)
-    made = record.tables(found)
+    made = record_tables.tables(found)
     assert "| fc100 | anil | 1 | 44.00 +- 2.00 | bf16 | Xeon | 0.50 | 0123456 |" in made["runs"]
     assert "| fc100 | anil | 42.00 +- 25.41 | 47.7 +- 0.95 | -5.70 | 2 | 1,000 |" in made["paper"]
     assert "| 60 | 1,000 | 64.00" in made["seconds"]
@@ -75,7 +75,7 @@ def test_tasks_and_seconds_to_the_target(tmp_path: Path) -> None:
     assert (anil["tasks_to_target"], anil["seconds_to_target"]) == (400, 20)
     assert found["paper"]["fc100"]["proposed"]["tasks_to_target"] is None
     assert found["seconds_to_paper_accuracy"] == 60
-    speed = record.tables(found)["speed"]
+    speed = record_tables.tables(found)["speed"]
     assert "| fc100 | anil | 400 | 20 | 879.33 |" in speed
     assert "| fc100 | proposed | not reached | - | 621.67 |" in speed
     assert "| fc100 | maml | 400 | - | 2638.45 |" in speed, "its step was not timed"
@@ -91,7 +91,7 @@ def test_the_same_test_tasks_by_other_rules(tmp_path: Path) -> None:
     found = record.record(tmp_path, TIMES)
     otherwise = {"best checkpoint, 200 steps of 0.05 on the head": 50.0, "last checkpoint, the same rule": 40.0}
     assert found["paper"]["fc100"]["anil"]["otherwise"] == otherwise
-    made = record.tables(found)["otherwise"].splitlines()
+    made = record_tables.tables(found)["otherwise"].splitlines()
     assert made[2] == "| fc100 | anil | the paper's rule, best checkpoint | 45.00 |"
     assert made[4] == "| fc100 | anil | last checkpoint, the same rule | 40.00 |"
 
@@ -141,9 +141,9 @@ def test_the_picture_has_what_the_paper_said_and_what_was_measured(tmp_path: Pat
 
 def test_a_table_has_one_place() -> None:
     text = "a\n<!-- table best -->\nold\n<!-- end -->\nb\n"
-    assert record.filled(text, {"best": "new"}) == "a\n<!-- table best -->\nnew\n<!-- end -->\nb\n"
+    assert record_tables.filled(text, {"best": "new"}) == "a\n<!-- table best -->\nnew\n<!-- end -->\nb\n"
     with pytest.raises(SystemExit, match="0 places for the table paper"):
-        record.filled(text, {"paper": "x"})
+        record_tables.filled(text, {"paper": "x"})
 
 
 def test_only_finished_runs_are_kept(tmp_path: Path) -> None:
