@@ -68,7 +68,7 @@ def _in_folder(
 ) -> None:
     """The run, and in status.json what it is called and how it ended. A refusal to go on leaves the
     description of the run as it was, and a finished one finished."""
-    said = folder.said()
+    before = folder.description()
     try:
         folder.set_status("running", title=title)
         folder.write_overrides(merged_overrides(folder.read_overrides(), overrides))
@@ -80,8 +80,7 @@ def _in_folder(
         raise
     except BaseException as error:
         error = readable(error, config)
-        was_finished = isinstance(error, REFUSALS) and folder.unsay(said) == "finished"
-        if not was_finished:
+        if not (isinstance(error, REFUSALS) and folder.restore_description(before)):
             _mark(folder, "failed", str(error).partition("\n")[0] or type(error).__name__)
         raise error from None
     if stop.signum is not None:

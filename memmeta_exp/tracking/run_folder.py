@@ -116,17 +116,20 @@ class RunFolder:
         finally:
             lock.release()
 
-    def said(self) -> dict[str, bytes]:
-        """What the folder says of the run that it holds, by file."""
+    def description(self) -> dict[str, bytes]:
+        """The files that say what run the folder holds and how it stands, those that are there."""
         files = [self.path / name for name in DESCRIPTION]
         return {file.name: file.read_bytes() for file in files if file.is_file()}
 
-    def unsay(self, said: Mapping[str, bytes]) -> str | None:
-        """Brings back what `said` has; returns the state in which the run is then."""
-        for name, content in said.items():
-            with replacing(self.path / name) as stream:
-                stream.write(content)
-        return read_status(self.path).get("state") if "status.json" in said else None
+    def restore_description(self, before: Mapping[str, bytes]) -> bool:
+        """Brings back what `description` gave, as far as the disk lets it; whether the run is a finished one then."""
+        try:
+            for name, content in before.items():
+                with replacing(self.path / name) as stream:
+                    stream.write(content)
+        except OSError as error:
+            logger.warning("%s: not as it was before (%s)", self.path, error.strerror)
+        return "status.json" in before and read_status(self.path).get("state") == "finished"
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """config.yaml: the resolved configuration, as `Config` reads it back."""
