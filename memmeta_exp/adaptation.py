@@ -60,7 +60,8 @@ def adaptation(experiment: Experiment, tasks: SinusoidTasks) -> dict[str, Any]:
 def _steps(experiment: Experiment) -> tuple[tuple[int, ...], bool]:
     """The numbers of steps to look at, and whether the rule takes none but solves."""
     config = experiment.config
-    if config.eval_rule == "own" and getattr(config.algorithm, "inner_solver", "gd") == "newton":
+    newton = config.eval_rule == "own" and getattr(config.algorithm, "inner_solver", "gd") == "newton"
+    if newton or config.eval_rule == "exact":
         return (0, 1), True
     own = config.algorithm.inner_steps if config.eval_rule == "own" else config.eval_steps
     return tuple(sorted({0, *STEPS, own})), False
@@ -85,7 +86,7 @@ def _unadapted(experiment: Experiment, tasks: SinusoidTasks) -> Tensor:
 def _with_steps(experiment: Experiment, steps: int | None) -> tuple[Learner, Adapt | None]:
     config = experiment.config
     if steps is None:
-        return experiment.learner, None
+        return experiment.learner, experiment.adapt
     if config.eval_rule == "gd":
         return experiment.learner, gd_rule(steps, config.eval_lr)
     algorithm = replace(config.algorithm, inner_steps=steps)

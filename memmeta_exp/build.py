@@ -18,7 +18,7 @@ from memmeta_exp.algorithms import (
     exact_reference,
 )
 from memmeta_exp.algorithms.losses import losses_of
-from memmeta_exp.algorithms.proposed import gd_rule
+from memmeta_exp.algorithms.proposed import exact_rule, gd_rule
 from memmeta_exp.allocator import keep_freed_memory
 from memmeta_exp.backbones import MetaModel, build_model, image_layout
 from memmeta_exp.config import Config
@@ -137,9 +137,16 @@ def _experiment(config: Config, device: torch.device, samplers: Mapping[str, Any
         reference=own()
         if config.convergence_of == "own"
         else exact_reference(model, config.reference_mu, config.algorithm.head_start, execution, losses=losses),
-        adapt=gd_rule(config.eval_steps, config.eval_lr) if config.eval_rule == "gd" else None,
+        adapt=_rule(config),
         samplers=dict(samplers),
     )
+
+
+def _rule(config: Config) -> Adapt | None:
+    """How validation and test tasks adapt, where it is not the algorithm's own way."""
+    if config.eval_rule == "exact":
+        return exact_rule(config.eval_mu)
+    return gd_rule(config.eval_steps, config.eval_lr) if config.eval_rule == "gd" else None
 
 
 def _recorded(config: Config, learner: Learner, device: torch.device) -> Learner:

@@ -21,9 +21,17 @@ from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.measure.phases import observed, phase
 
 WRONG_RESIDUAL = 0.1  # relative error above which a solve is called wrong, tolerance or none
-Adapt = Callable[[Any, Tensor], Solution]  # of a lower level and phi_0 to its phi
+Solve = Callable[[Any, Tensor], Solution]  # of a lower level and phi_0 to its phi
 Scores = tuple[Tensor | None, Tensor, Tensor]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Adapt:
+    """An adaptation of the head alone, whatever the algorithm's own is: what `solve` finds, R being mu/2 |phi|^2."""
+
+    solve: Solve
+    mu: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -114,11 +122,11 @@ class Learner(ABC):
     def evaluate(self, batch: Tasks, adapt: Adapt | None = None) -> Scores:
         """Query accuracy (None where nothing is classified) and loss of each task after adapting to its support set,
         and whether the adaptation converged; float64 [B] each. By the algorithm's own adaptation, or of the head alone
-        by `adapt`, which sees the plain support loss. Batch norm as in evaluation."""
+        by `adapt`. Batch norm as in evaluation."""
         with self._evaluating():
             if adapt is None:
                 return self._evaluate(batch)
-            return self._score_heads(batch, self._plain, adapt)
+            return self._score_heads(batch, self._around_zero(adapt.mu), adapt.solve)
 
     @abstractmethod
     def _outputs(self, batch: Tasks) -> Tensor:
@@ -129,11 +137,13 @@ class Learner(ABC):
         as in `evaluate`. Not of cosine heads."""
         assert self.model.cosine is None, "a cosine head is not W z + b"
         with self._evaluating():
-            return self._outputs(batch) if adapt is None else self._head_outputs(batch, self._plain, adapt)
+            if adapt is None:
+                return self._outputs(batch)
+            return self._head_outputs(batch, self._around_zero(adapt.mu), adapt.solve)
 
-    def _plain(self, z: Tensor, labels: Tensor, start: Tensor) -> Any:
-        """g without its R."""
-        return self.losses.lower(z, labels, start, 0.0, None)
+    def _around_zero(self, mu: float) -> Callable[[Tensor, Tensor, Tensor], Any]:
+        """g with R = mu/2 |phi|^2, of features, labels and phi_0."""
+        return lambda z, labels, start: self.losses.lower(z, labels, start, mu, None)
 
     def record(self, batch: Tasks, weight: float) -> None:
         """Takes the batch's images into the running statistics of batch norm (backbone.norm=running), with this weight:
@@ -151,7 +161,7 @@ class Learner(ABC):
         finally:
             self.model.train()
 
-    def _score_heads(self, batch: Tasks, lower: Callable[[Tensor, Tensor, Tensor], Any], adapt: Adapt) -> Scores:
+    def _score_heads(self, batch: Tasks, lower: Callable[[Tensor, Tensor, Tensor], Any], adapt: Solve) -> Scores:
         def score(_: int, tasks: Tasks) -> Tensor:
             with torch.no_grad():
                 support, query = self._both_features(tasks)
@@ -164,7 +174,7 @@ class Learner(ABC):
         loss, converged, *accuracy = torch.cat(list(self._map(score, batch, self.execution.chunk)), 1)
         return accuracy[0] if accuracy else None, loss, converged
 
-    def _head_outputs(self, batch: Tasks, lower: Callable[[Tensor, Tensor, Tensor], Any], adapt: Adapt) -> Tensor:
+    def _head_outputs(self, batch: Tasks, lower: Callable[[Tensor, Tensor, Tensor], Any], adapt: Solve) -> Tensor:
         def output(_: int, tasks: Tasks) -> Tensor:
             with torch.no_grad():
                 support, (z, _labels) = self._both_features(tasks)

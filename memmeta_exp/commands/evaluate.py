@@ -22,7 +22,7 @@ from memmeta_exp.tracking.run_folder import EpisodeResult, Result, SinusoidResul
 
 HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|cuda:N] [threads=N] [data_root=DIR]
                  [tasks=N] [split=test|val] [shots=S] [queries=Q] [out=FILE.json]
-                 [eval_rule=own|gd] [eval_steps=K] [eval_lr=LR] [mu=MU]
+                 [eval_rule=own|gd|exact] [eval_steps=K] [eval_lr=LR] [eval_mu=MU] [mu=MU]
                  [batch_share=S]
                  [dataset=OTHER [dataset.KEY=VALUE] ...]
 
@@ -31,12 +31,14 @@ prints the accuracy (of sine waves the mean squared error) with its 95 % interva
 With tasks=N on the first N tasks of its test (or validation) stream instead, of S shots and Q queries a class (of a
 sine wave) where these are given. With dataset=OTHER on tasks of another dataset with the same image size and channels
 (a cross-domain test), as many as the run's own test has unless tasks=N says otherwise. With eval_rule by another
-adaptation to each task: the algorithm's own, or K steps of LR on the head alone; with mu=MU by its own with another
-weight of R (algorithm.mu). With batch_share=S with that share of each task's own statistics in batch norm, of a run
-with backbone.norm=running. device, threads and the rule are the run's own unless given. Writes out=FILE alone.
+adaptation to each task: the algorithm's own, K steps of LR on the head alone, or the head alone solved for exactly,
+its support loss plus eval_mu/2 |phi|^2 being least; with mu=MU by its own with another weight of R (algorithm.mu). With
+batch_share=S with that share of each task's own statistics in batch norm, of a run with backbone.norm=running. device,
+threads and the rule are the run's own unless given. Writes out=FILE alone.
 """
 SHAPE = ("shots", "queries")
-STEPS = ("eval_steps", "eval_lr")  # what eval_rule=gd takes
+TAKES = {"gd": ("eval_steps", "eval_lr"), "exact": ("eval_mu",)}  # keys of each eval_rule alone
+RULE = ("eval_rule", *TAKES["gd"], *TAKES["exact"])
 OWN = {"mu": "algorithm", "batch_share": "backbone"}  # numbers of the run's own configuration, and their sections
 CLOSE = 1e-4  # relative; another processor rounds squared errors otherwise
 
@@ -45,7 +47,7 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(HELP)
         return 0
-    unset = ("run", "device", "threads", "data_root", "tasks", "split", *SHAPE, "eval_rule", *STEPS, *OWN, "out")
+    unset = ("run", "device", "threads", "data_root", "tasks", "split", *SHAPE, *RULE, *OWN, "out")
     dataset, others = split_dataset(arguments)
     options = parse(others, {**dict.fromkeys(unset), "checkpoint": "best"})
     if options["run"] is None:
@@ -68,11 +70,12 @@ def main(arguments: list[str]) -> int:
             f"{folder} is a run on dataset={config.dataset.name}, which has no test tasks: summary.json has F itself"
         )
     its_own, as_stored = config.dataset, _rule(config)
-    rule = {key: options[key] for key in ("eval_rule", *STEPS) if options[key] is not None}
+    rule = {key: options[key] for key in RULE if options[key] is not None}
     if rule:
         config = read_config(folder, machine | rule | ({} if dataset else shape))
-    if config.eval_rule == "own" and rule.keys() & set(STEPS):
-        raise ConfigError("eval_steps and eval_lr are for eval_rule=gd: add it, or leave them out")
+    for of, keys in TAKES.items():
+        if config.eval_rule != of and rule.keys() & set(keys):
+            raise ConfigError(f"{' and '.join(keys)}: for eval_rule={of} alone; add it, or leave them out")
     changed = {key: text for key in OWN if (text := options[key]) is not None}
     for key, text in changed.items():
         config = _with(config, key, text)
@@ -104,8 +107,9 @@ def _with(config: Config, key: str, text: str) -> Config:
     """`config` with the number `key` of OWN as `text` says; ConfigError where it says no number, or there is no such
     key."""
     values, section = to_dict(config), OWN[key]
-    if key == "mu" and config.eval_rule == "gd":
-        raise ConfigError("mu is for the algorithm's own rule, and eval_rule=gd has no R: leave one of them out")
+    if key == "mu" and config.eval_rule != "own":
+        why = "has no R: leave one of them out" if config.eval_rule == "gd" else "has its own: say eval_mu"
+        raise ConfigError(f"mu is for the algorithm's own rule, and eval_rule={config.eval_rule} {why}")
     if key not in values[section]:
         name = values[section]["name"]
         raise ConfigError(f"{key}={text}: {name} has no {section}.{key}; leave it out")
@@ -144,6 +148,8 @@ def _shape(config: Config) -> str:
 def _rule(config: Config) -> str:
     if config.eval_rule == "own":
         return "the algorithm's own rule"
+    if config.eval_rule == "exact":
+        return f"the exact head, mu = {config.eval_mu:g}"
     return f"{config.eval_steps} steps of {config.eval_lr:g} on the head"
 
 

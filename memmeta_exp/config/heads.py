@@ -71,6 +71,11 @@ def check_head(config: Any) -> None:
 
 def _check_cosine(config: Any) -> None:
     a = config.algorithm
+    if config.eval_rule == "exact":
+        raise ConfigError(
+            "head=cosine with eval_rule=exact: its lower level is not convex, so there is no phi* that a solver can "
+            "certify; set eval_rule=own or gd"
+        )
     if config.convergence_of == "F":
         raise ConfigError(
             "head=cosine with convergence_of=F: its lower level is not convex, so there is no F that a solver can "

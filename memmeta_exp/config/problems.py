@@ -150,9 +150,10 @@ def _check_no_images(config: Any) -> None:
     name = config.dataset.name
     if config.precision == "bf16":
         raise ConfigError(f"precision=bf16 is for networks: dataset={name} takes precision=fp32 or fp64")
-    if config.eval_rule == "gd":
+    if config.eval_rule != "own":
         raise ConfigError(
-            f"eval_rule=gd is for accuracy on held-out tasks, and dataset={name} has none: leave eval_rule=own"
+            f"eval_rule={config.eval_rule} is for accuracy on held-out tasks, and dataset={name} has none: leave "
+            "eval_rule=own"
         )
     if config.memory.checkpoint == "block":
         raise ConfigError(f"memory.checkpoint=block is for networks: leave it none with dataset={name}")

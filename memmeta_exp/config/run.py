@@ -68,6 +68,7 @@ class Config:
     eval_rule: str = "own"
     eval_steps: int = 20
     eval_lr: float = 0.05
+    eval_mu: float = 0.1
     convergence_tasks: int = 32
     convergence_of: str = "F"
     convergence_mu: float | None = None
@@ -91,11 +92,11 @@ class Config:
         at_most("threads", self.threads, 1024)
         at_least("threads", self.threads, 1)
         at_least("checkpoint_every", self.checkpoint_every, 1)
-        at_least("eval_lr", self.eval_lr, 0, strict=True)
-        at_least("convergence_mu", self.convergence_mu, 0, strict=True)
+        for key in ("eval_lr", "eval_mu", "convergence_mu"):
+            at_least(key, getattr(self, key), 0, strict=True)
         precisions = ("fp32", "bf16", "fp64")
         one_of("precision", self.precision, precisions, "fp32, bf16 or fp64; bf16 is the half precision there is")
-        one_of("eval_rule", self.eval_rule, ("own", "gd"))
+        one_of("eval_rule", self.eval_rule, ("own", "gd", "exact"))
         one_of("convergence_of", self.convergence_of, ("F", "own"))
         _check_device(self.device)
         for key in ("chunk", "workers"):

@@ -126,6 +126,7 @@ GD = ["algorithm.inner_solver=gd", "algorithm.inner_lr=0.1", "algorithm.linear_s
     [
         (["head=cosine", "convergence_of=F", "algorithm=anil"], "set convergence_of=own"),
         (["head=cosine"], "no Hessian to factorise"),
+        (["head=cosine", "algorithm=anil", "eval_rule=exact"], "set eval_rule=own or gd"),
         (["head=cosine", *GD], "set algorithm.head_start to learned or prototype"),
         (["head=ridge", "head.scale=0"], "above 0"),
         (["algorithm=maml", "algorithm.head_start=prototype"], "for algorithms in feature space"),

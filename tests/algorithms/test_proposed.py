@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memmeta_exp.algorithms import Execution, FeatureSpaceLearner, Proposed, exact_reference
-from memmeta_exp.algorithms.proposed import gd_rule
+from memmeta_exp.algorithms.proposed import exact_rule, gd_rule
 from memmeta_exp.backbones import MetaModel, build_model
 from memmeta_exp.backbones.conv4 import Conv4
 from memmeta_exp.bilevel import cg, implicit
-from memmeta_exp.config import Conv4Config, MemoryConfig, ProposedConfig, SyntheticConfig
+from memmeta_exp.config import Conv4Config, ImamlConfig, MemoryConfig, ProposedConfig, SyntheticConfig, UnrolledConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 from memmeta_exp.measure.peak_memory import PeakMeter
 from tests.algorithms.conftest import (
@@ -340,6 +340,42 @@ def test_evaluation_adapts_by_the_rule_asked_for(batch: TaskBatch) -> None:
         F.cross_entropy(head(z_s), y_s[0]).backward()
         optimizer.step()
     assert F.cross_entropy(head(z_q), y_q[0]).item() == pytest.approx(float(ruled[1][0]), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dataclasses.replace(EXACT, mu=3.0, head_start="learned"),
+        dataclasses.replace(EXACT, head_start="prototype"),
+        UnrolledConfig(),
+        UnrolledConfig(name="maml", adapts="all", features="recompute"),
+        ImamlConfig(),
+    ],
+    ids=["proposed", "prototype", "anil", "maml", "imaml"],
+)
+def test_the_exact_rule_judges_the_features_of_all_algorithms_alike(batch: TaskBatch, config) -> None:
+    """The head that minimises the support loss + 0.2/2 |phi|^2, as torch's L-BFGS finds it, wherever phi_0 is."""
+    learner = smooth_learner(config)
+    accuracy, loss, converged = learner.evaluate(batch, exact_rule(0.2))
+    assert converged.all()
+    assert accuracy is not None
+    for task in range(TASKS):
+        (x_s, y_s), (x_q, y_q) = batch[task : task + 1].support(), batch[task : task + 1].query()
+        with torch.no_grad():
+            z_s, z_q = (F.pad(learner.model.backbone(x.double().div(255))[0], (0, 1), value=1) for x in (x_s, x_q))
+        w = torch.zeros(WAYS, z_s.shape[1], dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([w], max_iter=500, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+        def closure(w=w, z=z_s, y=y_s, optimizer=optimizer) -> Tensor:
+            optimizer.zero_grad()
+            g = F.cross_entropy(z @ w.T, y[0]) + 0.1 * w.square().sum()
+            g.backward()
+            return g
+
+        optimizer.step(closure)
+        logits = (z_q @ w.T).detach()
+        assert float(loss[task]) == pytest.approx(F.cross_entropy(logits, y_q[0]).item(), abs=2e-4)
+        assert float(accuracy[task]) == (logits.argmax(1) == y_q[0]).double().mean().item()
 
 
 def test_bf16_touches_the_backbone_alone(batch: TaskBatch) -> None:

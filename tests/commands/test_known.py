@@ -168,6 +168,7 @@ REFUSED = {
     ("dataset=logistic", "optimizer=sgd", "optimizer.lr=null"): "set optimizer.lr",
     ("dataset=quadratic", "precision=bf16"): "fp32 or fp64",
     ("dataset=quadratic", "eval_rule=gd"): "leave eval_rule=own",
+    ("dataset=quadratic", "eval_rule=exact"): "leave eval_rule=own",
     ("dataset=quadratic", "memory.budget_mib=100"): "leave it null",
     ("dataset=quadratic", "dataset.kappa=0.5"): "at least 1",
     ("dataset=quadratic", "dataset.dim_phi=100000"): "below 2 GiB",

@@ -159,9 +159,30 @@ def test_evaluate_adapts_by_another_rule(a_run, memmeta) -> None:
         assert json.loads(Path("new.json").read_text())["test/loss"] == pytest.approx(loss.mean().item(), rel=1e-12)
     own = memmeta("evaluate", f"run={a_run}", "eval_rule=own")
     assert "adapted by the algorithm's own rule; 5 tasks score as stored" in own.out
-    refused = memmeta("evaluate", f"run={a_run}", "eval_steps=3")
+    solved = (["eval_rule=exact", "eval_mu=0.7"], ["mu=0.7"])
+    exact, mine = (memmeta("evaluate", f"run={a_run}", *options) for options in solved)
+    assert "adapted by the exact head, mu = 0.7" in exact.out
+    assert exact.out.partition(" over ")[0] == mine.out.partition(" over ")[0], (
+        "the run's algorithm solves for it itself"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["eval_steps=3"], "for eval_rule=gd alone"),
+        (["eval_mu=3"], "for eval_rule=exact alone"),
+        (["eval_rule=gd", "eval_mu=3"], "for eval_rule=exact alone"),
+        (["eval_rule=exact", "eval_lr=3"], "for eval_rule=gd alone"),
+        (["eval_rule=exact", "mu=1"], "say eval_mu"),
+        (["eval_rule=exact", "eval_mu=0"], "eval_mu=0.0 is out of range"),
+        (["eval_rule=exakt"], "did you mean 'exact'"),
+    ],
+)
+def test_rules_that_evaluate_refuses(a_run, memmeta, options: list[str], said: str) -> None:
+    refused = memmeta("evaluate", f"run={a_run}", *options)
     assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert "are for eval_rule=gd" in refused.err
+    assert said in refused.err
 
 
 @pytest.mark.parametrize(
@@ -311,9 +332,9 @@ def test_two_runs_never_share_a_folder(tmp_path) -> None:
 
 KNOBS = [
     "ways=2", "shots=3", "queries=3", "batch_size=3", "seed=1", "precision=bf16", "eval_every=1", "val_tasks=6",
-    "test_tasks=7", "eval_rule=gd", "convergence_tasks=3", "convergence_mu=0.7", "iterations=7", "backbone.filters=9",
-    "optimizer.lr=0.1", "optimizer.weight_decay=0.5", "optimizer.schedule=cosine", "optimizer=sgd",
-    "optimizer.average=0.5", "convergence_of=own", "backbone.norm=running", "backbone.norm=none",
+    "test_tasks=7", "eval_rule=gd", "eval_rule=exact", "convergence_tasks=3", "convergence_mu=0.7", "iterations=7",
+    "backbone.filters=9", "optimizer.lr=0.1", "optimizer.weight_decay=0.5", "optimizer.schedule=cosine",
+    "optimizer=sgd", "optimizer.average=0.5", "convergence_of=own", "backbone.norm=running", "backbone.norm=none",
     "backbone.block=plain",
 ]  # fmt: skip
 
@@ -328,6 +349,7 @@ ELSEWHERE = {  # keys that change no number of a run, and where they are tested
     "training": "test_training_tasks.py", "cuda_graph": "tests/algorithms/test_captured.py",
     "data_root": "test_bad_input", "checkpoint_every": "tests/resume",
     "eval_steps": "below, under eval_rule=gd", "eval_lr": "below, under eval_rule=gd",
+    "eval_mu": "below, under eval_rule=exact",
 }  # fmt: skip
 
 
@@ -374,6 +396,7 @@ def test_every_key_changes_something(tmp_path) -> None:
     ruled = outcome("eval_rule=gd")
     for knob in ("eval_steps=3", "eval_lr=0.5"):
         assert outcome("eval_rule=gd", knob) != ruled, knob
+    assert outcome("eval_rule=exact", "eval_mu=0.7") != outcome("eval_rule=exact")
 
 
 def test_chunk_changes_memory_alone(train) -> None:

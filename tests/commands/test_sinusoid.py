@@ -109,6 +109,14 @@ def test_adaptation_by_the_rule_of_evaluation(wave) -> None:
     assert found["mse"][4] == pytest.approx(summary_of(Path("run"))["test/mse"], rel=1e-5)
 
 
+def test_adaptation_by_the_exact_head(wave) -> None:
+    """eval_rule=exact takes no steps, whatever the algorithm does."""
+    assert wave("algorithm=anil", "eval_rule=exact", "eval_mu=0.01", "hydra.run.dir=run").code == 0
+    found = json.loads(Path("run/adaptation.json").read_text())
+    assert (found["solved"], found["steps"]) == (True, [0, 1])
+    assert found["mse"][1] == pytest.approx(summary_of(Path("run"))["test/mse"], rel=1e-5)
+
+
 def test_curves_begin_at_theta_and_support_points_are_on_the_wave(a_run) -> None:
     found = json.loads((a_run / "adaptation.json").read_text())
     task, model = found["tasks"][0], torch.load(a_run / "checkpoints" / "best.pt", weights_only=True)["model"]
