@@ -76,8 +76,9 @@ def _runs(found: dict[str, Any]) -> str:
 def _speed(found: dict[str, Any]) -> str:
     lines = _header("dataset", "algorithm", "tasks to the target", "seconds of one core", "paper, seconds of its GPU")
     for of, a, theirs in _of_the_paper(found, "seconds_to_90_percent_of_best_validation"):
-        reached, seconds = (f"{a[key]:,}" if a[key] is not None else None for key in TARGETS)
-        lines.append(f"{of} {reached or 'not reached'} | {seconds or '-'} | {theirs or '-'} |")
+        reached, seconds = (a[key] for key in TARGETS)
+        reached, seconds = f"{reached:,}" if reached else "not reached", _two_digits(seconds) if seconds else "-"
+        lines.append(f"{of} {reached} | {seconds} | {theirs or '-'} |")
     return "\n".join(lines)
 
 
@@ -87,6 +88,11 @@ def _rules(found: dict[str, Any]) -> str:
         lines.append(f"{of} the paper's rule, best checkpoint | {a['acc']:.2f} |")
         lines += [f"{of} {label} | {acc:.2f} |" for label, acc in a["otherwise"].items()]
     return "\n".join(lines)
+
+
+def _two_digits(seconds: float) -> str:
+    """As many as the seconds of a task are known to."""
+    return f"{float(f'{seconds:.2g}'):,.0f}"
 
 
 def _header(*columns: str) -> list[str]:
