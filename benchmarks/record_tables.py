@@ -77,8 +77,8 @@ def _speed(found: dict[str, Any]) -> str:
     lines = _header("dataset", "algorithm", "tasks to the target", "seconds of one core", "paper, seconds of its GPU")
     for of, a, theirs in _of_the_paper(found, "seconds_to_90_percent_of_best_validation"):
         reached, seconds = (a[key] for key in TARGETS)
-        reached, seconds = f"{reached:,}" if reached else "not reached", _two_digits(seconds) if seconds else "-"
-        lines.append(f"{of} {reached} | {seconds} | {theirs or '-'} |")
+        tasks = "not reached" if reached is None else f"{reached:,}"
+        lines.append(f"{of} {tasks} | {'-' if seconds is None else _two_digits(seconds)} | {theirs or '-'} |")
     return "\n".join(lines)
 
 

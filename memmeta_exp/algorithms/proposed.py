@@ -109,7 +109,8 @@ def gd_rule(steps: int, lr: float) -> Adapt:
 
 
 def exact_rule(mu: float) -> Adapt:
-    """phi* = argmin of the support loss + mu/2 |phi|^2, by Newton's method to |d_phi g| <= 1e-4: one judge for the
-    features of any algorithm."""
-    newtons = Proposed(ProposedConfig(mu=mu, inner_steps=50, inner_tolerance=1e-4))
+    """phi* = argmin of the support loss + mu/2 |phi|^2, by Newton's method to |d_phi g| <= mu / 1000, so that
+    |phi - phi*| <= 0.001: one judge for any algorithm's features, the head being the same. R knows no scale of the
+    features: on larger ones it weighs less."""
+    newtons = Proposed(ProposedConfig(mu=mu, inner_steps=50, inner_tolerance=mu / 1000))
     return Adapt(newtons.adapt, mu)

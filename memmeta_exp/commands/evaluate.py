@@ -75,7 +75,8 @@ def main(arguments: list[str]) -> int:
         config = read_config(folder, machine | rule | ({} if dataset else shape))
     for of, keys in TAKES.items():
         if config.eval_rule != of and rule.keys() & set(keys):
-            raise ConfigError(f"{' and '.join(keys)}: for eval_rule={of} alone; add it, or leave them out")
+            given = " and ".join(key for key in keys if key in rule)
+            raise ConfigError(f"{given}: for eval_rule={of} alone; set that rule, or leave {given} out")
     changed = {key: text for key in OWN if (text := options[key]) is not None}
     for key, text in changed.items():
         config = _with(config, key, text)
@@ -156,6 +157,8 @@ def _rule(config: Config) -> str:
 def _say(config: Config, split: str, score: Score, of: str, out: str | None) -> int:
     """Prints accuracy or error and, where `out` names a file, writes it there."""
     mean, half_width = score.interval
+    if score.unsolved_fraction:
+        of += f"; of {score.unsolved_fraction:.1%} of them the head missed its tolerance"
     if score.accuracy is None:
         print(f"{split} mean squared error {mean:.5g} +- {half_width:.2g} (95 %) over {of}")
     else:

@@ -49,12 +49,13 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
 
 
 def solver_of(config: dict[str, Any]) -> str:
-    """How the lower level is solved, in words."""
+    """How the lower level is solved, in words, and whether the steps themselves are differentiated."""
     a = section_of(config, "algorithm")
     if a.get("inner_solver") == "newton":
         return "solved (Newton)"
     step = "1/$L_g$" if a.get("inner_lr") is None else f"{a['inner_lr']:g}"
-    return f"{a.get('inner_steps')} steps of {step}"
+    steps = f"{a.get('inner_steps')} steps of {step}"
+    return steps if a.get("name") == "proposed" else f"{steps}, differentiated"
 
 
 def _last_accuracy(run: Run) -> float | None:

@@ -167,12 +167,19 @@ def test_evaluate_adapts_by_another_rule(a_run, memmeta) -> None:
     )
 
 
+def test_evaluate_says_how_many_heads_were_not_solved_for(a_run, memmeta) -> None:
+    """|d_phi g| <= eval_mu / 1000 is beyond float32 here."""
+    result = memmeta("evaluate", f"run={a_run}", "eval_rule=exact", "eval_mu=1e-30")
+    assert result.code == 0
+    assert "of 100.0% of them the head missed its tolerance" in result.out
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["eval_steps=3"], "for eval_rule=gd alone"),
         (["eval_mu=3"], "for eval_rule=exact alone"),
-        (["eval_rule=gd", "eval_mu=3"], "for eval_rule=exact alone"),
+        (["eval_rule=gd", "eval_mu=3"], "eval_mu: for eval_rule=exact alone; set that rule, or leave eval_mu out"),
         (["eval_rule=exact", "eval_lr=3"], "for eval_rule=gd alone"),
         (["eval_rule=exact", "mu=1"], "say eval_mu"),
         (["eval_rule=exact", "eval_mu=0"], "eval_mu=0.0 is out of range"),

@@ -65,3 +65,11 @@ def test_one_run_makes_no_map(tmp_path: Path) -> None:
 def test_a_measured_step_is_named_so() -> None:
     values = config(algorithm__inner_solver="gd", algorithm__inner_lr=None, algorithm__linear_solver="cg")
     assert stability.solver_of(values) == "20 steps of 1/$L_g$"
+
+
+def test_differentiated_steps_are_another_row() -> None:
+    """Of `sweeps/derivatives.yaml`, where ITD-BiO takes the steps that the released solver takes."""
+    released = config(algorithm__inner_solver="gd", algorithm__inner_lr=0.1, algorithm__linear_solver="cg")
+    unrolled = config("anil", algorithm__inner_steps=20, algorithm__inner_lr=0.1)
+    assert stability.solver_of(released) == "20 steps of 0.1"
+    assert stability.solver_of(unrolled) == "20 steps of 0.1, differentiated"
