@@ -161,12 +161,12 @@ class Learner(ABC):
         finally:
             self.model.train()
 
-    def _score_heads(self, batch: Tasks, lower: Callable[[Tensor, Tensor, Tensor], Any], adapt: Solve) -> Scores:
+    def _score_heads(self, batch: Tasks, lower: Callable[[Tensor, Tensor, Tensor], Any], solve: Solve) -> Scores:
         def score(_: int, tasks: Tasks) -> Tensor:
             with torch.no_grad():
                 support, query = self._both_features(tasks)
                 start = self._start_of(*support, self._ways(tasks))
-                inner = adapt(lower(*support, start), start.expand(len(tasks), -1, -1))
+                inner = solve(lower(*support, start), start.expand(len(tasks), -1, -1))
                 upper, phi = self.losses.upper(*query, start), inner.value
                 columns = (upper.value(phi), inner.converged, upper.accuracy(phi))
                 return torch.stack([column.double() for column in columns if column is not None])
@@ -174,12 +174,12 @@ class Learner(ABC):
         loss, converged, *accuracy = torch.cat(list(self._map(score, batch, self.execution.chunk)), 1)
         return accuracy[0] if accuracy else None, loss, converged
 
-    def _head_outputs(self, batch: Tasks, lower: Callable[[Tensor, Tensor, Tensor], Any], adapt: Solve) -> Tensor:
+    def _head_outputs(self, batch: Tasks, lower: Callable[[Tensor, Tensor, Tensor], Any], solve: Solve) -> Tensor:
         def output(_: int, tasks: Tasks) -> Tensor:
             with torch.no_grad():
                 support, (z, _labels) = self._both_features(tasks)
                 start = self._start_of(*support, self._ways(tasks))
-                (w,) = adapt(lower(*support, start), start.expand(len(tasks), -1, -1)).value
+                (w,) = solve(lower(*support, start), start.expand(len(tasks), -1, -1)).value
                 return torch.baddbmm(w[:, None, :, -1], z, w[..., :-1].mT)
 
         return torch.cat(list(self._map(output, batch, self.execution.chunk)))
