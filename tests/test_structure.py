@@ -11,6 +11,7 @@ MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itse
     "errors": set(),
     "config": {"errors"},
     "bilevel": set(),
+    "reading": {"errors"},
     "data": {"bilevel", "config", "errors", "torchvision_compat", "__version__"},
     "measure": set(),
     "signals": set(),
