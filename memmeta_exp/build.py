@@ -103,7 +103,7 @@ def build_on_meta(config: Config) -> Experiment:
         return _experiment(config, meta, _drawn(config, meta))
     names = tuple(map(str, range(facts.classes["train"])))
     tensor = torch.empty(facts.shape("train"), dtype=torch.uint8, device=meta)
-    images = ImageSet(tensor, names, None if facts.images is None else _alike(facts.images["train"], len(names)))
+    images = ImageSet(tensor, names, _alike(facts.images["train"], len(names)) if "train" in facts.images else None)
     anything = tuple([0.5] * facts.channels)  # the values change no shape
     return _experiment(config, meta, {"train": _episodes(config, (anything, anything))(images, "train")})
 

@@ -231,7 +231,7 @@ def _stored(folder: Path, config: Config) -> list[EpisodeResult]:
     episodes = _read(folder, EpisodeResult)
     facts, per_class = config.dataset.facts(), config.shots + config.queries
     for e in episodes:
-        images = facts.images_per_class if facts.images is None else facts.images["test"]
+        images = facts.images.get("test", facts.smallest("test"))  # at most, of a class
         indices_fit = all(0 <= c < facts.classes["test"] for c in e.classes) and all(0 <= i < images for i in e.items)
         if len(e.classes) != config.ways or len(e.items) != config.ways * per_class or not indices_fit:
             raise ConfigError(

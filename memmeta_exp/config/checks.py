@@ -48,6 +48,12 @@ def _record(key: str, **asked: Any) -> None:
             setattr(rule, name, value)
 
 
+def shown(name: object) -> str:
+    """A name from outside on one line: bytes that are no text, and control characters, as escapes."""
+    text = str(name).encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def closest(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the known word nearest to `word`, or the choices where none is near."""
     known = sorted(set(known) - {word})

@@ -6,7 +6,7 @@ import os
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from memmeta_exp.config.facts import SPLITS, DatasetFacts
+from memmeta_exp.config.facts import SPLITS, DatasetFacts, counted
 from memmeta_exp.errors import ConfigError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
@@ -19,10 +19,8 @@ def folder_facts(path: str | None, split_file: str | None, channels: int, size: 
     """The facts of a tree; ConfigError where it is not there or its split file does not fit it. Reads directories and
     the split file, no image."""
     files = folder_files(path, split_file)
-    counts = {split: [len(names) for names in classes.values()] for split, classes in files.items()}
-    sizes = {count for of_split in counts.values() for count in of_split}
-    images = {split: sum(of_split) for split, of_split in counts.items()} if len(sizes) > 1 else None
-    return DatasetFacts({split: len(c) for split, c in files.items()}, min(sizes), channels, size, images)
+    counts = {split: {name: len(images) for name, images in classes.items()} for split, classes in files.items()}
+    return counted(counts, channels, size)
 
 
 def folder_files(path: str | None, split_file: str | None) -> Files:

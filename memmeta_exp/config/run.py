@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Union
 
 from memmeta_exp.config.algorithms import BaselineConfig, ProposedConfig, check_baseline
 from memmeta_exp.config.checks import at_least, at_most, one_of
+from memmeta_exp.config.fits import check_tasks_fit
 from memmeta_exp.config.graph import check_cuda_graph
 from memmeta_exp.config.heads import LinearHeadConfig, check_head
 from memmeta_exp.config.problems import KNOWN, check_problem
@@ -106,7 +107,7 @@ class Config:
         check_regression(self)
         self._check_strong_convexity()
         self._check_training()
-        self._check_episode_fits()
+        check_tasks_fit(self)
         self._check_memory()
         self._check_attention()
         check_head(self)
@@ -185,26 +186,6 @@ class Config:
             raise ConfigError(
                 f"training.ways={ways} with ways={self.ways}: {a.name} as configured {why}; leave training.ways=null"
             )
-
-    def _check_episode_fits(self) -> None:
-        if self.dataset.name == "quadratic" or self.regression:
-            return
-        facts = self.dataset.facts()
-        for split, classes in facts.classes.items():
-            task, prefix = (
-                self.task(split),
-                "training." if split == "train" and self.training != TrainingConfig() else "",
-            )
-            if task.ways > classes:
-                raise ConfigError(
-                    f"{prefix}ways={task.ways} is more than the {classes} classes of {self.dataset.name}'s {split} "
-                    f"split; set {prefix}ways to {classes} or fewer"
-                )
-            if task.shots + task.queries > facts.images_per_class:
-                raise ConfigError(
-                    f"{prefix}shots={task.shots} + {prefix}queries={task.queries} is more than the "
-                    f"{facts.images_per_class} images of a class of {self.dataset.name}; lower one until their sum fits"
-                )
 
     def task(self, stream: str) -> TaskShape:
         """What a task of `stream` (train, val, test, reference) consists of. F is that of training tasks, but where

@@ -122,8 +122,7 @@ def import_files(name: str, path: Path, root: Path, progress: Progress = silent)
 
 def _check_counts(name: str, split: str, found: StoredSplit) -> None:
     facts = SECTIONS["dataset"][name]().facts()
-    total = facts.images[split] if facts.images else facts.classes[split] * facts.images_per_class
-    least = min(found.counts)
+    total, least = facts.total(split), min(found.counts)
     if (len(found.counts), sum(found.counts)) != (facts.classes[split], total) or least < facts.images_per_class:
         raise DataError(
             f"the {split} split has {len(found.counts)} classes and {sum(found.counts)} images, at least {least} each; "

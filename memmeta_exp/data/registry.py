@@ -90,16 +90,33 @@ def require(dataset_config: Any, data_root: str | None = None) -> None:
 
 def load_split(dataset_config: Any, split: str, data_root: str | None = None) -> ImageSet:
     """The images of one split ("train", "val" or "test"), as `dataset_config.facts()` says; DataError otherwise."""
-    facts = dataset_config.facts()
-    image_set = LOADERS[dataset_config.name](dataset_config, split, data_root)
-    expected, found = facts.shape(split), tuple(image_set.images.shape)
-    classes = (len(image_set.class_names), facts.classes[split])
-    if found != expected or classes[0] != classes[1] or image_set.least < facts.images_per_class:
-        raise DataError(
-            f"dataset={dataset_config.name}: the {split} split holds images of shape {found} in {classes[0]} classes, "
-            f"expected {expected} in {classes[1]}; `memmeta data verify {dataset_config.name}` says what is wrong"
-        )
+    image_set = loaded(dataset_config, split, data_root)
+    wrong = fault(dataset_config, split, image_set)
+    if wrong is not None:
+        name = dataset_config.name
+        what = f"folder {dataset_config.path}" if name == "folder" else name
+        raise DataError(f"dataset={name}: {wrong}; `memmeta data verify {what}` says what is wrong")
     return image_set
+
+
+def loaded(dataset_config: Any, split: str, data_root: str | None) -> ImageSet:
+    """The images of a split as they are."""
+    return LOADERS[dataset_config.name](dataset_config, split, data_root)
+
+
+def fault(dataset_config: Any, split: str, image_set: ImageSet) -> str | None:
+    """In what the images of a split differ from `dataset_config.facts()`, None where they do not. It compares counts
+    and the shape of an image, not the layout of the tensor, which the counts decide."""
+    facts, flat = dataset_config.facts(), image_set.flat
+    shape = (facts.channels, facts.image_size, facts.image_size)
+    classes, images, least = facts.classes[split], facts.total(split), facts.smallest(split)
+    found = (len(image_set.class_names), len(flat), tuple(flat.shape[1:]))
+    if found == (classes, images, shape) and image_set.least >= least:
+        return None
+    return (
+        f"the {split} split holds {found[1]} images of shape {found[2]} in {found[0]} classes of {image_set.least} or "
+        f"more, expected {images} of {shape} in {classes} of {least} or more"
+    )
 
 
 def channel_statistics(

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from memmeta_exp.config.facts import uneven
 from memmeta_exp.data.episodes import ImageSet
 from memmeta_exp.errors import DataError
 
@@ -228,9 +229,9 @@ class Store:
         stored = self.splits[split]
         mapped = _Mapped(self.path(split))
         flat, names = mapped.images(), tuple(stored.names)
-        if len(set(stored.counts)) == 1:
-            return ImageSet(flat.unflatten(0, (len(names), -1)), names, ahead=mapped)
-        return ImageSet(flat, names, tuple(stored.counts), mapped)
+        if uneven(stored.counts):
+            return ImageSet(flat, names, tuple(stored.counts), mapped)
+        return ImageSet(flat.unflatten(0, (len(names), -1)), names, ahead=mapped)
 
 
 class _Mapped:

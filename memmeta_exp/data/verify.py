@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memmeta_exp.config import SPLITS
-from memmeta_exp.data import reference
+from memmeta_exp.data import reference, registry
 from memmeta_exp.data.episodes import ImageSet
 from memmeta_exp.data.registry import STORED, load_split, resolve_root
 from memmeta_exp.data.store import Store, pixels_sha256, statistics_of
@@ -28,13 +28,19 @@ def verify(config: Any, data_root: str | None = None) -> Iterator[Check]:
     yield from _pixels(config, data_root)
     for split in SPLITS:
         try:
-            images = load_split(config, split, data_root)
+            yield from _split(config, split, registry.loaded(config, split, data_root), data_root)
         except DataError as error:
             yield Check(f"{split}: counts", False, str(error))
-            continue
-        yield _counts(config, split, images)
-        yield _classes(config.name, split, images)
-        yield _statistics(config, split, images, data_root)
+
+
+def _split(config: Any, split: str, images: ImageSet, data_root: str | None) -> Iterator[Check]:
+    wrong = registry.fault(config, split, images)
+    if wrong is not None:
+        yield Check(f"{split}: counts", False, wrong)
+        return
+    yield _counts(config, split, images)
+    yield _classes(config.name, split, images)
+    yield _statistics(config, split, images, data_root)
 
 
 def _pixels(config: Any, data_root: str | None) -> Iterator[Check]:
@@ -82,7 +88,7 @@ _ARE = {True: "are", False: "are NOT"}
 
 
 def _counts(config: Any, split: str, images: ImageSet) -> Check:
-    """`load_split` has compared them already."""
+    """Of images that `registry.fault` has found none in."""
     total, source = len(images.flat), reference.COUNTS[config.name]
     each = f"{images.least}" if images.least == images.most else f"{images.least} to {images.most}"
     detail = f"{len(images.class_names)} classes of {each} images, {total} in all, as expected ({source})"

@@ -1,0 +1,41 @@
+"""Whether a dataset has the classes and images that tasks are to have."""
+
+from typing import Any
+
+from memmeta_exp.config.checks import shown
+from memmeta_exp.config.facts import DatasetFacts
+from memmeta_exp.config.sections import TrainingConfig
+from memmeta_exp.errors import ConfigError
+
+STREAMS = (("train", "train"), ("reference", "train"), ("val", "val"), ("test", "test"))  # and their splits
+
+
+def check_tasks_fit(config: Any) -> None:
+    """ConfigError where a split of the dataset of `config` (a Config) has too few classes, or a class too few images,
+    for one task."""
+    if config.dataset.name == "quadratic" or config.regression:
+        return
+    facts = config.dataset.facts()
+    for stream, split in STREAMS:
+        _check(config.dataset.name, facts, split, config.task(stream), _prefix(config, stream))
+
+
+def _prefix(config: Any, stream: str) -> str:
+    """Of the keys that say what a task of `stream` consists of."""
+    training = stream == "train" or (stream == "reference" and not config.classifies)
+    return "training." if training and config.training != TrainingConfig() else ""
+
+
+def _check(name: str, facts: DatasetFacts, split: str, task: Any, prefix: str) -> None:
+    classes, images = facts.classes[split], facts.smallest(split)
+    if task.ways > classes:
+        raise ConfigError(
+            f"{prefix}ways={task.ways} is more than the {classes} classes of {name}'s {split} split; set "
+            f"{prefix}ways to {classes} or fewer"
+        )
+    if task.shots + task.queries > images:
+        named = f"class '{shown(found)}'" if (found := facts.smallest_class.get(split)) else "a class"
+        raise ConfigError(
+            f"{prefix}shots={task.shots} + {prefix}queries={task.queries} is more than the {images} images of "
+            f"{named} of {name}'s {split} split; lower one until their sum fits"
+        )
