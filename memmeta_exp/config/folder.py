@@ -1,100 +1,171 @@
-"""dataset=folder before it is loaded: the split file and the number of images of each class."""
+"""dataset=folder before it is loaded: the split file, the folders that it names, and the images of each class."""
 
-import csv
-import json
 import os
-from functools import lru_cache
-from pathlib import Path, PurePosixPath
+import posixpath
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePath
+from typing import NamedTuple
+from unicodedata import normalize
 
+from memmeta_exp.config.checks import closest, shown
+from memmeta_exp.config.entries import IMAGE_SUFFIXES, ignored, listed, said
 from memmeta_exp.config.facts import SPLITS, DatasetFacts, counted
+from memmeta_exp.config.split_file import FORM, Entry, read_entries
 from memmeta_exp.errors import ConfigError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 SPLIT_FILES = ("split.json", "split.csv")
 
-Files = dict[str, dict[str, tuple[str, ...]]]  # split: {class: its image files, sorted}
+
+class ClassFiles(NamedTuple):
+    """images: the names of a class's image files in `folder`, sorted; left_out: its other files, by kind, that may be
+    images but are not read."""
+
+    folder: Path
+    images: tuple[str, ...]
+    left_out: dict[str, int]
+
+
+Files = dict[str, dict[str, ClassFiles]]  # split: {class: its files}
+
+
+class _Placed(NamedTuple):
+    """A class of the split file and the folder that it is."""
+
+    name: str
+    entry: Entry
+    folder: Path
 
 
 def folder_facts(path: str | None, split_file: str | None, channels: int, size: int) -> DatasetFacts:
     """The facts of a tree; ConfigError where it is not there or its split file does not fit it. Reads directories and
     the split file, no image."""
     files = folder_files(path, split_file)
-    counts = {split: {name: len(images) for name, images in classes.items()} for split, classes in files.items()}
+    counts = {split: {name: len(c.images) for name, c in classes.items()} for split, classes in files.items()}
     return counted(counts, channels, size)
 
 
 def folder_files(path: str | None, split_file: str | None) -> Files:
-    """The image files of each class of each split, by class name in sorted order; ConfigError as `folder_facts`."""
+    """The files of each class of each split, by class name in sorted order; ConfigError as `folder_facts`."""
     if not path:
         raise ConfigError("dataset=folder reads a folder of class folders: name it with dataset.path=DIR")
     root = Path(path).expanduser()
     if not root.is_dir():
-        raise ConfigError(f"dataset.path={path} is no folder: name the one that holds the class folders")
+        raise ConfigError(f"dataset.path={shown(path)} is no folder: name the one that holds the class folders")
     file = _split_file(root, split_file)
-    splits = _read_split(file, file.stat().st_mtime_ns)
-    return {
-        split: {name: _images(_class_folder(root.resolve(), name, file)) for name in sorted(classes)}
-        for split, classes in splits.items()
-    }
+    placed = [_placed(root.resolve(), entry, file) for entry in read_entries(file)]
+    _require_apart(placed, file)
+    found: Files = {split: {} for split in SPLITS}
+    for name, entry, folder in sorted(placed, key=lambda p: p.name):
+        found[entry.split][name] = _class_files(folder)
+    return found
 
 
 def _split_file(root: Path, split_file: str | None) -> Path:
-    candidates = [Path(split_file).expanduser()] if split_file else [root / name for name in SPLIT_FILES]
+    candidates = [Path(split_file).expanduser()] if split_file else _named_so(root)
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     where = split_file or f"{root}/{SPLIT_FILES[0]} (or {SPLIT_FILES[1]})"
+    what = "is no file" if any(os.path.lexists(candidate) for candidate in candidates) else "does not exist"
     raise ConfigError(
-        f"dataset=folder needs a split file, and {where} does not exist: write one, "
-        '{"train": [class folders], "val": [..], "test": [..]}, or name it with dataset.split_file=FILE'
+        f"dataset=folder needs a split file, and {shown(where)} {what}: {FORM}, or name it with dataset.split_file=FILE"
     )
 
 
-@lru_cache(maxsize=4)
-def _read_split(file: Path, _modified: int) -> dict[str, list[str]]:
+def _named_so(root: Path) -> list[Path]:
+    """The files of `root` called SPLIT_FILES, in any letter case, those in lower case first."""
     try:
-        text = file.read_text()
-        splits = _from_csv(text) if file.suffix == ".csv" else json.loads(text)
-    except (ValueError, KeyError, OSError) as error:
-        raise ConfigError(f"{file} is no split file ({str(error).splitlines()[0]}): {_FORM}") from None
-    known = isinstance(splits, dict) and set(splits) == set(SPLITS)
-    if not known or not all(isinstance(v, list) and v and all(isinstance(n, str) for n in v) for v in splits.values()):
-        raise ConfigError(f"{file} has to name classes for each of train, val and test: {_FORM}")
-    owner: dict[str, str] = {}
-    for split, classes in splits.items():
-        for name in classes:
-            if name in owner:
-                raise ConfigError(f"{file}: class '{name}' is in {owner[name]} and in {split}; name it once")
-            owner[name] = split
-    return {split: splits[split] for split in SPLITS}
+        names = sorted(os.listdir(root), reverse=True)
+    except OSError as error:
+        raise ConfigError(f"dataset.path={shown(root)} cannot be read: {error.strerror}") from None
+    return [root / name for wanted in SPLIT_FILES for name in names if name.lower() == wanted]
 
 
-_FORM = 'JSON {"train": [class folders], "val": [..], "test": [..]}, or CSV with the header class,split'
+def _placed(root: Path, entry: Entry, file: Path) -> _Placed:
+    """The folder below `root` that `entry` names, however it spells the path."""
+    name, where = shown(entry.name), f"{shown(file)}{entry.line}"
+    for spelt in _spellings(entry.name, root):
+        if spelt.startswith("/") or spelt.split("/")[0] in (".", ".."):
+            raise ConfigError(
+                f"{where}: class '{name}' is not a folder below {shown(root)}; write paths relative to it"
+            )
+        folder = _folder(root, spelt)
+        if folder is not None:
+            return _Placed(spelt, entry, folder)
+    folders = [shown(e) for e in os.listdir(root) if not ignored(e) and _is_folder(root / e)]
+    raise ConfigError(
+        f"{where} names class '{name}', but {shown(root / entry.name)} is no folder{closest(entry.name, folders)}"
+    )
 
 
-def _from_csv(text: str) -> dict[str, list[str]]:
-    splits: dict[str, list[str]] = {}
-    for row in csv.DictReader(text.splitlines()):
-        splits.setdefault(row["split"].strip(), []).append(row["class"].strip())
-    return splits
+def _spellings(name: str, root: Path) -> Iterator[str]:
+    """`name` as a path relative to `root`, without detours: as it is, without spaces around it, with the bars of
+    Windows."""
+    for text in dict.fromkeys((name, name.strip(), name.strip().replace("\\", "/"))):
+        path = posixpath.normpath(text)
+        yield os.path.relpath(path, root) if PurePath(path).is_relative_to(root) else path
 
 
-def _class_folder(root: Path, name: str, split_file: Path) -> Path:
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or not pure.parts:
-        raise ConfigError(f"{split_file}: class '{name}' is not a folder below {root}; write paths relative to it")
-    if not (root / pure).is_dir():
-        raise ConfigError(f"{split_file} names class '{name}', but {root / pure} is no folder")
-    return root / pure
+def _folder(root: Path, name: str) -> Path | None:
+    """The folder `name` below `root`; where there is none so spelt, the one whose letters are the same characters in
+    another form of Unicode (é as one or as two)."""
+    if _is_folder(root / name):
+        return root / name
+    found = root
+    for part in PurePath(name).parts:
+        same = [e for e in _entries(found) if normalize("NFC", e) == normalize("NFC", part)]
+        if len(same) != 1:
+            return None
+        found = found / same[0]
+    return found if _is_folder(found) else None
 
 
-def _images(folder: Path) -> tuple[str, ...]:
-    return _listed(folder, folder.stat().st_mtime_ns)
+def _entries(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (OSError, ValueError):
+        return []
 
 
-@lru_cache(maxsize=2**14)
-def _listed(folder: Path, _modified: int) -> tuple[str, ...]:
-    images = sorted(e.name for e in os.scandir(folder) if e.is_file() and Path(e.name).suffix.lower() in IMAGE_SUFFIXES)
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name too long, or one that no file can have
+        return False
+
+
+def _require_apart(placed: Iterable[_Placed], file: Path) -> None:
+    """ConfigError where two classes are one folder, under whatever names, or where a class lies within one of another
+    split. Folders are told apart by what the file system says they are."""
+    owners: dict[tuple[int, int] | str, _Placed] = {}
+    for one in placed:
+        other = owners.setdefault(_identity(one.folder), one)
+        if other is not one:
+            raise ConfigError(f"{shown(file)}{one.entry.line}: {_twice(one, other)}; name it once")
+    for one in owners.values():
+        for parent in one.folder.resolve().parents:
+            other = owners.get(_identity(parent))
+            if other is not None and other.entry.split != one.entry.split:
+                raise ConfigError(
+                    f"{shown(file)}{one.entry.line}: class '{shown(one.entry.name)}' of {one.entry.split} lies within "
+                    f"class '{shown(other.entry.name)}' of {other.entry.split}; put both into one split"
+                )
+
+
+def _identity(folder: Path) -> tuple[int, int] | str:
+    status = folder.stat()
+    return (status.st_dev, status.st_ino) if status.st_ino else str(folder.resolve())
+
+
+def _twice(one: _Placed, other: _Placed) -> str:
+    a, b, split = shown(other.entry.name), shown(one.entry.name), one.entry.split
+    where = f"in {split} twice" if other.entry.split == split else f"in {other.entry.split} and in {split}"
+    return f"class '{a}' is {where}" if a == b else f"'{a}' and '{b}' are one class, {where}"
+
+
+def _class_files(folder: Path) -> ClassFiles:
+    images, left_out = listed(folder)
     if not images:
-        raise ConfigError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return tuple(images)
+        others = f"; it has {said(left_out)}, which are not read" if left_out else ""
+        raise ConfigError(f"{shown(folder)} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}){others}")
+    return ClassFiles(folder, images, left_out)

@@ -10,17 +10,20 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache
 from pathlib import Path
 
 import torch
 
 from memmeta_exp.config import FolderConfig
-from memmeta_exp.config.folder import Files, folder_files
+from memmeta_exp.config.checks import shown
+from memmeta_exp.config.entries import said
+from memmeta_exp.config.folder import folder_files
+from memmeta_exp.data import own_files
 from memmeta_exp.data.cache import cache_folder
 from memmeta_exp.data.episodes import ImageSet
 from memmeta_exp.data.readers import omniglot
-from memmeta_exp.data.readers.layouts import from_files, hdf5_readers
+from memmeta_exp.data.readers.layouts import hdf5_readers
 from memmeta_exp.data.store import Readers, Store, write_store
 from memmeta_exp.errors import DataError
 
@@ -60,8 +63,16 @@ def folder_store(config: FolderConfig) -> Store:
     files = folder_files(config.path, config.split_file)
     root = Path(str(config.path)).expanduser().resolve()
     shape = (config.channels, config.image_size, config.image_size)
-    target = cache_folder() / "folders" / _digest(root, files, shape)
-    return _made(target, _folder_readers(root, files, config), shape, root)
+    target = cache_folder() / "folders" / own_files.digest(root, files, shape)
+    _say_left_out(root, said(own_files.left_out(files)))
+    return _made(target, own_files.readers(files, config), shape, root)
+
+
+@cache
+def _say_left_out(root: Path, kinds: str) -> None:
+    """Once in a process."""
+    if kinds:
+        logger.warning("%s: left out %s, which are not read as images", shown(root), kinds)
 
 
 def rotated(images: ImageSet) -> ImageSet:
@@ -112,22 +123,3 @@ def _alone(folder: Path) -> Iterator[None]:
     with open(folder.with_name(f".{folder.name}.lock"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _digest(root: Path, files: Files, shape: tuple[int, int, int]) -> str:
-    digest = hashlib.sha256(f"{root}{shape}".encode())
-    for split, classes in files.items():
-        for name, images in classes.items():
-            for image in images:
-                found = (root / name / image).stat()
-                digest.update(f"{split}/{name}/{image}/{found.st_size}/{found.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def _folder_readers(root: Path, files: Files, config: FolderConfig) -> Readers:
-    mode = "RGB" if config.channels == 3 else "L"
-    paths = {
-        split: {name: [root / name / image for image in images] for name, images in classes.items()}
-        for split, classes in files.items()
-    }
-    return {split: partial(from_files, classes, config.image_size, mode) for split, classes in paths.items()}

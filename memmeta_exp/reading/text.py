@@ -20,7 +20,9 @@ def decoded(content: bytes, path: Path) -> str:
         text = content.decode("utf-16" if utf_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         what = "UTF-16" if utf_16 else "UTF-8"
-        raise DataError(f"{path} is no text in {what} (byte {error.start + 1}): save it as UTF-8") from None
+        line = content.count(b"\n", 0, error.start) + 1
+        where = f"line {line}, byte {error.start + 1}"
+        raise DataError(f"{path} is no text in {what} ({where}): save it as UTF-8") from None
     if "\0" in text:
         raise DataError(f"{path} is no text: it holds a NUL character; save it as UTF-8")
     return text

@@ -1,14 +1,17 @@
 """dataset=folder: what people have in folders, and what becomes of it."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from memmeta_exp.commands.compose import composed
 from memmeta_exp.config import SPLITS, FolderConfig, from_omegaconf
-from memmeta_exp.data import load_split
+from memmeta_exp.data import fingerprint, load_split
 from memmeta_exp.data.verify import verify
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.errors import ConfigError, DataError
 from tests.data.folders import tree
 
 
@@ -49,3 +52,53 @@ def test_a_task_too_large_names_class_split_and_key(tmp_path: Path) -> None:
     from_omegaconf(composed([*overrides, "shots=1", "queries=1"]))
     with pytest.raises(ConfigError, match=r"shots=1 .* more than the 2 images of class 'c08' of folder's test split"):
         from_omegaconf(composed([*overrides, "shots=1", "queries=2"]))
+
+
+def test_names_that_are_no_text_load(tmp_path: Path) -> None:
+    root = tree(tmp_path / os.fsdecode(b"V\xf6gel"), 2)
+    (root / "c00" / "0.png").rename(root / "c00" / os.fsdecode(b"caf\xe9.png"))
+    (root / "c01").rename(root / os.fsdecode(b"\xe9"))
+    split = (root / "split.json").read_text().replace("c01", "\\udce9")
+    (root / "split.json").write_text(split)
+    images = load_split(folder(root), "train")
+    assert images.images.shape == (4, 2, 3, 16, 16)
+    assert images.class_names[-1] == os.fsdecode(b"\xe9")
+    assert fingerprint(images) == fingerprint(load_split(folder(root), "train"))
+
+
+def test_what_systems_leave_is_skipped_and_what_may_be_an_image_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tree(tmp_path / "birds", 2)
+    for name in ("._0.png", ".DS_Store", ".hidden.jpg", "Thumbs.db", "desktop.ini", "labels.txt"):
+        (root / "c00" / name).write_bytes(b"none of an image")
+    for name in ("0.heic", "1.HEIC", "2.cr2", "noname"):
+        (root / "c01" / name).write_bytes(b"none that is read")
+    (root / "c02" / "gone.png").symlink_to("nowhere.png")
+    (root / "c02" / "round.png").symlink_to("round.png")
+    for suffix in (".ppm", ".PGM", ".jfif", ".tga"):
+        format = {".jfif": "JPEG", ".tga": "TGA"}.get(suffix, "PPM")
+        Image.open(root / "c03" / "0.png").convert("L").save(root / "c03" / f"x{suffix}", format=format)
+    for split in SPLITS:
+        load_split(folder(root), split)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [
+        f"{root}: left out 1 .cr2, 2 .heic, 2 broken links, 1 without a suffix, which are not read as images"
+    ]
+    assert load_split(folder(root), "train").counts == (2, 2, 2, 6)
+
+
+def test_a_class_without_an_image_that_is_read_says_what_it_has(tmp_path: Path) -> None:
+    root = tree(tmp_path / "birds", 2)
+    for image in (root / "c05").iterdir():
+        image.rename(image.with_suffix(".heic"))
+    with pytest.raises(ConfigError, match=r"c05 holds no images \(.*\.png.*\); it has 2 \.heic, which are not read"):
+        folder(root).facts()
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_one_file_in_two_splits_is_refused(tmp_path: Path, link: Callable[..., None]) -> None:
+    root = tree(tmp_path / "birds", 2)
+    link(root / "c00" / "1.png", root / "c08" / "other.png")
+    with pytest.raises(DataError, match=r"c08/other\.png of test is an image of train too, by a link"):
+        load_split(folder(root), "val")

@@ -44,7 +44,7 @@ REFUSED = {
     "empty": (b"\xef\xbb\xbf\n", "is empty: it needs the header class,split"),
     "another header": (b"name,split\n", "without 'class': it needs class,split"),
     "a column twice": (b"class,split,Class\n", "with 'class' twice"),
-    "Latin-1": (PLAIN.encode("latin-1"), "no text in UTF-8 (byte 16): save it as UTF-8"),
+    "Latin-1": (PLAIN.encode("latin-1"), "no text in UTF-8 (line 2, byte 16): save it as UTF-8"),
     "half of UTF-16": (PLAIN.encode("utf-16")[:-1], "no text in UTF-16"),
     "a NUL": (PLAIN.encode() + b"\0,train\n", "holds a NUL"),
     "a huge field": (PLAIN.encode() + b"a" * 200_000 + b",train\n", "line 4: field larger than"),

@@ -1,7 +1,6 @@
 """Shapes that several datasets come in: torchmeta's HDF5 files and folders of class folders."""
 
 import json
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from memmeta_exp.config import SPLITS
-from memmeta_exp.config.folder import IMAGE_SUFFIXES
+from memmeta_exp.config.entries import ignored, listed
 from memmeta_exp.data.readers.images import decode, decoded
 from memmeta_exp.data.store import Readers, SplitImages
 from memmeta_exp.errors import DataError
@@ -73,7 +72,7 @@ def _class(file: object, name: str, path: Path) -> "np.ndarray":  # an h5py.Data
 
 def tree_readers(folder: Path, size: int, mode: str = "RGB") -> Readers | None:
     """Folders train, val (or validation, valid) and test of class folders of image files."""
-    for root in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())):
+    for root in (folder, *sorted(p for p in folder.iterdir() if p.is_dir() and not ignored(p.name))):
         splits = {
             split: next((root / name for name in names if (root / name).is_dir()), None)
             for split, names in _SPLIT_FOLDERS.items()
@@ -84,12 +83,9 @@ def tree_readers(folder: Path, size: int, mode: str = "RGB") -> Readers | None:
 
 
 def _from_tree(root: Path, size: int, mode: str) -> SplitImages:
-    classes = {entry.name: _images(Path(entry.path)) for entry in os.scandir(root) if entry.is_dir()}
+    folders = [entry for entry in root.iterdir() if entry.is_dir() and not ignored(entry.name)]
+    classes = {folder.name: [folder / name for name in listed(folder).images] for folder in folders}
     return from_files({name: classes[name] for name in sorted(classes)}, size, mode)
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def from_files(classes: dict[str, list[Path]], size: int, mode: str = "RGB", invert: bool = False) -> SplitImages:

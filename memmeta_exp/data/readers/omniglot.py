@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from memmeta_exp.config import SPLITS
+from memmeta_exp.config.entries import ignored
 from memmeta_exp.data.readers.layouts import from_files
 from memmeta_exp.data.store import Readers, SplitImages
 from memmeta_exp.data.torchmeta_compat import torchmeta_asset
@@ -41,7 +42,8 @@ def class_names(split: str) -> list[str]:
 
 
 def _from_folders(folder: Path, split: str) -> SplitImages:
-    classes = {name: sorted((folder / name).glob("*.png")) for name in class_names(split)}
+    found = {name: (folder / name).glob("*.png") for name in class_names(split)}
+    classes = {name: sorted(p for p in files if not ignored(p.name)) for name, files in found.items()}
     missing = [name for name, files in classes.items() if not files]
     if missing:
         raise DataError(
