@@ -9,7 +9,7 @@ import torch
 
 from memmeta_exp.backbones import require
 from memmeta_exp.build import execution_of
-from memmeta_exp.config import Config, ConfigError
+from memmeta_exp.config import Config, ConfigError, channels_and_size
 from memmeta_exp.measure.foretell import CUBLAS_WORKSPACE
 from memmeta_exp.measure.peak_memory import MIB
 from memmeta_exp.prediction import predict
@@ -63,9 +63,8 @@ def candidates(config: Config, device: torch.device) -> Iterator[Config]:
 
 def _takes_blocks(config: Config) -> bool:
     """Whether checkpoint=block is possible: of timm's models, not with all."""
-    facts = config.dataset.facts()
     try:
-        require(config.backbone, facts.channels, facts.image_size, checkpoint=True)
+        require(config.backbone, *channels_and_size(config.dataset), checkpoint=True)
     except ConfigError:
         return False
     return True

@@ -21,7 +21,7 @@ from memmeta_exp.algorithms.losses import losses_of
 from memmeta_exp.algorithms.proposed import exact_rule, gd_rule
 from memmeta_exp.allocator import keep_freed_memory
 from memmeta_exp.backbones import MetaModel, build_model, image_layout
-from memmeta_exp.config import Config
+from memmeta_exp.config import Config, check_tasks_fit
 from memmeta_exp.data import (
     AS_THEY_ARE,
     EpisodeSampler,
@@ -40,6 +40,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}  
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 DATA_SHARE = 0.5  # of a GPU's free memory that the training split may take; a larger one stays in host memory
 DEFAULT_THREADS = torch.get_num_threads()
+Constants = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -82,16 +83,18 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def build(config: Config, normalised_as: Any = None) -> Experiment:
-    """The experiment of `config`, initial values a function of it alone. normalised_as: the dataset whose training
-    images images.normalise=dataset means, its own by default. Raises ConfigError and DataError."""
+def build(config: Config, of_dataset: Constants | None = None) -> Experiment:
+    """The experiment of `config`, initial values a function of it alone. of_dataset: mean and deviation by which
+    images.normalise=dataset normalises, by default those of its own training images. Raises ConfigError and
+    DataError."""
+    check_tasks_fit(config)
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the default would round convolutions to 10-bit mantissas
     device = resolve_device(config.device)
     keep_freed_memory()
     torch.set_num_threads(execution_of(config, device).threads_each)
     if config.known:
         return _known(config, device)
-    samplers = _drawn(config, device) if config.regression else _samplers(config, device, normalised_as)
+    samplers = _drawn(config, device) if config.regression else _samplers(config, device, of_dataset)
     return _experiment(config, device, samplers)
 
 
@@ -208,7 +211,6 @@ def execution_of(config: Config, device: torch.device) -> Execution:
     return Execution(chunk, config.precision == "bf16", workers, max(1, threads // workers))
 
 
-Constants = tuple[tuple[float, ...], tuple[float, ...]]
 IMAGENET: Constants = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as torchvision's models publish them
 
 
@@ -227,19 +229,21 @@ def _episodes(config: Config, of_dataset: Constants) -> Callable[[ImageSet, str]
     return episodes
 
 
-def _samplers(config: Config, device: torch.device, normalised_as: Any = None) -> dict[str, EpisodeSampler]:
+def dataset_constants(dataset: Any, data_root: str | None, training: ImageSet | None = None) -> Constants:
+    """Mean and deviation of the training images of a dataset, which are read unless they are given."""
+    training = load_split(dataset, "train", data_root) if training is None else training
+    mean, std = channel_statistics(dataset, training, data_root)
+    return tuple(mean), tuple(std)
+
+
+def _samplers(config: Config, device: torch.device, of_dataset: Constants | None = None) -> dict[str, EpisodeSampler]:
     """One a stream; "reference" is the fixed batch of training classes on which convergence is measured. Training
     images alone go to the device: the others are needed seldom, and would count in every iteration's peak memory."""
     splits = {split: load_split(config.dataset, split, config.data_root) for split in ("train", "val", "test")}
-    of_dataset: Constants = ((), ())
-    if config.images.normalise == "dataset":
-        source, images = config.dataset, splits["train"]
-        if normalised_as is not None and normalised_as != source:
-            source, images = normalised_as, load_split(normalised_as, "train", config.data_root)
-        mean, std = channel_statistics(source, images, config.data_root)
-        of_dataset = (tuple(mean), tuple(std))
+    if config.images.normalise == "dataset" and of_dataset is None:
+        of_dataset = dataset_constants(config.dataset, config.data_root, splits["train"])
     splits["train"] = _on_device(splits["train"], device)
-    episode = _episodes(config, of_dataset)
+    episode = _episodes(config, of_dataset or ((), ()))
     return {stream: episode(splits.get(stream, splits["train"]), stream) for stream in (*splits, "reference")}
 
 

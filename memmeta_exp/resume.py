@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from memmeta_exp import checkpoint
-from memmeta_exp.config import Config, ConfigError, flat, from_yaml, to_dict
+from memmeta_exp.config import Config, ConfigError, absolute, flat, from_yaml, path_keys, to_dict
 from memmeta_exp.errors import CheckpointError
 from memmeta_exp.state import TrainingState
 from memmeta_exp.tracking.run_folder import RunFolder, holds_run, read_status
 
-MAY_CHANGE = (  # top-level keys; the others decide what is computed
+MAY_CHANGE = (  # top-level keys, and those of `path_keys`; the others decide what is computed
     "iterations", "checkpoint_every", "tracking", "device", "chunk", "workers", "cuda_graph", "threads", "progress",
     "plots", "data_root",
 )  # fmt: skip
@@ -33,7 +33,8 @@ class Earlier:
         """Whether it has come to the end that `asked` asks for. ConfigError as `require_same`."""
         self.require_same(asked)
         whole = self.status.get("state") == "finished" and (self.folder / "summary.json").is_file()
-        return whole and self.config.iterations == asked.iterations
+        same_files = absolute(self.config).dataset == absolute(asked).dataset  # else its images have to be looked at
+        return whole and same_files and self.config.iterations == asked.iterations
 
     def require_same(self, asked: Config) -> None:
         """ConfigError where going on with `asked` would make another run of it."""
@@ -108,10 +109,11 @@ def merged_overrides(before: list[str], now: list[str]) -> list[str]:
 
 
 def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The keys, dotted, whose values differ and may not: {key: (stored, asked)}."""
+    """The keys, dotted, whose values differ and may not: {key: (stored, asked)}. Where files lie may: the images are
+    compared by their digest."""
     a, b = (flat({k: v for k, v in values.items() if k not in MAY_CHANGE}) for values in (stored, asked))
-    absent = "absent"
-    return {k: (a.get(k, absent), b.get(k, absent)) for k in sorted({*a, *b}) if a.get(k, absent) != b.get(k, absent)}
+    keys, absent = sorted({*a, *b} - set(path_keys())), "absent"
+    return {k: (a.get(k, absent), b.get(k, absent)) for k in keys if a.get(k, absent) != b.get(k, absent)}
 
 
 def _listed(differing: Mapping[str, tuple[Any, Any]]) -> str:

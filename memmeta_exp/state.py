@@ -27,8 +27,9 @@ class TrainingState:
         self.average = build_average(experiment.config, experiment.model)
         self.convergence_error = RunningMean()
         self.progress = Progress()
-        streams = {n: s for n, s in experiment.samplers.items() if n != "reference" and hasattr(s, "image_set")}
-        self.images = {name: fingerprint(sampler.image_set) for name, sampler in streams.items()}  # others: from a seed
+        self.images = image_digests(experiment)
+        pixels = getattr(experiment.samplers["train"], "pixels", None)
+        self.normalised_by = [] if pixels is None else [list(pixels.mean), list(pixels.std)]
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values; "config" and "images" are what the others belong to."""
@@ -43,6 +44,7 @@ class TrainingState:
             "progress": dict(vars(self.progress)),
             "config": to_dict(self.config),
             "images": self.images,
+            "normalised_by": self.normalised_by,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -50,12 +52,7 @@ class TrainingState:
         another version."""
         device = self.experiment.device
         try:
-            differing = [name for name, digest in self.images.items() if state["images"].get(name) != digest]
-            if differing:
-                raise DataError(
-                    f"the images of {', '.join(differing)} are not those that the run began with: bring the dataset "
-                    "back, or start the run anew in another folder"
-                )
+            require_images(self.images, state["images"])
             self.experiment.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
@@ -89,4 +86,24 @@ class TrainingState:
 
     def best(self) -> dict[str, Any]:
         """The content of checkpoints/best.pt."""
-        return {"iteration": self.progress.best_iteration, "model": self.progress.best_model}
+        return {
+            "iteration": self.progress.best_iteration,
+            "model": self.progress.best_model,
+            "normalised_by": self.normalised_by,
+        }
+
+
+def image_digests(experiment: Experiment) -> dict[str, str]:
+    """What tells the images of each stream from others; nothing for tasks that are drawn from a seed alone."""
+    streams = {n: s for n, s in experiment.samplers.items() if n != "reference" and hasattr(s, "image_set")}
+    return {name: fingerprint(sampler.image_set) for name, sampler in streams.items()}
+
+
+def require_images(found: Mapping[str, str], began: Mapping[str, str]) -> None:
+    """DataError where the digests `found` are not those that a run `began` with."""
+    differing = [name for name, digest in found.items() if began.get(name) != digest]
+    if differing:
+        raise DataError(
+            f"the images of {', '.join(differing)} are not those that the run began with: bring the dataset "
+            "back, or start the run anew in another folder"
+        )

@@ -5,11 +5,22 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from memmeta_exp.commands.compose import composed
-from memmeta_exp.config import Config, ConfigError, from_dict, to_dict
+from memmeta_exp.commands.compose import composed, text_of
+from memmeta_exp.config import Config, ConfigError, channels_and_size, check_tasks_fit, from_dict, path_keys, to_dict
 from memmeta_exp.config.datasets import DATASETS
 
 GROUP = "dataset"
+
+
+def split_paths(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Where files that the run names are now, by key, and the other arguments. Beside dataset=OTHER the keys of the
+    dataset are that one's."""
+    groups = {key.partition(".")[0] for key in path_keys() if "." in key}
+    if any(argument.startswith(f"{GROUP}=") for argument in arguments):
+        groups.discard(GROUP)
+    keys = [key for key in path_keys() if key.partition(".")[0] in groups]
+    ours = [a for a in arguments if a.partition("=")[0] in keys and "=" in a]
+    return {a.partition("=")[0]: text_of(a) for a in ours}, [a for a in arguments if a not in ours]
 
 
 def split_dataset(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -32,6 +43,7 @@ def on_other_dataset(config: Config, overrides: list[str], shape: Mapping[str, i
         if config.classifies:  # training tasks leave no trace in the model, and may be of more classes than there are
             asked["training"] = {}
         moved = from_dict({**to_dict(config), GROUP: section, **asked})
+        check_tasks_fit(moved)
     except ConfigError as error:
         raise ConfigError(f"the run cannot be tested on {GROUP}={section['name']}: {error}") from None
     ours, theirs = _images(config), _images(moved)
@@ -45,6 +57,5 @@ def on_other_dataset(config: Config, overrides: list[str], shape: Mapping[str, i
 
 
 def _images(config: Config) -> str:
-    facts = config.dataset.facts()
-    channels = f"{facts.channels} channel{'s' if facts.channels > 1 else ''}"
-    return f"{facts.image_size}x{facts.image_size} pixels in {channels}"
+    channels, size = channels_and_size(config.dataset)
+    return f"{size}x{size} pixels in {channels} channel{'s' if channels > 1 else ''}"

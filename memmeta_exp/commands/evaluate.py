@@ -12,15 +12,17 @@ from memmeta_exp import checkpoint
 from memmeta_exp.atomic import replace_text
 from memmeta_exp.backbones import RECORDED, running_weight
 from memmeta_exp.budget import fitted
-from memmeta_exp.build import Experiment, build, resolve_device
+from memmeta_exp.build import Experiment, build, dataset_constants, resolve_device
 from memmeta_exp.commands.arguments import parse, whole_number
-from memmeta_exp.commands.elsewhere import on_other_dataset, split_dataset
+from memmeta_exp.commands.elsewhere import on_other_dataset, split_dataset, split_paths
 from memmeta_exp.config import Config, ConfigError, from_dict, from_yaml, to_dict
 from memmeta_exp.data import SinusoidTasks, TaskBatch
 from memmeta_exp.evaluation import Score, score_tasks
+from memmeta_exp.state import image_digests, require_images
 from memmeta_exp.tracking.run_folder import EpisodeResult, Result, SinusoidResult, read_test_episodes
 
 HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|cuda:N] [threads=N] [data_root=DIR]
+                 [dataset.path=DIR] [dataset.split_file=FILE] [backbone.weights=FILE]
                  [tasks=N] [split=test|val] [shots=S] [queries=Q] [out=FILE.json]
                  [eval_rule=own|gd|exact] [eval_steps=K] [eval_lr=LR] [eval_mu=MU] [mu=MU]
                  [batch_share=S]
@@ -34,7 +36,8 @@ sine wave) where these are given. With dataset=OTHER on tasks of another dataset
 adaptation to each task: the algorithm's own, K steps of LR on the head alone, or the head alone solved for exactly,
 its support loss plus eval_mu/2 |phi|^2 being least; with mu=MU by its own with another weight of R (algorithm.mu). With
 batch_share=S with that share of each task's own statistics in batch norm, of a run with backbone.norm=running. device,
-threads and the rule are the run's own unless given. Writes out=FILE alone.
+threads and the rule are the run's own unless given, and so are data_root, dataset.path, dataset.split_file and
+backbone.weights, for files that have moved. Writes out=FILE alone.
 """
 SHAPE = ("shots", "queries")
 TAKES = {"gd": ("eval_steps", "eval_lr"), "exact": ("eval_mu",)}  # keys of each eval_rule alone
@@ -48,7 +51,8 @@ def main(arguments: list[str]) -> int:
         print(HELP)
         return 0
     unset = ("run", "device", "threads", "data_root", "tasks", "split", *SHAPE, *RULE, *OWN, "out")
-    dataset, others = split_dataset(arguments)
+    moved, others = split_paths(arguments)
+    dataset, others = split_dataset(others)
     options = parse(others, {**dict.fromkeys(unset), "checkpoint": "best"})
     if options["run"] is None:
         raise ConfigError("evaluate needs a run folder: memmeta evaluate run=outputs/DATE/TIME")
@@ -61,9 +65,8 @@ def main(arguments: list[str]) -> int:
     if split not in ("test", "val"):
         raise ConfigError(f"split={split} is unknown; choose from test, val")
     shape = {key: whole_number(options, key, least=1) for key in SHAPE}
-    machine = {key: options[key] for key in ("device", "data_root")} | {
-        "threads": whole_number(options, "threads", least=1)
-    }
+    machine = {"device": options["device"], "data_root": options["data_root"], **moved}
+    machine |= {"threads": whole_number(options, "threads", least=1)}
     config = read_config(folder, machine | ({} if dataset else shape))
     if config.known:
         raise ConfigError(
@@ -83,9 +86,10 @@ def main(arguments: list[str]) -> int:
     if dataset:
         config, tasks = on_other_dataset(config, dataset, shape), tasks or _as_many(config, folder)
     episodes = _episodes(folder, config) if tasks is None else []
-    experiment = build(fitted(config, resolve_device(config.device)), normalised_as=its_own)
-    experiment.model.classifier = None  # of training alone, and of another dataset's classes where this is one
     weights = folder / "checkpoints" / f"{options['checkpoint']}.pt"
+    experiment = _built(config, its_own, weights)
+    if moved and not dataset:
+        _require_its_images(experiment, weights.with_name(checkpoint.NEWEST))
     iteration = checkpoint.restore(experiment.model, weights)
     _require_statistics(config, weights, iteration)
     which = f"{options['checkpoint']} checkpoint of iteration {iteration}"
@@ -102,6 +106,24 @@ def main(arguments: list[str]) -> int:
     if _rule(config) == as_stored and not changed:
         of += f"; {_same(score, episodes)} tasks score as stored"
     return _say(config, "test", score, of, options["out"])
+
+
+def _built(config: Config, its_own: Any, weights: Path) -> Experiment:
+    """The experiment of `config`, whose images are normalised as those of the dataset `its_own` that the model of
+    `weights` was trained on. Of another dataset's run it needs no images where `weights` has the constants."""
+    of_dataset = None
+    if config.images.normalise == "dataset" and config.dataset != its_own:
+        stored = checkpoint.load(weights).get("normalised_by")
+        of_dataset = (tuple(stored[0]), tuple(stored[1])) if stored else dataset_constants(its_own, config.data_root)
+    experiment = build(fitted(config, resolve_device(config.device)), of_dataset)
+    experiment.model.classifier = None  # of training alone, and of another dataset's classes where this is one
+    return experiment
+
+
+def _require_its_images(experiment: Experiment, newest: Path) -> None:
+    """DataError where the images are not those of the run, of which the checkpoint `newest` has the digests."""
+    if newest.is_file():
+        require_images(image_digests(experiment), checkpoint.load(newest).get("images", {}))
 
 
 def _with(config: Config, key: str, text: str) -> Config:
@@ -190,7 +212,10 @@ def _images_of(experiment: Experiment, episodes: list[EpisodeResult], folder: Pa
     classes = torch.tensor([e.classes for e in episodes], device=device)
     items = torch.tensor([e.items for e in episodes], device=device).unflatten(1, (config.ways, -1))
     if bool((items >= sampler.image_set.sizes[classes][..., None]).any()):
-        raise ConfigError(f"{folder / 'test_episodes.csv'} is damaged: it names images that {config.run_name} has not")
+        raise ConfigError(
+            f"{folder / 'test_episodes.csv'} is damaged, or the images are not those of the run: it names images that "
+            f"{config.run_name} has not"
+        )
     return TaskBatch(sampler.image_set, classes, items, config.shots, pixels=sampler.pixels)
 
 
@@ -235,7 +260,8 @@ def _stored(folder: Path, config: Config) -> list[EpisodeResult]:
         indices_fit = all(0 <= c < facts.classes["test"] for c in e.classes) and all(0 <= i < images for i in e.items)
         if len(e.classes) != config.ways or len(e.items) != config.ways * per_class or not indices_fit:
             raise ConfigError(
-                f"{folder / 'test_episodes.csv'} is damaged: task {e.task} is no task of {config.run_name}"
+                f"{folder / 'test_episodes.csv'} is damaged, or the images are not those of the run: task {e.task} is "
+                f"no task of {config.run_name}"
             )
     return episodes
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from memmeta_exp import runner
-from memmeta_exp.commands.compose import values_of
-from memmeta_exp.config import Config, ConfigError, from_dict, to_dict
+from memmeta_exp.commands.compose import text_of, values_of
+from memmeta_exp.config import Config, ConfigError, absolute, changed, flat, from_dict, path_keys, to_dict
 from memmeta_exp.distributed import ALONE, Ranks
 from memmeta_exp.resume import MAY_CHANGE, Earlier, earlier_run
 
@@ -40,23 +40,28 @@ def resume(folder: Path, overrides: list[str], check: Any, ranks: Ranks = ALONE)
 
 
 def asked_config(earlier: Earlier, overrides: list[str]) -> Config:
-    """The configuration of the run with `overrides`; ConfigError where they are not among MAY_CHANGE."""
+    """The configuration of the run with `overrides`; ConfigError where they are not among MAY_CHANGE, nor say where the
+    files are that it names."""
+    values = to_dict(earlier.config)
+    paths = [key for key in path_keys() if key in flat(values) and key not in MAY_CHANGE]
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
-        if key.partition(".")[0] not in MAY_CHANGE:
+        if key.partition(".")[0] not in MAY_CHANGE and key not in paths:
             raise ConfigError(
                 f"{override} beside {KEY}=: the configuration is that of {earlier.folder}; "
-                f"only {', '.join(MAY_CHANGE)} may change"
+                f"only {', '.join((*MAY_CHANGE, *paths))} may change"
             )
     if not overrides:
         return earlier.config
-    values = to_dict(earlier.config)
-    for key, value in values_of(overrides).items():
+    moved = {key: text_of(o) for o in overrides if (key := o.partition("=")[0].lstrip("+")) in paths}
+    values = changed(values, moved)
+    others = [override for override in overrides if override.partition("=")[0].lstrip("+") not in moved]
+    for key, value in values_of(others).items():
         if key == "tracking":  # its options differ in their mode alone; the W&B project and tags stay
             values["tracking"]["mode"] = value["mode"]
         else:
             _set(values, key, value)
-    return from_dict(values)
+    return absolute(from_dict(values))
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:

@@ -30,7 +30,7 @@ from memmeta_exp.commands import multirun
 from memmeta_exp.commands.compose import conf_dir, jobs, one_line, unknown_flag
 from memmeta_exp.commands.folders import made_folder, named_folder
 from memmeta_exp.commands.resume import resume, split_resume
-from memmeta_exp.config import Config, from_omegaconf, to_dict
+from memmeta_exp.config import Config, channels_and_size, check_tasks_fit, from_omegaconf, to_dict
 from memmeta_exp.data import require
 from memmeta_exp.distributed import ALONE, Group, Ranks
 from memmeta_exp.errors import ConfigError, MemmetaError, RankFailed, RankLost, RunInterrupted
@@ -185,11 +185,12 @@ def _check_all(config: Config, ranks: Ranks) -> None:
 def check(config: Config) -> None:
     """What a configuration needs of this machine, found out without creating or loading anything."""
     device = resolve_device(config.device)
+    check_tasks_fit(config)
     require(config.dataset, config.data_root)
     if config.known:  # nothing is read, and what is made is small
         return
-    facts, block = config.dataset.facts(), config.memory.checkpoint == "block"
-    backbones.require(config.backbone, facts.channels, facts.image_size, block)
+    block = config.memory.checkpoint == "block"
+    backbones.require(config.backbone, *channels_and_size(config.dataset), block)
     fitted(config, device)
 
 

@@ -17,9 +17,11 @@ from memmeta_exp.config.datasets import (
     SyntheticConfig,
     TieredImagenetConfig,
 )
-from memmeta_exp.config.facts import SPLITS, DatasetFacts
+from memmeta_exp.config.facts import SPLITS, DatasetFacts, channels_and_size
+from memmeta_exp.config.fits import check_tasks_fit
 from memmeta_exp.config.heads import CosineHeadConfig, LinearHeadConfig, RidgeHeadConfig
-from memmeta_exp.config.load import from_dict, from_omegaconf, from_yaml
+from memmeta_exp.config.load import changed, from_dict, from_omegaconf, from_yaml
+from memmeta_exp.config.paths import absolute, path_keys
 from memmeta_exp.config.problems import LinearConfig, LogisticConfig, NoBackboneConfig, QuadraticConfig
 from memmeta_exp.config.regression import MlpConfig, RegressionHeadConfig, SinusoidConfig
 from memmeta_exp.config.run import NOT_OF_A_GROUP, SECTIONS, Config, digest, flat, group_digest, to_dict
@@ -63,6 +65,10 @@ __all__ = [
     "TrainingConfig",
     "UnrolledConfig",
     "WideResnetConfig",
+    "absolute",
+    "changed",
+    "channels_and_size",
+    "check_tasks_fit",
     "closest",
     "digest",
     "flat",
@@ -70,5 +76,6 @@ __all__ = [
     "from_omegaconf",
     "from_yaml",
     "group_digest",
+    "path_keys",
     "to_dict",
 ]

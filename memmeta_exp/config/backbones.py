@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from memmeta_exp.config.checks import at_least, at_most, below, one_of
+from memmeta_exp.config.checks import PATH, at_least, at_most, below, one_of
 from memmeta_exp.errors import ConfigError
 
 BLOCKS = 4  # of conv4 and of resnet12
@@ -127,7 +127,7 @@ class TimmConfig:
 
     name: str = "timm"
     model: str = "resnet18"
-    weights: str | None = None
+    weights: str | None = field(default=None, metadata=PATH)
     pretrained: bool = False
     frozen: int = 0
     norm: str = "task"

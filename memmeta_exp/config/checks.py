@@ -13,6 +13,8 @@ from typing import Any
 
 from memmeta_exp.errors import ConfigError
 
+PATH = {"path": True}  # metadata of a field whose value names a file or a folder
+
 
 @dataclass
 class Rule:

@@ -1,8 +1,8 @@
 """The `dataset` section: one dataclass for each dataset, with what is known of it before it is loaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from memmeta_exp.config.checks import at_least, at_most, one_of
+from memmeta_exp.config.checks import PATH, at_least, at_most, one_of
 from memmeta_exp.config.facts import SPLITS, DatasetFacts
 from memmeta_exp.config.folder import folder_facts
 from memmeta_exp.errors import ConfigError
@@ -86,8 +86,8 @@ class FolderConfig:
     """
 
     name: str = "folder"
-    path: str | None = None
-    split_file: str | None = None
+    path: str | None = field(default=None, metadata=PATH)
+    split_file: str | None = field(default=None, metadata=PATH)
     image_size: int = 84
     channels: int = 3
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 SPLITS = ("train", "val", "test")
 
@@ -43,6 +44,15 @@ class DatasetFacts:
         if split in self.images:
             return (self.images[split], *image)
         return (self.classes[split], self.smallest(split), *image)
+
+
+def channels_and_size(dataset: Any) -> tuple[int, int]:
+    """Channels and side of the images of a dataset. They are its own keys where it is read from files that nothing is
+    known of, so that they are known without the files."""
+    if hasattr(dataset, "channels") and hasattr(dataset, "image_size"):
+        return dataset.channels, dataset.image_size
+    facts = dataset.facts()
+    return facts.channels, facts.image_size
 
 
 def counted(counts: Mapping[str, Mapping[str, int]], channels: int, image_size: int) -> DatasetFacts:

@@ -10,6 +10,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from memmeta_exp.config.checks import closest
+from memmeta_exp.config.fits import check_tasks_fit
+from memmeta_exp.config.paths import absolute
 from memmeta_exp.config.run import SECTIONS, Config
 from memmeta_exp.config.sections import NESTED
 from memmeta_exp.errors import ConfigError
@@ -84,20 +86,33 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def from_yaml(file: Path, changes: Mapping[str, Any] | None = None) -> Config:
-    """The `Config` of a run's config.yaml, with top-level `changes`; ConfigError, which names the file, otherwise."""
+    """The `Config` of a run's config.yaml, with `changes` by dotted keys; ConfigError, which names the file, otherwise.
+    No file but this one is looked at."""
     values = _read(file)
     try:
         config = from_dict(values)
     except ConfigError as error:
         raise ConfigError(f"{file} is damaged: {error}") from None
-    return from_dict({**values, **changes}) if changes else config
+    return from_dict(changed(values, changes)) if changes else config
+
+
+def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested `values` with `changes`, whose keys are dotted."""
+    found = dict(values)
+    for key, value in changes.items():
+        section, _, rest = key.partition(".")
+        found[section] = changed(found.get(section) or {}, {rest: value}) if rest else value
+    return found
 
 
 def from_omegaconf(cfg: DictConfig) -> Config:
-    """The `Config` of what Hydra composed; raises ConfigError."""
+    """The `Config` of what Hydra composed, its paths absolute; ConfigError where it is none, or its dataset is missing
+    or too small."""
     try:
         values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error.msg or error).splitlines()[0]) from None
     assert isinstance(values, dict)
-    return from_dict({str(k): v for k, v in values.items()})
+    config = absolute(from_dict({str(k): v for k, v in values.items()}))
+    check_tasks_fit(config)
+    return config

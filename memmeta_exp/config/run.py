@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Union
 
 from memmeta_exp.config.algorithms import BaselineConfig, ProposedConfig, check_baseline
-from memmeta_exp.config.checks import at_least, at_most, one_of
-from memmeta_exp.config.fits import check_tasks_fit
+from memmeta_exp.config.checks import PATH, at_least, at_most, one_of
+from memmeta_exp.config.facts import channels_and_size
 from memmeta_exp.config.graph import check_cuda_graph
 from memmeta_exp.config.heads import LinearHeadConfig, check_head
 from memmeta_exp.config.problems import KNOWN, check_problem
@@ -39,8 +39,9 @@ class TaskShape(NamedTuple):
 class Config:
     """One run. What its keys mean is said once, beside their values in conf/config.yaml, and listed in docs/keys.md.
 
-    F, whose gradient norm is the convergence measure, is one function for two algorithms where convergence_mu and
-    head_start are the same.
+    Whether it is valid does not depend on the file system: `check_tasks_fit` says whether the dataset is there and has
+    enough classes and images, where they are needed. F, whose gradient norm is the convergence measure, is one function
+    for two algorithms where convergence_mu and head_start are the same.
     """
 
     algorithm: Any
@@ -61,7 +62,7 @@ class Config:
     workers: Union[int, str] = "auto"  # noqa: UP007 - as below
     chunk: Union[int, str] = "auto"  # noqa: UP007 - OmegaConf 2.3 reads unions in this form
     cuda_graph: bool = False
-    data_root: str | None = None
+    data_root: str | None = field(default=None, metadata=PATH)
     eval_every: int = 50
     checkpoint_every: int | None = None
     val_tasks: int = 100
@@ -107,7 +108,6 @@ class Config:
         check_regression(self)
         self._check_strong_convexity()
         self._check_training()
-        check_tasks_fit(self)
         self._check_memory()
         self._check_attention()
         check_head(self)
@@ -163,12 +163,12 @@ class Config:
                 f"images.mirrored=true is for algorithms in feature space: {self.algorithm.name} as configured runs "
                 "the backbone at every inner step; leave images.mirrored=false"
             )
-        facts = self.dataset.facts()
-        if facts.channels == 1 and (self.images.normalise == "imagenet" or self.images.saturation):
+        channels, size = channels_and_size(self.dataset)
+        if channels == 1 and (self.images.normalise == "imagenet" or self.images.saturation):
             key = "saturation" if self.images.saturation else "normalise"
             value = getattr(self.images, key)
             raise ConfigError(f"images.{key}={value} is for colour images, and {name} is grey: leave it out")
-        at_most("images.crop_padding", self.images.crop_padding, facts.image_size)
+        at_most("images.crop_padding", self.images.crop_padding, size)
 
     def _check_training(self) -> None:
         if self.known and self.training != TrainingConfig():

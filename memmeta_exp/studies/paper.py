@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from memmeta_exp.config import SECTIONS, ImagesConfig, TrainingConfig, flat
+from memmeta_exp.config import SECTIONS, ImagesConfig, TrainingConfig, channels_and_size, flat
 from memmeta_exp.studies.configurations import name_of, section_of
 
 PROTOCOL = {"iterations": 2000, "batch_size": 32, "queries": 5, "eval_rule": "gd", "eval_steps": 20, "eval_lr": 0.05}
@@ -70,7 +70,7 @@ def image_size(config: dict[str, Any]) -> int | None:
     section = section_of(config, "dataset")
     schema = SECTIONS["dataset"].get(str(section.get("name")))
     try:
-        return schema(**section).facts().image_size if schema else None
+        return channels_and_size(schema(**section))[1] if schema else None
     except (TypeError, ValueError, AttributeError):  # a section of another version, or of a problem without images
         return None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from memmeta_exp import checkpoint
-from memmeta_exp.build import build
+from memmeta_exp.build import build, dataset_constants
 from memmeta_exp.cli import main
 from memmeta_exp.commands.evaluate import read_config
 from memmeta_exp.config import from_dict, to_dict
@@ -33,7 +33,8 @@ def test_a_run_is_tested_on_another_dataset_as_its_own_images_were_normalised(gr
     assert result.code == 0, result.err
     assert "5 tasks of glyphs (3-way 9-shot, 2 queries a class), best checkpoint of iteration" in result.out
     config = read_config(grey, {})
-    elsewhere = build(from_dict({**to_dict(config), "dataset": GLYPHS, "shots": 9}), normalised_as=config.dataset)
+    of_dataset = dataset_constants(config.dataset, None)
+    elsewhere = build(from_dict({**to_dict(config), "dataset": GLYPHS, "shots": 9}), of_dataset)
     sampler = elsewhere.samplers["test"]
     assert sampler.pixels.mean == build(config).samplers["test"].pixels.mean
     assert sampler.pixels.mean != build(elsewhere.config).samplers["test"].pixels.mean, "of glyphs themselves"
