@@ -197,6 +197,23 @@ def test_a_folder_of_your_own_is_imported_verified_and_trained_on(memmeta: Memme
     assert "no reference  val: counts: 2 classes of 3 to 4 images, 7 in all" in again.out
 
 
+def test_verify_fails_on_images_of_one_colour(memmeta: Memmeta, tmp_path: Path) -> None:
+    """White ink on a transparent page shows nothing on white."""
+    from PIL import Image
+
+    folder = own_folder(tmp_path / "birds")
+    page = Image.new("RGBA", (20, 20), (255, 255, 255, 0))
+    page.putpixel((5, 5), (255, 255, 255, 255))
+    page.save(folder / "val" / "n05" / "1.png")
+    imported = memmeta("data", "import", "folder", str(folder), "image_size=20")
+    assert f"memmeta: 1 of 28 images of {folder} are of one colour throughout: val/n05/1.png" in imported.err
+    found = memmeta("data", "verify", "folder", str(folder), "image_size=20")
+    assert found.code == 1
+    assert [line for line in found.out.splitlines() if "FAILED" in line] == [
+        "FAILED        val: constant images: 1 of 8 images are of one colour throughout: val/n05/1.png"
+    ]
+
+
 def test_a_csv_split_file_and_grey_images(memmeta: Memmeta, tmp_path: Path) -> None:
     folder = own_folder(tmp_path / "birds")
     rows = "\n".join(f"{name},{split}" for split, names in SPLIT.items() for name in names)
