@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from memmeta_exp.commands.arguments import parse
+from memmeta_exp.commands.arguments import flag, parse
 from memmeta_exp.config import SECTIONS, ConfigError, FolderConfig, closest
 from memmeta_exp.errors import DataError
 
@@ -14,12 +14,12 @@ memmeta data import NAME PATH [data_root=DIR]       converts files that you have
 memmeta data verify NAME [data_root=DIR]            compares counts, classes, pixels and statistics with what is known
 
 fetch and import: cifar100 (for cifar_fs and fc100), miniimagenet, tieredimagenet, omniglot. import folder PATH and
-verify folder PATH take your own images, with [split_file=FILE] [image_size=84] [channels=3] as dataset.*; the list
-looks for those of path=DIR [split_file=FILE].
+verify folder PATH take your own images, with [split_file=FILE] [image_size=84] [channels=3] [skip_damaged=false] as
+dataset.*; the list looks for those of path=DIR [split_file=FILE].
 data_root is $MEMMETA_DATA by default. docs/datasets.md has the formats, the addresses and the checks."""
 
 PUBLISHED = ("cifar100", "miniimagenet", "tieredimagenet", "omniglot")
-_FOLDER = {"split_file": None, "image_size": "84", "channels": "3"}
+_FOLDER = {"split_file": None, "image_size": "84", "channels": "3", "skip_damaged": "false"}
 
 
 def main(arguments: list[str]) -> int:
@@ -124,7 +124,8 @@ def _folder_config(path: str, rest: list[str]) -> FolderConfig:
         image_size, channels = int(options["image_size"] or 0), int(options["channels"] or 0)
     except ValueError as error:
         raise ConfigError(f"image_size and channels are numbers ({error})") from None
-    config = FolderConfig(path=path, split_file=options["split_file"], image_size=image_size, channels=channels)
+    skip = flag(options, "skip_damaged")
+    config = FolderConfig("folder", path, options["split_file"], image_size, channels, skip)
     config.facts()
     return config
 

@@ -63,9 +63,9 @@ def folder_store(config: FolderConfig) -> Store:
     files = folder_files(config.path, config.split_file)
     root = Path(str(config.path)).expanduser().resolve()
     shape = (config.channels, config.image_size, config.image_size)
-    target = cache_folder() / "folders" / own_files.digest(root, files, shape)
+    target = cache_folder() / "folders" / own_files.digest(root, files, shape, config.skip_damaged)
     _say_left_out(root, said(own_files.left_out(files)))
-    return _made(target, own_files.readers(files, config), shape, root)
+    return _made(target, own_files.readers(files, config), shape, root, config.skip_damaged)
 
 
 @cache
@@ -101,7 +101,9 @@ def _torchmeta_readers(name: str, root: Path) -> Readers | None:
     return hdf5_readers(root / name)
 
 
-def _made(folder: Path, readers: Readers, shape: tuple[int, int, int], source: Path) -> Store:
+def _made(
+    folder: Path, readers: Readers, shape: tuple[int, int, int], source: Path, skip_damaged: bool | None = None
+) -> Store:
     """The store in `folder`, converted if it is not there; processes that need it at once wait for the first."""
     with suppress(DataError):
         return Store(folder)
@@ -110,7 +112,7 @@ def _made(folder: Path, readers: Readers, shape: tuple[int, int, int], source: P
             with suppress(DataError):
                 return Store(folder)
             logger.info("converting %s once, to %s", source, folder)
-            write_store(folder, readers, shape, str(source))
+            write_store(folder, readers, shape, str(source), skip_damaged=skip_damaged)
     except OSError as error:
         where = f"{folder} cannot be written ({error.strerror})"
         raise DataError(f"{where}: set MEMMETA_CACHE to a folder that can") from None

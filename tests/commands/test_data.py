@@ -443,6 +443,7 @@ BAD = {
     ("import", "folder", "empty"): "needs a split file",
     ("import", "folder", "nowhere"): "is no folder",
     ("import", "folder", "empty", "image_size=big"): "numbers",
+    ("import", "folder", "empty", "skip_damaged=1"): "skip_damaged=1 is unknown: use true or false",
     ("verify", "miniimagenet", "data_root=x"): "memmeta data fetch miniimagenet data_root=x",
     ("verify", "nothing"): "unknown",
     ("rot=x",): "data_root",

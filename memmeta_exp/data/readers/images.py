@@ -11,8 +11,10 @@ import numpy as np
 from memmeta_exp.data.store import Picture
 from memmeta_exp.errors import DataError
 
+VERSION = 2  # to be raised with any change of the pixels that are made of a file
 MAX_PIXELS = 2**27  # of one image file: Pillow's own limit only warns
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")  # others may start a program
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA")
+"""By content. Others may start a program; what is not told by its first bytes (TGA) comes last."""
 
 
 Sources = Iterable[tuple[str, Path | bytes]]  # image files, each with what to call it in a message
