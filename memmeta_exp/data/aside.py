@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _TOKEN = r"[a-z0-9_]{8}"
 
@@ -41,7 +41,7 @@ def _lock(file: Path, wait: bool) -> IO[str] | None:
         handle.close()
 
 
-def is_still(handle: IO[str], file: Path) -> bool:
+def is_still(handle: IO[Any], file: Path) -> bool:
     """Whether an open file is the one that is at a path now."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(handle.fileno()), file.stat())
@@ -79,6 +79,12 @@ def half_made(parent: Path, name: str = r"\w+") -> list[Path]:
     with suppress(OSError):
         return sorted(p for p in parent.iterdir() if form.fullmatch(p.name) and p.is_dir() and not p.is_symlink())
     return []
+
+
+def at_work(folder: Path) -> bool:
+    """Whether the process that makes a folder of `half_made` is alive."""
+    with locked(_lock_of(folder), wait=False) as stale:
+        return not stale
 
 
 def remove_stale(folders: list[Path]) -> list[Path]:
