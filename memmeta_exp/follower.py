@@ -62,7 +62,8 @@ def _run(config: Config, order: dict[str, Any], ranks: Group) -> None:
     started, folder = time.perf_counter(), _Unwritten(order["folder"])
     with StopRequest() as stop, ProgressBar(config.iterations, enabled=False) as bar:
         ranks.listen(stop)
-        state = TrainingState(assembled(config, ranks), config)
+        with stop.leaving_at_once():
+            state = TrainingState(assembled(config, ranks), config)
         ranks.require_same("the images", state.images)
         if order["saved"] is not None:
             state.load_state_dict(order["saved"])

@@ -15,7 +15,7 @@ from memmeta_exp.errors import CheckpointError, DataError, RunError, RunInterrup
 from memmeta_exp.out_of_memory import what_fits
 from memmeta_exp.resume import earlier_run, merged_overrides, newest_state, pick_up
 from memmeta_exp.sharded import assembled
-from memmeta_exp.signals import StopRequest
+from memmeta_exp.signals import Stopped, StopRequest
 from memmeta_exp.state import TrainingState
 from memmeta_exp.studies.plots import plot_run
 from memmeta_exp.tracking import Tracker
@@ -75,7 +75,7 @@ def _in_folder(
         folder.write_config(to_dict(config))
         _run(config, folder, stop, ranks)
         folder.set_status("finished", iteration=config.iterations)
-    except (RunInterrupted, KeyboardInterrupt) as stopped:
+    except (RunInterrupted, Stopped, KeyboardInterrupt) as stopped:
         _mark(folder, "interrupted", str(stopped) or "interrupted from the keyboard")
         raise
     except BaseException as error:
@@ -114,7 +114,8 @@ def _run(config: Config, folder: RunFolder, stop: StopRequest, ranks: Ranks) -> 
     started = time.perf_counter()
     saved = newest_state(folder, config)
     ranks.send({"config": to_dict(config), "folder": str(folder.path), "saved": saved})
-    state = TrainingState(assembled(config, ranks), config)
+    with stop.leaving_at_once():
+        state = TrainingState(assembled(config, ranks), config)
     ranks.require_same("the images", state.images)
     if saved is not None:
         pick_up(saved, state, folder)

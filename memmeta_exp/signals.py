@@ -47,7 +47,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self._asked_at = 0.0
+        self._asked_at, self._at_once = 0.0, False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -62,6 +62,18 @@ class StopRequest:
         if callable(handler) and handler not in (leave, signal.default_int_handler):
             handler(self.signum, None)
 
+    @contextmanager
+    def leaving_at_once(self) -> Iterator[None]:
+        """For the block, in which there is nothing to save yet, a request raises Stopped: the reading and converting of
+        data may take long."""
+        self._at_once = True
+        try:
+            if self.signum is not None:
+                raise Stopped(self.signum)
+            yield
+        finally:
+            self._at_once = False
+
     def check(self) -> None:
         """StopAsked if the run has been asked to stop."""
         if self.signum is not None:
@@ -75,6 +87,8 @@ class StopRequest:
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is None:
             self.signum, self._asked_at = signum, time.monotonic()
+            if self._at_once:
+                raise Stopped(signum)
         elif signum == signal.SIGINT:
             raise KeyboardInterrupt
 

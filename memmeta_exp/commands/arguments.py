@@ -28,3 +28,11 @@ def whole_number(options: Mapping[str, str | None], key: str, least: int, most: 
     if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
         raise ConfigError(f"{key}={text} is out of range: it must be a whole number from {least} to {most}")
     return int(text)
+
+
+def flag(options: Mapping[str, str | None], key: str) -> bool:
+    """The value of `key`, true or false, false where it is not given; ConfigError otherwise."""
+    text = options[key] or "false"
+    if text.lower() not in ("true", "false"):
+        raise ConfigError(f"{key}={text} is unknown: use true or false")
+    return text.lower() == "true"

@@ -1,25 +1,27 @@
 """`memmeta data`: which datasets there are, which are here and sound, and how to get the others."""
 
-import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
-from memmeta_exp.commands.arguments import parse
+from memmeta_exp.commands.arguments import flag, parse
 from memmeta_exp.config import SECTIONS, ConfigError, FolderConfig, closest
+from memmeta_exp.config.checks import shown
 from memmeta_exp.errors import DataError
 
 HELP = """memmeta data [data_root=DIR] [path=DIR]             lists every dataset and what is here of it
 memmeta data fetch NAME [data_root=DIR]             downloads and converts it; run again, it goes on
 memmeta data import NAME PATH [data_root=DIR]       converts files that you have, from a folder or an archive
 memmeta data verify NAME [data_root=DIR]            compares counts, classes, pixels and statistics with what is known
+memmeta data cache [clear=true]                     lists what is kept of converted images, or removes it
 
 fetch and import: cifar100 (for cifar_fs and fc100), miniimagenet, tieredimagenet, omniglot. import folder PATH and
-verify folder PATH take your own images, with [split_file=FILE] [image_size=84] [channels=3] as dataset.*; the list
-looks for those of path=DIR [split_file=FILE].
+verify folder PATH take your own images, with [split_file=FILE] [image_size=84] [channels=3] [skip_damaged=false] as
+dataset.*; the list looks for those of path=DIR [split_file=FILE].
 data_root is $MEMMETA_DATA by default. docs/datasets.md has the formats, the addresses and the checks."""
 
 PUBLISHED = ("cifar100", "miniimagenet", "tieredimagenet", "omniglot")
-_FOLDER = {"split_file": None, "image_size": "84", "channels": "3"}
+_FOLDER = {"split_file": None, "image_size": "84", "channels": "3", "skip_damaged": "false"}
 
 
 def main(arguments: list[str]) -> int:
@@ -53,8 +55,9 @@ def _fetch(arguments: list[str]) -> int:
     name, rest = _name("fetch", arguments, PUBLISHED)
     data_root = parse(rest, {"data_root": None})["data_root"]
     from memmeta_exp.data.acquire import fetch
+    from memmeta_exp.data.progress import ShownProgress
 
-    with _Progress() as progress:
+    with ShownProgress() as progress:
         print(fetch(name, _root(data_root, name), progress))
     return 0
 
@@ -66,8 +69,9 @@ def _import(arguments: list[str]) -> int:
     path, rest = _path(f"import {name}", rest)
     data_root = parse(rest, {"data_root": None})["data_root"]
     from memmeta_exp.data.acquire import import_files
+    from memmeta_exp.data.progress import ShownProgress
 
-    with _Progress() as progress:
+    with ShownProgress() as progress:
         print(import_files(name, Path(path).expanduser(), _root(data_root, name), progress))
     return 0
 
@@ -99,7 +103,33 @@ def _verify(arguments: list[str]) -> int:
     return int(failed)
 
 
-_COMMANDS: dict[str, Callable[[list[str]], int]] = {"fetch": _fetch, "import": _import, "verify": _verify}
+def _cache(arguments: list[str]) -> int:
+    clear = flag(parse(arguments, {"clear": None}), "clear")
+    from memmeta_exp.data import cache_contents
+    from memmeta_exp.data.aside import at_work, remove_stale
+    from memmeta_exp.data.cache import cache_folder
+
+    unfinished, found = cache_contents.unfinished(), cache_contents.entries()
+    if clear:
+        unfinished = remove_stale(unfinished)
+        found = [entry for entry in found if not cache_contents.remove(entry)]
+    for entry in found:
+        used = datetime.fromtimestamp(entry.last_used).strftime("%Y-%m-%d %H:%M")
+        print(f"{entry.path}\n    {entry.size / 2**20:.1f} MiB, of {shown(entry.made_of)}, last used {used}", end="")
+        print(", in use" if entry.in_use else "")
+    for path in unfinished:
+        print(f"{path}\n    {'being made' if at_work(path) else 'left half-made, removed before the next conversion'}")
+    total, most = sum(entry.size for entry in found), cache_contents.limit()
+    print(f"{cache_folder()}: {total / 2**30:.2f} of at most {most / 2**30:g} GiB ({cache_contents.LIMIT_VARIABLE})")
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "fetch": _fetch,
+    "import": _import,
+    "verify": _verify,
+    "cache": _cache,
+}
 
 
 def _name(command: str, arguments: list[str], names: tuple[str, ...]) -> tuple[str, list[str]]:
@@ -124,7 +154,8 @@ def _folder_config(path: str, rest: list[str]) -> FolderConfig:
         image_size, channels = int(options["image_size"] or 0), int(options["channels"] or 0)
     except ValueError as error:
         raise ConfigError(f"image_size and channels are numbers ({error})") from None
-    config = FolderConfig(path=path, split_file=options["split_file"], image_size=image_size, channels=channels)
+    skip = flag(options, "skip_damaged")
+    config = FolderConfig("folder", path, options["split_file"], image_size, channels, skip)
     config.facts()
     return config
 
@@ -136,36 +167,3 @@ def _root(data_root: str | None, name: str) -> Path:
         return resolve_root(data_root, name)
     except DataError:
         raise ConfigError(f"where to put {name}? set data_root=DIR or the environment variable MEMMETA_DATA") from None
-
-
-class _Progress:
-    """A bar on standard error for what is being done now; a line for each thing where that is no terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-        self._console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-        )
-        self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._what, self._task = "", self._bar.add_task("", total=None, visible=False)
-
-    def __enter__(self) -> "_Progress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what != self._what:
-            self._what = what
-            self._task = self._bar.add_task(what, total=total or None)
-            if not self._console.is_terminal:
-                print(what, file=sys.stderr)
-        self._bar.update(self._task, completed=done, total=total or None)

@@ -82,7 +82,7 @@ class FolderConfig:
 
     path: the folder of class folders; split_file: JSON {"train": [class folders], "val": .., "test": ..} or CSV with
     the header class,split (null: split.json or split.csv in `path`); image_size: images are resized to squares of it;
-    channels: 3, or 1 for grey.
+    channels: 3, or 1 for grey; skip_damaged: leave out images that cannot be read, and say how many (false: list them).
     """
 
     name: str = "folder"
@@ -90,6 +90,7 @@ class FolderConfig:
     split_file: str | None = field(default=None, metadata=PATH)
     image_size: int = 84
     channels: int = 3
+    skip_damaged: bool = False
 
     def __post_init__(self) -> None:
         at_least("dataset.image_size", self.image_size, 16)

@@ -1,7 +1,6 @@
 """Datasets brought under DATA_ROOT: `fetch` from the addresses of sources.py, `import_files` from files at hand."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 from memmeta_exp.config import SECTIONS
 from memmeta_exp.data import torchmeta_sets
 from memmeta_exp.data.archive import is_archive, unpacked
+from memmeta_exp.data.aside import half_made, remove_stale, work_folder
 from memmeta_exp.data.converted import store_folder
 from memmeta_exp.data.download import Downloader, SourceError
 from memmeta_exp.data.readers import cifar100, miniimagenet, omniglot, tieredimagenet
@@ -132,8 +132,9 @@ def _check_counts(name: str, split: str, found: StoredSplit) -> None:
 
 @contextmanager
 def _work_folder(root: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=root, prefix=".import-") as folder:
-        yield Path(folder)
+    remove_stale(half_made(root, "import"))
+    with work_folder(root, "import") as folder:
+        yield folder
 
 
 def _import_cifar100(folder: Path, path: Path, root: Path) -> Path:

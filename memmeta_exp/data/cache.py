@@ -25,7 +25,10 @@ def cached(path: Path, recipe: str, build: Callable[[], Arrays]) -> Arrays:
     written, the arrays are returned all the same.
     """
     arrays = read(path, recipe)
-    if arrays is None:
+    if arrays is not None:
+        with suppress(OSError):
+            os.utime(path)  # last used
+    else:
         arrays = build()
         with suppress(OSError):
             _write(path, recipe, arrays)

@@ -4,7 +4,6 @@ A store is made once: by `memmeta data fetch` or `import`, or here, at the first
 DATA_ROOT/NAME or from the folder of images.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -19,9 +18,11 @@ from memmeta_exp.config import FolderConfig
 from memmeta_exp.config.checks import shown
 from memmeta_exp.config.entries import said
 from memmeta_exp.config.folder import folder_files
-from memmeta_exp.data import own_files
+from memmeta_exp.data import cache_contents, own_files
+from memmeta_exp.data.aside import locked
 from memmeta_exp.data.cache import cache_folder
 from memmeta_exp.data.episodes import ImageSet
+from memmeta_exp.data.progress import ShownProgress
 from memmeta_exp.data.readers import omniglot
 from memmeta_exp.data.readers.layouts import hdf5_readers
 from memmeta_exp.data.store import Readers, Store, write_store
@@ -63,9 +64,9 @@ def folder_store(config: FolderConfig) -> Store:
     files = folder_files(config.path, config.split_file)
     root = Path(str(config.path)).expanduser().resolve()
     shape = (config.channels, config.image_size, config.image_size)
-    target = cache_folder() / "folders" / own_files.digest(root, files, shape)
+    target = cache_folder() / cache_contents.FOLDERS / own_files.digest(root, files, shape, config.skip_damaged)
     _say_left_out(root, said(own_files.left_out(files)))
-    return _made(target, own_files.readers(files, config), shape, root)
+    return _made(target, own_files.readers(files, config), shape, root, config.skip_damaged)
 
 
 @cache
@@ -101,25 +102,48 @@ def _torchmeta_readers(name: str, root: Path) -> Readers | None:
     return hdf5_readers(root / name)
 
 
-def _made(folder: Path, readers: Readers, shape: tuple[int, int, int], source: Path) -> Store:
+def _made(
+    folder: Path, readers: Readers, shape: tuple[int, int, int], source: Path, skip_damaged: bool | None = None
+) -> Store:
     """The store in `folder`, converted if it is not there; processes that need it at once wait for the first."""
     with suppress(DataError):
-        return Store(folder)
+        return _held(folder)
     try:
         with _alone(folder):
             with suppress(DataError):
-                return Store(folder)
-            logger.info("converting %s once, to %s", source, folder)
-            write_store(folder, readers, shape, str(source))
+                return _held(folder)
+            _tidy(folder)
+            logger.info("converting %s once, to %s", shown(source), folder)
+            with ShownProgress() as progress:
+                write_store(folder, readers, shape, str(source), progress, skip_damaged=skip_damaged)
+            store = _held(folder)
+        _tidy(folder)
     except OSError as error:
         where = f"{folder} cannot be written ({error.strerror})"
         raise DataError(f"{where}: set MEMMETA_CACHE to a folder that can") from None
+    return store
+
+
+def _held(folder: Path) -> Store:
+    cache_contents.hold(folder)
     return Store(folder)
+
+
+def _tidy(folder: Path) -> None:
+    if folder.is_relative_to(cache_folder()):
+        for entry in cache_contents.tidy():
+            logger.info("the cache is full: removed %s, made of %s", entry.path, shown(entry.made_of))
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time; says so where it waits."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f".{folder.name}.lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    lock = folder.with_name(f".{folder.name}.lock")
+    with locked(lock, wait=False) as mine:
+        if mine:
+            yield
+            return
+    logger.info("another process makes %s: waiting for it", folder)
+    with locked(lock):
         yield

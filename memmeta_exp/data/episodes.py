@@ -16,9 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from memmeta_exp.config.checks import shown
 from memmeta_exp.data.keys import GAMMA, children, hashed, mix, root_key, smallest
 from memmeta_exp.data.pixels import AS_THEY_ARE, Pixels
 from memmeta_exp.data.tasks import Tasks
+from memmeta_exp.errors import ConfigError
 
 _BLOCK = 256  # tasks whose keys are held at once: 8 bytes for each image of each of their classes
 _LAST = torch.iinfo(torch.int64).max  # the key of what is not there; a real one is the same once in 2^64
@@ -170,7 +172,7 @@ def half(tasks: Tasks, which: str) -> Half:
 class EpisodeSampler:
     """Draws tasks of `ways` classes with `shots` support and `queries` query images each, on the device of the images.
 
-    pixels: what becomes of the images of its tasks. Raises ValueError if the split has too few classes or images.
+    pixels: what becomes of the images of its tasks. Raises ConfigError if the split has too few classes or images.
     """
 
     def __init__(
@@ -186,11 +188,13 @@ class EpisodeSampler:
         assert stream in STREAMS, stream
         classes, per_class = len(image_set.class_names), image_set.least
         if ways > classes:
-            raise ValueError(f"ways={ways} is more than the {classes} classes at hand; set ways to {classes} or fewer")
+            raise ConfigError(f"ways={ways} is more than the {classes} classes at hand; set ways to {classes} or fewer")
         if shots + queries > per_class:
-            raise ValueError(
-                f"shots={shots} + queries={queries} is more than the {per_class} images of a class; "
-                "lower one until their sum fits"
+            at = image_set.counts.index(per_class) if image_set.counts else 0
+            split = "train" if stream == "reference" else stream
+            raise ConfigError(
+                f"shots={shots} + queries={queries} is more than the {per_class} images of class "
+                f"'{shown(image_set.class_names[at])}' of the {split} split; lower one until their sum fits"
             )
         self.image_set, self.ways, self.shots, self.queries = image_set, ways, shots, queries
         self.pixels = pixels

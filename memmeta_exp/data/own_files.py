@@ -9,15 +9,16 @@ from pathlib import Path
 from memmeta_exp.config import FolderConfig
 from memmeta_exp.config.checks import shown
 from memmeta_exp.config.folder import Files
+from memmeta_exp.data.readers.images import VERSION
 from memmeta_exp.data.readers.layouts import from_files
 from memmeta_exp.data.store import Readers
 from memmeta_exp.errors import DataError
 
 
-def digest(root: Path, files: Files, shape: tuple[int, int, int]) -> str:
-    """Of names, sizes and times of all image files; reads none. DataError where a file is gone, or is an image of two
-    splits by a link."""
-    found = hashlib.sha256(os.fsencode(f"{root}{shape}"))
+def digest(root: Path, files: Files, shape: tuple[int, int, int], skip_damaged: bool) -> str:
+    """Of how they are converted, and of names, sizes and times of all image files; reads none. DataError where a file
+    is gone, or is an image of two splits by a link."""
+    found = hashlib.sha256(os.fsencode(f"{root}{shape}{skip_damaged}{VERSION}"))
     owners: dict[tuple[int, int], str] = {}
     for split, classes in files.items():
         for name, of_class in classes.items():

@@ -110,6 +110,8 @@ def fault(dataset_config: Any, split: str, image_set: ImageSet) -> str | None:
     facts, flat = dataset_config.facts(), image_set.flat
     shape = (facts.channels, facts.image_size, facts.image_size)
     classes, images, least = facts.classes[split], facts.total(split), facts.smallest(split)
+    if getattr(dataset_config, "skip_damaged", False):  # how many are left is not known before they are read
+        images, least = len(flat), image_set.least
     found = (len(image_set.class_names), len(flat), tuple(flat.shape[1:]))
     if found == (classes, images, shape) and image_set.least >= least:
         return None

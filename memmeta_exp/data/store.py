@@ -4,59 +4,43 @@ index.json, which says which classes, how many images of each, what the pixels h
 Loading maps the files, so a set may be larger than memory and several runs share one copy in the page cache.
 """
 
-import hashlib
 import json
+import logging
 import math
 import mmap
-import os
-import shutil
-import tempfile
+import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from memmeta_exp.config.facts import uneven
+from memmeta_exp.data.aside import half_made, put, remove_stale, work_folder
 from memmeta_exp.data.episodes import ImageSet
+from memmeta_exp.data.npy import header, pixels_sha256
+from memmeta_exp.data.split_writer import (
+    NOTED,
+    ChannelStatistics,
+    Images,
+    Picture,
+    Progress,
+    SplitImages,
+    SplitWriter,
+    StoredSplit,
+    silent,
+)
+from memmeta_exp.data.tally import Tally
 from memmeta_exp.errors import DataError
+
+__all__ = ["Images", "Picture", "Progress", "Readers", "SplitImages", "Store", "StoredSplit", "pixels_sha256", "silent"]
 
 FORMAT = 1
 INDEX = "index.json"
 _BLOCK = 2**24
-
-Progress = Callable[[str, int, int], None]  # what, done, of how many
-
-
-def silent(_what: str, _done: int, _total: int) -> None:
-    """No progress."""
-
-
-@dataclass(frozen=True)
-class SplitImages:
-    """One split as a reader gives it. names: of the classes, in order; labels: int [N], the class of each image;
-    images: those N in the same order, uint8 [H, W, C] or [H, W]."""
-
-    names: list[str]
-    labels: np.ndarray
-    images: Iterator[np.ndarray]
-
-
-@dataclass(frozen=True)
-class StoredSplit:
-    """What index.json says of a split. mean, std: of each channel over all pixels, in units of [0, 1]."""
-
-    names: list[str]
-    counts: list[int]
-    shape: list[int]
-    sha256: str
-    mean: list[float]
-    std: list[float]
-
+logger = logging.getLogger("memmeta")
 
 Readers = Mapping[str, Callable[[], SplitImages]]
 
@@ -68,101 +52,38 @@ def write_store(
     source: str,
     progress: Progress = silent,
     check: Callable[[str, "StoredSplit"], None] = lambda *_: None,
+    skip_damaged: bool | None = None,
 ) -> None:
     """Converts the splits of `readers` to images of `shape` [C, H, W]; the folder appears at once and whole, in place
-    of one that was there. DataError where an image has another shape, the disk has no room, or `check` raises it."""
+    of one that was there. skip_damaged: whether images that cannot be read are left out, None where that is no choice.
+    DataError where one cannot be read, or has another shape, the disk has no room, or `check` raises it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _aside(folder) as work:
-        splits = {}
+    remove_stale(half_made(folder.parent, re.escape(folder.name)))
+    with work_folder(folder.parent, folder.name) as work:
+        writers, splits = [], {}
         for name, read in readers.items():
-            splits[name] = _write_split(work, name, read(), shape, progress)
-            check(name, splits[name])
+            writers.append(SplitWriter(work, name, read(), shape))
+            writers[-1].write(progress)
+            if skip_damaged or not any(writer.noted["left_out"].count for writer in writers):
+                splits[name] = writers[-1].stored()
+                check(name, splits[name])
+        _say(writers, source, skip_damaged)
         index = {"format": FORMAT, "source": source, "splits": {name: asdict(split) for name, split in splits.items()}}
         (work / INDEX).write_text(json.dumps(index, indent=1))
+        put(work, folder)
 
 
-@contextmanager
-def _aside(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder` that takes its place after the block."""
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        yield work
-        work.chmod(0o755)
-        old = work.with_name(work.name + "-old")
-        with suppress(FileNotFoundError):
-            os.rename(folder, old)
-        os.rename(work, folder)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _write_split(
-    work: Path, name: str, split: SplitImages, shape: tuple[int, int, int], progress: Progress
-) -> StoredSplit:
-    counts = np.bincount(split.labels, minlength=len(split.names))
-    if not len(split.labels) or not counts.all():
-        raise DataError(f"the {name} split has no images of {_missing(split.names, counts)}")
-    starts, filled = np.cumsum(counts) - counts, np.zeros(len(counts), dtype=np.int64)
-    full = (len(split.labels), *shape)
-    _require_room(work, math.prod(full))
-    path = work / f"{name}.npy"
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=full)
-    statistics = ChannelStatistics(shape[0])
-    for done, (label, image) in enumerate(zip(split.labels, split.images, strict=True)):
-        channels_first = _channels_first(image, shape, name)
-        out[starts[label] + filled[label]] = channels_first
-        filled[label] += 1
-        statistics.add(channels_first[None])
-        if done % 256 == 0:
-            progress(f"converting {name}", done, len(split.labels))
-    out.flush()
-    del out
-    progress(f"converting {name}", len(split.labels), len(split.labels))
-    mean, std = statistics.mean_std()
-    return StoredSplit(split.names, counts.tolist(), list(full), pixels_sha256(path), mean, std)
-
-
-def _missing(names: list[str], counts: np.ndarray) -> str:
-    return ", ".join(name for name, count in zip(names, counts, strict=True) if not count) or "any class"
-
-
-def _require_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise DataError(
-            f"{folder.parent} has {free / 2**30:.1f} GiB free and the next split needs {needed / 2**30:.1f}: make room "
-            "or choose another data_root"
-        )
-
-
-def _channels_first(image: np.ndarray, shape: tuple[int, int, int], split: str) -> np.ndarray:
-    found = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
-    if found.shape != shape or found.dtype != np.uint8:
-        raise DataError(f"the {split} split has an image {found.dtype} {found.shape}, expected uint8 {shape}")
-    return found
-
-
-class ChannelStatistics:
-    """Mean and standard deviation of each channel, from exact integer sums."""
-
-    def __init__(self, channels: int) -> None:
-        self._sums = np.zeros((2, channels), dtype=np.uint64)
-        self._pixels = 0
-
-    def add(self, images: np.ndarray) -> None:
-        """uint8 [n, C, H, W]."""
-        wide = images.astype(np.uint32)
-        self._sums[0] += wide.sum((0, 2, 3), dtype=np.uint64)
-        self._sums[1] += np.square(wide).sum((0, 2, 3), dtype=np.uint64)
-        self._pixels += images[:, 0].size
-
-    def mean_std(self) -> tuple[list[float], list[float]]:
-        """In units of [0, 1]."""
-        n = self._pixels
-        sums, squares = ([int(v) for v in row] for row in self._sums)
-        means = [s / n / 255 for s in sums]
-        return means, [math.sqrt((q * n - s * s) / (n * n)) / 255 for s, q in zip(sums, squares, strict=True)]
+def _say(writers: list[SplitWriter], source: str, skip_damaged: bool | None) -> None:
+    """What was noted of the images, a line a kind; DataError where some cannot be read and are not to be left out."""
+    total = sum(writer.total for writer in writers)
+    for kind, what in NOTED.items():
+        tally = Tally.joined(writer.noted[kind] for writer in writers)
+        line = f"{tally.count} of {total} images of {source}"
+        if kind == "left_out" and tally.count and not skip_damaged:
+            choice = "" if skip_damaged is None else ", or leave them out with dataset.skip_damaged=true"
+            raise DataError(f"{line} cannot be read: {tally}; mend or remove them{choice}")
+        if tally.count:
+            logger.warning("%s %s: %s", line, what, tally)
 
 
 def statistics_of(image_set: ImageSet) -> tuple[list[float], list[float]]:
@@ -173,27 +94,6 @@ def statistics_of(image_set: ImageSet) -> tuple[list[float], list[float]]:
     for at in range(0, len(flat), step):
         statistics.add(flat[at : at + step].numpy())
     return statistics.mean_std()
-
-
-def pixels_sha256(path: Path) -> str:
-    """SHA-256 of the pixels of a .npy file, its header left out."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(_header(path)[1])
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _header(path: Path) -> tuple[tuple[int, ...], int]:
-    """Shape and where the pixels start; ValueError where it is no .npy file of bytes."""
-    with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
-        if fortran or dtype != np.uint8:
-            raise ValueError(f"{dtype}, expected uint8")
-        return shape, file.tell()
 
 
 class Store:
@@ -220,7 +120,7 @@ class Store:
 
     def _check_size(self, split: str) -> None:
         path, wanted = self.path(split), tuple(self.splits[split].shape)
-        shape, start = _header(path)
+        shape, start = header(path)
         if shape != wanted or path.stat().st_size != start + math.prod(shape):
             raise ValueError(f"{path.name} is not the {wanted} bytes that {INDEX} says")
 
@@ -242,7 +142,7 @@ class _Mapped:
     """
 
     def __init__(self, path: Path) -> None:
-        self._shape, self._start = _header(path)
+        self._shape, self._start = header(path)
         with path.open("rb") as file:
             self._buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._each = math.prod(self._shape[1:])

@@ -9,7 +9,7 @@ from memmeta_exp.config import SPLITS
 from memmeta_exp.data import reference, registry
 from memmeta_exp.data.episodes import ImageSet
 from memmeta_exp.data.registry import STORED, load_split, resolve_root
-from memmeta_exp.data.store import Store, pixels_sha256, statistics_of
+from memmeta_exp.data.store import Store, StoredSplit, pixels_sha256, statistics_of
 from memmeta_exp.errors import DataError
 
 
@@ -41,6 +41,8 @@ def _split(config: Any, split: str, images: ImageSet, data_root: str | None) -> 
     yield _counts(config, split, images)
     yield _classes(config.name, split, images)
     yield _statistics(config, split, images, data_root)
+    if config.name in (*STORED, "folder"):
+        yield _constant(split, _store(config, data_root).splits[split])
 
 
 def _pixels(config: Any, data_root: str | None) -> Iterator[Check]:
@@ -122,6 +124,16 @@ def _statistics(config: Any, split: str, images: ImageSet, data_root: str | None
     passed = all(abs(a - b) <= known.tolerance for a, b in zip([*mean, *std], expected, strict=False))
     wanted = f"mean {_numbers(known.mean)}" + (f", deviation {_numbers(known.std)}" if known.std else "")
     return Check(what, passed, f"{found}; {wanted} +- {known.tolerance:g} ({known.source})")
+
+
+def _constant(split: str, stored: StoredSplit) -> Check:
+    """An image of one colour is most often one whose content was lost before it came here."""
+    what = f"{split}: constant images"
+    if stored.noted is None:
+        return Check(what, None, "not looked for by the earlier version that converted them")
+    found = stored.noted["constant"]
+    detail = f"{found.count} of {sum(stored.counts)} images are of one colour throughout"
+    return Check(what, not found.count, f"{detail}: {found}" if found.count else detail)
 
 
 def _numbers(values: tuple[float, ...] | list[float]) -> str:

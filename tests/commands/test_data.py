@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +14,15 @@ import pytest
 from memmeta_exp.build import build, build_optimizer
 from memmeta_exp.commands.compose import composed
 from memmeta_exp.config import DatasetFacts, MiniImagenetConfig, OmniglotConfig, TieredImagenetConfig, from_omegaconf
-from memmeta_exp.data import acquire, download, torchmeta_sets
-from memmeta_exp.data.readers import omniglot
+from memmeta_exp.data import acquire, cache_contents, download, torchmeta_sets
+from memmeta_exp.data.readers import images, omniglot
 from memmeta_exp.data.sources import PAGES, RELEASES, Release, RemoteFile
 from memmeta_exp.data.torchmeta_sets import hdf5_path
 from memmeta_exp.iteration import Iteration
 from tests.commands.conftest import Result
 from tests.data import official
 from tests.data.servers import Server, serving
+from tests.data.test_cache import released
 
 Memmeta = Callable[..., Result]
 STEP = [
@@ -197,6 +200,23 @@ def test_a_folder_of_your_own_is_imported_verified_and_trained_on(memmeta: Memme
     assert "no reference  val: counts: 2 classes of 3 to 4 images, 7 in all" in again.out
 
 
+def test_verify_fails_on_images_of_one_colour(memmeta: Memmeta, tmp_path: Path) -> None:
+    """White ink on a transparent page shows nothing on white."""
+    from PIL import Image
+
+    folder = own_folder(tmp_path / "birds")
+    page = Image.new("RGBA", (20, 20), (255, 255, 255, 0))
+    page.putpixel((5, 5), (255, 255, 255, 255))
+    page.save(folder / "val" / "n05" / "1.png")
+    imported = memmeta("data", "import", "folder", str(folder), "image_size=20")
+    assert f"memmeta: 1 of 28 images of {folder} are of one colour throughout: val/n05/1.png" in imported.err
+    found = memmeta("data", "verify", "folder", str(folder), "image_size=20")
+    assert found.code == 1
+    assert [line for line in found.out.splitlines() if "FAILED" in line] == [
+        "FAILED        val: constant images: 1 of 8 images are of one colour throughout: val/n05/1.png"
+    ]
+
+
 def test_a_csv_split_file_and_grey_images(memmeta: Memmeta, tmp_path: Path) -> None:
     folder = own_folder(tmp_path / "birds")
     rows = "\n".join(f"{name},{split}" for split, names in SPLIT.items() for name in names)
@@ -279,6 +299,63 @@ def test_fetch_goes_on_to_the_next_release(memmeta: Memmeta, tmp_path: Path, sit
     result = memmeta("data", "fetch", "miniimagenet", f"data_root={tmp_path / 'data'}")
     assert result.code == 0, result.err
     assert site.requests[-1][0] == "/two/mini-imagenet.tar.gz"
+
+
+def test_the_first_conversion_stops_at_once_and_begins_anew(
+    memmeta: Memmeta, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = own_folder(tmp_path / "birds")
+    command = ["train", "dataset=folder", f"dataset.path={folder}", *STEP, "plots=false", "hydra.run.dir=run"]
+    real, seen = images.decode, []
+
+    def stopped(name: str, *arguments: Any) -> Any:
+        seen.append(name)
+        if len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(name, *arguments)
+
+    monkeypatch.setattr(images, "decode", stopped)
+    result = memmeta(*command)
+    assert (result.code, result.err.splitlines()[-1]) == (128 + signal.SIGTERM, "memmeta: stopped by signal 15")
+    assert len(seen) == 3
+    assert len(result.err.splitlines()) == 3, "what is converted, the split, and the end"
+    assert list((tmp_path / "cache" / "folders").iterdir()) == []
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "interrupted"
+    assert memmeta(*command).code == 0
+    assert len(seen) == 3 + 28
+
+
+def test_the_cache_is_listed_and_emptied(memmeta: Memmeta, tmp_path: Path) -> None:
+    folder = own_folder(tmp_path / "birds")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "mine.txt").write_text("no part of it")
+    for size in (16, 20):
+        memmeta("data", "import", "folder", str(folder), f"image_size={size}")
+    first, second = cache_contents.entries()
+    half = second.path.with_name(f".{second.path.name}-abcdefgh")
+    half.mkdir()
+    listed = memmeta("data", "cache").out.splitlines()
+    assert listed[0] == str(first.path)
+    assert f"0.0 MiB, of {folder}, images 3 x 16 x 16, last used 20" in listed[1]
+    assert listed[1].endswith(", in use"), "by this process"
+    assert listed[4:6] == [str(half), "    left half-made, removed before the next conversion"]
+    assert listed[-1] == f"{tmp_path / 'cache'}: 0.00 of at most 50 GiB (MEMMETA_CACHE_GIB)"
+    released(first.path)
+    emptied = memmeta("data", "cache", "clear=true")
+    assert emptied.code == 0
+    assert emptied.out.splitlines()[0] == str(second.path), "what is in use stays, and is said"
+    assert [p for p in (first.path, second.path, half) if p.exists()] == [second.path]
+    released(second.path)
+    memmeta("data", "cache", "clear=true")
+    assert sorted(p.name for p in (tmp_path / "cache").rglob("*")) == ["folders", "mine.txt"]
+
+
+def test_what_a_killed_import_left_is_removed_by_the_next(memmeta: Memmeta, tmp_path: Path) -> None:
+    source, root = official.mini_cache(tmp_path / "source"), tmp_path / "data"
+    (root / ".import-0a1b2c3d" / "unpacked").mkdir(parents=True)
+    (root / "miniimagenet" / ".store-0a1b2c3d").mkdir(parents=True)
+    assert memmeta("data", "import", "miniimagenet", str(source), f"data_root={root}").code == 0
+    assert sorted(p.name for p in root.rglob("*") if p.is_dir()) == ["miniimagenet", "store"]
 
 
 def test_fetch_that_was_broken_off_goes_on_next_time(
@@ -426,9 +503,12 @@ BAD = {
     ("import", "folder", "empty"): "needs a split file",
     ("import", "folder", "nowhere"): "is no folder",
     ("import", "folder", "empty", "image_size=big"): "numbers",
+    ("import", "folder", "empty", "skip_damaged=1"): "skip_damaged=1 is unknown: use true or false",
     ("verify", "miniimagenet", "data_root=x"): "memmeta data fetch miniimagenet data_root=x",
     ("verify", "nothing"): "unknown",
     ("rot=x",): "data_root",
+    ("cache", "clear=all"): "clear=all is unknown: use true or false",
+    ("cache", "empty"): "'empty' is no option: write KEY=VALUE",
     ("split_file=x",): "of which folder? Name it too: path=DIR",
 }
 

@@ -161,5 +161,5 @@ def test_classes_that_agree_in_size_are_drawn_from_as_ever():
 
 
 def test_the_smallest_class_bounds_an_episode():
-    with pytest.raises(ValueError, match="5 images of a class"):
+    with pytest.raises(ValueError, match="5 images of class '5' of the train split"):
         EpisodeSampler(unequal().image_set, "train", 0, 4, 3, 3)

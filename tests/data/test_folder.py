@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from memmeta_exp.build import build
 from memmeta_exp.commands.compose import composed
 from memmeta_exp.config import SPLITS, FolderConfig, from_omegaconf
 from memmeta_exp.data import fingerprint, load_split
@@ -102,3 +103,22 @@ def test_one_file_in_two_splits_is_refused(tmp_path: Path, link: Callable[..., N
     link(root / "c00" / "1.png", root / "c08" / "other.png")
     with pytest.raises(DataError, match=r"c08/other\.png of test is an image of train too, by a link"):
         load_split(folder(root), "val")
+
+
+def test_images_that_cannot_be_read_are_left_out_on_request(tmp_path: Path) -> None:
+    root = tree(tmp_path / "birds", 4)
+    (root / "c00" / "1.png").write_bytes(b"no image")
+    (root / "c08" / "3.png").write_bytes((root / "c08" / "3.png").read_bytes()[:60])
+    with pytest.raises(DataError) as error:
+        load_split(folder(root), "train")
+    assert str(error.value) == (
+        f"2 of 40 images of {root} cannot be read: c00/1.png (no image of a format that is read here, or a damaged "
+        "one), c08/3.png (image file is truncated); mend or remove them, or leave them out with "
+        "dataset.skip_damaged=true"
+    )
+    config = folder(root, skip_damaged=True)
+    assert [load_split(config, split).counts for split in SPLITS] == [(3, 4, 4, 4), None, (4, 3, 4)]
+    assert not [check for check in verify(config) if check.passed is False]
+    overrides = ["dataset=folder", f"dataset.path={root}", "dataset.image_size=16", "dataset.skip_damaged=true"]
+    with pytest.raises(ConfigError, match="is more than the 3 images of class 'c00' of the train split; lower one"):
+        build(from_omegaconf(composed([*overrides, "ways=3", "shots=2", "queries=2"])))

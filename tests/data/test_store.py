@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from memmeta_exp.data import EpisodeSampler, ImageSet, fingerprint, store
-from memmeta_exp.data.store import SplitImages, Store, statistics_of, write_store
+from memmeta_exp.data import EpisodeSampler, ImageSet, fingerprint, npy, store
+from memmeta_exp.data.store import Picture, SplitImages, Store, pixels_sha256, statistics_of, write_store
 from memmeta_exp.errors import DataError
 
 SHAPE = (3, 8, 8)
@@ -141,6 +141,73 @@ def test_a_failed_conversion_leaves_what_was_there(tmp_path: Path):
 
 def test_a_full_disk_is_found_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     usage = type("Usage", (), {"free": 100})
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(npy.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(DataError, match="make room or choose another data_root"):
         made(tmp_path / "s", 4, 4)
+
+
+def with_faults() -> SplitImages:
+    """Classes of 3, 1 and 2 images. Two cannot be read; one is of one colour and an animation."""
+    images: list[np.ndarray | Picture | DataError] = [*pixels(6)]
+    images[1], images[5] = DataError("a/1.png (cut off)"), DataError("c/1.png (no image)")
+    images[2] = Picture(np.full((8, 8, 3), [9, 8, 7], dtype=np.uint8), several=True)
+    files = ["a/0.png", "a/1.png", "a/2.gif", "b/0.png", "c/0.png", "c/1.png"]
+    return SplitImages(["a", "b", "c"], np.array([0, 0, 0, 1, 2, 2]), iter(images), files)
+
+
+def test_images_that_cannot_be_read_are_all_named(tmp_path: Path):
+    many = [DataError(f"a/{i}.png (cut off)") for i in range(25)]
+    readers = {
+        "train": with_faults,
+        "val": lambda: SplitImages(["a"], np.zeros(25, dtype=int), iter(many)),
+    }
+    with pytest.raises(DataError) as error:
+        write_store(tmp_path / "s", readers, SHAPE, "birds")
+    line = str(error.value)
+    assert line.startswith(
+        "27 of 31 images of birds cannot be read: a/1.png (cut off), c/1.png (no image), a/0.png (cut"
+    )
+    assert line.endswith("a/17.png (cut off) and 7 more; mend or remove them")
+    with pytest.raises(DataError, match=r"mend or remove them, or leave them out with dataset.skip_damaged=true$"):
+        write_store(tmp_path / "s", readers, SHAPE, "birds", skip_damaged=False)
+    with pytest.raises(DataError, match="the val split has no images of a that can be read"):
+        write_store(tmp_path / "s", readers, SHAPE, "birds", skip_damaged=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_that_cannot_be_read_can_be_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(store.logger, "propagate", True)
+    write_store(tmp_path / "s", {"train": with_faults}, SHAPE, "birds", skip_damaged=True)
+    found = Store(tmp_path / "s")
+    stored, images = found.splits["train"], found.load("train")
+    assert (stored.counts, images.counts, images.class_names) == ([2, 1, 1], (2, 1, 1), ("a", "b", "c"))
+    expected = pixels(6).transpose(0, 3, 1, 2)
+    assert np.array_equal(images.flat[[0, 2, 3]].numpy(), expected[[0, 3, 4]])
+    assert images.flat[1, :, 0, 0].tolist() == [9, 8, 7]
+    assert statistics_of(images) == (stored.mean, stored.std)
+    assert pixels_sha256(found.path("train")) == stored.sha256
+    assert sorted(p.name for p in found.folder.iterdir()) == ["index.json", "train.npy"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 of 6 images of birds cannot be read and were left out: a/1.png (cut off), c/1.png (no image)",
+        "1 of 6 images of birds hold several frames or pages, of which the first was taken: a/2.gif",
+        "1 of 6 images of birds are of one colour throughout: a/2.gif",
+    ]
+    assert {kind: tally.count for kind, tally in (stored.noted or {}).items()} == {
+        "left_out": 2,
+        "several": 1,
+        "constant": 1,
+    }
+
+
+def test_a_store_of_an_earlier_version_is_read(tmp_path: Path):
+    folder = made(tmp_path / "s", 4, 4).folder
+    index = json.loads((folder / "index.json").read_text())
+    del index["splits"]["train"]["noted"]
+    (folder / "index.json").write_text(json.dumps(index))
+    assert Store(folder).splits["train"].noted is None
+    index["splits"]["train"]["noted"] = {"constant": {"count": "many", "first": []}}
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(DataError, match="is damaged"):
+        Store(folder)

@@ -1,43 +1,88 @@
 """Image files decoded."""
 
 import io
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from memmeta_exp.data.store import Picture
 from memmeta_exp.errors import DataError
 
+VERSION = 2  # to be raised with any change of the pixels that are made of a file
 MAX_PIXELS = 2**27  # of one image file: Pillow's own limit only warns
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA")
+"""By content. Others may start a program; what is not told by its first bytes (TGA) comes last."""
 
 
-def decode(source: Path | bytes, size: int | None, mode: str = "RGB", invert: bool = False) -> np.ndarray:
-    """uint8 [H, W, 3], or [H, W] for mode "L": an image file, resized to a square of `size` where one is given
-    (bilinear, averaged where it shrinks). DataError where it does not decode."""
+Sources = Iterable[tuple[str, Path | bytes]]  # image files, each with what to call it in a message
+
+
+def decode(name: str, source: Path | bytes, size: int | None, mode: str = "RGB", invert: bool = False) -> Picture:
+    """An image file as uint8 [H, W, 3], or [H, W] for mode "L" (colour.py says how), resized to a square of `size`
+    where one is given (bilinear, averaged where it shrinks). DataError, with its name, where it cannot be read."""
     from PIL import Image, ImageOps
 
+    from memmeta_exp.data.readers.colour import eight_bits
+
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            if file.width * file.height > MAX_PIXELS:
-                raise ValueError(f"{file.width} x {file.height} pixels")
-            image = file.convert(mode)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{_name(source)} is no image that can be read ({str(error).splitlines()[0]})") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a file's metadata, and of a size that is within MAX_PIXELS
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as file:
+                if file.width * file.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                several = _has_several(file)
+                image = eight_bits(file, mode)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes Pillow raise
+        raise DataError(f"{name} ({_reason(error)})") from None
     if invert:
         image = ImageOps.invert(image)
     if size is not None and image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    return Picture(np.asarray(image), several)
 
 
-def decoded(sources: Iterable[Path | bytes], size: int | None, mode: str = "RGB", invert: bool = False) -> Iterator:
-    """`decode` of each, one at a time."""
-    return (decode(source, size, mode, invert) for source in sources)
+def decoded(
+    sources: Sources, size: int | None, mode: str = "RGB", invert: bool = False
+) -> Iterator[Picture | DataError]:
+    """`decode` of each, one at a time; in place of one that cannot be read, why."""
+    for name, source in sources:
+        try:
+            yield decode(name, source, size, mode, invert)
+        except DataError as error:
+            yield error
 
 
-def _name(source: Path | bytes) -> str:
-    return str(source) if isinstance(source, Path) else f"an image of {len(source)} bytes"
+def _formats() -> list[str]:
+    """Those of FORMATS that this Pillow reads."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _has_several(file: Any) -> bool:
+    """Whether an image file holds an animation or pages. The second picture of a camera's JPEG is a preview."""
+    try:
+        return file.format != "MPO" and bool(getattr(file, "is_animated", False))
+    except Exception:  # noqa: BLE001 - of the first frame nothing is wrong
+        return False
+
+
+def _reason(error: Exception) -> str:
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_PIXELS:,} pixels, the most of an image: shrink it"
+    if isinstance(error, UnidentifiedImageError):
+        return "no image of a format that is read here, or a damaged one"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return next(iter(str(error).splitlines()), "") or f"damaged ({type(error).__name__})"
 
 
 def field(data: Any, names: tuple[str, ...], path: Path, kind: Callable[[Any], bool]) -> Any:

@@ -1,16 +1,16 @@
 """Shapes that several datasets come in: torchmeta's HDF5 files and folders of class folders."""
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from memmeta_exp.config import SPLITS
+from memmeta_exp.config.checks import shown
 from memmeta_exp.config.entries import ignored, listed
-from memmeta_exp.data.readers.images import decode, decoded
-from memmeta_exp.data.store import Readers, SplitImages
+from memmeta_exp.data.readers.images import decoded
+from memmeta_exp.data.store import Images, Readers, SplitImages
 from memmeta_exp.errors import DataError
 
 _SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
@@ -48,14 +48,17 @@ def _from_hdf5(path: Path, labels_path: Path) -> SplitImages:
     return SplitImages(names, np.repeat(np.arange(len(names)), counts), _hdf5_images(path, names))
 
 
-def _hdf5_images(path: Path, names: list[str]) -> Iterator[np.ndarray]:
+def _hdf5_images(path: Path, names: list[str]) -> Images:
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
             for name in names:
-                for value in _class(file, name, path)[()]:
-                    yield value if value.ndim > 1 else decode(value.tobytes(), None)
+                for number, value in enumerate(_class(file, name, path)[()]):
+                    if value.ndim > 1:
+                        yield value
+                    else:
+                        yield from decoded([(f"{name}[{number}]", value.tobytes())], None)
     except (OSError, RuntimeError) as error:
         raise DataError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
 
@@ -91,5 +94,5 @@ def _from_tree(root: Path, size: int, mode: str) -> SplitImages:
 def from_files(classes: dict[str, list[Path]], size: int, mode: str = "RGB", invert: bool = False) -> SplitImages:
     """Image files by class."""
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
-    files = [file for of_class in classes.values() for file in of_class]
-    return SplitImages(list(classes), labels, decoded(files, size, mode, invert))
+    files = [(shown(f"{name}/{file.name}"), file) for name, of_class in classes.items() for file in of_class]
+    return SplitImages(list(classes), labels, decoded(files, size, mode, invert), [name for name, _ in files])

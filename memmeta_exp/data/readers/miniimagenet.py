@@ -95,8 +95,8 @@ def _from_csv(path: Path, folder: Path) -> SplitImages:
         raise DataError(f"{path} has to be CSV with the header filename,label")
     names = sorted({row["label"] for row in rows})
     labels = np.array([names.index(row["label"]) for row in rows])
-    files = [_image(path, folder, row["filename"], row["label"]) for row in rows]
-    return SplitImages(names, labels, decoded(files, SIZE))
+    files = [(row["filename"], _image(path, folder, row["filename"], row["label"])) for row in rows]
+    return SplitImages(names, labels, decoded(files, SIZE), [name for name, _ in files])
 
 
 def _image(table: Path, folder: Path, name: str, label: str) -> Path:

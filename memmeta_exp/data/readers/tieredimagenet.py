@@ -16,9 +16,9 @@ from typing import IO, Any
 import numpy as np
 
 from memmeta_exp.config import SPLITS
-from memmeta_exp.data.readers.images import as_labels, decode, field, is_sequence, numbered
+from memmeta_exp.data.readers.images import as_labels, decoded, field, is_sequence, numbered
 from memmeta_exp.data.readers.layouts import found_file, hdf5_readers, tree_readers
-from memmeta_exp.data.store import Readers, SplitImages
+from memmeta_exp.data.store import Images, Readers, SplitImages
 from memmeta_exp.data.unpickle import read_pickle
 from memmeta_exp.errors import DataError
 
@@ -63,11 +63,11 @@ def _labels(data: Any, path: Path, count: int) -> tuple[list[str], np.ndarray]:
     return [str(name) for name in names], labels
 
 
-def _pngs(path: Path) -> tuple[int, Iterator[np.ndarray]]:
+def _pngs(path: Path) -> tuple[int, Images]:
     pngs = read_pickle(path)
     if not is_sequence(pngs) or not len(pngs):
         raise DataError(f"{path} holds no list of PNG images (docs/datasets.md)")
-    return len(pngs), (decode(_bytes(png, path), None) for png in pngs)
+    return len(pngs), decoded(((f"{path.name}[{i}]", _bytes(png, path)) for i, png in enumerate(pngs)), None)
 
 
 def _bytes(png: Any, path: Path) -> bytes:

@@ -1,0 +1,48 @@
+"""Files of uint8 arrays in NumPy's format, which are mapped and not read."""
+
+import hashlib
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from memmeta_exp.errors import DataError
+
+_BLOCK = 2**24
+
+
+def new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A mapped file; DataError where the disk has no room for it."""
+    _require_room(path.parent, math.prod(shape))
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+
+
+def _require_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DataError(
+            f"{folder.parent} has {free / 2**30:.1f} GiB free and the next split needs {needed / 2**30:.1f}: make room "
+            "or choose another data_root"
+        )
+
+
+def pixels_sha256(path: Path) -> str:
+    """SHA-256 of the pixels of a .npy file, its header left out."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(header(path)[1])
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def header(path: Path) -> tuple[tuple[int, ...], int]:
+    """Shape and where the pixels start; ValueError where it is no .npy file of bytes."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        if fortran or dtype != np.uint8:
+            raise ValueError(f"{dtype}, expected uint8")
+        return shape, file.tell()
