@@ -20,6 +20,7 @@ from memmeta_exp.config.datasets import (
 from memmeta_exp.config.facts import SPLITS, DatasetFacts
 from memmeta_exp.config.heads import CosineHeadConfig, LinearHeadConfig, RidgeHeadConfig
 from memmeta_exp.config.load import from_dict, from_omegaconf, from_yaml
+from memmeta_exp.config.older import as_of_today
 from memmeta_exp.config.problems import LinearConfig, LogisticConfig, NoBackboneConfig, QuadraticConfig
 from memmeta_exp.config.regression import MlpConfig, RegressionHeadConfig, SinusoidConfig
 from memmeta_exp.config.run import NOT_OF_A_GROUP, SECTIONS, Config, digest, flat, group_digest, to_dict
@@ -63,6 +64,7 @@ __all__ = [
     "TrainingConfig",
     "UnrolledConfig",
     "WideResnetConfig",
+    "as_of_today",
     "closest",
     "digest",
     "flat",
