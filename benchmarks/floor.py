@@ -90,11 +90,11 @@ def compare(setting: Setting, batch: TaskBatch, names: list[str], pairs: int) ->
     """Every algorithm's ratios to the supervised step."""
     threads = torch.get_num_threads()  # the steps set their own
     floor, chunk, side_by_side = fastest(setting, batch)
-    eager = replace(setting, graph=False, workers=1)  # a recording's memory stays, and the meter sees one thread
-    floor_peak = peak_mib(setting, *supervised(eager, batch[:1], IMAGES_PER_TASK))
+    alone = replace(setting, workers=1)  # the meter sees one thread
+    floor_peak = peak_mib(setting, *supervised(alone, batch[:1], IMAGES_PER_TASK))
     result: dict[str, Any] = {
         "time_ratio": {}, "time_ratio_quartiles": {}, "memory_ratio": {}, "device": str(setting.device),
-        "cuda_graph": setting.graph, "precision": "bf16" if setting.bf16 else "fp32",
+        "precision": "bf16" if setting.bf16 else "fp32",
         "threads": threads,
         "supervised_chunk": chunk, "supervised_side_by_side": side_by_side,
         "supervised_peak_mib_of_one_task": floor_peak, "supervised_seconds": {}, "seconds": {}, "peak_mib": {},
@@ -106,7 +106,7 @@ def compare(setting: Setting, batch: TaskBatch, names: list[str], pairs: int) ->
         result["seconds"][name] = statistics.median(b for _, b in times)
         low, result["time_ratio"][name], high = ratios(times)
         result["time_ratio_quartiles"][name] = [low, high]
-        result["peak_mib"][name] = peak_mib(setting, *row(eager, batch, name, chunk, side_by_side))
+        result["peak_mib"][name] = peak_mib(setting, *row(alone, batch, name, chunk, side_by_side))
         result["memory_ratio"][name] = result["peak_mib"][name] / floor_peak
         print(
             f"{name:<20} {1e3 * result['seconds'][name]:8.1f} ms, {result['time_ratio'][name]:6.3f} "
@@ -132,11 +132,8 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--tasks", type=at_least(1), default=8)
     parser.add_argument("--filters", type=at_least(1), default=64)
     parser.add_argument("--algorithms", default=",".join(ROWS))
-    parser.add_argument("--graph", action="store_true", help="on a GPU, both sides as CUDA graphs, Adam apart")
     options = parser.parse_args(arguments)
     on, rows = found_device(parser, options.device), names(parser, "algorithm", options.algorithms, ROWS)
-    if options.graph and on.type == "cpu":
-        parser.error("--graph records CUDA graphs: it wants --device cuda")
     workers = options.threads if on.type == "cpu" else 1
     keep_freed_memory()
     torch.set_num_threads(options.threads)
@@ -147,7 +144,6 @@ def run(arguments: list[str] | None = None) -> dict[str, Any]:
         options.filters,
         options.tasks,
         workers,
-        options.graph,
     )
     images = load_split(SyntheticConfig(classes=64, images_per_class=600), "train").to(setting.device)
     batch = EpisodeSampler(images, "train", 0, WAYS, SHOTS, QUERIES).draw(0, options.tasks)

@@ -10,8 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from memmeta_exp.algorithms import (
-    CapturedLearner,
-    CudaGraphs,
     Execution,
     FeatureGradient,
     FeatureSpaceLearner,
@@ -57,7 +55,6 @@ class Setting:
     filters: int
     tasks: int
     workers: int
-    graph: bool = False
 
     def model(self, learned: bool) -> MetaModel:
         model = build_model(Conv4Config(filters=self.filters), 3, SIZE, WAYS, learned, seed=0).to(self.device)
@@ -99,13 +96,11 @@ def supervised(setting: Setting, batch: TaskBatch, chunk: int, side_by_side: boo
         for at in starts:
             loss(at).backward()
 
-    backward = recorded(setting, chunks, parameters) if setting.graph else chunks
-
     def step() -> None:
         torch.set_num_threads(threads)
         optimizer.zero_grad(set_to_none=True)
         if pool is None:
-            backward()
+            chunks()
         else:
             for gradients in pool.map(lambda at: torch.autograd.grad(loss(at), parameters), starts):
                 for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -113,29 +108,6 @@ def supervised(setting: Setting, batch: TaskBatch, chunk: int, side_by_side: boo
         optimizer.step()
 
     return step, [model, optimizer, images, labels]
-
-
-def recorded(setting: Setting, backward: Callable[[], None], parameters: list[torch.nn.Parameter]) -> Step:
-    """`backward`, which adds to empty gradients, as one CUDA graph."""
-    graphs = CudaGraphs(setting.device)
-
-    def clear() -> None:
-        for p in parameters:
-            p.grad = None
-
-    for _ in range(2):
-        graphs.warm(backward)
-        clear()
-    replay, _ = graphs.capture(backward)
-    gradients = [p.grad for p in parameters]
-    clear()
-
-    def again() -> None:
-        replay()
-        for p, gradient in zip(parameters, gradients, strict=True):
-            p.grad = gradient
-
-    return again
 
 
 def meta(
@@ -153,8 +125,6 @@ def meta(
     if name.endswith(WITHOUT_HEAD):
         assert isinstance(learner, FeatureSpaceLearner)
         learner._gradient = first_of_its_size(learner._gradient)
-    if setting.graph and getattr(config, "inner_solver", "gd") == "gd":  # newton takes as many steps as it needs
-        learner = CapturedLearner(learner, CudaGraphs(setting.device))
 
     def step() -> None:
         torch.set_num_threads(execution.threads_each)
@@ -162,8 +132,6 @@ def meta(
         learner.step(batch)
         optimizer.step()
 
-    for _ in range(3 if isinstance(learner, CapturedLearner) else 0):
-        step()  # replays from the fourth on
     return step, [model, optimizer, batch.image_set.images, batch.classes, batch.items]
 
 

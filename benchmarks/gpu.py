@@ -3,10 +3,8 @@
 1  prediction against measurement: for every algorithm at 32x32 (64 filters) and 84x84 (32 filters), K in 5, 10, 15, 20
    and B in 1, 32, the tensor peak that `memmeta profile predict=cuda` foretells beside requested bytes and
    max_memory_allocated of a real iteration on synthetic images (goal: requested bytes within 3 %)
-2  recorded steps (cuda_graph=true) against eager ones: the same gradients, and how much faster; on a GPU alone
-3  the floor (benchmarks/floor.py) in fp32 and bf16, both sides recorded (goal for `proposed`: at most 1.15 of a
-   supervised step)
-4  `proposed` (K = N = 20) against the released step structure (benchmarks/released.py) at 32 tasks (goal: 30 times as
+2  the floor (benchmarks/floor.py) in fp32 and bf16 (goal for `proposed`: at most 1.15 of a supervised step)
+3  `proposed` (K = N = 20) against the released step structure (benchmarks/released.py) at 32 tasks (goal: 30 times as
    fast)
 
 Writes gpu.json and gpu.md to `--out` (docs/results by default, on a CPU outputs/gpu) after each part, so that a cut-off
@@ -24,10 +22,10 @@ from typing import Any
 
 import torch
 
-from benchmarks import floor, floor_steps
+from benchmarks import floor
 from benchmarks.arguments import found_device, names
 from benchmarks.released import released_step
-from memmeta_exp.algorithms import CapturedLearner, CudaGraphs, Execution, build_algorithm
+from memmeta_exp.algorithms import Execution, build_algorithm
 from memmeta_exp.backbones import build_model
 from memmeta_exp.build import build, build_optimizer
 from memmeta_exp.commands.compose import jobs
@@ -37,7 +35,7 @@ from memmeta_exp.iteration import Iteration
 from memmeta_exp.measure.peak_memory import MIB, measure_peak
 from memmeta_exp.prediction import predict
 
-PARTS = ("memory", "recorded", "floor", "released")
+PARTS = ("memory", "floor", "released")
 HOPPER = 9  # compute capability from which on cuBLAS has the larger workspace
 
 CASES = {
@@ -112,34 +110,6 @@ def memory(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def recorded(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """For every algorithm with loops of fixed length: whether its step could be recorded, how far the gradients of a
-    replay are from an eager step's (relative, of all parameters together; cuDNN adds in no fixed order), seconds of
-    both."""
-    device, tasks, rows = torch.device(options.device), 8, []
-    images = load_split(SyntheticConfig(classes=64, images_per_class=600), "train").to(device)
-    sampler = EpisodeSampler(images, "train", 0, floor_steps.WAYS, floor_steps.SHOTS, floor_steps.QUERIES)
-    for name, (config, memory) in floor_steps.ALGORITHMS.items():
-        if getattr(config, "inner_solver", "gd") == "newton":
-            continue
-        model = build_model(Conv4Config(), 3, 32, 5, config.head_start == "learned", seed=0).to(device)
-        eager = build_algorithm(config, model, Execution(tasks if config.in_feature_space else 1), memory)
-        replayed = CapturedLearner(eager, CudaGraphs(device))
-        for t in range(4):
-            model.zero_grad(set_to_none=True)
-            replayed.step(sampler.draw(t * tasks, tasks))
-        batch, found = sampler.draw(99 * tasks, tasks), {}
-        for which, learner in (("eager", eager), ("replayed", replayed)):
-            times = [_seconds(lambda learner=learner, batch=batch: learner.step(batch), model) for _ in range(11)]
-            gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-            found[which] = (statistics.median(times), gradient.clone())
-        (a, x), (b, y) = found["eager"], found["replayed"]
-        row = {"case": name, "recorded": replayed.replays, "difference": float((x - y).norm() / x.norm())}
-        rows.append(row | {"eager_seconds": a, "replayed_seconds": b})
-        print(rows[-1], flush=True)
-    return rows
-
-
 def released_ratio(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of the released structure and of `proposed` on the same tasks, K = N = 20 and mu = 0. (There conjugate
     gradients may stop early in `proposed`, at non-positive curvature; they are some percent of its step.)"""
@@ -152,16 +122,12 @@ def released_ratio(options: argparse.Namespace) -> dict[str, Any]:
     config = ProposedConfig(
         mu=0.0, inner_solver="gd", inner_lr=0.1, inner_tolerance=None, linear_solver="cg", linear_tolerance=None
     )
-    cpu = device.type == "cpu"
-    learner = build_algorithm(config, fused, Execution(1 if cpu else tasks))
-    if not cpu:
-        learner = CapturedLearner(learner, CudaGraphs(device))
+    learner = build_algorithm(config, fused, Execution(1 if device.type == "cpu" else tasks))
     steps = (lambda: released_step(plain, batch, 20, 0.1, 20), lambda: learner.step(batch))
     models = (plain, fused)
-    warm_up = 1 if cpu else 4  # replays from the fourth on
-    seconds = [tuple(_seconds(*side) for side in zip(steps, models, strict=True)) for _ in range(rounds + warm_up)]
-    ratio = statistics.median(a / b for a, b in seconds[warm_up:])
-    a, b = (statistics.median(pair[i] for pair in seconds[warm_up:]) for i in (0, 1))
+    seconds = [tuple(_seconds(*side) for side in zip(steps, models, strict=True)) for _ in range(rounds + 1)][1:]
+    ratio = statistics.median(a / b for a, b in seconds)
+    a, b = (statistics.median(pair[i] for pair in seconds) for i in (0, 1))
     return {"tasks": tasks, "released_seconds": a, "proposed_seconds": b, "times_as_fast": ratio}
 
 
@@ -205,17 +171,6 @@ def table(result: dict[str, Any]) -> str:
                 )
         worst = max((abs(r["error"]) for r in result["memory"] if r["measured_mib"] is not None), default=0.0)
         lines += ["", f"Largest error: {worst:.2%}."]
-    if "recorded" in result:
-        lines += [
-            "", "A recorded step (`cuda_graph=true`) against an eager one, 8 tasks at 32x32:", "",
-            "| algorithm | recorded | difference of gradients | eager, ms | replayed, ms |",
-            "|---|---|---|---|---|",
-        ]  # fmt: skip
-        lines += [
-            f"| {r['case']} | {'yes' if r['recorded'] else 'no'} | {r['difference']:.1e} "
-            f"| {1e3 * r['eager_seconds']:.2f} | {1e3 * r['replayed_seconds']:.2f} |"
-            for r in result["recorded"]
-        ]
     for precision in ("fp32", "bf16"):
         if precision in result:
             f = result[precision]
@@ -263,13 +218,10 @@ def main(arguments: list[str] | None = None) -> None:
 def run_part(part: str, options: argparse.Namespace) -> dict[str, Any]:
     if part == "memory":
         return {"memory": memory(options)}
-    if part == "recorded":
-        return {"recorded": recorded(options)} if options.device != "cpu" else {}
     if part == "released":
         return {"released": released_ratio(options)}
     small = ["--tasks", "2", "--filters", "4", "--pairs", "2", "--threads", "1"] if options.small else []
-    graph = ["--graph"] if options.device != "cpu" else []
-    return {p: floor.run(["--device", options.device, "--precision", p, *graph, *small]) for p in ("fp32", "bf16")}
+    return {p: floor.run(["--device", options.device, "--precision", p, *small]) for p in ("fp32", "bf16")}
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def _sizes(config: Config, device: torch.device) -> list[tuple[int, int]]:
 def peak_mib(config: Config, device: torch.device) -> float:
     """The predicted peak of everything allocated: on CUDA with what the allocator may leave unused and the workspaces
     of cuBLAS (those of cuDNN are unknown), on a CPU with the tensors of every worker."""
-    bound = replace(config, device="cuda", precision="fp32", workers="auto", cuda_graph=False, backbone=_bound(config))
+    bound = replace(config, device="cuda", precision="fp32", workers="auto", backbone=_bound(config))
     found = predict(bound, as_on=device)
     cast = found.parameters // 2 if config.precision == "bf16" else 0
     found = replace(found, tensors=found.tensors + cast)

@@ -10,8 +10,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from memmeta_exp.algorithms import (
     Adapt,
-    CapturedLearner,
-    CudaGraphs,
     Execution,
     Learner,
     build_algorithm,
@@ -136,7 +134,7 @@ def _experiment(config: Config, device: torch.device, samplers: Mapping[str, Any
         config=config,
         device=device,
         model=model,
-        learner=_recorded(config, own(), device),
+        learner=own(),
         reference=own()
         if config.convergence_of == "own"
         else exact_reference(model, config.reference_mu, config.algorithm.head_start, execution, losses=losses),
@@ -150,15 +148,6 @@ def _rule(config: Config) -> Adapt | None:
     if config.eval_rule == "exact":
         return exact_rule(config.eval_mu)
     return gd_rule(config.eval_steps, config.eval_lr) if config.eval_rule == "gd" else None
-
-
-def _recorded(config: Config, learner: Learner, device: torch.device) -> Learner:
-    """`learner`, its steps a CUDA graph where that is asked for; on meta tensors as it is."""
-    if not config.cuda_graph or device.type == "meta":
-        return learner
-    if device.type != "cuda":
-        raise ConfigError("cuda_graph=true: device=auto finds no CUDA device here; leave cuda_graph=false")
-    return CapturedLearner(learner, CudaGraphs(device))
 
 
 def _known(config: Config, device: torch.device) -> Experiment:

@@ -116,11 +116,6 @@ def check_predictable(config: Config) -> None:
             "backbone.attention=fused cannot be predicted: the GPU decides which kernel runs and what it keeps; "
             "predict backbone.attention=plain, which needs more, or measure on the GPU with memmeta profile"
         )
-    if config.cuda_graph:
-        raise ConfigError(
-            "cuda_graph=true cannot be predicted: a recording keeps its memory, in a pool that the allocator lays out; "
-            "predict cuda_graph=false, whose peak the recording starts from, or measure on the GPU with memmeta profile"
-        )
     if config.workers not in ("auto", 1):
         raise ConfigError(
             f"workers={config.workers} cannot be predicted: how far the peaks of threads meet is chance; leave "

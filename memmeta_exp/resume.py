@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from memmeta_exp import checkpoint
-from memmeta_exp.config import Config, ConfigError, absolute, flat, from_yaml, path_keys, to_dict
+from memmeta_exp.config import Config, ConfigError, absolute, as_of_today, flat, from_yaml, path_keys, to_dict
 from memmeta_exp.errors import CheckpointError
 from memmeta_exp.state import TrainingState
 from memmeta_exp.tracking.run_folder import RunFolder, holds_run, read_status
 
 MAY_CHANGE = (  # top-level keys, and those of `path_keys`; the others decide what is computed
-    "iterations", "checkpoint_every", "tracking", "device", "chunk", "workers", "cuda_graph", "threads", "progress",
-    "plots", "data_root",
+    "iterations", "checkpoint_every", "tracking", "device", "chunk", "workers", "threads", "progress", "plots",
+    "data_root",
 )  # fmt: skip
 NAMED = 4  # differing keys that a refusal names
 
@@ -85,7 +85,7 @@ def newest_state(folder: RunFolder, config: Config) -> dict[str, Any] | None:
                 f"{folder.path} has metrics but no checkpoint to go on from: start the run anew in another folder"
             )
         return None
-    differing = differences(saved["config"], to_dict(config))
+    differing = differences(as_of_today(saved["config"]), to_dict(config))
     if differing:
         raise ConfigError(
             f"{folder.path / 'config.yaml'} is not what its checkpoints were made with ({_listed(differing)}): "

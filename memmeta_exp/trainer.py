@@ -135,7 +135,7 @@ class Trainer:
     def _iterate(self, t: int) -> dict[str, float]:
         """One upper iteration: sample, accumulate the meta-gradient, step theta."""
         on_gpu = self.experiment.device.type == "cuda"
-        metered = (on_gpu and not self.experiment.learner.replays) or t == min(METERED, self.config.iterations)
+        metered = on_gpu or t == min(METERED, self.config.iterations)
         self.iteration.clear()
         with self.timer.step(counted=on_gpu or not metered):
             report, peak = self._metered(t) if metered else (self.iteration(t), None)

@@ -1,11 +1,24 @@
 """The schema, and the presets against the paper's table."""
 
+from pathlib import Path
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 
 from memmeta_exp.commands.compose import conf_dir
-from memmeta_exp.config import SECTIONS, Config, ConfigError, ImagesConfig, from_dict, from_omegaconf, to_dict
+from memmeta_exp.config import (
+    SECTIONS,
+    Config,
+    ConfigError,
+    ImagesConfig,
+    as_of_today,
+    from_dict,
+    from_omegaconf,
+    from_yaml,
+    to_dict,
+)
 
 
 def config(*overrides: str) -> Config:
@@ -17,6 +30,15 @@ def config(*overrides: str) -> Config:
 def test_a_config_survives_the_round_trip() -> None:
     assert from_dict(to_dict(config())) == config()
     assert from_dict(to_dict(config("experiment=paper/fc100"))) == config("experiment=paper/fc100")
+
+
+def test_a_removed_key_is_read_in_an_older_file_and_nowhere_else(tmp_path: Path) -> None:
+    older = {**to_dict(config()), "cuda_graph": False}
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(older)))
+    assert from_yaml(tmp_path / "config.yaml") == config()
+    assert as_of_today(older) == to_dict(config())
+    with pytest.raises(ConfigError, match="unknown key 'cuda_graph'"):
+        from_dict(older)
 
 
 SIZES = {"cifar_fs": 32, "fc100": 32, "miniimagenet": 84, "tieredimagenet": 84}

@@ -99,7 +99,6 @@ def test_the_mathematics_does_no_io() -> None:
             "torch",
             "collections",
             "contextlib",
-            "contextvars",
             "dataclasses",
             "functools",
             "typing",

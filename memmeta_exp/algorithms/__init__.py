@@ -1,7 +1,6 @@
 """Meta-learning algorithms: each a choice of objective, inner solver, linear solver and hypergradient."""
 
 from memmeta_exp.algorithms.baseline import BaselineLearner
-from memmeta_exp.algorithms.captured import CapturedLearner, CudaGraphs
 from memmeta_exp.algorithms.feature_space import FeatureGradient, FeatureSpaceLearner
 from memmeta_exp.algorithms.imaml import Imaml
 from memmeta_exp.algorithms.learner import Adapt, Execution, Learner, StepReport
@@ -14,8 +13,6 @@ from memmeta_exp.algorithms.weight_space import WeightSpaceLearner
 __all__ = [
     "Adapt",
     "BaselineLearner",
-    "CapturedLearner",
-    "CudaGraphs",
     "Execution",
     "FeatureGradient",
     "FeatureSpaceLearner",

@@ -102,11 +102,6 @@ class Learner(ABC):
         self.poll: Callable[[], None] = lambda: None
 
     @property
-    def replays(self) -> bool:
-        """Whether steps are replays of a recorded one, whose memory was taken when it was recorded."""
-        return False
-
-    @property
     def chunk(self) -> int:
         """Tasks at a time."""
         return self.execution.chunk

@@ -16,11 +16,6 @@ class LearnerWrapper(Learner):
         self.head_dtype = inner.head_dtype
 
     @property
-    def replays(self) -> bool:
-        """As the learner's."""
-        return self.inner.replays
-
-    @property
     def chunk(self) -> int:
         """Tasks at a time."""
         return self.inner.chunk

@@ -1,8 +1,5 @@
 """Vectors of T tasks, as tuples of tensors [T, ...], and what a solve returns."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +8,6 @@ from torch import Tensor
 
 Vector = tuple[Tensor, ...]
 ROUNDS_ON_META = 3
-_every_round: ContextVar[bool] = ContextVar("every_round", default=False)
 
 
 def one_hot(labels: Tensor, ways: int, dtype: torch.dtype) -> Tensor:
@@ -66,25 +62,12 @@ class AtWork(NamedTuple):
     every: bool
 
 
-@contextmanager
-def every_round() -> Iterator[None]:
-    """In the block, solvers go all their steps without a look at whether they must: no value is read on the host, so
-    that the work can be recorded (a CUDA graph). Results are the same."""
-    token = _every_round.set(True)
-    try:
-        yield
-    finally:
-        _every_round.reset(token)
-
-
 def at_work(active: Tensor, rounds: int) -> AtWork:
     """Whether a loop over `active` tasks must go on after `rounds` rounds, and whether it may leave out the masks that
-    hold frozen tasks where they are: neither changes a result. (True, False) where nobody may look (`every_round`).
+    hold frozen tasks where they are: neither changes a result.
     Meta tensors, of which only sizes matter, stop after three rounds: the third allocates what every later one
     does."""
     if active.is_meta:
         return AtWork(rounds < ROUNDS_ON_META, False)
-    if _every_round.get():
-        return AtWork(True, False)
     every = bool(active.all())
     return AtWork(every or bool(active.any()), every)

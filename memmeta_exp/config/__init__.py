@@ -22,6 +22,7 @@ from memmeta_exp.config.fits import check_tasks_fit
 from memmeta_exp.config.heads import CosineHeadConfig, LinearHeadConfig, RidgeHeadConfig
 from memmeta_exp.config.load import changed, from_dict, from_omegaconf, from_yaml
 from memmeta_exp.config.paths import absolute, path_keys
+from memmeta_exp.config.older import as_of_today
 from memmeta_exp.config.problems import LinearConfig, LogisticConfig, NoBackboneConfig, QuadraticConfig
 from memmeta_exp.config.regression import MlpConfig, RegressionHeadConfig, SinusoidConfig
 from memmeta_exp.config.run import NOT_OF_A_GROUP, SECTIONS, Config, digest, flat, group_digest, to_dict
@@ -69,6 +70,7 @@ __all__ = [
     "changed",
     "channels_and_size",
     "check_tasks_fit",
+    "as_of_today",
     "closest",
     "digest",
     "flat",

@@ -12,6 +12,7 @@ from yaml import YAMLError
 from memmeta_exp.config.checks import closest
 from memmeta_exp.config.fits import check_tasks_fit
 from memmeta_exp.config.paths import absolute
+from memmeta_exp.config.older import as_of_today
 from memmeta_exp.config.run import SECTIONS, Config
 from memmeta_exp.config.sections import NESTED
 from memmeta_exp.errors import ConfigError
@@ -82,7 +83,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{file} is damaged: it holds no mapping of keys to values")
-    return {str(key): value for key, value in values.items()}
+    return as_of_today({str(key): value for key, value in values.items()})
 
 
 def from_yaml(file: Path, changes: Mapping[str, Any] | None = None) -> Config:

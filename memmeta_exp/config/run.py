@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Union
 from memmeta_exp.config.algorithms import BaselineConfig, ProposedConfig, check_baseline
 from memmeta_exp.config.checks import PATH, at_least, at_most, one_of
 from memmeta_exp.config.facts import channels_and_size
-from memmeta_exp.config.graph import check_cuda_graph
 from memmeta_exp.config.heads import LinearHeadConfig, check_head
 from memmeta_exp.config.problems import KNOWN, check_problem
 from memmeta_exp.config.regression import REGRESSION, check_regression
@@ -61,7 +60,6 @@ class Config:
     threads: int | None = None
     workers: Union[int, str] = "auto"  # noqa: UP007 - as below
     chunk: Union[int, str] = "auto"  # noqa: UP007 - OmegaConf 2.3 reads unions in this form
-    cuda_graph: bool = False
     data_root: str | None = field(default=None, metadata=PATH)
     eval_every: int = 50
     checkpoint_every: int | None = None
@@ -112,7 +110,6 @@ class Config:
         self._check_attention()
         check_head(self)
         self._check_images()
-        check_cuda_graph(self)
 
     def _check_strong_convexity(self) -> None:
         if isinstance(self.algorithm, ProposedConfig) and not self.lower_modulus:

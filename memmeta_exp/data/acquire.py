@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 
 from memmeta_exp.config import SECTIONS
 from memmeta_exp.data import torchmeta_sets
+from memmeta_exp.data.answers import SourceError
 from memmeta_exp.data.archive import is_archive, unpacked
 from memmeta_exp.data.aside import half_made, remove_stale, work_folder
 from memmeta_exp.data.converted import store_folder
-from memmeta_exp.data.download import Downloader, SourceError
+from memmeta_exp.data.download import Downloader
 from memmeta_exp.data.readers import cifar100, miniimagenet, omniglot, tieredimagenet
 from memmeta_exp.data.sources import PAGES, RELEASES, Release, RemoteFile
 from memmeta_exp.data.store import Progress, Store, StoredSplit, silent, write_store
@@ -42,21 +43,20 @@ def fetch(name: str, root: Path, progress: Progress = silent, downloader: type[D
     """The dataset `name` under `root`, downloaded and converted unless it is there already; the path of its files.
 
     Releases are tried in turn, and of each file its addresses; what arrived of a file stays in ROOT/downloads for the
-    next call. FetchError, with what was tried, where none gave the files.
+    next call. FetchError, with what was tried, where none gave the files; DataError where links or other files are in
+    the place of downloads.
     """
     there = present(name, root)
     if there is not None:
         return there
     failures: list[str] = []
     for release in RELEASES[name]:
-        folder = root / "downloads" / f"{name}-{release.publisher.replace(' ', '-')}"
+        folder = _download_folder(root, f"{name}-{release.publisher.replace(' ', '-')}")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             _download(release, downloader(folder, progress), failures)
-            path = import_files(name, folder, root, progress)
-        except DataError as error:
-            failures.append(f"{release.publisher}: {error}")
-        except _NoSource:
+            path = _converted(name, folder, root, progress)
+        except _NoSource as error:
+            failures.extend(error.args)
             _remove_if_empty(folder)
         else:
             shutil.rmtree(folder)
@@ -70,7 +70,22 @@ def fetch(name: str, root: Path, progress: Progress = silent, downloader: type[D
 
 
 class _NoSource(Exception):
-    """A file of a release came from none of its addresses."""
+    """A release cannot be had: no address gave one of its files, or the text says what is wrong with them."""
+
+
+def _download_folder(root: Path, name: str) -> Path:
+    folder = root / "downloads" / name
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise DataError(f"{folder} is a link or a file, where downloads have a folder of their own: remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _converted(name: str, folder: Path, root: Path, progress: Progress) -> Path:
+    try:
+        return import_files(name, folder, root, progress)
+    except DataError as error:
+        raise _NoSource(f"the files of {folder.name}: {error}") from None
 
 
 def _download(release: Release, downloader: Downloader, failures: list[str]) -> None:

@@ -1,7 +1,10 @@
 """Archives unpacked as if their author wished us ill: only plain files, only below the target, only so much."""
 
+import errno
+import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -19,7 +22,10 @@ MAX_RATIO = 200  # unpacked bytes to packed ones; images and pickles of them pac
 _FREE_RATIO_BYTES = 2**24  # below this no ratio is a bomb
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _BLOCK = 2**20
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError)
+_BROKEN = (  # what the libraries raise for damage
+    tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, NotImplementedError,
+    RuntimeError, ValueError, OverflowError, IndexError,
+)  # fmt: skip
 
 Member = tuple[str, IO[bytes]]
 
@@ -41,10 +47,12 @@ def extract(archive: Path, into: Path, max_bytes: int = MAX_BYTES, max_files: in
         with _opened(archive) as members:
             for name, content in members:
                 _write(content, _target(archive, into, name), budget)
+    except DataError:
+        raise
     except _BROKEN as error:
         raise DataError(f"{archive} is damaged or no archive ({_first_line(error)})") from None
     except OSError as error:
-        if error.errno is None:  # gzip and bzip2 raise plain ones for damage
+        if error.errno in (None, errno.EINVAL):  # gzip and bzip2 raise plain ones for damage, zip seeks to nowhere
             raise DataError(f"{archive} is damaged ({_first_line(error)})") from None
         raise
 
@@ -111,14 +119,18 @@ def _target(archive: Path, into: Path, name: str) -> Path:
 
 def _write(content: IO[bytes], target: Path, budget: _Budget) -> None:
     budget.take_file()
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("xb") as file:
             while block := content.read(_BLOCK):
                 budget.take_bytes(len(block))
                 file.write(block)
-    except FileExistsError:
-        _refuse(budget.archive, target.name, "is there twice")
+    except (FileExistsError, NotADirectoryError):
+        _refuse(budget.archive, target.name, "is there twice, or lies in a file")
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _refuse(budget.archive, f"{target.name[:40]}...", "has too long a name")
 
 
 def _refuse(archive: Path, name: str, why: str) -> NoReturn:

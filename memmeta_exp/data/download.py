@@ -1,254 +1,202 @@
-"""One file over HTTP: resumed where it broke off, checked before anyone opens it."""
+"""One file over HTTP: resumed where it broke off, checked before anyone opens it.
 
-import hashlib
+The server is not trusted. It can write no more than the file can have, only to files of their own, and what it sent is
+opened when its hash fits.
+"""
+
 import json
+import re
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import requests
 
 from memmeta_exp import __version__
+from memmeta_exp.data.answers import (
+    Passing,
+    SourceError,
+    blocks,
+    check_redirect,
+    content_range,
+    in_time,
+    length,
+    retry_after_s,
+    status,
+    translated,
+    well_formed,
+)
 from memmeta_exp.data.archive import free_bytes
+from memmeta_exp.data.part import Part, plain_size, wrong_hash
 from memmeta_exp.data.sources import RemoteFile
 from memmeta_exp.data.store import Progress, silent
+from memmeta_exp.errors import DataError
 
 ATTEMPTS = 4  # at one address, each from where the last one broke off
 PROGRESS_BYTES = 2**20  # an attempt that brings more does not count
 TIMEOUT_S = (10.0, 30.0)  # to connect; between two reads
 PAUSE_S = 1.0  # after the first failed attempt, doubled after each
 LONGEST_PAUSE_S = 60.0
-_BLOCK = 2**16  # what is lost at most where a transfer breaks off
+_MOST_RECORD_BYTES = 2**22
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
-_WORDS = {401: "wants a login", 403: "refuses access", 404: "not found", 410: "gone", 429: "too many requests"}
-
-
-class SourceError(Exception):
-    """Why an address gave no usable file, in a few words."""
-
-
-class _Passing(SourceError):
-    """Another attempt may do; wait_s: how long the server wants us to wait."""
-
-    def __init__(self, why: str, wait_s: float | None = None) -> None:
-        super().__init__(why)
-        self.wait_s = wait_s
+_CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
 
 
 class Downloader:
-    """Downloads into one folder. sleep: waits the seconds it is given."""
+    """Downloads into one folder. sleep: waits the seconds it is given, and ends when a signal asks the command to."""
 
     def __init__(self, folder: Path, progress: Progress = silent, sleep: Callable[[float], None] = time.sleep) -> None:
         self.folder, self._progress, self._sleep = folder, progress, sleep
         self._session = requests.Session()
         self._session.headers.update({"User-Agent": f"memmeta/{__version__}", "Accept-Encoding": "identity"})
-        self._records: dict[str, dict[str, str]] = {}
+        self._session.hooks["response"].append(check_redirect)
+        self._records: dict[str, dict[str, Any]] = {}
 
     def get(self, file: RemoteFile, url: str) -> Path:
-        """The whole, checked file, from `url` or from an earlier download; SourceError where it cannot be had there.
+        """The whole, checked file, from `url` or from an earlier download; SourceError where it cannot be had there,
+        DataError where something else is in the place of the file or of what has arrived of it.
 
         What has arrived stays in NAME.part for the next attempt at any address: the hash decides in the end.
         """
-        target = self.folder / file.name
-        if target.is_file():
-            return target  # it got this name after its check
-        hashes = file.hashes or (self._listed_hash(file),)
-        part, failures = Part(self.folder, file.name), 0
+        file = file if file.hashes else self._listed(file)
+        target, part = self.folder / file.name, Part(self.folder, file.name)
+        if plain_size(target) is not None:
+            return self._checked(target, file)
         while True:
-            have = part.size
-            try:
-                resumed = self._receive(file, url, part)
-            except _Passing as error:
-                failures = 1 if part.size - have > PROGRESS_BYTES else failures + 1
-                if failures == ATTEMPTS:
-                    raise SourceError(str(error)) from None
-                self._sleep(min(LONGEST_PAUSE_S, error.wait_s or PAUSE_S * 2 ** (failures - 1)))
-                continue
-            wrong = _wrong_hash(part.path, hashes, self._progress)
+            if part.size > file.most:
+                part.drop()
+            resumed, encoding = self._arrived(file, url, part)
+            wrong = wrong_hash(part.path, file.hashes, self._progress)
             if wrong is None:
                 part.finish(target)
                 return target
             part.drop()
             if not resumed:  # else it may be two different files one after the other: once more, from the start
-                raise SourceError(f"sent another file ({wrong})")
+                raise SourceError(f"sent another file ({wrong}{encoding})")
 
-    def _receive(self, file: RemoteFile, url: str, part: "Part") -> bool:
-        """Appends to `part` until the file is complete; whether that was a continuation."""
+    def _checked(self, target: Path, file: RemoteFile) -> Path:
+        wrong = wrong_hash(target, file.hashes, self._progress)
+        if wrong is not None:
+            raise DataError(f"{target} is not the published file ({wrong}): remove it, then run the same command again")
+        return target
+
+    def _arrived(self, file: RemoteFile, url: str, part: Part) -> tuple[bool, str]:
+        """What the last `_receive` returns; one that breaks off is followed by others, as long as they bring more."""
+        failures, furthest = 0, part.size
+        while True:
+            try:
+                return self._receive(file, url, part)
+            except Passing as error:
+                failures = 1 if part.size > furthest + PROGRESS_BYTES else failures + 1
+                furthest = max(furthest, part.size)
+                if failures == ATTEMPTS:
+                    raise SourceError(str(error)) from None
+                self._wait(file, error, PAUSE_S * 2 ** (failures - 1))
+
+    def _wait(self, file: RemoteFile, error: Passing, pause_s: float) -> None:
+        wait_s = pause_s if error.wait_s is None else error.wait_s
+        if wait_s > LONGEST_PAUSE_S:
+            raise SourceError(f"{error}, and wants us to wait {wait_s:.0f} s: run the same command again after that")
+        self._progress(f"{file.name}: {error}, waiting {wait_s:.0f} s", 0, 0)
+        self._sleep(wait_s)
+
+    def _receive(self, file: RemoteFile, url: str, part: Part) -> tuple[bool, str]:
+        """Appends to `part` until the file is complete; whether that was a continuation, and how the server says that
+        it encoded the file, in words."""
         have = part.size
-        try:
-            with self._session.get(
-                url, headers=part.range_headers(url, have), stream=True, timeout=TIMEOUT_S
-            ) as answer:
-                if answer.status_code == 416:  # nothing is left to send, or what is here is no part of it
-                    return self._complete_or_drop(answer, part, have)
-                start, total = self._opened(answer, url, have)
-                if file.bytes is not None and total is not None and total != file.bytes:
-                    raise SourceError(f"has {total} bytes, the file {file.bytes}")
-                self._require_room((total or file.bytes or 0) - start)
-                part.note(url, answer)
-                self._append(answer, part, start, total or file.bytes, file)
-        except requests.exceptions.Timeout:
-            raise _Passing("does not answer in time") from None
-        except requests.exceptions.TooManyRedirects:
-            raise SourceError("redirects in a circle") from None
-        except requests.exceptions.ChunkedEncodingError:
-            raise _Passing("breaks off") from None
-        except requests.exceptions.ConnectionError as error:
-            raise _no_connection(error) from None
-        except requests.exceptions.RequestException as error:
-            raise SourceError(_one_line(error)) from None
-        return start > 0
+        with translated(), self._ask(url, part.range_headers(url, have)) as answer:
+            if answer.status_code == 416 and have:  # nothing is left to send, or what is here is no part of it
+                return self._complete_or_drop(answer, part, have), ""
+            start, total = _opened(answer, have)
+            if total is not None:
+                self._require_size(file, total, start)
+            part.note(url, answer)
+            self._append(answer, part, start, total or file.bytes, file)
+            encoding = answer.headers.get("Content-Encoding")
+        return start > 0, "; the server encoded it" if encoding else ""
 
-    def _opened(self, answer: requests.Response, url: str, have: int) -> tuple[int, int | None]:
-        """Where the answer's bytes belong and how many the whole file has; SourceError for no file."""
-        if url.startswith("https:") and not answer.url.startswith("https:"):
-            raise SourceError(f"redirects to an unencrypted address ({answer.url})")
-        if answer.status_code in _PASSING:
-            raise _Passing(_status(answer), _retry_after(answer))
-        if answer.status_code not in (200, 206):
-            raise SourceError(_status(answer))
-        if answer.headers.get("Content-Type", "").startswith("text/html"):
-            raise SourceError("answers with a web page, not with the file (over quota, or it wants a click)")
-        if answer.status_code == 206:
-            start, total = _content_range(answer)
-            if start != have:
-                raise SourceError(f"continues at byte {start}, asked for {have}")
-            return start, total
-        length = answer.headers.get("Content-Length", "")
-        return 0, int(length) if length.isdigit() else None  # the whole file, whatever was asked for
+    def _ask(self, url: str, headers: dict[str, str]) -> requests.Response:
+        with well_formed():
+            return in_time(lambda: self._session.get(url, headers=headers, stream=True, timeout=TIMEOUT_S))
 
-    def _append(self, answer: requests.Response, part: "Part", start: int, total: int | None, file: RemoteFile) -> None:
+    def _append(self, answer: requests.Response, part: Part, start: int, total: int | None, file: RemoteFile) -> None:
+        most = file.most if total else min(file.most, start + free_bytes(self.folder) // 2)
         done = start
-        with part.path.open("r+b" if start else "wb") as out:
-            out.seek(start)
-            for block in answer.iter_content(_BLOCK):
+        with part.appending(start) as out:
+            for block in blocks(answer):
                 done += len(block)
-                if file.bytes is not None and done > file.bytes:
-                    raise SourceError(f"sends more than the {file.bytes} bytes of the file")
+                if done > most:
+                    part.drop()
+                    raise SourceError(
+                        f"sends more than the {most} bytes {'of' if file.bytes else 'allowed for'} the file"
+                    )
                 out.write(block)
                 self._progress(file.name, done, total or 0)
         if total is not None and done < total:
-            raise _Passing(f"breaks off after {done} of {total} bytes")
+            raise Passing(f"breaks off after {done} of {total} bytes")
 
-    def _complete_or_drop(self, answer: requests.Response, part: "Part", have: int) -> bool:
+    def _complete_or_drop(self, answer: requests.Response, part: Part, have: int) -> bool:
         total = answer.headers.get("Content-Range", "").rpartition("/")[2]
         if total == str(have):
             return True
         part.drop()
-        raise _Passing("cannot continue the partial file")
+        raise Passing("cannot continue the partial file")
 
-    def _require_room(self, needed: int) -> None:
+    def _require_size(self, file: RemoteFile, total: int, start: int) -> None:
+        """SourceError for a size that the file cannot have, or that has no room here."""
+        if total != file.bytes if file.bytes else total > file.most:
+            raise SourceError(f"has {total} bytes, the file {file.bytes or f'at most {file.most}'}")
         free = free_bytes(self.folder)
-        if needed > free:
-            raise SourceError(f"{needed / 2**30:.1f} GiB to download, {free / 2**30:.1f} free in {self.folder}")
+        if total - start > free:
+            raise SourceError(
+                f"{(total - start) / 2**30:.1f} GiB to download, {free / 2**30:.1f} free in {self.folder}"
+            )
 
-    def _listed_hash(self, file: RemoteFile) -> str:
-        """The checksum in the repository's own record (Zenodo's API: files[].key and .checksum, "md5:..")."""
+    def _listed(self, file: RemoteFile) -> RemoteFile:
+        """The file with checksum and size of the repository's own record (Zenodo's API: files[].key, .checksum as
+        "md5:..", .size)."""
         assert file.record is not None, file.name
         if file.record not in self._records:
             try:
-                answer = self._session.get(file.record, timeout=TIMEOUT_S)
-                answer.raise_for_status()
-                if file.record.startswith("https:") and not answer.url.startswith("https:"):
-                    raise ValueError(f"redirects to {answer.url}")
-                listed = {entry["key"]: entry["checksum"] for entry in answer.json()["files"]}
-            except (requests.exceptions.RequestException, ValueError, KeyError, TypeError) as error:
-                raise SourceError(f"no checksum from {file.record} ({_one_line(error)})") from None
-            self._records[file.record] = listed
-        checksum = self._records[file.record].get(file.name, "")
-        if not checksum.startswith(("md5:", "sha256:")):
+                self._records[file.record] = self._read_record(file.record)
+            except SourceError as error:
+                raise SourceError(f"no checksum from {file.record} ({error})") from None
+        entry = self._records[file.record].get(file.name, {})
+        checksum, size = str(entry.get("checksum")).lower(), entry.get("size")
+        if not _CHECKSUM.fullmatch(checksum):
             raise SourceError(f"{file.record} lists no checksum of {file.name}")
-        return checksum
+        known = type(size) is int and 0 < size <= file.at_most
+        return replace(file, hashes=(checksum,), bytes=size if known else None)
+
+    def _read_record(self, url: str) -> dict[str, Any]:
+        """Each file's entry by the file's name."""
+        body = bytearray()
+        with translated(), self._ask(url, {}) as answer:
+            if answer.status_code != 200:
+                raise SourceError(status(answer))
+            for block in blocks(answer):
+                body.extend(block)
+                if len(body) > _MOST_RECORD_BYTES:
+                    raise SourceError(f"sends more than {_MOST_RECORD_BYTES} bytes")
+        try:
+            return {entry["key"]: dict(entry) for entry in json.loads(bytes(body))["files"]}
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise SourceError("lists no files") from None
 
 
-class Part:
-    """A file that has not arrived in full: NAME.part, and NAME.part.json with where it comes from."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.path, self._note = folder / f"{name}.part", folder / f"{name}.part.json"
-
-    @property
-    def size(self) -> int:
-        """Bytes that are here."""
-        return self.path.stat().st_size if self.path.is_file() else 0
-
-    def range_headers(self, url: str, have: int) -> dict[str, str]:
-        """The request for the rest: at the same address on condition that the file has not changed (If-Range)."""
-        if not have:
-            return {}
-        came_from: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
-            came_from = json.loads(self._note.read_text())
-        headers = {"Range": f"bytes={have}-"}
-        if came_from.get("url") == url and came_from.get("validator"):
-            headers["If-Range"] = came_from["validator"]
-        return headers
-
-    def note(self, url: str, answer: requests.Response) -> None:
-        """Keeps the address and its strong validator."""
-        etag = answer.headers.get("ETag", "")
-        validator = etag if etag.startswith('"') else answer.headers.get("Last-Modified")
-        self._note.write_text(json.dumps({"url": url, "validator": validator}))
-
-    def drop(self) -> None:
-        """Forgets what has arrived."""
-        for path in (self.path, self._note):
-            path.unlink(missing_ok=True)
-
-    def finish(self, target: Path) -> None:
-        """Gives the file its name."""
-        self.path.replace(target)
-        self.drop()
-
-
-def _wrong_hash(path: Path, hashes: tuple[str, ...], progress: Progress) -> str | None:
-    """None where every hash fits, else the one that does not."""
-    digests = {name: hashlib.new(name) for name in {h.partition(":")[0] for h in hashes}}
-    done, total = 0, path.stat().st_size
-    with path.open("rb") as file:
-        while block := file.read(2**22):
-            for digest in digests.values():
-                digest.update(block)
-            done += len(block)
-            progress(f"checking {path.stem}", done, total)
-    for wanted in hashes:
-        name, _, value = wanted.partition(":")
-        if digests[name].hexdigest() != value:
-            return f"{name} {digests[name].hexdigest()}, expected {value}"
-    return None
-
-
-def _status(answer: requests.Response) -> str:
-    word = _WORDS.get(answer.status_code, answer.reason or "")
-    return f"HTTP {answer.status_code}{f', {word}' if word else ''}"
-
-
-def _retry_after(answer: requests.Response) -> float | None:
-    value = answer.headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None
-
-
-def _content_range(answer: requests.Response) -> tuple[int, int | None]:
-    """The start and the total of "bytes START-END/TOTAL"."""
-    unit, _, rest = answer.headers.get("Content-Range", "").partition(" ")
-    span, _, total = rest.partition("/")
-    start = span.partition("-")[0]
-    if unit != "bytes" or not start.isdigit():
-        raise SourceError("sends a part without saying which")
-    return int(start), int(total) if total.isdigit() else None
-
-
-def _no_connection(error: Exception) -> SourceError:
-    """requests tells these apart in its text alone."""
-    text = str(error)
-    if "NameResolution" in text or "getaddrinfo" in text:
-        return SourceError("its name does not resolve (no network?)")
-    if "refused" in text:
-        return SourceError("connection refused")
-    return _Passing("breaks off" if "broken" in text or "aborted" in text or "reset" in text else "cannot be reached")
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _opened(answer: requests.Response, have: int) -> tuple[int, int | None]:
+    """Where the answer's bytes belong and how many the whole file has; SourceError for no file."""
+    if answer.status_code in _PASSING:
+        raise Passing(status(answer), retry_after_s(answer))
+    if answer.status_code not in (200, 206):
+        raise SourceError(status(answer))
+    if answer.headers.get("Content-Type", "").startswith("text/html"):
+        raise SourceError("answers with a web page, not with the file (over quota, or it wants a click)")
+    if answer.status_code == 206:
+        start, total = content_range(answer)
+        if start != have:
+            raise SourceError(f"continues at byte {start}, asked for {have}")
+        return start, total
+    return 0, length(answer)  # the whole file, whatever was asked for

@@ -10,13 +10,20 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class RemoteFile:
     """One file and the addresses that serve it. bytes: its size; hashes: of those known, "md5:.." and "sha256:..";
-    record: JSON of the repository that lists each file's checksum, where no hash is known."""
+    record: JSON of the repository that lists each file's checksum and size, where no hash is known; at_most: more bytes
+    than this are refused where the size is not known."""
 
     name: str
     urls: tuple[str, ...]
     bytes: int | None = None
     hashes: tuple[str, ...] = ()
     record: str | None = None
+    at_most: int = 2**30
+
+    @property
+    def most(self) -> int:
+        """Bytes that the file has, or can have at most."""
+        return self.bytes or self.at_most
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ _ZENODO = "https://zenodo.org/record/7978538/files"  # learn2learn, vision/datas
 _ZENODO_RECORD = "https://zenodo.org/api/records/7978538"
 
 # torchmeta 1.8.0, datasets/cifar100/base.py, and torchvision: address and MD5; Keras, datasets/cifar100.py: SHA-256;
+# the size is what Keras's loader prints;
 # cave.cs.toronto.edu is where the official address redirects to; PaddlePaddle, dataset/cifar.py: the mirror
 # with the same MD5.
 _CIFAR100 = RemoteFile(
@@ -45,6 +53,7 @@ _CIFAR100 = RemoteFile(
         "https://cave.cs.toronto.edu/kriz/cifar-100-python.tar.gz",
         "https://dataset.bj.bcebos.com/cifar/cifar-100-python.tar.gz",
     ),
+    169_001_437,
     hashes=(
         "sha256:85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
         "md5:eb9058c3a382ffc7106e4002c42a8d85",
@@ -96,6 +105,7 @@ _MINI = (
                 "mini-imagenet.tar.gz",
                 (_drive("16V_ZlkW4SsnNDtnGmaBRq2OoPmUOc5mY"), _drive("1LLUjwSUpWGSWizl3JZxd08V30_dIaRBx")),
                 hashes=("md5:b38f1eb4251fb9459ecc8e7febf9b2eb",),
+                at_most=2**32,
             ),
         ),
     ),
@@ -110,6 +120,7 @@ _TIERED = (
                 "tiered-imagenet.tar",
                 (_drive("1g1aIDy2Ar_MViF2gDXFYDBTR-HYecV07"),),
                 hashes=("md5:e07e811b9f29362d159a9edd0d838c62",),
+                at_most=2**35,
             ),
         ),
     ),
@@ -117,7 +128,7 @@ _TIERED = (
     Release(
         "learn2learn",
         tuple(
-            RemoteFile(name, (f"{_ZENODO}/{name}",), record=_ZENODO_RECORD)
+            RemoteFile(name, (f"{_ZENODO}/{name}",), record=_ZENODO_RECORD, at_most=2**35)
             for split in ("train", "val", "test")
             for name in (f"tiered-imagenet-{split}_labels.pkl", f"tiered-imagenet-{split}_images_png.pkl")
         ),
@@ -132,7 +143,7 @@ def _omniglot(part: str, md5: str) -> RemoteFile:
         f"https://raw.githubusercontent.com/brendenlake/omniglot/master/python/{name}",
         f"https://github.com/brendenlake/omniglot/raw/master/python/{name}",
     )
-    return RemoteFile(name, urls, hashes=(f"md5:{md5}",))
+    return RemoteFile(name, urls, hashes=(f"md5:{md5}",), at_most=2**26)
 
 
 RELEASES: dict[str, tuple[Release, ...]] = {

@@ -27,7 +27,7 @@ LETTERS = {  # as in the paper
 SECTIONS = ("algorithm", "dataset", "backbone", "head", "optimizer", "tracking", "memory")
 
 BOOKKEEPING = (
-    "eval_every", "val_tasks", "test_tasks", "convergence_tasks", "device", "threads", "workers", "chunk", "cuda_graph",
+    "eval_every", "val_tasks", "test_tasks", "convergence_tasks", "device", "threads", "workers", "chunk",
 )  # fmt: skip
 METHOD = ("algorithm", "training", "images", "optimizer", "head", "backbone")
 MOST_NAMED = 3  # keys of the method that a label names whether it takes them or not

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from memmeta_exp.config import flat, group_digest
+from memmeta_exp.config import as_of_today, flat, group_digest
 from memmeta_exp.errors import ConfigError
 from memmeta_exp.tracking.run_folder import read_metrics
 
@@ -219,7 +219,7 @@ def _yaml(file: Path) -> dict[str, Any]:
 
 
 def _config(file: Path) -> dict[str, Any]:
-    values = _yaml(file)
+    values = as_of_today(_yaml(file))
     try:
         group_digest(values)
     except TypeError as error:  # values that no configuration has: the file was changed by hand, or damaged

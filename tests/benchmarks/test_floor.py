@@ -65,7 +65,6 @@ def test_without_a_head_one_task_stands_for_all() -> None:
         (["--device", "gpu"], "'gpu' is no device"),
         (["--device", "mps"], "'mps' is not measured here"),
         (["--device", "cuda:99"], "torch finds no cuda:99 here"),
-        (["--graph"], "--graph records CUDA graphs"),
     ],
 )
 def test_what_cannot_be_measured_is_said_in_a_line(options: list[str], said: str, capsys) -> None:

@@ -104,5 +104,5 @@ def test_an_unknown_part_is_refused(capsys, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as end:
         gpu.main(["--device", "cpu", "--parts", "released,flor", "--out", str(tmp_path / "out")])
     assert end.value.code == 2
-    assert "unknown part 'flor': choose from memory, recorded" in capsys.readouterr().err
+    assert "unknown part 'flor': choose from memory, floor" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -353,7 +353,7 @@ ELSEWHERE = {  # keys that change no number of a run, and where they are tested
     "plots": "test_pictures_can_be_left_out", "chunk": "test_chunk_changes_memory_alone",
     "memory": "tests/algorithms", "workers": "tests/algorithms/test_workers.py, and test_threads_and_progress",
     "head": "tests/algorithms/test_heads.py", "images": "tests/data/test_pixels.py",
-    "training": "test_training_tasks.py", "cuda_graph": "tests/algorithms/test_captured.py",
+    "training": "test_training_tasks.py",
     "data_root": "test_bad_input", "checkpoint_every": "tests/resume",
     "eval_steps": "below, under eval_rule=gd", "eval_lr": "below, under eval_rule=gd",
     "eval_mu": "below, under eval_rule=exact",

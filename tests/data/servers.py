@@ -1,18 +1,29 @@
 """A local HTTP server that serves files well or badly, as each path's script says."""
 
+import hashlib
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from memmeta_exp.data.sources import RemoteFile
+
+CONTENT = bytes(range(256)) * 40
+MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
+SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+FILE = RemoteFile("file.bin", (), len(CONTENT), (MD5, SHA256))
 
 
 class Server:
     """files: content by path; misdeeds: of a path, what to do wrong at each request in turn, the last from then on.
-    requests: (path, Range) of each request so far."""
+    raw: of a path, the answers, byte by byte, in turn. requests: (path, Range) of each request so far."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files, self.misdeeds, self.requests = files, {}, []
         self.etags: dict[str, str] = {}
+        self.raw: dict[str, list[Iterable[bytes]]] = {}
         self.address = ""
 
     def url(self, path: str) -> str:
@@ -31,6 +42,9 @@ class _Handler(BaseHTTPRequestHandler):
         site, path = self.server.site, self.path
         wanted = self.headers.get("Range")
         site.requests.append((path, wanted))
+        if path in site.raw:
+            script = site.raw[path]
+            return self._send_raw(script.pop(0) if len(script) > 1 else script[0])
         deed = site.misdeed(path)
         if deed.isdigit():
             headers = {"Retry-After": "7"} if deed == "429" else {}
@@ -63,6 +77,11 @@ class _Handler(BaseHTTPRequestHandler):
         if deed == "too short":
             return self._send(206 if start else 200, body[:-5], headers, length=len(body) - 5)
         self._send(206 if start else 200, body, headers)
+
+    def _send_raw(self, answer: Iterable[bytes]) -> None:
+        for block in answer:
+            self.wfile.write(block)
+        self.close_connection = True
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None, length: int | None = None) -> None:
         self.send_response(status)
@@ -98,3 +117,21 @@ def serving(files: dict[str, bytes]) -> Iterator[Server]:
         finally:
             http.shutdown()
             thread.join()
+
+
+def record(checksum: Any, name: str = "file.bin", size: Any = 10240) -> bytes:
+    return json.dumps({"files": [{"key": name, "checksum": checksum, "size": size}]}).encode()
+
+
+def answer(*headers: str, body: bytes = b"", status: str = "200 OK") -> list[bytes]:
+    return [f"HTTP/1.1 {status}\r\n".encode(), *(f"{h}\r\n".encode("latin-1") for h in headers), b"\r\n", body]
+
+
+def endless(*headers: str, status: str = "200 OK", block: bytes = bytes(2**16)) -> Iterable[bytes]:
+    yield from answer(*headers, status=status)
+    while True:
+        yield block
+
+
+def part(range_: str, body: bytes = CONTENT) -> list[bytes]:
+    return answer(f"Content-Range: {range_}", f"Content-Length: {len(body)}", status="206 Partial", body=body)

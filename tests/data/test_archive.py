@@ -5,6 +5,7 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,9 @@ HARM: dict[str, Callable[[Path], Path]] = {
     "device": lambda p: tar(p / "a.tar.gz", special(tarfile.CHRTYPE)),
     "pipe": lambda p: tar(p / "a.tar.gz", special(tarfile.FIFOTYPE)),
     "twice": lambda p: tar(p / "a.tar.gz", plain("one"), plain("one")),
+    "long name": lambda p: tar(p / "a.tar.gz", plain("n" * 300)),
+    "deep": lambda p: tar(p / "a.tar.gz", plain("n/" * 3000 + "x")),
+    "in a file": lambda p: tar(p / "a.tar.gz", plain("one"), plain("one/two")),
     "zip absolute": lambda p: zipped(p / "a.zip", in_zip("/tmp/memmeta-harm")),
     "zip parent": lambda p: zipped(p / "a.zip", in_zip("../harm")),
     "zip drive": lambda p: zipped(p / "a.zip", in_zip("C:/harm")),
@@ -132,3 +136,16 @@ def test_known_archives_in_a_folder_are_unpacked_beside_its_files(tmp_path: Path
     found = unpacked(folder, work, ("known.tar.gz", "absent.zip"))
     assert sorted(p.name for p in found.iterdir()) == ["inside", "list.csv", "other.tar.gz"]
     assert unpacked(folder, work, ("absent.zip",)) == folder
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("place", [30, 60, -40, -5])
+def test_bytes_that_changed_are_refused_or_do_no_harm(tmp_path: Path, kind: int, place: int):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", kind) as file:
+        file.writestr("name", bytes(range(256)) * 20)
+    whole = bytearray((tmp_path / "a.zip").read_bytes())
+    whole[place] ^= 0xFF
+    (tmp_path / "a.zip").write_bytes(whole)
+    with suppress(DataError):
+        extract(tmp_path / "a.zip", tmp_path / "out")
+        assert [p.read_bytes() for p in (tmp_path / "out").iterdir()] == [bytes(range(256)) * 20]

@@ -1,50 +1,16 @@
 """Downloads from a local server that behaves as badly as real ones do."""
 
-import hashlib
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+import io
 
 import pytest
+import requests
 
-from memmeta_exp.data import download
-from memmeta_exp.data.download import ATTEMPTS, Downloader, SourceError
+from memmeta_exp.data import answers, download
+from memmeta_exp.data.answers import SourceError
+from memmeta_exp.data.download import ATTEMPTS
 from memmeta_exp.data.sources import RemoteFile
-from tests.data.servers import Server, serving
-
-CONTENT = bytes(range(256)) * 40
-MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
-SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
-FILE = RemoteFile("file.bin", (), len(CONTENT), (MD5, SHA256))
-
-
-@pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(download, "_BLOCK", 40)
-    with serving({"/file": CONTENT, "/mirror": CONTENT}) as server:
-        yield server
-
-
-class Setup:
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.slept, self.seen = folder, [], []
-        self.downloader = Downloader(folder, lambda *event: self.seen.append(event), self.slept.append)
-
-    def get(self, site: Server, path: str = "/file", file: RemoteFile = FILE) -> Path:
-        return self.downloader.get(file, site.url(path))
-
-    def refused(self, site: Server, path: str = "/file", file: RemoteFile = FILE) -> str:
-        with pytest.raises(SourceError) as error:
-            self.get(site, path, file)
-        assert "\n" not in str(error.value)
-        assert not (self.folder / file.name).exists()
-        return str(error.value)
-
-
-@pytest.fixture
-def setup(tmp_path: Path) -> Setup:
-    return Setup(tmp_path)
+from tests.data.conftest import Setup
+from tests.data.servers import CONTENT, FILE, MD5, SHA256, Server, record
 
 
 def test_a_file_arrives_and_is_not_asked_for_again(site: Server, setup: Setup):
@@ -164,11 +130,11 @@ def test_redirects_are_followed_but_not_in_circles_and_not_to_plain_text(site: S
     (setup.folder / "file.bin").unlink()
     assert "circle" in setup.refused(site, "/circle")
 
-    class Answer:
-        url = "http://elsewhere/file"
-
+    answer = requests.Response()
+    answer.url, answer.status_code, answer.headers["Location"] = "https://here/file", 302, "http://elsewhere/file"
+    answer.raw = io.BytesIO()
     with pytest.raises(SourceError, match="unencrypted"):
-        setup.downloader._opened(Answer(), "https://here/file", 0)  # pyright: ignore[reportArgumentType]
+        answers.check_redirect(answer)
 
 
 def test_no_server_is_said_at_once(setup: Setup):
@@ -182,18 +148,14 @@ def test_a_full_disk_is_found_before_it_is_filled(site: Server, setup: Setup, mo
     assert "0.0 free" in setup.refused(site)
 
 
-def record(checksum: Any, name: str = "file.bin") -> bytes:
-    import json
-
-    return json.dumps({"files": [{"key": name, "checksum": checksum, "size": 1}]}).encode()
-
-
 def test_a_repository_record_gives_the_hash_that_no_source_states(site: Server, setup: Setup):
     listed = RemoteFile("file.bin", (), record=site.url("/record"))
     assert "no checksum" in setup.refused(site, file=listed)
     site.files["/record"] = record(MD5, "other.bin")
     assert "lists no checksum of file.bin" in Setup(setup.folder).refused(site, file=listed)
-    site.files["/record"] = record("md5:0")
+    site.files["/record"] = record("md5:" + "0" * 32)
     assert "sent another file" in Setup(setup.folder).refused(site, file=listed)
+    site.files["/record"] = record(MD5, size=5)
+    assert "has 10240 bytes, the file 5" in Setup(setup.folder).refused(site, file=listed)
     site.files["/record"] = record(MD5)
     assert Setup(setup.folder).get(site, file=listed).read_bytes() == CONTENT

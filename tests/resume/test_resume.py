@@ -215,6 +215,20 @@ def test_more_iterations_are_those_of_a_longer_run(train, left_alone, memmeta, t
     assert len(json.loads((run / "env.json").read_text())["earlier"]) == 1
 
 
+def test_a_run_of_an_older_version_goes_on(train, memmeta, tmp_path) -> None:
+    """Its configuration holds a key that is gone, in config.yaml and in its checkpoints."""
+    assert train(RUN).code == 0
+    run = tmp_path / "run"
+    with (run / "config.yaml").open("a") as file:
+        file.write("cuda_graph: false\n")
+    for path in (run / "checkpoints" / "last.pt", run / "checkpoints" / "previous.pt"):
+        state = checkpoint.load(path)
+        checkpoint.save(path, {**state, "config": {**state["config"], "cuda_graph": False}})
+    longer = memmeta("train", "resume=run", "iterations=7")
+    assert longer.code == 0, longer.err
+    assert "cuda_graph" not in OmegaConf.load(run / "config.yaml")
+
+
 def test_a_folder_in_use_is_refused(train, memmeta, tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         signal_at(patch, "check", 6, signal.SIGTERM)

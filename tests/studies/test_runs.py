@@ -142,6 +142,13 @@ def test_no_damage_to_a_file_is_a_crash(tmp_path: Path) -> None:
     assert read_run(run).finished
 
 
+def test_a_key_that_is_gone_does_not_tell_an_older_run_apart(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", config(seed=0) | {"cuda_graph": False})
+    write_run(tmp_path / "b", config(seed=1))
+    (one,) = configurations(collect([tmp_path])[0])
+    assert len(one.runs) == 2
+
+
 def test_a_frame_has_a_row_a_run(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config(algorithm__inner_steps=7), test=0.25)
     write_failure(tmp_path / "b", "failed", "why")
