@@ -1,17 +1,20 @@
 """The console script `memmeta`. Importing this module, and so `memmeta --help`, loads neither torch nor Hydra.
 
 Exit codes: 0 done; 1 the run failed; 2 the command cannot be run as given (one line says what, why and what to do);
-128 + N stopped by signal N.
+128 + N stopped by signal N. What becomes of the printed lines changes none of them, with one exception: a command
+whose result is what it prints ends with 1 where that cannot be written.
 """
 
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 from memmeta_exp.errors import MemmetaError
 from memmeta_exp.launched import one_of_many
+from memmeta_exp.output import lossy_output, lost
 from memmeta_exp.signals import Stopped, leaving_at_once
 
 COMMANDS = {
@@ -41,6 +44,8 @@ COMMANDS = {
 }
 
 
+LEAVE_FILES = ("train", "sweep", "profile", "report", "dashboard")  # the others print their result
+
 PATHS = (  # keys whose values are paths; what a sweep file holds is left as it is
     "data_root", "out", "run", "resume", "dir", "path", "split_file", "dataset.path", "dataset.split_file",
     "backbone.weights", "hydra.run.dir", "hydra.sweep.dir",
@@ -57,6 +62,13 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Runs one command line; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
+    with lossy_output(), _logging_to_stderr():
+        code = _command(arguments)
+        sys.stdout.flush()
+        return _unless_lost(code, arguments)
+
+
+def _command(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -78,8 +90,17 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         return complain(f"memmeta {name} is for one process: torchrun is for memmeta train", 2)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait make a busy machine crawl
-    _log_to_stderr()
     return _guarded(lambda: import_module(COMMANDS[name][0]).main(rest))
+
+
+def _unless_lost(code: int, arguments: list[str]) -> int:
+    """`code`, with one line where printed lines could not be written; 1 where they were the command's result."""
+    error = lost(sys.stdout)
+    if error is None or code:
+        return code
+    leaves_files = arguments and arguments[0] in LEAVE_FILES and not {"-h", "--help"} & set(arguments)
+    what = "the files are whole" if leaves_files else "give a place with room for it"
+    return complain(f"what was printed could not be written ({error.strerror}): {what}", 0 if leaves_files else 1)
 
 
 def at_home(argument: str) -> str:
@@ -106,8 +127,6 @@ def _guarded(command: Callable[[], int]) -> int:
         return complain(str(stopped), 128 + stopped.signum)
     except MemmetaError as error:
         return error.exit_code if error.told else complain(str(error), error.exit_code)
-    except BrokenPipeError:
-        return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return complain(f"{where}{error.strerror or error}", 1)
@@ -115,9 +134,16 @@ def _guarded(command: Callable[[], int]) -> int:
         return complain("interrupted", 130)
 
 
-def _log_to_stderr() -> None:
+@contextmanager
+def _logging_to_stderr() -> Iterator[None]:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("memmeta: %(message)s"))
     logger = logging.getLogger("memmeta")
+    before = logger.handlers, logger.propagate, logger.level
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate, level = before
+        logger.setLevel(level)
