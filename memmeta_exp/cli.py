@@ -15,6 +15,7 @@ from importlib import import_module
 from memmeta_exp.errors import MemmetaError
 from memmeta_exp.launched import one_of_many
 from memmeta_exp.output import lossy_output, lost
+from memmeta_exp.path_keys import at_home
 from memmeta_exp.signals import Stopped, leaving_at_once
 
 COMMANDS = {
@@ -45,11 +46,6 @@ COMMANDS = {
 
 
 LEAVE_FILES = ("train", "sweep", "profile", "report", "dashboard")  # the others print their result
-
-PATHS = (  # keys whose values are paths; what a sweep file holds is left as it is
-    "data_root", "out", "run", "resume", "dir", "path", "split_file", "dataset.path", "dataset.split_file",
-    "backbone.weights", "hydra.run.dir", "hydra.sweep.dir",
-)  # fmt: skip
 
 
 def usage() -> str:
@@ -101,14 +97,6 @@ def _unless_lost(code: int, arguments: list[str]) -> int:
     leaves_files = arguments and arguments[0] in LEAVE_FILES and not {"-h", "--help"} & set(arguments)
     what = "the files are whole" if leaves_files else "give a place with room for it"
     return complain(f"what was printed could not be written ({error.strerror}): {what}", 0 if leaves_files else 1)
-
-
-def at_home(argument: str) -> str:
-    """KEY=~/PATH with the home folder in place of ~, which shells leave there behind a `=`; any other as it is."""
-    key, equals, value = argument.partition("=")
-    if key.lstrip("+") not in PATHS or not value.startswith("~"):
-        return argument
-    return f"{key}{equals}{os.path.expanduser(value)}"
 
 
 def complain(line: str, code: int) -> int:

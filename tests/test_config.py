@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from memmeta_exp.commands.compose import conf_dir
+from memmeta_exp.commands.overrides import conf_dir
 from memmeta_exp.config import SECTIONS, Config, ConfigError, ImagesConfig, from_dict, from_omegaconf, to_dict
 
 

@@ -27,8 +27,9 @@ from memmeta_exp import backbones, runner
 from memmeta_exp.budget import fitted
 from memmeta_exp.build import resolve_device
 from memmeta_exp.commands import multirun
-from memmeta_exp.commands.compose import conf_dir, jobs, one_line, unknown_flag
+from memmeta_exp.commands.compose import jobs, one_line, unknown_flag
 from memmeta_exp.commands.folders import made_folder, named_folder
+from memmeta_exp.commands.overrides import conf_dir, readable, text_of
 from memmeta_exp.commands.resume import resume, split_resume
 from memmeta_exp.config import Config, from_omegaconf, to_dict
 from memmeta_exp.data import require
@@ -234,7 +235,8 @@ def _hydra(arguments: list[str], ranks: Ranks, swept: Sequence[str] = ()) -> int
 
     job = alone if ranks.size == 1 else on_ranks  # launchers pickle it
     GlobalHydra.instance().clear()
-    before, sys.argv = sys.argv, ["memmeta train", *arguments]
+    several = {"-m", "--multirun"} & set(arguments)
+    before, sys.argv = sys.argv, ["memmeta train", *(readable(a, multirun=bool(several)) for a in arguments)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -263,7 +265,7 @@ def _job(cfg: DictConfig, ranks: Ranks = ALONE, swept: Sequence[str] = ()) -> fl
         config = from_omegaconf(cfg)
         check(ranks.placed(config))
         path, overrides = Path(settings.runtime.output_dir), list(settings.overrides.task)
-        values = label({key: value for key, _, value in (o.partition("=") for o in overrides)}, swept)
+        values = label({o.partition("=")[0]: text_of(o) for o in overrides}, swept)
         if values:
             logger.info("%s, in %s", values, path)
         title = titled(values, config.run_name) if values else given_title()

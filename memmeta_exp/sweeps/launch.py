@@ -27,7 +27,8 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from memmeta_exp.commands.compose import conf_dir, one_line
+from memmeta_exp.commands.compose import one_line
+from memmeta_exp.commands.overrides import conf_dir, readable
 from memmeta_exp.config import ConfigError, closest
 from memmeta_exp.signals import StopRequest
 from memmeta_exp.sweeps import devices, execute, slurm
@@ -216,20 +217,24 @@ def _launch(folder: SweepFolder, jobs: Sequence[Job], plan: Plan, task: Callable
     """Hands the jobs to Hydra's launcher, each as the overrides of its command line and the name of its folder."""
     overrides = [
         f"hydra/launcher={LAUNCHERS[plan.launcher]}",
-        f"hydra.sweep.dir={folder.path / 'jobs'}",
+        readable(f"hydra.sweep.dir={folder.path / 'jobs'}"),
         *plan.settings,
     ]
     if plan.launcher == "slurm":
-        overrides.append(f"hydra.launcher.submitit_folder={folder.path / '.submitit' / '%j'}")
+        overrides.append(readable(f"hydra.launcher.submitit_folder={folder.path / '.submitit' / '%j'}"))
     with _hydra() as hydra:
         config = hydra.compose_config("config", overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
         try:
-            launcher.launch([[*job.overrides, f"hydra.sweep.subdir={job.id}"] for job in jobs], initial_job_idx=0)
+            launcher.launch([_as_hydra_reads(job) for job in jobs], initial_job_idx=0)
         finally:
             if plan.launcher == "joblib":
                 _release_workers()
+
+
+def _as_hydra_reads(job: Job) -> list[str]:
+    return [readable(override) for override in (*job.overrides, f"hydra.sweep.subdir={job.id}")]
 
 
 def _release_workers() -> None:
