@@ -65,8 +65,10 @@ def _singles(override: Override, line: str) -> list[str]:
     values = [value.start, value.end] if isinstance(value, IntervalSweep) else override.sweep_string_iterator()
     singles = [f"{key}={value}" for value in values]
     if not singles:
-        known = options(key.lstrip("+")) if key.lstrip("+") in (*SECTIONS, "experiment") else []
-        raise ConfigError(f"{line} stands for no value: name at least one{closest('', known)}")
+        group = key.lstrip("+")
+        known = options(group) if group in SECTIONS else []
+        nested = ", and those in folders by their names (glob finds none of them)" if group == "experiment" else ""
+        raise ConfigError(f"{line} stands for no value: name at least one{nested}{closest('', known)}")
     return [f"{key}={text_of(single)}" for single in singles] if is_path_key(key) else singles
 
 

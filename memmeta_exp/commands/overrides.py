@@ -60,6 +60,14 @@ def text_of(override: str) -> str:
     return value if isinstance(value, str) else override.partition("=")[2]
 
 
+def draws(override: str) -> bool:
+    """Whether it is an `interval(...)`, from which only a search can draw."""
+    try:
+        return parser().parse_override(readable(override, multirun=True)).is_interval_sweep()
+    except HydraException:
+        return False
+
+
 def _reads_as_itself(override: str) -> bool:
     """Whether Hydra reads the value as the text that it is."""
     try:

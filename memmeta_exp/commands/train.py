@@ -29,7 +29,7 @@ from memmeta_exp.build import resolve_device
 from memmeta_exp.commands import multirun
 from memmeta_exp.commands.compose import jobs, one_line, unknown_flag
 from memmeta_exp.commands.folders import made_folder, named_folder
-from memmeta_exp.commands.overrides import conf_dir, readable, text_of
+from memmeta_exp.commands.overrides import conf_dir, draws, readable, text_of
 from memmeta_exp.commands.resume import resume, split_resume
 from memmeta_exp.config import Config, from_omegaconf, to_dict
 from memmeta_exp.data import require
@@ -115,6 +115,7 @@ def _main(arguments: list[str], ranks: Ranks) -> int:
             "multirun without torchrun"
         )
     _require_extras(parsed.overrides)
+    _require_a_search(parsed.overrides)
     overrides = _maximised(tracked(parsed.overrides))
     found = jobs(overrides, parsed.multirun)
     for job in found:
@@ -160,6 +161,14 @@ def _require_extras(overrides: list[str]) -> None:
         package, extra = EXTRAS.get(override, (None, None))
         if package and (find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{package}") is None):
             raise ConfigError(f"{override} needs {package.replace('_', '-')}: pip install 'memmeta[{extra}]'")
+
+
+def _require_a_search(overrides: list[str]) -> None:
+    """ConfigError for an interval that nothing draws from."""
+    if any(override.lstrip("+").startswith("hydra/sweeper=") for override in overrides):
+        return
+    for override in filter(draws, overrides):
+        raise ConfigError(f"{override}: only a search draws from an interval; list values, A,B,C, or add {OPTUNA}")
 
 
 def _maximised(overrides: list[str]) -> list[str]:

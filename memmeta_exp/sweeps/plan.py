@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from memmeta_exp.commands.overrides import readable
+from memmeta_exp.commands.overrides import draws, readable
 from memmeta_exp.config import Config, ConfigError, digest, to_dict
 from memmeta_exp.sweeps.file import OWN_FOLDERS, SweepFile
 from memmeta_exp.sweeps.naming import label, titled, varying
@@ -88,6 +88,9 @@ def _dimensions(
 ) -> dict[str, list[str]]:
     """The single overrides of every key, in the order of the command, the file, and the user. Where one of them is
     Hydra's `glob(...)`, `range(...)` or the like, all that it stands for."""
+    of_file = [*file.fixed, *(f"{key}={value}" for key, values in file.parameters.items() for value in values)]
+    for override in filter(draws, (*of_file, *overrides)):
+        raise ConfigError(f"{file.path}: {override}: a sweep draws nothing; list the values, A,B,C")
     try:
         dimensions = dict(choices([readable(override) for override in file.fixed]))
         for key, values in file.parameters.items():

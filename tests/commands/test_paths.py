@@ -86,6 +86,13 @@ def test_what_is_no_path_is_told_to_be_quoted(memmeta) -> None:
     assert "write KEY=VALUE, in quotes what is no plain word: tracking.project='ünï'" in result.err
 
 
+def test_an_interval_needs_a_search(memmeta) -> None:
+    result = memmeta("train", "-m", "optimizer.lr=tag(log,interval(1e-4,1e-2))")
+    assert result.code == 2
+    assert "only a search draws from an interval; list values, A,B,C, or add hydra/sweeper=optuna" in result.err
+    assert list(Path().iterdir()) == []
+
+
 def test_a_glob_is_of_the_options(memmeta) -> None:
     result = memmeta("train", "-m", "algorithm=glob(*maml,exclude=i*)", "ways=90")
     assert "ways=90 is more than" in result.err
