@@ -8,15 +8,15 @@ whose result is what it prints ends with 1 where that cannot be written.
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
-from memmeta_exp.errors import MemmetaError
+from memmeta_exp.errors import ConfigError, MemmetaError
 from memmeta_exp.launched import one_of_many
 from memmeta_exp.output import lossy_output, lost
 from memmeta_exp.path_keys import at_home
-from memmeta_exp.signals import Stopped, leaving_at_once
+from memmeta_exp.signals import Stopped, hush, leaving_at_once
 
 COMMANDS = {
     "train": (
@@ -59,9 +59,30 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command line; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     with lossy_output(), _logging_to_stderr():
-        code = _command(arguments)
-        sys.stdout.flush()
-        return _unless_lost(code, arguments)
+        try:
+            with leaving_at_once(for_good=argv is None):
+                line, code = _outcome(arguments)
+                hush()
+                code = complain(line, code) if line else code
+                sys.stdout.flush()
+                return _unless_lost(code, arguments)
+        except Stopped as stopped:  # a second signal, between two of these statements
+            return complain(str(stopped), 128 + stopped.signum)
+
+
+def _outcome(arguments: list[str]) -> tuple[str | None, int]:
+    """The exit code, and the line for what a user or the machine can cause; our own bugs keep their traceback."""
+    try:
+        return None, _command(arguments)
+    except Stopped as stopped:
+        return str(stopped), 128 + stopped.signum
+    except MemmetaError as error:
+        return (None if error.told else str(error)), error.exit_code
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}", 1
+    except KeyboardInterrupt:
+        return "interrupted", 130
 
 
 def _command(arguments: list[str]) -> int:
@@ -80,13 +101,13 @@ def _command(arguments: list[str]) -> int:
 
         near = get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else f"; choose from {', '.join(COMMANDS)}"
-        return complain(f"unknown command '{name}'{hint}", 2)
+        raise ConfigError(f"unknown command '{name}'{hint}")
     if name != "train" and one_of_many():
-        if os.environ["RANK"] != "0":
-            return 2
-        return complain(f"memmeta {name} is for one process: torchrun is for memmeta train", 2)
+        refusal = ConfigError(f"memmeta {name} is for one process: torchrun is for memmeta train")
+        refusal.told = os.environ["RANK"] != "0"
+        raise refusal
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait make a busy machine crawl
-    return _guarded(lambda: import_module(COMMANDS[name][0]).main(rest))
+    return import_module(COMMANDS[name][0]).main(rest)
 
 
 def _unless_lost(code: int, arguments: list[str]) -> int:
@@ -104,22 +125,6 @@ def complain(line: str, code: int) -> int:
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     print(f"memmeta: {shown}", file=sys.stderr)
     return code
-
-
-def _guarded(command: Callable[[], int]) -> int:
-    """What a user or the machine can cause ends in one line and a code; our own bugs keep their traceback."""
-    try:
-        with leaving_at_once():
-            return command()
-    except Stopped as stopped:
-        return complain(str(stopped), 128 + stopped.signum)
-    except MemmetaError as error:
-        return error.exit_code if error.told else complain(str(error), error.exit_code)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return complain(f"{where}{error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        return complain("interrupted", 130)
 
 
 @contextmanager

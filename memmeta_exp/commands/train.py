@@ -7,6 +7,7 @@ which needs no Hydra.
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,12 +35,13 @@ from memmeta_exp.commands.resume import resume, split_resume
 from memmeta_exp.config import Config, from_omegaconf, to_dict
 from memmeta_exp.data import require
 from memmeta_exp.distributed import ALONE, Group, Ranks
-from memmeta_exp.errors import ConfigError, MemmetaError, RankFailed, RankLost, RunInterrupted
+from memmeta_exp.errors import ConfigError, MemmetaError, MultirunInterrupted, RankFailed, RankLost, RunInterrupted
 from memmeta_exp.follower import follow
 from memmeta_exp.launched import place
 from memmeta_exp.resume import earlier_run
-from memmeta_exp.signals import Stopped
+from memmeta_exp.signals import Stopped, request_to_worker
 from memmeta_exp.sweeps.naming import label, titled
+from memmeta_exp.sweeps.workers import has_workers, stopped_together
 from memmeta_exp.tracking import given_title
 from memmeta_exp.tracking.run_folder import holds_run
 
@@ -128,8 +130,12 @@ def _multirun(overrides: list[str], flags: list[str]) -> int:
     """Every job, then the table over those that there are, also where one ended the multirun."""
     folder = named_folder("hydra.sweep.dir", overrides) or ""
     known = "${" not in folder
+
+    def launch() -> int:
+        return _hydra([*overrides, *flags], ALONE, multirun.swept(overrides))
+
     try:
-        code = _hydra([*overrides, *flags], ALONE, multirun.swept(overrides))
+        code = stopped_together(launch) if has_workers(overrides) else launch()
     except Exception:
         if known:
             with suppress(OSError):  # which would hide the error
@@ -269,8 +275,10 @@ def objective(summary: Mapping[str, float]) -> float:
 
 def _job(cfg: DictConfig, ranks: Ranks = ALONE, swept: Sequence[str] = ()) -> float:
     """One run, in the folder that Hydra made for it. Returns the `objective`."""
-    settings = HydraConfig.get()
+    settings, asked = HydraConfig.get(), request_to_worker()
     try:
+        if asked.signum is not None:
+            raise MultirunInterrupted(asked.signum)
         config = from_omegaconf(cfg)
         check(ranks.placed(config))
         path, overrides = Path(settings.runtime.output_dir), list(settings.overrides.task)
@@ -281,6 +289,8 @@ def _job(cfg: DictConfig, ranks: Ranks = ALONE, swept: Sequence[str] = ()) -> fl
         summary = runner.run(config, path, overrides, ranks, title)
         return objective(json.loads(summary.read_text()))
     except (MemmetaError, OSError) as error:
+        if asked.signum is not None and settings.runtime.choices.get("hydra/sweeper") == "basic":
+            return math.nan  # the process that started this one knows, and Hydra would print each job's error
         if all(settings.runtime.choices.get(f"hydra/{part}") == "basic" for part in ("launcher", "sweeper")):
             raise _Ended(error) from error
         raise error.with_traceback(None) from None

@@ -30,8 +30,8 @@ from omegaconf import DictConfig
 from memmeta_exp.commands.compose import one_line
 from memmeta_exp.commands.overrides import conf_dir, readable
 from memmeta_exp.config import ConfigError, closest
-from memmeta_exp.signals import StopRequest
-from memmeta_exp.sweeps import devices, execute, slurm
+from memmeta_exp.signals import StopRequest, block
+from memmeta_exp.sweeps import devices, execute, slurm, workers
 from memmeta_exp.sweeps.folder import SweepFolder
 from memmeta_exp.sweeps.plan import Job
 from memmeta_exp.tracking import TITLE
@@ -122,12 +122,13 @@ def _await_orphans(folder: SweepFolder, jobs: Sequence[Job], stop: StopRequest, 
 def _in_a_thread(
     folder: SweepFolder, jobs: Sequence[Job], plan: Plan, stop: StopRequest, watch: Callable[[], None], lost: list[str]
 ) -> None:
-    """The launcher, which blocks, in a thread of its own. SIGINT is blocked there, and so in the processes it starts:
-    the terminal sends it to all of them, but it is this process that tells them to stop, by a file."""
+    """The launcher, which blocks, in a thread of its own. The processes that it starts hear none of the signals that a
+    terminal or a scheduler sends to all: this process tells them to stop, by a file."""
     submitted = slurm.Submitted(folder.path / ".submitit") if plan.launcher == "slurm" else None
+    over = threading.Event()  # Thread.join, interrupted, takes the thread for one that has ended
 
     def work() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        block()
         commands = {job.id: [*PROGRAM, *job.command(str(folder.job(job.id)))] for job in jobs}
         try:
             _launch(folder, jobs, plan, _Child(folder.path, commands, {job.id: job.title for job in jobs}, plan))
@@ -135,13 +136,13 @@ def _in_a_thread(
             lost.append(_said(error))
             if submitted is not None:
                 _note_lost(folder, list(commands), submitted.wait())
+        finally:
+            over.set()
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+    threading.Thread(target=work, daemon=True).start()
     left_at = math.inf
     try:
-        while thread.is_alive():
-            thread.join(POLL_S)
+        while not over.wait(POLL_S):
             if stop.signum is not None and not folder.stopping:
                 logger.warning("stopping: running jobs save their state first; once more to leave at once")
                 folder.stop()
@@ -153,7 +154,9 @@ def _in_a_thread(
                 break
     except KeyboardInterrupt:
         folder.stop(now=True)
-        thread.join(10 * POLL_S)
+        over.wait(10 * POLL_S)
+        if plan.launcher == "joblib":
+            workers.tell(signal.SIGKILL)
         raise
 
 
