@@ -1,18 +1,22 @@
 """The console script `memmeta`. Importing this module, and so `memmeta --help`, loads neither torch nor Hydra.
 
 Exit codes: 0 done; 1 the run failed; 2 the command cannot be run as given (one line says what, why and what to do);
-128 + N stopped by signal N.
+128 + N stopped by signal N. What becomes of the printed lines changes none of them, with one exception: a command
+whose result is what it prints ends with 1 where that cannot be written.
 """
 
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
-from memmeta_exp.errors import MemmetaError
+from memmeta_exp.errors import ConfigError, MemmetaError
 from memmeta_exp.launched import one_of_many
-from memmeta_exp.signals import Stopped, leaving_at_once
+from memmeta_exp.output import lossy_output, lost
+from memmeta_exp.path_keys import at_home
+from memmeta_exp.signals import Stopped, hush, leaving_at_once
 
 COMMANDS = {
     "train": (
@@ -41,10 +45,7 @@ COMMANDS = {
 }
 
 
-PATHS = (  # keys whose values are paths; what a sweep file holds is left as it is
-    "data_root", "out", "run", "resume", "dir", "path", "split_file", "dataset.path", "dataset.split_file",
-    "backbone.weights", "hydra.run.dir", "hydra.sweep.dir",
-)  # fmt: skip
+LEAVE_FILES = ("train", "sweep", "profile", "report", "dashboard")  # the others print their result
 
 
 def usage() -> str:
@@ -57,6 +58,34 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Runs one command line; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
+    with lossy_output(), _logging_to_stderr():
+        try:
+            with leaving_at_once(for_good=argv is None):
+                line, code = _outcome(arguments)
+                hush()
+                code = complain(line, code) if line else code
+                sys.stdout.flush()
+                return _unless_lost(code, arguments)
+        except Stopped as stopped:  # a second signal, between two of these statements
+            return complain(str(stopped), 128 + stopped.signum)
+
+
+def _outcome(arguments: list[str]) -> tuple[str | None, int]:
+    """The exit code, and the line for what a user or the machine can cause; our own bugs keep their traceback."""
+    try:
+        return None, _command(arguments)
+    except Stopped as stopped:
+        return str(stopped), 128 + stopped.signum
+    except MemmetaError as error:
+        return (None if error.told else str(error)), error.exit_code
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}", 1
+    except KeyboardInterrupt:
+        return "interrupted", 130
+
+
+def _command(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -72,22 +101,23 @@ def main(argv: list[str] | None = None) -> int:
 
         near = get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else f"; choose from {', '.join(COMMANDS)}"
-        return complain(f"unknown command '{name}'{hint}", 2)
+        raise ConfigError(f"unknown command '{name}'{hint}")
     if name != "train" and one_of_many():
-        if os.environ["RANK"] != "0":
-            return 2
-        return complain(f"memmeta {name} is for one process: torchrun is for memmeta train", 2)
+        refusal = ConfigError(f"memmeta {name} is for one process: torchrun is for memmeta train")
+        refusal.told = os.environ["RANK"] != "0"
+        raise refusal
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait make a busy machine crawl
-    _log_to_stderr()
-    return _guarded(lambda: import_module(COMMANDS[name][0]).main(rest))
+    return import_module(COMMANDS[name][0]).main(rest)
 
 
-def at_home(argument: str) -> str:
-    """KEY=~/PATH with the home folder in place of ~, which shells leave there behind a `=`; any other as it is."""
-    key, equals, value = argument.partition("=")
-    if key.lstrip("+") not in PATHS or not value.startswith("~"):
-        return argument
-    return f"{key}{equals}{os.path.expanduser(value)}"
+def _unless_lost(code: int, arguments: list[str]) -> int:
+    """`code`, with one line where printed lines could not be written; 1 where they were the command's result."""
+    error = lost(sys.stdout)
+    if error is None or code:
+        return code
+    leaves_files = arguments and arguments[0] in LEAVE_FILES and not {"-h", "--help"} & set(arguments)
+    what = "the files are whole" if leaves_files else "give a place with room for it"
+    return complain(f"what was printed could not be written ({error.strerror}): {what}", 0 if leaves_files else 1)
 
 
 def complain(line: str, code: int) -> int:
@@ -97,27 +127,16 @@ def complain(line: str, code: int) -> int:
     return code
 
 
-def _guarded(command: Callable[[], int]) -> int:
-    """What a user or the machine can cause ends in one line and a code; our own bugs keep their traceback."""
-    try:
-        with leaving_at_once():
-            return command()
-    except Stopped as stopped:
-        return complain(str(stopped), 128 + stopped.signum)
-    except MemmetaError as error:
-        return error.exit_code if error.told else complain(str(error), error.exit_code)
-    except BrokenPipeError:
-        return 1
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return complain(f"{where}{error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        return complain("interrupted", 130)
-
-
-def _log_to_stderr() -> None:
+@contextmanager
+def _logging_to_stderr() -> Iterator[None]:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("memmeta: %(message)s"))
     logger = logging.getLogger("memmeta")
+    before = logger.handlers, logger.propagate, logger.level
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate, level = before
+        logger.setLevel(level)

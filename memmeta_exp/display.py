@@ -78,12 +78,12 @@ class ProgressBar:
 
     def note(self, line: str) -> None:
         """Prints a line above the bar."""
-        self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_summary(name: str, folder: Path, summary: Mapping[str, Any]) -> None:
     """The table of results, the paths written, and `summary: PATH` as the last line of standard output."""
-    table = Table(title=name, show_header=False)
+    table = Table(title=escape(name), show_header=False)
     for key, (label, form) in ROWS.items():
         if key not in summary:  # the algorithm or the problem has none
             continue
@@ -147,7 +147,7 @@ def _finite(value: Any) -> bool:
 
 def print_profile(name: str, found: Mapping[str, Any]) -> None:
     """The table of a measured profile.json."""
-    table = Table(title=name)
+    table = Table(title=escape(name))
     for column in ("phase", "ms", "share", "peak MiB above baseline"):
         table.add_column(column, justify="left" if column == "phase" else "right")
     for part, row in found["phases"].items():
@@ -185,7 +185,7 @@ FORETOLD = {  # of the prediction's bytes: label
 def print_prediction(name: str, found: Mapping[str, Any]) -> None:
     """The table of a predicted profile.json."""
     lines = found["bytes"]
-    table = Table("predicted, not measured", title=f"{name} on a GPU")
+    table = Table("predicted, not measured", title=f"{escape(name)} on a GPU")
     table.add_column("MiB", justify="right")
     for key, label in FORETOLD.items():
         table.add_row(label, f"{lines[key] / MIB:.3f}")

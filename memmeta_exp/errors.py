@@ -46,6 +46,17 @@ class RunInterrupted(MemmetaError):
         return type(self), self._made_of  # launchers pickle it
 
 
+class MultirunInterrupted(MemmetaError):
+    """A multirun that was asked to stop by signal `signum`, whose jobs have saved their state."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by signal {signum}; the same command goes on where it stopped")
+        self.exit_code, self._signum = 128 + signum, signum
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._signum,)  # as above
+
+
 class RankLost(RunError):
     """A rank of a run of several is gone; the text says how that showed."""
 

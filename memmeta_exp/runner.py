@@ -45,7 +45,10 @@ def run(config: Config, path: Path, overrides: list[str], ranks: Ranks = ALONE, 
             earlier = earlier_run(path)
             if earlier is not None and earlier.ended_as(config):  # by the process that had it until now
                 return _nothing_to_do(path, config)
-            _in_folder(config, folder, overrides, stop, ranks, title)
+            summary = _in_folder(config, folder, overrides, stop, ranks, title)
+            print_summary(folder.title or config.run_name, path, summary)
+            if stop.signum is not None:
+                raise RunInterrupted(stop.signum, config.iterations, path)
     return path / "summary.json"
 
 
@@ -65,16 +68,17 @@ def _nothing_to_do(path: Path, config: Config) -> Path:
 
 def _in_folder(
     config: Config, folder: RunFolder, overrides: list[str], stop: StopRequest, ranks: Ranks, title: str | None
-) -> None:
-    """The run, and in status.json what it is called and how it ended. A refusal to go on leaves the
-    description of the run as it was, and a finished one finished."""
+) -> dict[str, Any]:
+    """The run, and in status.json what it is called and how it ended; returns its summary. A refusal to go on leaves
+    the description of the run as it was, and a finished one finished."""
     before = folder.description()
     try:
         folder.set_status("running", title=title)
         folder.write_overrides(merged_overrides(folder.read_overrides(), overrides))
         folder.write_config(to_dict(config))
-        _run(config, folder, stop, ranks)
+        summary = _run(config, folder, stop, ranks)
         folder.set_status("finished", iteration=config.iterations)
+        return summary
     except (RunInterrupted, Stopped, KeyboardInterrupt) as stopped:
         _mark(folder, "interrupted", str(stopped) or "interrupted from the keyboard")
         raise
@@ -83,8 +87,6 @@ def _in_folder(
         if not (isinstance(error, REFUSALS) and folder.restore_description(before)):
             _mark(folder, "failed", str(error).partition("\n")[0] or type(error).__name__)
         raise error from None
-    if stop.signum is not None:
-        raise RunInterrupted(stop.signum, config.iterations, folder.path)
 
 
 def _mark(folder: RunFolder, state: str, reason: str) -> None:
@@ -110,7 +112,7 @@ def readable(error: BaseException, config: Config) -> BaseException:
     return error
 
 
-def _run(config: Config, folder: RunFolder, stop: StopRequest, ranks: Ranks) -> None:
+def _run(config: Config, folder: RunFolder, stop: StopRequest, ranks: Ranks) -> dict[str, Any]:
     started = time.perf_counter()
     saved = newest_state(folder, config)
     ranks.send({"config": to_dict(config), "folder": str(folder.path), "saved": saved})
@@ -129,10 +131,9 @@ def _run(config: Config, folder: RunFolder, stop: StopRequest, ranks: Ranks) -> 
         summary = trainer.summary(trainer.test())
         summary["time/total_seconds"] = trainer.seconds
         tracker.summary(summary)
-    title = folder.title or config.run_name
     if config.plots:
-        plot_run(folder.path, title)
-    print_summary(title, folder.path, summary)
+        plot_run(folder.path, folder.title or config.run_name)
+    return summary
 
 
 def _write_env(state: TrainingState, folder: RunFolder, resumed: bool) -> None:

@@ -1,14 +1,24 @@
-"""Stopping a command from outside: at once where there is nothing to lose, else when what there is has been saved."""
+"""Stopping a command from outside: at once where there is nothing to lose, else when what there is has been saved.
 
+What asks a command to stop: a keyboard (SIGINT), a scheduler or a person (SIGTERM, SIGUSR1, SIGUSR2), a terminal or a
+connection that closes (SIGHUP) and a limit on processor time (SIGXCPU). A signal that whoever started the command has
+it ignore, as nohup does with SIGHUP, stays ignored; but for SIGINT, which shells ignore for all they start in the
+background.
+"""
+
+import math
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType, TracebackType
 from typing import Any
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+CALM_S = 1.0  # after a signal has ended the work, so long others change nothing: they are the same wish
 PATIENCE_S = 5.0  # a step that needs longer after a request is given up; it is done again when the run goes on
 
 
@@ -24,24 +34,57 @@ class StopAsked(Exception):
     """A run has been asked to stop, and is where its state can be saved."""
 
 
+class _Calm:
+    """until: before it (time.monotonic()) signals raise nothing, so that the end under way is not cut short."""
+
+    until = 0.0
+
+    @classmethod
+    def holds(cls) -> bool:
+        """Whether it does now; begins it anew where it does not."""
+        now = time.monotonic()
+        if now < cls.until:
+            return True
+        cls.until = now + CALM_S
+        return False
+
+
 def leave(signum: int, frame: FrameType | None) -> None:
     """The handler of a command that has nothing to save. Raises Stopped."""
-    raise Stopped(signum)
+    if not _Calm.holds():
+        raise Stopped(signum)
+
+
+def hush() -> None:
+    """From now on no signal raises: what is left to do is to say how it ended."""
+    _Calm.until = math.inf
 
 
 @contextmanager
-def leaving_at_once() -> Iterator[None]:
-    """For the block, SIGINT, SIGTERM and SIGUSR2 raise Stopped instead of ending the process without a word."""
+def leaving_at_once(for_good: bool = False) -> Iterator[None]:
+    """For the block, the signals of STOPPING raise Stopped instead of ending the process without a word. for_good:
+    the process ends after the block, and one that comes then ends it in silence, or changes nothing (SIGINT)."""
+    if for_good:  # the workers of a sweep have them blocked, and tell their jobs by SIGTERM alone
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, set(STOPPING) - {signal.SIGINT})
+    _Calm.until = 0.0
     before = _install(leave)
     try:
         yield
     finally:
-        _restore(before)
+        if for_good:
+            _install(_end)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a keyboard: Python would end by it while it tidies up
+        else:
+            _restore(before)
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    os._exit(128 + signum)
 
 
 class StopRequest:
-    """While entered, SIGINT, SIGTERM and SIGUSR2 are noted in `signum`; a SIGINT after that raises KeyboardInterrupt at
-    once. On leaving, what was noted is passed on to the handler that was there before, if it is one of a launcher
+    """While entered, the first signal of STOPPING is noted in `signum`; a SIGINT after that raises KeyboardInterrupt
+    at once. On leaving, what was noted is passed on to the handler that was there before, if it is one of a launcher
     (submitit's asks Slurm to queue the job again). Outside the main thread, where Python allows no handlers, it notes
     nothing."""
 
@@ -89,14 +132,37 @@ class StopRequest:
             self.signum, self._asked_at = signum, time.monotonic()
             if self._at_once:
                 raise Stopped(signum)
-        elif signum == signal.SIGINT:
+        elif signum == signal.SIGINT and not _Calm.holds():
             raise KeyboardInterrupt
+
+
+def block() -> None:
+    """Blocks the signals of STOPPING in this thread, and so in the processes that it starts: a terminal or a scheduler
+    sends them to all, and the process that started the others says what becomes of them.
+
+    Python's resource tracker is started here, because starting it unblocks some of them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+
+
+_OF_WORKER = StopRequest()
+
+
+def request_to_worker() -> StopRequest:
+    """What this process has been asked since its first call, where it was started by a thread with `block`; from then
+    on it hears all but SIGINT. A request that is never made in any other process."""
+    if signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+        _OF_WORKER.__enter__()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, set(STOPPING) - {signal.SIGINT})
+    return _OF_WORKER
 
 
 def _install(handler: Any) -> dict[int, Any]:
     if threading.current_thread() is not threading.main_thread():
         return {}
-    return {signum: signal.signal(signum, handler) for signum in STOPPING}
+    heard = [s for s in STOPPING if s == signal.SIGINT or signal.getsignal(s) is not signal.SIG_IGN]
+    return {signum: signal.signal(signum, handler) for signum in heard}
 
 
 def _restore(before: dict[int, Any]) -> None:

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from memmeta_exp.commands.compose import conf_dir
+from memmeta_exp.commands.overrides import conf_dir
 from memmeta_exp.config import (
     SECTIONS,
     Config,

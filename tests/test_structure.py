@@ -17,6 +17,8 @@ MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itse
     "signals": set(),
     "allocator": set(),
     "launched": {"errors"},
+    "output": set(),
+    "path_keys": set(),
     "distributed": {"errors", "launched", "signals"},
     "sharded": {"algorithms", "budget", "build", "config", "data", "distributed", "signals"},
     "atomic": set(),
@@ -29,7 +31,8 @@ MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itse
     "torchvision_compat": set(),
     "backbones": {"config", "errors", "torchvision_compat"},
     "tracking": {"atomic", "config", "errors"},
-    "sweeps": {"atomic", "commands", "config", "errors", "signals", "tracking"},  # starts jobs; never trains itself
+    # starts jobs; never trains itself
+    "sweeps": {"atomic", "commands", "config", "errors", "output", "signals", "tracking"},
     "studies": {"config", "errors", "tracking"},  # reads what runs left; never trains
     "algorithms": {"bilevel", "backbones", "config", "data", "measure"},
     "budget": {"backbones", "build", "config", "measure", "prediction"},
@@ -42,12 +45,13 @@ MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itse
     "judge": {"adaptation", "build", "checkpoint", "evaluation", "known", "measure", "tracking"},
     "profile": {"build", "iteration", "measure"},
     "prediction": {"build", "config", "data", "errors", "iteration", "measure"},
-    "cli": {"errors", "launched", "signals", "__version__"},
+    "cli": {"errors", "launched", "output", "path_keys", "signals", "__version__"},
 }
 ONLY_IN = {
     "wandb": {"tracking/wandb_run.py"},
     "wandb_workspaces": {"tracking/workspace.py"},
-    "hydra": {"commands/train.py", "commands/compose.py", "sweeps/launch.py"},  # the last: its launchers
+    # the last: its launchers
+    "hydra": {"commands/train.py", "commands/compose.py", "commands/overrides.py", "sweeps/launch.py"},
 }
 
 

@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from memmeta_exp.backbones.backbone import Backbone, Keys, laid_out
+from memmeta_exp.backbones.weights_file import read_weights
 from memmeta_exp.config import TimmConfig, closest
 from memmeta_exp.errors import ConfigError
 from memmeta_exp.torchvision_compat import import_torchvision
@@ -133,7 +134,8 @@ def _created(timm: Any, config: TimmConfig, channels: int, image_size: int, seed
     if ":" not in name and not timm.is_model(name):
         raise ConfigError(f"backbone.model={name} is no model of timm{closest(name, timm.list_models())}")
     if config.weights is not None and not Path(config.weights).expanduser().is_file():
-        raise ConfigError(f"backbone.weights={config.weights} does not exist: name a file of weights")
+        what = "is no file" if Path(config.weights).expanduser().exists() else "does not exist"
+        raise ConfigError(f"backbone.weights={config.weights} {what}: name a file of weights")
     options: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
     facts = timm.get_pretrained_cfg(name, allow_unregistered=True) if ":" not in name else None
     if facts is not None and facts.fixed_input_size:
@@ -143,7 +145,10 @@ def _created(timm: Any, config: TimmConfig, channels: int, image_size: int, seed
         return fresh
     options["pretrained"] = True
     if config.weights is not None:
-        options["pretrained_cfg_overlay"] = {"state_dict": _read(timm, config.weights), "custom_load": False}
+        options["pretrained_cfg_overlay"] = {
+            "state_dict": read_weights(config.weights, fresh.state_dict().keys()),
+            "custom_load": False,
+        }
     source = f"backbone.weights={config.weights}" if config.weights else "backbone.pretrained=true"
     try:
         net = _seeded(timm, name, seed, options)
@@ -169,12 +174,7 @@ def _untouched(loaded: Tensor, fresh: Tensor) -> bool:
     return torch.equal(loaded, fresh) and bool((fresh != fresh.flatten()[0]).any())
 
 
-def _read(timm: Any, file: str) -> dict[str, Tensor]:
-    try:
-        return timm.models.load_state_dict(str(Path(file).expanduser()), device="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - safetensors, zip, pickle: each has its own
-        raise ConfigError(f"backbone.weights={file} is no file of weights: {_line(error)}") from None
-
-
 def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
+    """The first line that says something: torch begins with a heading where weights do not fit."""
+    lines = [line.strip() for line in str(error).splitlines() if not line.startswith("Error(s) in loading")]
+    return (lines or [""])[0] or type(error).__name__

@@ -3,29 +3,20 @@
 import itertools
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
+from memmeta_exp.commands.overrides import conf_dir, parser, readable, text_of
 from memmeta_exp.config import SECTIONS, Config, closest, from_omegaconf, to_dict
 from memmeta_exp.errors import ConfigError
+from memmeta_exp.path_keys import is_path_key
 
 MAX_CHECKED_JOBS = 256  # of a multirun, before it starts: composing one takes about 50 ms; the rest are checked in turn
-
-
-def conf_dir() -> Path:
-    """The conf/ folder: beside the package in a wheel, beside the package's folder in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    for candidate in (package / "conf", package.parent / "conf"):
-        if (candidate / "config.yaml").is_file():
-            return candidate
-    raise ConfigError(f"no conf/config.yaml at {package} or above: the installation is incomplete; reinstall memmeta")
 
 
 def composed(overrides: list[str]) -> DictConfig:
@@ -40,7 +31,7 @@ def composed(overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return compose("config", overrides)
+            return compose("config", [readable(override) for override in overrides])
     except Exception as error:  # noqa: BLE001 - Hydra raises a dozen kinds, and all its input here is the user's
         raise ConfigError(one_line(error)) from None
 
@@ -55,36 +46,37 @@ def jobs(overrides: list[str], multirun: bool) -> list[Config]:
 
 def choices(overrides: list[str]) -> list[tuple[str, list[str]]]:
     """The key of each override, and the single overrides that it stands for: one, or those of a multirun's values (of
-    an interval, which a search draws from, its two ends)."""
+    an interval, which a search draws from, its two ends). Paths are as they are, without quotes."""
+    lines = [readable(override, multirun=True) for override in overrides]
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        return [(o.get_key_element(), _singles(o, line)) for o, line in zip(parsed, overrides, strict=True)]
+        parsed = parser().parse_overrides(lines)
+        return [(o.get_key_element(), _singles(o, line)) for o, line in zip(parsed, lines, strict=True)]
+    except ConfigError:
+        raise
     except Exception as error:  # noqa: BLE001 - as above
         raise ConfigError(one_line(error)) from None
 
 
-def text_of(override: str) -> str:
-    """The value of an override as text, without the quotes that Hydra's grammar asks for."""
-    try:
-        value = OverridesParser.create().parse_override(override).value()
-    except OverrideParseException:  # which composing has refused, or will
-        value = None
-    return value if isinstance(value, str) else override.partition("=")[2]
-
-
 def _singles(override: Override, line: str) -> list[str]:
+    key = override.get_key_element()
     if not override.is_sweep_override():
-        return [line]
+        return [f"{key}={text_of(line)}"] if is_path_key(key) else [line]
     value = override.value()
     values = [value.start, value.end] if isinstance(value, IntervalSweep) else override.sweep_string_iterator()
-    return [f"{override.get_key_element()}={value}" for value in values]
+    singles = [f"{key}={value}" for value in values]
+    if not singles:
+        group = key.lstrip("+")
+        known = options(group) if group in SECTIONS else []
+        nested = ", and those in folders by their names (glob finds none of them)" if group == "experiment" else ""
+        raise ConfigError(f"{line} stands for no value: name at least one{nested}{closest('', known)}")
+    return [f"{key}={text_of(single)}" for single in singles] if is_path_key(key) else singles
 
 
 def values_of(overrides: list[str]) -> dict[str, Any]:
     """What each override sets, by its dotted key or group, as the default configuration takes it; ConfigError where it
     does not."""
     values = OmegaConf.create(to_dict(from_omegaconf(composed(overrides))))
-    parsed = OverridesParser.create().parse_overrides(overrides)
+    parsed = parser().parse_overrides([readable(override) for override in overrides])
     return {o.key_or_group: OmegaConf.select(values, o.key_or_group) for o in parsed}
 
 
@@ -95,7 +87,9 @@ def one_line(error: Exception) -> str:
         return _unknown_option(str(error.missing_cfg_file))
     if isinstance(error, OverrideParseException):
         reason = lines[1] if len(lines) > 1 else lines[0]
-        return f"cannot read '{error.override}': {reason}; write KEY=VALUE"
+        key, equals, value = str(error.override).partition("=")
+        quoted = f"KEY=VALUE, in quotes what is no plain word: {key}='{value}'" if equals else "KEY=VALUE"
+        return f"cannot read '{error.override}': {reason}; write {quoted}"
     if isinstance(error, ConfigCompositionException) and lines and lines[0].startswith("Could not override"):
         return _unknown_key(lines[0].split("'")[1])
     if lines and lines[0].startswith("Ambiguous value"):

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from memmeta_exp.commands.compose import text_of
+from memmeta_exp.commands.overrides import text_of
 from memmeta_exp.errors import ConfigError
 from memmeta_exp.tracking.run_folder import claim
 

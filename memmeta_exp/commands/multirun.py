@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from memmeta_exp.commands.compose import choices
+from memmeta_exp.commands.overrides import text_of
 from memmeta_exp.display import print_jobs
 from memmeta_exp.sweeps import table
 from memmeta_exp.sweeps.folder import standing_of
@@ -50,4 +51,4 @@ def _jobs(folder: Path, overrides: list[str]) -> Iterator[tuple[str, dict[str, s
 
 
 def _said(overrides: tuple[str, ...] | list[str]) -> dict[str, str]:
-    return {bare(key): value for key, _, value in (override.partition("=") for override in overrides)}
+    return {bare(override.partition("=")[0]): text_of(override) for override in overrides}

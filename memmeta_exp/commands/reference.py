@@ -18,7 +18,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from memmeta_exp.commands.compose import composed, conf_dir, options
+from memmeta_exp.commands.compose import composed, options
+from memmeta_exp.commands.overrides import conf_dir
 from memmeta_exp.config import NESTED, SECTIONS, Config, from_omegaconf
 from memmeta_exp.config.checks import Rule, recorded
 

@@ -14,8 +14,9 @@ KEY = "resume"
 
 def split_resume(overrides: list[str]) -> tuple[str | None, list[str]]:
     """The folder that resume= names among `overrides`, None where it is not among them, and the others."""
-    named = [override.partition("=")[2] for override in overrides if override.partition("=")[0] == KEY]
-    others = [override for override in overrides if override.partition("=")[0] != KEY]
+    ours = [override for override in overrides if override.partition("=")[0].lstrip("+") == KEY]
+    named = [override.partition("=")[2] for override in ours]
+    others = [override for override in overrides if override not in ours]
     if len(named) > 1:
         raise ConfigError(f"{KEY}= is given {len(named)} times: name one run folder")
     if named == [""]:

@@ -1,7 +1,6 @@
 """`memmeta sweep FILE`: every job of a sweep file, without a server, and their table and report."""
 
 import logging
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,7 +32,6 @@ array job (launcher.partition=P launcher.timeout_min=M ...). dry_run=true prints
 Exit codes: 0 all finished, 1 some did not, 2 the sweep cannot be run, 128 + N stopped by signal N."""
 OWN = ("size", "launcher", "dry_run", "dir")
 SIZES = ("full", "small")
-SAFE_FOLDER = re.compile(r"[A-Za-z0-9_./-]+")
 LISTED = 5  # jobs that did not finish, named in the last line
 
 logger = logging.getLogger("memmeta")
@@ -69,22 +67,20 @@ def main(arguments: list[str]) -> int:
 
 
 def _request(arguments: Sequence[str]) -> Request:
-    files = [Path(a) for a in arguments if "=" not in a and not a.startswith("-")]
+    files = [Path(a) for a in arguments if _is_file(a)]
     flags = [a for a in arguments if a.startswith("-")]
     if flags:
         raise ConfigError(unknown_flag(flags[0], ("--help",)))
     if len(files) != 1:
         said = f"not {len(files)}: {' '.join(map(str, files))}" if files else "such as sweeps/accuracy.yaml"
         raise ConfigError(f"sweep takes one sweep file, {said}")
-    given = [a for a in arguments if "=" in a]
+    given = [a for a in arguments if "=" in a and not _is_file(a)]
     own = dict(a.split("=", 1) for a in given if a.partition("=")[0] in OWN)
     for key, known in (("size", SIZES), ("launcher", tuple(launch.LAUNCHERS)), ("dry_run", ("true", "false"))):
         if own.get(key, known[0]) not in known:
             raise ConfigError(f"{key}={own[key]} is unknown{closest(own[key], known)}")
-    if "dir" in own and not SAFE_FOLDER.fullmatch(own["dir"]):
-        raise ConfigError(
-            f"dir={own['dir']}: name a folder with letters, digits and ._-/ alone, which Hydra reads as it is"
-        )
+    if "dir" in own and (not own["dir"] or "${" in own["dir"]):
+        raise ConfigError(f"dir={own['dir']}: name a folder, without ${{...}}")
     settings = tuple(a for a in given if a.startswith("launcher."))
     return Request(
         file=files[0],
@@ -95,6 +91,11 @@ def _request(arguments: Sequence[str]) -> Request:
         settings=settings,
         overrides=tuple(a for a in given if a not in settings and a.partition("=")[0] not in OWN),
     )
+
+
+def _is_file(argument: str) -> bool:
+    """KEY=VALUE is none, unless it exists: files may well have `=` in their names."""
+    return not argument.startswith("-") and ("=" not in argument or Path(argument).is_file())
 
 
 def _sized(file: Path, size: str) -> Path:
@@ -108,13 +109,7 @@ def _sized(file: Path, size: str) -> Path:
 
 def _folder(request: Request, file: SweepFile) -> Path:
     small = "-small" if file.path.parent.name == "small" else ""
-    folder = request.dir or f"outputs/sweeps/{file.path.stem}{small}"
-    if not SAFE_FOLDER.fullmatch(folder):
-        raise ConfigError(
-            f"{folder}, the folder of {file.path}, has more than letters, digits and ._-/ in it, which Hydra would not "
-            "read as it is: rename the file, or name a folder with dir=DIR"
-        )
-    return Path(folder)
+    return Path(request.dir or f"outputs/sweeps/{file.path.stem}{small}")
 
 
 def _checker(launcher: str):

@@ -7,6 +7,7 @@ which needs no Hydra.
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,18 +28,20 @@ from memmeta_exp import backbones, runner
 from memmeta_exp.budget import fitted
 from memmeta_exp.build import resolve_device
 from memmeta_exp.commands import multirun
-from memmeta_exp.commands.compose import conf_dir, jobs, one_line, unknown_flag
+from memmeta_exp.commands.compose import jobs, one_line, unknown_flag
 from memmeta_exp.commands.folders import made_folder, named_folder
+from memmeta_exp.commands.overrides import conf_dir, draws, readable, text_of
 from memmeta_exp.commands.resume import resume, split_resume
 from memmeta_exp.config import Config, channels_and_size, check_tasks_fit, from_omegaconf, to_dict
 from memmeta_exp.data import require
 from memmeta_exp.distributed import ALONE, Group, Ranks
-from memmeta_exp.errors import ConfigError, MemmetaError, RankFailed, RankLost, RunInterrupted
+from memmeta_exp.errors import ConfigError, MemmetaError, MultirunInterrupted, RankFailed, RankLost, RunInterrupted
 from memmeta_exp.follower import follow
 from memmeta_exp.launched import place
 from memmeta_exp.resume import earlier_run
-from memmeta_exp.signals import Stopped
+from memmeta_exp.signals import Stopped, request_to_worker
 from memmeta_exp.sweeps.naming import label, titled
+from memmeta_exp.sweeps.workers import has_workers, stopped_together
 from memmeta_exp.tracking import given_title
 from memmeta_exp.tracking.run_folder import holds_run
 
@@ -114,6 +117,7 @@ def _main(arguments: list[str], ranks: Ranks) -> int:
             "multirun without torchrun"
         )
     _require_extras(parsed.overrides)
+    _require_a_search(parsed.overrides)
     overrides = _maximised(tracked(parsed.overrides))
     found = jobs(overrides, parsed.multirun)
     for job in found:
@@ -126,8 +130,12 @@ def _multirun(overrides: list[str], flags: list[str]) -> int:
     """Every job, then the table over those that there are, also where one ended the multirun."""
     folder = named_folder("hydra.sweep.dir", overrides) or ""
     known = "${" not in folder
+
+    def launch() -> int:
+        return _hydra([*overrides, *flags], ALONE, multirun.swept(overrides))
+
     try:
-        code = _hydra([*overrides, *flags], ALONE, multirun.swept(overrides))
+        code = stopped_together(launch) if has_workers(overrides) else launch()
     except Exception:
         if known:
             with suppress(OSError):  # which would hide the error
@@ -159,6 +167,14 @@ def _require_extras(overrides: list[str]) -> None:
         package, extra = EXTRAS.get(override, (None, None))
         if package and (find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{package}") is None):
             raise ConfigError(f"{override} needs {package.replace('_', '-')}: pip install 'memmeta[{extra}]'")
+
+
+def _require_a_search(overrides: list[str]) -> None:
+    """ConfigError for an interval that nothing draws from."""
+    if any(override.lstrip("+").startswith("hydra/sweeper=") for override in overrides):
+        return
+    for override in filter(draws, overrides):
+        raise ConfigError(f"{override}: only a search draws from an interval; list values, A,B,C, or add {OPTUNA}")
 
 
 def _maximised(overrides: list[str]) -> list[str]:
@@ -235,7 +251,8 @@ def _hydra(arguments: list[str], ranks: Ranks, swept: Sequence[str] = ()) -> int
 
     job = alone if ranks.size == 1 else on_ranks  # launchers pickle it
     GlobalHydra.instance().clear()
-    before, sys.argv = sys.argv, ["memmeta train", *arguments]
+    several = {"-m", "--multirun"} & set(arguments)
+    before, sys.argv = sys.argv, ["memmeta train", *(readable(a, multirun=bool(several)) for a in arguments)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -259,18 +276,22 @@ def objective(summary: Mapping[str, float]) -> float:
 
 def _job(cfg: DictConfig, ranks: Ranks = ALONE, swept: Sequence[str] = ()) -> float:
     """One run, in the folder that Hydra made for it. Returns the `objective`."""
-    settings = HydraConfig.get()
+    settings, asked = HydraConfig.get(), request_to_worker()
     try:
+        if asked.signum is not None:
+            raise MultirunInterrupted(asked.signum)
         config = from_omegaconf(cfg)
         check(ranks.placed(config))
         path, overrides = Path(settings.runtime.output_dir), list(settings.overrides.task)
-        values = label({key: value for key, _, value in (o.partition("=") for o in overrides)}, swept)
+        values = label({o.partition("=")[0]: text_of(o) for o in overrides}, swept)
         if values:
             logger.info("%s, in %s", values, path)
         title = titled(values, config.run_name) if values else given_title()
         summary = runner.run(config, path, overrides, ranks, title)
         return objective(json.loads(summary.read_text()))
     except (MemmetaError, OSError) as error:
+        if asked.signum is not None and settings.runtime.choices.get("hydra/sweeper") == "basic":
+            return math.nan  # the process that started this one knows, and Hydra would print each job's error
         if all(settings.runtime.choices.get(f"hydra/{part}") == "basic" for part in ("launcher", "sweeper")):
             raise _Ended(error) from error
         raise error.with_traceback(None) from None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TextIO
 
 from memmeta_exp.errors import MemmetaError
+from memmeta_exp.output import lossy_text
 from memmeta_exp.sweeps.folder import SweepFolder, killed_by, read_json
 from memmeta_exp.tracking.run_folder import RunFolder
 
@@ -28,7 +29,7 @@ def here(folder: SweepFolder, id: str, action: Callable[[], object]) -> int:
     and warns of goes to the job's log, its progress bar to the terminal. Raises KeyboardInterrupt, once noted."""
     folder.begin(id)
     started, code, reason = time.perf_counter(), 0, None
-    with folder.log(id).open("a", encoding="utf-8") as log, _written_to(log):
+    with folder.log(id).open("ab") as file, lossy_text(file.fileno(), line_buffering=True) as log, _written_to(log):
         try:
             action()
         except MemmetaError as error:

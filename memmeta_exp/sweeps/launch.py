@@ -27,10 +27,11 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from memmeta_exp.commands.compose import conf_dir, one_line
+from memmeta_exp.commands.compose import one_line
+from memmeta_exp.commands.overrides import conf_dir, readable
 from memmeta_exp.config import ConfigError, closest
-from memmeta_exp.signals import StopRequest
-from memmeta_exp.sweeps import devices, execute, slurm
+from memmeta_exp.signals import StopRequest, block
+from memmeta_exp.sweeps import devices, execute, slurm, workers
 from memmeta_exp.sweeps.folder import SweepFolder
 from memmeta_exp.sweeps.plan import Job
 from memmeta_exp.tracking import TITLE
@@ -121,12 +122,13 @@ def _await_orphans(folder: SweepFolder, jobs: Sequence[Job], stop: StopRequest, 
 def _in_a_thread(
     folder: SweepFolder, jobs: Sequence[Job], plan: Plan, stop: StopRequest, watch: Callable[[], None], lost: list[str]
 ) -> None:
-    """The launcher, which blocks, in a thread of its own. SIGINT is blocked there, and so in the processes it starts:
-    the terminal sends it to all of them, but it is this process that tells them to stop, by a file."""
+    """The launcher, which blocks, in a thread of its own. The processes that it starts hear none of the signals that a
+    terminal or a scheduler sends to all: this process tells them to stop, by a file."""
     submitted = slurm.Submitted(folder.path / ".submitit") if plan.launcher == "slurm" else None
+    over = threading.Event()  # Thread.join, interrupted, takes the thread for one that has ended
 
     def work() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        block()
         commands = {job.id: [*PROGRAM, *job.command(str(folder.job(job.id)))] for job in jobs}
         try:
             _launch(folder, jobs, plan, _Child(folder.path, commands, {job.id: job.title for job in jobs}, plan))
@@ -134,13 +136,13 @@ def _in_a_thread(
             lost.append(_said(error))
             if submitted is not None:
                 _note_lost(folder, list(commands), submitted.wait())
+        finally:
+            over.set()
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+    threading.Thread(target=work, daemon=True).start()
     left_at = math.inf
     try:
-        while thread.is_alive():
-            thread.join(POLL_S)
+        while not over.wait(POLL_S):
             if stop.signum is not None and not folder.stopping:
                 logger.warning("stopping: running jobs save their state first; once more to leave at once")
                 folder.stop()
@@ -152,7 +154,9 @@ def _in_a_thread(
                 break
     except KeyboardInterrupt:
         folder.stop(now=True)
-        thread.join(10 * POLL_S)
+        over.wait(10 * POLL_S)
+        if plan.launcher == "joblib":
+            workers.tell(signal.SIGKILL)
         raise
 
 
@@ -216,20 +220,24 @@ def _launch(folder: SweepFolder, jobs: Sequence[Job], plan: Plan, task: Callable
     """Hands the jobs to Hydra's launcher, each as the overrides of its command line and the name of its folder."""
     overrides = [
         f"hydra/launcher={LAUNCHERS[plan.launcher]}",
-        f"hydra.sweep.dir={folder.path / 'jobs'}",
+        readable(f"hydra.sweep.dir={folder.path / 'jobs'}"),
         *plan.settings,
     ]
     if plan.launcher == "slurm":
-        overrides.append(f"hydra.launcher.submitit_folder={folder.path / '.submitit' / '%j'}")
+        overrides.append(readable(f"hydra.launcher.submitit_folder={folder.path / '.submitit' / '%j'}"))
     with _hydra() as hydra:
         config = hydra.compose_config("config", overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
         try:
-            launcher.launch([[*job.overrides, f"hydra.sweep.subdir={job.id}"] for job in jobs], initial_job_idx=0)
+            launcher.launch([_as_hydra_reads(job) for job in jobs], initial_job_idx=0)
         finally:
             if plan.launcher == "joblib":
                 _release_workers()
+
+
+def _as_hydra_reads(job: Job) -> list[str]:
+    return [readable(override) for override in (*job.overrides, f"hydra.sweep.subdir={job.id}")]
 
 
 def _release_workers() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from memmeta_exp.commands.overrides import draws, readable
 from memmeta_exp.config import Config, ConfigError, digest, to_dict
 from memmeta_exp.sweeps.file import OWN_FOLDERS, SweepFile
 from memmeta_exp.sweeps.naming import label, titled, varying
@@ -85,9 +86,18 @@ def plan(
 def _dimensions(
     file: SweepFile, overrides: Sequence[str], choices: Callable[[list[str]], Choices]
 ) -> dict[str, list[str]]:
-    """The single overrides of every key, in the order of the command, the file, and the user."""
-    dimensions = {o.partition("=")[0]: [o] for o in file.fixed}
-    dimensions |= {key: [f"{key}={value}" for value in values] for key, values in file.parameters.items()}
+    """The single overrides of every key, in the order of the command, the file, and the user. Where one of them is
+    Hydra's `glob(...)`, `range(...)` or the like, all that it stands for."""
+    of_file = [*file.fixed, *(f"{key}={value}" for key, values in file.parameters.items() for value in values)]
+    for override in filter(draws, (*of_file, *overrides)):
+        raise ConfigError(f"{file.path}: {override}: a sweep draws nothing; list the values, A,B,C")
+    try:
+        dimensions = dict(choices([readable(override) for override in file.fixed]))
+        for key, values in file.parameters.items():
+            found = choices([readable(f"{key}={value}") for value in values])
+            dimensions[key] = [single for _, singles in found for single in singles]
+    except ConfigError as error:
+        raise ConfigError(f"{file.path}: {error}") from None
     for key, singles in choices(list(overrides)):
         if key in OWN_FOLDERS:
             raise ConfigError(f"{key}: the sweep names each job's folder itself; choose the sweep's with dir=DIR")

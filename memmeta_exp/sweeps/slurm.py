@@ -2,6 +2,7 @@
 cancel, and to have a preempted job queued again only when its run has saved its state."""
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -13,8 +14,10 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from memmeta_exp.config import ConfigError
+from memmeta_exp.signals import STOPPING
 
 JOB_ID = re.compile(r"\d+(_\d+)?")
+PREEMPTING = "SUBMITIT_PREEMPT_SIGNAL"  # submitit's own variable
 GRACE_S = 30.0  # between the SIGTERM with which Slurm announces a preemption and the signal that submitit waits for
 
 
@@ -67,29 +70,31 @@ class Submitted:
 
 class Preemption:
     """While entered, the signal by which submitit has a job queued again is noted instead, so that the child process
-    which runs the job can be told, and save its state, before `pass_on` lets submitit act."""
-
-    SIGNAL = signal.SIGUSR2
+    which runs the job can be told, and save its state, before `pass_on` lets submitit act. Other signals that stop a
+    run do not end this process, for Slurm sends them to the child too."""
 
     def __init__(self) -> None:
+        self.signal = signal.Signals[f"SIG{os.environ.get(PREEMPTING, 'USR2')}"]
         self.noted = False
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Preemption":
-        self._before = signal.signal(self.SIGNAL, self._note)
+        left = [s for s in STOPPING if signal.getsignal(s) == signal.SIG_DFL]
+        self._before = {signum: signal.signal(signum, self._note) for signum in {self.signal, *left}}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        signal.signal(self.SIGNAL, self._before)
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        self.noted = True
+        self.noted |= signum == self.signal
 
     def asked(self) -> int | None:
         """The signal to pass on to the child."""
-        return self.SIGNAL if self.noted else None
+        return self.signal if self.noted else None
 
     def expected(self, exit_code: int) -> bool:
         """Whether a child that ended so was stopped by what announces a preemption; waits for the preemption then."""
@@ -101,6 +106,6 @@ class Preemption:
 
     def pass_on(self) -> None:
         """Calls submitit's own handler, which has the job queued again and ends this process."""
-        handler: Callable[[int, FrameType | None], Any] | Any = self._before
+        handler: Callable[[int, FrameType | None], Any] | Any = self._before.get(self.signal)
         if callable(handler):
-            handler(self.SIGNAL, None)
+            handler(self.signal, None)

@@ -1,10 +1,13 @@
 """timm's models: their weights from a file, what is frozen, their statistics, and what is refused."""
 
+import argparse
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -140,6 +143,71 @@ def test_a_file_of_other_weights(weights: Path, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=message) as refused:
             built(dataclasses.replace(RESNET, weights=str(tmp_path / file)))
         assert "\n" not in str(refused.value)
+
+
+def _prefixed(weights: dict[str, Any], *prefixes: str) -> dict[str, Any]:
+    return {f"{prefix}{key}": value for prefix in prefixes for key, value in weights.items()}
+
+
+WRAPPED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "model_sd": lambda w: {"model_sd": w, "model": "resnet18", "epoch": 3},
+    "state_dict": lambda w: {"state_dict": w, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}},
+    "model_state_dict": lambda w: {"model_state_dict": w, "loss": torch.tensor(0.1)},
+    "net": lambda w: {"net": w, "acc": 93.1},
+    "params": lambda w: {"params": _prefixed(w, "encoder.")},
+    "of data parallel": lambda w: {"state_dict": _prefixed(w, "module.")},
+    "compiled": lambda w: _prefixed(w, "_orig_mod.module."),
+    "nested": lambda w: {"checkpoint": {"models": [{"backbone": w}]}},
+    "pairs": lambda w: list(w.items()),
+    "with other values": lambda w: {**w, "epoch": 3, "name": "resnet", "best": None},
+    "with a head of its own": lambda w: _prefixed(w, "backbone.") | {"head.weight": torch.ones(5, 64)},
+    "with its options": lambda w: {"model": w, "args": argparse.Namespace(lr=0.1), "best": np.float64(0.9)},
+    "with an average": lambda w: {"model": {k: v * 0 for k, v in w.items()}, "model_ema": w},
+    "twice the same": lambda w: {"model": w, "last": w},
+    "parameters": lambda w: {k: torch.nn.Parameter(v) if v.is_floating_point() else v for k, v in w.items()},
+    "in half precision": lambda w: {k: v.half().float() if v.is_floating_point() else v for k, v in w.items()},
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_weights_in_what_people_save(weights: Path, tmp_path: Path, wrapper: str) -> None:
+    torch.save(WRAPPED[wrapper](torch.load(weights)), tmp_path / "wrapped.pt")
+    expected, found = (
+        dict(built(dataclasses.replace(RESNET, weights=str(file))).named_parameters())
+        for file in (weights, tmp_path / "wrapped.pt")
+    )
+    assert all(torch.allclose(found[name], expected[name], atol=1e-3) for name in expected)
+
+
+REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "a module": (lambda w: torch.nn.Linear(2, 2), "it holds torch.nn.modules.linear.Linear, and to read that could"),
+    "a list of tensors": (lambda w: list(w.values()), "it holds no tensors with names"),
+    "no tensors": (lambda w: {"model": "resnet18"}, "it holds no tensors with names"),
+    "a tensor": (lambda w: torch.ones(3), "it holds no tensors with names"),
+    "two sets": (
+        lambda w: {"student": w, "teacher": {k: v * 2 for k, v in w.items()}},
+        r"holds several sets of weights \(student, teacher\): save one",
+    ),
+    "not finite": (lambda w: w | {"conv1.0.weight": w["conv1.0.weight"] / 0}, "conv1.0.weight holds numbers that are"),
+    "another shape": (lambda w: w | {"layer1.0.conv1.weight": torch.ones(2, 2)}, "size mismatch for layer1.0.conv1"),
+    "a part": (lambda w: dict(list(w.items())[:5]), "not the weights of test_resnet"),
+}
+
+
+@pytest.mark.parametrize("content", REFUSED)
+def test_what_is_no_set_of_weights_is_one_true_line(weights: Path, tmp_path: Path, content: str) -> None:
+    make, message = REFUSED[content]
+    torch.save(make(torch.load(weights)), tmp_path / "other.pt")
+    with pytest.raises(ConfigError, match=message) as refused:
+        built(dataclasses.replace(RESNET, weights=str(tmp_path / "other.pt")))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_script_and_a_folder_are_no_weights(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "script.pt")
+    for file, message in (("script.pt", "a TorchScript archive: save its state dict"), ("", "is no file")):
+        with pytest.raises(ConfigError, match=message):
+            built(dataclasses.replace(RESNET, weights=str(tmp_path / file)))
 
 
 def test_a_file_that_would_run_code(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from memmeta_exp.commands import reference as module
-from memmeta_exp.commands.compose import conf_dir
 from memmeta_exp.commands.keys import markdown, matching
+from memmeta_exp.commands.overrides import conf_dir
 from memmeta_exp.commands.reference import Key, Table, comments, described, reference
 from memmeta_exp.config import NESTED, SECTIONS, Config
 

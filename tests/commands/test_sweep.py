@@ -242,7 +242,9 @@ BAD = {
     "mine.yaml size=big": "size=big is unknown",
     "mine.yaml launcher=jobblib": "launcher=jobblib is unknown; did you mean 'joblib'?",
     "mine.yaml dry_run=yes": "dry_run=yes is unknown",
-    "mine.yaml dir=a,b": "dir=a,b: name a folder",
+    "mine.yaml dir=a${b}": "dir=a${b}: name a folder",
+    "mine.yaml optimizer.lr=interval(0.1,1)": "optimizer.lr=interval(0.1,1): a sweep draws nothing; list the values",
+    "mine.yaml algorithm=glob(x*)": "algorithm=glob(x*) stands for no value: name at least one; choose from anil, base",
     "mine.yaml seeds=1": "unknown key 'seeds'; did you mean 'seed'?",
     "mine.yaml algorithm=protosed": "unknown algorithm 'protosed'; did you mean 'proposed'?",
     "mine.yaml ways=1": "ways=1 is out of range",
@@ -266,13 +268,23 @@ def test_bad_input_is_one_line_and_leaves_nothing(sweep, memmeta, arguments: str
     assert not Path("outputs").exists()
 
 
-@pytest.mark.parametrize("name", ["mine (copy).yaml", "lr,mu.yaml", "a{b}.yaml"])
-def test_a_file_whose_name_hydra_would_not_read_is_one_line(sweep, memmeta, name: str) -> None:
+@pytest.mark.parametrize("name", ["mine (copy).yaml", "lr,mu.yaml", "a{b}=c.yaml", "é's #1.yaml"])
+def test_files_and_folders_have_any_name(sweep, memmeta, runs, name: str) -> None:
     Path("mine.yaml").rename(name)
-    result = memmeta("sweep", name)
-    assert (result.code, result.err.count("\n")) == (2, 1)
-    assert "rename the file, or name a folder with dir=DIR" in result.err
-    assert not Path("outputs").exists()
+    for folder in ([], [f"dir=x/{name}"]):
+        result = memmeta("sweep", name, "seed=0,1", *folder)
+        assert result.code == 0, result.err
+    for path in (f"outputs/sweeps/{Path(name).stem}", f"x/{name}"):
+        assert list(rows(path)["state"]) == ["finished"] * 4
+
+
+def test_functions_of_hydra_in_the_file_and_beside_it(sweep, runs) -> None:
+    parameters = {"algorithm": {"values": ["glob(m*)", "anil"]}, "seed": {"value": "range(2,4)"}}
+    Path("mine.yaml").write_text(yaml.safe_dump({**FILE, "parameters": parameters}))
+    result = sweep("batch_size=sort(3,1)")
+    assert result.code == 0, result.err
+    found = [(c.algorithm.name, c.seed, c.batch_size) for c in runs]
+    assert set(found) == {(name, seed, size) for size in (1, 3) for name in ("maml", "anil") for seed in (2, 3)}
 
 
 def test_a_launcher_that_is_not_installed(sweep, monkeypatch) -> None:

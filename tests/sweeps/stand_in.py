@@ -31,6 +31,7 @@ def stopped(signum: int, frame: object) -> None:
 
 for signum in (signal.SIGTERM, signal.SIGUSR2):
     signal.signal(signum, stopped)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGUSR2))  # as the command does
 if deed == "refuse":
     print("memmeta: device=cuda: torch finds no CUDA device here")
     sys.exit(2)

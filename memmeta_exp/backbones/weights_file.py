@@ -1,0 +1,115 @@
+"""A file of weights as people save them: a state dict, bare or in a training checkpoint, under names of its own."""
+
+import argparse
+import pathlib
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from memmeta_exp.errors import ConfigError
+
+DEEPEST = 4  # mappings within mappings
+HARMLESS: list[Any] = [  # beside what torch allows itself; checkpoints hold the options and scores of a training so
+    argparse.Namespace, pathlib.PosixPath, np.dtype, type(np.dtype("float64")), type(np.dtype("float32")),
+    type(np.dtype("int64")), (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+]  # fmt: skip
+WRAPPERS = ("module.", "_orig_mod.", "model.")
+SAVE = "save its state dict alone, torch.save(model.state_dict(), FILE)"
+
+
+class Found(NamedTuple):
+    """Weights at `place` in a file. known: how many of them have the name of one of the model's."""
+
+    place: str
+    known: int
+    weights: dict[str, Tensor]
+
+
+def read_weights(file: str, names: Collection[str]) -> dict[str, Tensor]:
+    """The tensors in `file` that most of `names` (a model's) are among, by those names: prefixes such as `module.` are
+    left out, and so is what else a checkpoint holds. ConfigError where it has none, or several sets of them."""
+    found = sorted(_sets(_loaded(file), frozenset(names)), key=lambda one: -one.known)
+    if not found:
+        raise ConfigError(f"backbone.weights={file} is no file of weights: it holds no tensors with names; {SAVE}")
+    best = [one for one in found if one.known == found[0].known]
+    best = [one for one in best if "ema" in one.place.lower()] or best
+    if not best[0].known:
+        best = [max(best, key=lambda one: len(one.weights))]
+    if any(not _same(best[0].weights, other.weights) for other in best[1:]):
+        places = ", ".join(one.place or "the top" for one in best)
+        raise ConfigError(f"backbone.weights={file} holds several sets of weights ({places}): save one of them alone")
+    for name, weight in best[0].weights.items():
+        if not bool(torch.isfinite(weight).all()):
+            raise ConfigError(f"backbone.weights={file}: {name} holds numbers that are not finite; take another file")
+    return best[0].weights
+
+
+def _loaded(file: str) -> Any:
+    path = Path(file).expanduser()
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with torch.serialization.safe_globals(HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - safetensors, zip, pickle: each has its own
+        raise ConfigError(f"backbone.weights={file} is no file of weights{_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    said = str(error)
+    if "TorchScript" in said:
+        return f" alone but a TorchScript archive: {SAVE}"
+    held = re.search(r"GLOBAL (\S+)", said)
+    if held:
+        return f" alone: it holds {held[1]}, and to read that could run code; {SAVE}"
+    return f": {(said.splitlines() or [''])[0] or type(error).__name__}"
+
+
+def _sets(content: Any, names: frozenset[str], place: str = "", depth: int = 0) -> Iterator[Found]:
+    """Every set of tensors with names in `content`, one for each prefix under which it has some of `names`."""
+    if isinstance(content, list | tuple):
+        pairs = all(isinstance(item, tuple) and len(item) == 2 for item in content)
+        content = dict(content) if pairs else dict(enumerate(content))
+        tensors: dict[str, Tensor] = {} if not pairs else _tensors(content)
+    elif isinstance(content, Mapping):
+        tensors = _tensors(content)
+    else:
+        return
+    if tensors:
+        yield from _by_prefix(tensors, names, place)
+    for key, value in content.items() if depth < DEEPEST else ():
+        yield from _sets(value, names, f"{place}.{key}".lstrip("."), depth + 1)
+
+
+def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+
+
+def _by_prefix(tensors: dict[str, Tensor], names: frozenset[str], place: str) -> Iterator[Found]:
+    counts = Counter(prefix for key in tensors if (prefix := _prefix(key, names)) is not None)
+    for prefix, known in counts.items():
+        inner = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        yield Found(f"{place}.{prefix}".strip("."), known, inner)
+    if not counts:  # names of another library, which timm may know
+        while wrapper := next((w for w in WRAPPERS if all(key.startswith(w) for key in tensors)), None):
+            tensors = {key.removeprefix(wrapper): value for key, value in tensors.items()}
+        yield Found(place, 0, tensors)
+
+
+def _prefix(key: str, names: frozenset[str]) -> str | None:
+    """What stands before one of `names` in `key`; None where it ends in none of them."""
+    starts = [0, *(dot.end() for dot in re.finditer(r"\.", key))]
+    return next((key[:start] for start in starts if key[start:] in names), None)
+
+
+def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)

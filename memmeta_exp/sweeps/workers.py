@@ -1,0 +1,68 @@
+"""joblib's processes: those of a multirun are stopped without a loss, and none is left behind."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Collection
+from contextlib import suppress
+
+import joblib
+from joblib.externals.loky import reusable_executor
+
+from memmeta_exp.errors import MultirunInterrupted
+from memmeta_exp.signals import StopRequest, block
+
+LAUNCHER = "hydra/launcher=joblib"
+N_JOBS = "hydra.launcher.n_jobs="
+POLL_S = 0.3
+
+
+def has_workers(overrides: list[str]) -> bool:
+    """Whether a multirun with `overrides` starts processes of joblib's: with one job at a time it starts none."""
+    named = [o.removeprefix(N_JOBS) for o in overrides if o.startswith(N_JOBS)]
+    counts = [int(text) for text in named if text.lstrip("-").isdecimal() and int(text)]
+    return LAUNCHER in overrides and joblib.effective_n_jobs(counts[-1] if counts else -1) > 1
+
+
+def stopped_together(launch: Callable[[], int]) -> int:
+    """What `launch` returns, which starts the processes and waits for them. A stop is passed on to all of them, and
+    MultirunInterrupted raised once their jobs have saved their state; a second SIGINT ends them at once."""
+    result: list[int] = []
+    error: list[BaseException] = []
+
+    def work() -> None:
+        block()
+        try:
+            result.append(launch())
+        except BaseException as raised:  # noqa: BLE001 - it is raised in the thread that waits
+            error.append(raised)
+        finally:
+            over.set()
+
+    over = threading.Event()  # Thread.join, interrupted, takes the thread for one that has ended
+    with StopRequest() as stop:
+        threading.Thread(target=work, daemon=True).start()
+        told: set[int] = set()
+        try:
+            while not over.wait(POLL_S):
+                if stop.signum is not None:
+                    told |= tell(signal.SIGTERM, told)
+        except KeyboardInterrupt:
+            tell(signal.SIGKILL)
+            over.wait(10 * POLL_S)
+            raise
+        if stop.signum is not None:
+            raise MultirunInterrupted(stop.signum)
+    if error:
+        raise error[0]
+    return result[0]
+
+
+def tell(signum: int, told: Collection[int] = ()) -> set[int]:
+    """Sends the signal to joblib's processes but those in `told`; returns their numbers."""
+    executor = reusable_executor._executor
+    processes = set(getattr(executor, "_processes", None) or {}) - {*told}
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, signum)
+    return processes
