@@ -12,7 +12,7 @@ MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itse
     "config": {"errors"},
     "bilevel": set(),
     "reading": {"errors"},
-    "data": {"bilevel", "config", "errors", "torchvision_compat", "__version__"},
+    "data": {"bilevel", "config", "errors", "reading", "torchvision_compat", "__version__"},
     "measure": set(),
     "signals": set(),
     "allocator": set(),

@@ -14,15 +14,17 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
 
 from memmeta_exp.data.episodes import ImageSet
 from memmeta_exp.errors import DataError
+from memmeta_exp.reading import Count, open_regular, read_json
+from memmeta_exp.reading.arrays import npy_header
 
 FORMAT = 1
 INDEX = "index.json"
@@ -66,16 +68,14 @@ def write_store(
     shape: tuple[int, int, int],
     source: str,
     progress: Progress = silent,
-    check: Callable[[str, "StoredSplit"], None] = lambda *_: None,
 ) -> None:
     """Converts the splits of `readers` to images of `shape` [C, H, W]; the folder appears at once and whole, in place
-    of one that was there. DataError where an image has another shape, the disk has no room, or `check` raises it."""
+    of one that was there. DataError where an image has another shape or the disk has no room."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _aside(folder) as work:
         splits = {}
         for name, read in readers.items():
             splits[name] = _write_split(work, name, read(), shape, progress)
-            check(name, splits[name])
         index = {"format": FORMAT, "source": source, "splits": {name: asdict(split) for name, split in splits.items()}}
         (work / INDEX).write_text(json.dumps(index, indent=1))
 
@@ -177,7 +177,7 @@ def statistics_of(image_set: ImageSet) -> tuple[list[float], list[float]]:
 def pixels_sha256(path: Path) -> str:
     """SHA-256 of the pixels of a .npy file, its header left out."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(_header(path)[1])
         while block := file.read(_BLOCK):
             digest.update(block)
@@ -186,13 +186,39 @@ def pixels_sha256(path: Path) -> str:
 
 def _header(path: Path) -> tuple[tuple[int, ...], int]:
     """Shape and where the pixels start; ValueError where it is no .npy file of bytes."""
-    with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
+    with open_regular(path) as file:
+        shape, fortran, dtype = npy_header(file)
         if fortran or dtype != np.uint8:
             raise ValueError(f"{dtype}, expected uint8")
         return shape, file.tell()
+
+
+class _Split(TypedDict):
+    names: list[str]
+    counts: list[Count]
+    shape: list[Count]
+    sha256: str
+    mean: list[float]
+    std: list[float]
+
+
+class _Index(TypedDict):
+    """What index.json holds."""
+
+    format: int
+    source: str
+    splits: dict[Literal["train", "val", "test"], _Split]
+
+
+def _stored(name: str, split: _Split) -> StoredSplit:
+    """ValueError where the parts do not agree."""
+    found = StoredSplit(**{field.name: split[field.name] for field in fields(StoredSplit)})
+    images, *image = found.shape
+    if len(image) != 3 or not len(found.mean) == len(found.std) == image[0]:
+        raise ValueError(f"the {name} split has images of the shape {image}")
+    if sum(found.counts) != images or len(found.counts) != len(found.names) or not all(found.counts):
+        raise ValueError(f"the {name} split has {images} images, which its classes do not add up to")
+    return found
 
 
 class Store:
@@ -201,16 +227,16 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            index: dict[str, Any] = json.loads((folder / INDEX).read_text())
+            index = read_json(folder / INDEX, _Index)
             if index["format"] != FORMAT:
                 raise ValueError(f"format {index['format']}, this version reads {FORMAT}")
-            self.source = str(index["source"])
-            self.splits = {name: StoredSplit(**split) for name, split in index["splits"].items()}
+            self.source = index["source"]
+            self.splits = {name: _stored(name, split) for name, split in index["splits"].items()}
             for name in self.splits:
                 self._check_size(name)
         except FileNotFoundError as error:
             raise DataError(f"{error.filename} does not exist") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError) as error:
             raise DataError(f"{folder} is damaged ({str(error).splitlines()[0]})") from None
 
     def path(self, split: str) -> Path:
@@ -220,11 +246,13 @@ class Store:
     def _check_size(self, split: str) -> None:
         path, wanted = self.path(split), tuple(self.splits[split].shape)
         shape, start = _header(path)
-        if shape != wanted or path.stat().st_size != start + math.prod(shape):
+        if shape != wanted or not math.prod(shape) or path.stat().st_size != start + math.prod(shape):
             raise ValueError(f"{path.name} is not the {wanted} bytes that {INDEX} says")
 
     def load(self, split: str) -> ImageSet:
         """The images of a split, mapped: [classes, per_class, C, H, W] where the classes are of one size."""
+        if split not in self.splits:
+            raise DataError(f"{self.folder} is damaged (it has no {split} split)")
         stored = self.splits[split]
         mapped = _Mapped(self.path(split))
         flat, names = mapped.images(), tuple(stored.names)
@@ -242,7 +270,7 @@ class _Mapped:
 
     def __init__(self, path: Path) -> None:
         self._shape, self._start = _header(path)
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             self._buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._each = math.prod(self._shape[1:])
 
