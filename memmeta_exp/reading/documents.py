@@ -14,11 +14,9 @@ import yaml
 
 from memmeta_exp.errors import DataError
 from memmeta_exp.reading.files import MIB, TEXT_LIMIT, open_regular
-from memmeta_exp.reading.structure import fault
+from memmeta_exp.reading.structure import BITS, DEPTH, fault, require_plain
 from memmeta_exp.reading.text import decoded, read_text
 
-DEPTH = 64  # of lists and mappings in one another
-_BITS = 64  # of a whole number
 _YAML_LIMIT = MIB
 _YAML_VALUES = 100_000  # of one file: building each takes its time
 _LINE_LIMIT = 4 * MIB  # bytes of a line of JSON
@@ -60,9 +58,9 @@ def read_yaml(path: Path, expected: Any = Any, limit: int = _YAML_LIMIT) -> Any:
 def parse_yaml(text: str, where: str) -> Any:
     """As `read_yaml`, of a text. where: the file, for messages."""
     try:
-        _require_plain(text)
+        _require_no_anchors(text)
         value = yaml.load(text, _Loader)
-        _require_bounded(value)
+        require_plain(value)
     except yaml.YAMLError as error:
         raise DataError(f"{where} is no YAML: {_told(error)}") from None
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
@@ -81,7 +79,7 @@ def _parsed(text: str, where: str) -> Any:
     try:
         value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_no_number)
         if text.count("[") + text.count("{") > DEPTH:
-            _require_bounded(value)
+            require_plain(value)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is damaged: {_told(error)}") from None
     return _whole_text(value) if "\\u" in text else value
@@ -94,42 +92,20 @@ def _told(error: BaseException) -> str:
 
 
 def _whole(digits: str) -> int:
-    if len(digits) > _BITS or not -(2 ** (_BITS - 1)) <= int(digits) < 2**_BITS:
-        raise ValueError(f"a whole number of {len(digits)} digits is more than {_BITS} bits")
+    if len(digits) > BITS or not -(2 ** (BITS - 1)) <= int(digits) < 2**BITS:
+        raise ValueError(f"a whole number of {len(digits)} digits is more than {BITS} bits")
     return int(digits)
 
 
 def _finite(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
-        raise ValueError(f"the number {digits[:_BITS]} is beyond what a float can hold")
+        raise ValueError(f"the number {digits[:BITS]} is beyond what a float can hold")
     return value
 
 
 def _no_number(word: str) -> NoReturn:
     raise ValueError(f"{word} is no JSON: null stands for it")
-
-
-def _require_bounded(value: Any) -> None:
-    """ValueError for what nests too deep, for large whole numbers and for other types than JSON's. The value has no
-    cycles and nothing twice."""
-    level, depth = [value], 0
-    while level:
-        depth += 1
-        if depth > DEPTH:
-            raise ValueError(f"it nests deeper than {DEPTH} levels")
-        inner: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner += [*item, *item.values()]
-            elif isinstance(item, list):
-                inner += item
-            elif isinstance(item, int):
-                if not -(2 ** (_BITS - 1)) <= item < 2**_BITS:
-                    raise ValueError(f"it holds a whole number of more than {_BITS} bits")
-            elif not isinstance(item, str | float | None):
-                raise ValueError(f"it holds a {type(item).__name__}")
-        level = inner
 
 
 def _whole_text(value: Any) -> Any:
@@ -173,7 +149,7 @@ _Loader.add_implicit_resolver(
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _Loader.construct_mapping)
 
 
-def _require_plain(text: str) -> None:
+def _require_no_anchors(text: str) -> None:
     """ValueError for anchors and aliases, which make a small file a large value or one without an end, for tags,
     which make other types than JSON's, and for nesting too deep: before anything is built."""
     depth = documents = 0
@@ -192,5 +168,5 @@ def _require_plain(text: str) -> None:
         if documents > 1:
             raise ValueError("it holds more than one document")
         plain = isinstance(event, yaml.ScalarEvent) and event.implicit[0]
-        if plain and len(event.value) > _BITS and _NUMBER.fullmatch(event.value):
+        if plain and len(event.value) > BITS and _NUMBER.fullmatch(event.value):
             raise ValueError(f"line {event.start_mark.line + 1} has a number of {len(event.value)} digits")

@@ -6,7 +6,7 @@ is read is checked against a type before it is used.
 
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import lru_cache
 from typing import (
     Annotated,
@@ -37,11 +37,54 @@ class Rule:
 Count = Annotated[int, Rule("a whole number from 0 up", lambda value: 0 <= value < 2**53)]
 
 
+MOST_VALUES = 2**22  # of one file
+DEPTH = 64  # of lists and mappings in one another
+BITS = 64  # of a whole number
+
+
+def require_plain(value: Any) -> None:
+    """ValueError for other types than JSON's, for what nests too deep or without an end, for what has too many values
+    (each counted as often as it is reached) and for large whole numbers."""
+    level, depth, count = [value], 0, 0
+    while level:
+        depth, count = depth + 1, count + len(level)
+        if depth > DEPTH:
+            raise ValueError(f"it nests deeper than {DEPTH} levels")
+        if count > MOST_VALUES:
+            raise ValueError(f"it holds more than {MOST_VALUES} values")
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner += [*item, *item.values()]
+            elif isinstance(item, list):
+                inner += item
+            elif isinstance(item, int):
+                if not -(2 ** (BITS - 1)) <= item < 2**BITS:
+                    raise ValueError(f"it holds a whole number of more than {BITS} bits")
+            elif not isinstance(item, str | float | None):
+                raise ValueError(f"it holds a {type(item).__name__}")
+            if len(inner) > MOST_VALUES:
+                raise ValueError(f"it holds more than {MOST_VALUES} values")
+        level = inner
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        require_plain(value)
+    except ValueError:
+        return False
+    return True
+
+
+Plain = Annotated[dict[str, Any], Rule("a mapping of plain values", _is_plain)]
+
+
 def fault(value: Any, expected: Any, where: str = "") -> str | None:
     """The first place where `value` is not `expected`, in one clause; None where it fits.
 
     expected: int, float (whole numbers too), str, bool, None, any other class, Any, list[..], dict[.., ..], A | B,
-    Literal, Annotated with a `Rule`, or a TypedDict, whose values may hold more keys. True and False are no numbers.
+    Literal, Annotated with a `Rule`, a TypedDict, whose values may hold more keys, or a dataclass, whose fields a
+    mapping has to have and no others. True and False are no numbers.
     """
     leaves = _leaves(expected)
     if leaves is not None:
@@ -57,7 +100,7 @@ def fault(value: Any, expected: Any, where: str = "") -> str | None:
         return None if value in arguments and type(value) in map(type, arguments) else _other(value, expected, where)
     if origin in (Union, types.UnionType):
         return _in_union(value, arguments, where)
-    if is_typeddict(expected):
+    if is_typeddict(expected) or is_dataclass(expected):
         return _in_typed(value, expected, where)
     if not isinstance(value, origin or expected):
         return _other(value, expected, where)
@@ -96,10 +139,13 @@ def _hints(expected: type) -> dict[str, Any]:
 def _in_typed(value: Any, expected: Any, where: str) -> str | None:
     if not isinstance(value, dict):
         return _other(value, dict, where)
-    missing = sorted(expected.__required_keys__ - value.keys())
+    hints = _hints(expected)
+    missing = sorted(getattr(expected, "__required_keys__", hints.keys()) - value.keys())
     if missing:
         return f"{_place(where)} has no '{missing[0]}'"
-    for key, hint in _hints(expected).items():
+    if is_dataclass(expected) and value.keys() - hints.keys():
+        return f"{_place(where)} has a key '{_shown(next(iter(value.keys() - hints.keys())), bare=True)}', unknown here"
+    for key, hint in hints.items():
         if key in value and (found := fault(value[key], hint, _joined(where, key))):
             return found
     return None
@@ -136,7 +182,7 @@ def _words(expected: Any) -> str:
         return " or ".join(dict.fromkeys(_words(part) for part in get_args(expected)))
     if get_origin(expected) is Literal:
         return " or ".join(map(str, get_args(expected)))
-    if expected is dict or get_origin(expected) is dict or is_typeddict(expected):
+    if is_dataclass(expected) or expected is dict or get_origin(expected) is dict or is_typeddict(expected):
         return "a mapping"
     if expected is list or get_origin(expected) is list:
         return "a list"
