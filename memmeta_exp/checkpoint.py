@@ -9,21 +9,23 @@ import hashlib
 import io
 import logging
 import os
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
 
 from memmeta_exp.atomic import replacing, sync_folder
-from memmeta_exp.errors import CheckpointError
+from memmeta_exp.errors import CheckpointError, DataError
+from memmeta_exp.reading import open_regular
+from memmeta_exp.reading.arrays import archive_of_tensors
+from memmeta_exp.saved import weights_fault
 
 COMING, NEWEST, BEFORE, BEST = ".next.pt", "last.pt", "previous.pt", "best.pt"
 _MARK = b"sha256:"
 _COMMENT = len(_MARK) + 2 * hashlib.sha256().digest_size  # bytes
-_UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError)
+_BLOCK = 2**22  # bytes
 
 logger = logging.getLogger("memmeta")
 
@@ -54,20 +56,33 @@ def _rotate(folder: Path) -> None:
 def load(path: Path) -> dict[str, Any]:
     """What `save` wrote, on the CPU; CheckpointError where the file is missing or not exactly what was written."""
     try:
-        content = path.read_bytes()
+        with open_regular(path) as stream:
+            return _unpacked(stream, path)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path} does not exist: the run did not get as far as a checkpoint; train it again"
         ) from None
-    if not _is_sealed(content):
+    except DataError as error:
+        raise CheckpointError(f"{error}; train the run again") from None
+
+
+def _unpacked(stream: BinaryIO, path: Path) -> dict[str, Any]:
+    if not _is_sealed(stream):
         raise CheckpointError(f"{path} is damaged: its content and its SHA-256 do not agree; train the run again")
+    archive_of_tensors(stream, path)
     try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+        state = torch.load(stream, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - what a damaged or hostile pickle raises has no end
         raise CheckpointError(f"{path} is no checkpoint ({type(error).__name__}); train the run again") from None
+    wrong = weights_fault(state)
+    if wrong:
+        raise CheckpointError(
+            f"{path} is damaged, or written by another version of memmeta ({wrong}); train the run again"
+        )
+    return state
 
 
-def newest(folder: Path, check: Callable[[dict[str, Any]], str | None]) -> dict[str, Any] | None:
+def newest(folder: Path, check: Callable[[Path, dict[str, Any]], str | None]) -> dict[str, Any] | None:
     """The newest of the last two checkpoints in `folder` that is whole and in which `check` finds no fault (None; a
     fault is one clause), with one warning line where that is not the newest; None where there is neither.
 
@@ -79,7 +94,7 @@ def newest(folder: Path, check: Callable[[dict[str, Any]], str | None]) -> dict[
     for file in [file for file in (folder / NEWEST, folder / BEFORE) if file.exists()]:
         try:
             state = load(file)
-            fault = check(state)
+            fault = check(file, state)
         except CheckpointError as error:
             fault = str(error).partition(";")[0]
         else:
@@ -103,7 +118,7 @@ def restore(model: nn.Module, path: Path) -> int:
         weights = state["model"] if average is None else _averaged(average)
         model.load_state_dict({key: value for key, value in weights.items() if _wanted(model, key)})
         return int(state["iteration"])
-    except _UNREADABLE as error:
+    except RuntimeError as error:
         reason = str(error).splitlines()[0].rstrip(":") or type(error).__name__
         raise CheckpointError(f"{path} is no checkpoint of this model ({reason}); train the run again") from None
 
@@ -126,6 +141,18 @@ def _seal(archive: bytes) -> bytes:
     return archive[:-2] + len(comment).to_bytes(2, "little") + comment
 
 
-def _is_sealed(content: bytes) -> bool:
-    archive = content[: -_COMMENT - 2] + b"\0\0"
-    return content == _seal(archive)
+def _is_sealed(stream: BinaryIO) -> bool:
+    """Whether a stream ends with the digest of what is before it. The end is looked at first."""
+    size = stream.seek(0, os.SEEK_END) - _COMMENT - 2
+    if size < 0:
+        return False
+    stream.seek(size)
+    end = stream.read()
+    if not end.startswith(_COMMENT.to_bytes(2, "little") + _MARK):
+        return False
+    digest = hashlib.sha256()
+    stream.seek(0)
+    for at in range(0, size, _BLOCK):
+        digest.update(stream.read(min(_BLOCK, size - at)))
+    digest.update(b"\0\0")
+    return end[-len(digest.hexdigest()) :] == digest.hexdigest().encode()

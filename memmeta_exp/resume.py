@@ -9,6 +9,7 @@ from typing import Any
 from memmeta_exp import checkpoint
 from memmeta_exp.config import Config, ConfigError, absolute, as_of_today, flat, from_yaml, path_keys, to_dict
 from memmeta_exp.errors import CheckpointError
+from memmeta_exp.saved import saved_fault
 from memmeta_exp.state import TrainingState
 from memmeta_exp.tracking.run_folder import RunFolder, holds_run, read_status
 
@@ -78,7 +79,7 @@ def newest_state(folder: RunFolder, config: Config) -> dict[str, Any] | None:
     Raises CheckpointError where something has been and no checkpoint is whole, ConfigError where they are of another
     configuration.
     """
-    saved = checkpoint.newest(folder.checkpoints, lambda found: _fault(found, folder))
+    saved = checkpoint.newest(folder.checkpoints, lambda file, found: _fault(file, found, folder))
     if saved is None:
         if folder.metrics.size:
             raise CheckpointError(
@@ -122,10 +123,11 @@ def _listed(differing: Mapping[str, tuple[Any, Any]]) -> str:
     return "; ".join(named) + (f"; and {more} more" if more > 0 else "")
 
 
-def _fault(found: Mapping[str, Any], folder: RunFolder) -> str | None:
+def _fault(file: Path, found: Mapping[str, Any], folder: RunFolder) -> str | None:
     """What keeps a checkpoint from being gone on from, if anything."""
-    if not {"iteration", "config", "metrics", "wandb_id"} <= found.keys():
-        return "it was written by another version of memmeta"
+    wrong = saved_fault(found)
+    if wrong:
+        return f"{file} is damaged, or written by another version of memmeta ({wrong})"
     if not folder.metrics.holds(found["metrics"]):
         return f"{folder.metrics.file} was cut short or altered before its iteration {found['iteration']}"
     return None

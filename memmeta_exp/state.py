@@ -1,5 +1,6 @@
 """All that changes as a run goes on, and what it is tied to: the content of a checkpoint."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from memmeta_exp.data import fingerprint
 from memmeta_exp.errors import CheckpointError, DataError
 from memmeta_exp.measure.convergence import RunningMean
 from memmeta_exp.progress import Progress
+from memmeta_exp.saved import like, optimizer_fault
 
 OTHER_VERSION = "written by another version of memmeta: go on with that one, or start the run anew in another folder"
 
@@ -53,6 +55,9 @@ class TrainingState:
         device = self.experiment.device
         try:
             require_images(self.images, state["images"])
+            wrong = self._fault(state)
+            if wrong:
+                raise CheckpointError(f"the checkpoint does not fit ({wrong}); {OTHER_VERSION}")
             self.experiment.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
@@ -63,6 +68,25 @@ class TrainingState:
             self.progress = Progress(**state["progress"])
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint does not fit ({type(error).__name__}); {OTHER_VERSION}") from None
+
+    def _fault(self, state: Mapping[str, Any]) -> str | None:
+        """The first place where a stored state, of the right types, is none of this run."""
+        model, p = dict(self.experiment.model.state_dict()), state["progress"]
+        if not 0 <= p["iteration"] <= self.config.iterations:
+            return f"'iteration' is {p['iteration']} of {self.config.iterations}"
+        if bool(p["best_model"]) == math.isnan(p["best_value"]):
+            return "'progress.best_model' and 'progress.best_value' do not agree"
+        start = model["head_start"]
+        warm = {key: start.expand(self.config.batch_size, *start.shape) for key in state["warm"]}
+        average = None if self.average is None else dict(self.average.state_dict())
+        return (
+            like(state["model"], model, "model")
+            or (like(p["best_model"], model, "progress.best_model") if p["best_model"] else None)
+            or (None if average is None else like(state.get("average"), average, "average"))
+            or optimizer_fault(state["optimizer"], self.optimizer)
+            or like(state["scheduler"], self.scheduler.state_dict(), "scheduler")
+            or like(state["warm"], warm, "warm")
+        )
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -21,8 +21,8 @@ from memmeta_exp.config.facts import SPLITS, DatasetFacts, channels_and_size
 from memmeta_exp.config.fits import check_tasks_fit
 from memmeta_exp.config.heads import CosineHeadConfig, LinearHeadConfig, RidgeHeadConfig
 from memmeta_exp.config.load import changed, from_dict, from_omegaconf, from_yaml
-from memmeta_exp.config.paths import absolute, path_keys
 from memmeta_exp.config.older import as_of_today
+from memmeta_exp.config.paths import absolute, path_keys
 from memmeta_exp.config.problems import LinearConfig, LogisticConfig, NoBackboneConfig, QuadraticConfig
 from memmeta_exp.config.regression import MlpConfig, RegressionHeadConfig, SinusoidConfig
 from memmeta_exp.config.run import NOT_OF_A_GROUP, SECTIONS, Config, digest, flat, group_digest, to_dict
@@ -67,10 +67,10 @@ __all__ = [
     "UnrolledConfig",
     "WideResnetConfig",
     "absolute",
+    "as_of_today",
     "changed",
     "channels_and_size",
     "check_tasks_fit",
-    "as_of_today",
     "closest",
     "digest",
     "flat",

@@ -11,8 +11,8 @@ from yaml import YAMLError
 
 from memmeta_exp.config.checks import closest
 from memmeta_exp.config.fits import check_tasks_fit
-from memmeta_exp.config.paths import absolute
 from memmeta_exp.config.older import as_of_today
+from memmeta_exp.config.paths import absolute
 from memmeta_exp.config.run import SECTIONS, Config
 from memmeta_exp.config.sections import NESTED
 from memmeta_exp.errors import ConfigError

@@ -1,13 +1,15 @@
 """Datasets brought under DATA_ROOT: `fetch` from the addresses of sources.py, `import_files` from files at hand."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
+
+import numpy as np
 
 from memmeta_exp.config import SECTIONS
 from memmeta_exp.data import torchmeta_sets
@@ -18,7 +20,7 @@ from memmeta_exp.data.converted import store_folder
 from memmeta_exp.data.download import Downloader
 from memmeta_exp.data.readers import cifar100, miniimagenet, omniglot, tieredimagenet
 from memmeta_exp.data.sources import PAGES, RELEASES, Release, RemoteFile
-from memmeta_exp.data.store import Progress, Store, StoredSplit, silent, write_store
+from memmeta_exp.data.store import Progress, SplitImages, Store, silent, write_store
 from memmeta_exp.errors import DataError, FetchError
 
 
@@ -120,6 +122,8 @@ def import_files(name: str, path: Path, root: Path, progress: Progress = silent)
     if not path.exists():
         raise DataError(f"{path} does not exist: name the folder or archive with the files of {name}")
     known = FORMATS[name]
+    if not path.is_dir() and not path.is_file():
+        raise DataError(f"{path} is neither a file nor a folder: name the one with the files of {name}")
     if path.is_file() and not is_archive(path):
         raise DataError(f"{path} is no archive: name the folder it is in, with {known.readers.EXPECTED}")
     root.mkdir(parents=True, exist_ok=True)
@@ -131,18 +135,22 @@ def import_files(name: str, path: Path, root: Path, progress: Progress = silent)
         if readers is None:
             raise DataError(f"{path} holds none of the formats of {name}: expected {known.readers.EXPECTED}")
         target = store_folder(name, root)
-        write_store(target, readers, known.shape, str(path.resolve()), progress, partial(_check_counts, name))
+        counted = {split: partial(_counted, name, split, read) for split, read in readers.items()}
+        write_store(target, counted, known.shape, str(path.resolve()), progress)
         return target
 
 
-def _check_counts(name: str, split: str, found: StoredSplit) -> None:
-    facts = SECTIONS["dataset"][name]().facts()
-    total, least = facts.total(split), min(found.counts)
-    if (len(found.counts), sum(found.counts)) != (facts.classes[split], total) or least < facts.images_per_class:
+def _counted(name: str, split: str, read: Callable[[], SplitImages]) -> SplitImages:
+    """What `read` gives; DataError, before any image is read, where it is not as many as the dataset has."""
+    found, facts = read(), SECTIONS["dataset"][name]().facts()
+    counts = np.bincount(found.labels, minlength=len(found.names))
+    total, least = facts.total(split), counts.min(initial=len(found.labels))
+    if (len(counts), counts.sum()) != (facts.classes[split], total) or least < facts.images_per_class:
         raise DataError(
-            f"the {split} split has {len(found.counts)} classes and {sum(found.counts)} images, at least {least} each; "
+            f"the {split} split has {len(counts)} classes and {counts.sum()} images, at least {least} each; "
             f"{name} has {facts.classes[split]}, {total}, {facts.images_per_class}: use dataset=folder for other images"
         )
+    return found
 
 
 @contextmanager

@@ -1,6 +1,9 @@
 """Archives unpacked as if their author wished us ill: only plain files, only below the target, only so much."""
 
+import bz2
 import errno
+import gzip
+import io
 import lzma
 import shutil
 import stat
@@ -11,9 +14,10 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, NoReturn
+from typing import IO, BinaryIO, NoReturn
 
 from memmeta_exp.errors import DataError
+from memmeta_exp.reading import open_regular
 
 GIB = 2**30
 MAX_BYTES = 64 * GIB
@@ -22,9 +26,11 @@ MAX_RATIO = 200  # unpacked bytes to packed ones; images and pickles of them pac
 _FREE_RATIO_BYTES = 2**24  # below this no ratio is a bomb
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _BLOCK = 2**20
+_READ = 2**24  # most bytes that reading an archive's own structure may ask for at once
+_PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open, b"\x5d\0\0": lzma.open}
 _BROKEN = (  # what the libraries raise for damage
-    tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, NotImplementedError,
-    RuntimeError, ValueError, OverflowError, IndexError,
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, LookupError,
+    NotImplementedError, RuntimeError, ArithmeticError, MemoryError,
 )  # fmt: skip
 
 Member = tuple[str, IO[bytes]]
@@ -52,6 +58,8 @@ def extract(archive: Path, into: Path, max_bytes: int = MAX_BYTES, max_files: in
     except _BROKEN as error:
         raise DataError(f"{archive} is damaged or no archive ({_first_line(error)})") from None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise DataError(f"{archive} has a member whose name is too long; it was not unpacked further") from None
         if error.errno in (None, errno.EINVAL):  # gzip and bzip2 raise plain ones for damage, zip seeks to nowhere
             raise DataError(f"{archive} is damaged ({_first_line(error)})") from None
         raise
@@ -77,12 +85,40 @@ class _Budget:
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[Iterator[Member]]:
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as file:
-            yield _zip_members(archive, file)
-    else:
-        with tarfile.open(archive, "r:*") as file:
-            yield _tar_members(archive, file)
+    with open_regular(archive) as stream:
+        if zipfile.is_zipfile(stream):
+            with zipfile.ZipFile(stream) as file:
+                yield _zip_members(archive, file)
+        else:
+            with tarfile.open(fileobj=_Sparing(_unpacking(stream)), mode="r:") as file:
+                yield _tar_members(archive, file)
+
+
+def _unpacking(stream: BinaryIO) -> IO[bytes]:
+    """What a compressed stream unpacks to, as it is read; another stream itself."""
+    stream.seek(0)
+    start = stream.read(8)
+    stream.seek(0)
+    return next((opened(stream) for mark, opened in _PACKED.items() if start.startswith(mark)), stream)
+
+
+class _Sparing(io.BufferedIOBase):
+    """A stream of which no more than _READ bytes are read at once: a tar file's extended headers say themselves how
+    long they are."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def read(self, count: int | None = -1, /) -> bytes:
+        if count is None or not 0 <= count <= _READ:
+            raise ValueError(f"a header of more than {_READ} bytes")
+        return self._stream.read(count)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
 
 
 def _zip_members(archive: Path, file: zipfile.ZipFile) -> Iterator[Member]:

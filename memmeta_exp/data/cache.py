@@ -3,12 +3,14 @@
 import hashlib
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+
+from memmeta_exp.errors import DataError
+from memmeta_exp.reading.arrays import read_npz
 
 Arrays = dict[str, np.ndarray]
 
@@ -38,10 +40,9 @@ def cached(path: Path, recipe: str, build: Callable[[], Arrays]) -> Arrays:
 def read(path: Path, recipe: str) -> Arrays | None:
     """The arrays of an intact file of that recipe, else None."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_npz(path)
         sealed = str(arrays.pop("seal"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (FileNotFoundError, DataError, KeyError):
         return None
     return arrays if sealed == _seal(recipe, arrays) else None
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from memmeta_exp.errors import DataError
+from memmeta_exp.reading import open_regular
+from memmeta_exp.reading.arrays import npy_header
 
 _BLOCK = 2**24
 
@@ -30,7 +32,7 @@ def _require_room(folder: Path, needed: int) -> None:
 def pixels_sha256(path: Path) -> str:
     """SHA-256 of the pixels of a .npy file, its header left out."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(header(path)[1])
         while block := file.read(_BLOCK):
             digest.update(block)
@@ -39,10 +41,8 @@ def pixels_sha256(path: Path) -> str:
 
 def header(path: Path) -> tuple[tuple[int, ...], int]:
     """Shape and where the pixels start; ValueError where it is no .npy file of bytes."""
-    with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
+    with open_regular(path) as file:
+        shape, fortran, dtype = npy_header(file)
         if fortran or dtype != np.uint8:
             raise ValueError(f"{dtype}, expected uint8")
         return shape, file.tell()

@@ -11,9 +11,9 @@ import mmap
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 import torch
 
@@ -34,6 +34,7 @@ from memmeta_exp.data.split_writer import (
 )
 from memmeta_exp.data.tally import Tally
 from memmeta_exp.errors import DataError
+from memmeta_exp.reading import Count, open_regular, read_json
 
 __all__ = ["Images", "Picture", "Progress", "Readers", "SplitImages", "Store", "StoredSplit", "pixels_sha256", "silent"]
 
@@ -51,12 +52,11 @@ def write_store(
     shape: tuple[int, int, int],
     source: str,
     progress: Progress = silent,
-    check: Callable[[str, "StoredSplit"], None] = lambda *_: None,
     skip_damaged: bool | None = None,
 ) -> None:
     """Converts the splits of `readers` to images of `shape` [C, H, W]; the folder appears at once and whole, in place
     of one that was there. skip_damaged: whether images that cannot be read are left out, None where that is no choice.
-    DataError where one cannot be read, or has another shape, the disk has no room, or `check` raises it."""
+    DataError where one cannot be read, or has another shape, or the disk has no room."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_stale(half_made(folder.parent, re.escape(folder.name)))
     with work_folder(folder.parent, folder.name) as work:
@@ -66,7 +66,6 @@ def write_store(
             writers[-1].write(progress)
             if skip_damaged or not any(writer.noted["left_out"].count for writer in writers):
                 splits[name] = writers[-1].stored()
-                check(name, splits[name])
         _say(writers, source, skip_damaged)
         index = {"format": FORMAT, "source": source, "splits": {name: asdict(split) for name, split in splits.items()}}
         (work / INDEX).write_text(json.dumps(index, indent=1))
@@ -96,22 +95,51 @@ def statistics_of(image_set: ImageSet) -> tuple[list[float], list[float]]:
     return statistics.mean_std()
 
 
+class _Split(TypedDict):
+    names: list[str]
+    counts: list[Count]
+    shape: list[Count]
+    sha256: str
+    mean: list[float]
+    std: list[float]
+    noted: NotRequired[dict[str, Any] | None]
+
+
+class _Index(TypedDict):
+    """What index.json holds."""
+
+    format: int
+    source: str
+    splits: dict[Literal["train", "val", "test"], _Split]
+
+
+def _stored(name: str, split: _Split) -> StoredSplit:
+    """ValueError where the parts do not agree."""
+    found = StoredSplit(**{field.name: split[field.name] for field in fields(StoredSplit) if field.name in split})
+    images, *image = found.shape
+    if len(image) != 3 or not len(found.mean) == len(found.std) == image[0]:
+        raise ValueError(f"the {name} split has images of the shape {image}")
+    if sum(found.counts) != images or len(found.counts) != len(found.names) or not all(found.counts):
+        raise ValueError(f"the {name} split has {images} images, which its classes do not add up to")
+    return found
+
+
 class Store:
     """A folder that `write_store` made; DataError where it is not there or not whole. Reads no pixels until asked."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            index: dict[str, Any] = json.loads((folder / INDEX).read_text())
+            index = read_json(folder / INDEX, _Index)
             if index["format"] != FORMAT:
                 raise ValueError(f"format {index['format']}, this version reads {FORMAT}")
-            self.source = str(index["source"])
-            self.splits = {name: StoredSplit(**split) for name, split in index["splits"].items()}
+            self.source = index["source"]
+            self.splits = {name: _stored(name, split) for name, split in index["splits"].items()}
             for name in self.splits:
                 self._check_size(name)
         except FileNotFoundError as error:
             raise DataError(f"{error.filename} does not exist") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError) as error:
             raise DataError(f"{folder} is damaged ({str(error).splitlines()[0]})") from None
 
     def path(self, split: str) -> Path:
@@ -121,11 +149,13 @@ class Store:
     def _check_size(self, split: str) -> None:
         path, wanted = self.path(split), tuple(self.splits[split].shape)
         shape, start = header(path)
-        if shape != wanted or path.stat().st_size != start + math.prod(shape):
+        if shape != wanted or not math.prod(shape) or path.stat().st_size != start + math.prod(shape):
             raise ValueError(f"{path.name} is not the {wanted} bytes that {INDEX} says")
 
     def load(self, split: str) -> ImageSet:
         """The images of a split, mapped: [classes, per_class, C, H, W] where the classes are of one size."""
+        if split not in self.splits:
+            raise DataError(f"{self.folder} is damaged (it has no {split} split)")
         stored = self.splits[split]
         mapped = _Mapped(self.path(split))
         flat, names = mapped.images(), tuple(stored.names)
@@ -143,7 +173,7 @@ class _Mapped:
 
     def __init__(self, path: Path) -> None:
         self._shape, self._start = header(path)
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             self._buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._each = math.prod(self._shape[1:])
 

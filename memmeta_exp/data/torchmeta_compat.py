@@ -3,12 +3,12 @@
 
 import importlib
 import importlib.util
-import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from memmeta_exp.errors import DataError
+from memmeta_exp.reading import read_json
 from memmeta_exp.torchvision_compat import import_torchvision
 
 _DROPPED_NAMES = ("_get_confirm_token", "_save_response_content")
@@ -34,7 +34,7 @@ def torchmeta_asset(*path: str) -> Any:
     for location in (spec.submodule_search_locations or []) if spec else []:
         file = Path(location, "datasets", "assets", *path)
         if file.is_file():
-            return json.loads(file.read_text())
+            return read_json(file)
     raise DataError(
         "the split lists are torchmeta's, which is not installed: run `pip install --no-deps torchmeta==1.8.0`"
     )

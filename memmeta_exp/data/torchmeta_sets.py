@@ -6,6 +6,8 @@ episodes of torchmeta are not used: decoding one PIL image at a time costs more 
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch
 from memmeta_exp.data.episodes import ImageSet
 from memmeta_exp.data.torchmeta_compat import import_torchmeta
 from memmeta_exp.errors import DataError
+from memmeta_exp.reading.hdf5 import group_names, images_in, opened_hdf5
 
 _CLASS_DATASETS = {"cifar_fs": "cifar_fs.CIFARFSClassDataset", "fc100": "fc100.FC100ClassDataset"}
 _SHAPE = (600, 32, 32, 3)
@@ -32,7 +35,7 @@ def hdf5_path(root: Path) -> Path:
 def load(name: str, split: str, root: Path) -> ImageSet:
     """Images of one split of `cifar_fs` or `fc100`: uint8 [classes, 600, 3, 32, 32]; DataError if unreadable."""
     dataset = class_dataset(name)
-    with _open(root) as file:
+    with _opened(root) as file:
         classes = _split_classes(dataset, split, file)
         images = torch.empty((len(classes), _SHAPE[0], 3, 32, 32), dtype=torch.uint8)
         for image_class, key in zip(images, classes, strict=True):
@@ -42,23 +45,23 @@ def load(name: str, split: str, root: Path) -> ImageSet:
 
 def require(name: str, root: Path) -> None:
     """DataError unless the file opens and torchmeta imports; reads no pixels."""
-    _open(root).close()
-    class_dataset(name)
+    with _opened(root):
+        class_dataset(name)
 
 
 def verify(root: Path) -> bool:
     """Whether the pixels of every class are those of CIFAR-100 (about a second); DataError if unreadable."""
-    with _open(root) as file:
+    with _opened(root) as file:
         return content_sha256(file) == CIFAR100_SHA256
 
 
 def content_sha256(file: h5py.File) -> str:
     """SHA-256 over "coarse/fine", shape and pixels of every class in sorted order, whatever HDF5 wrote around them."""
     digest = hashlib.sha256()
-    for coarse in sorted(file):
-        for fine in sorted(_group(file, coarse)):
-            pixels = _read(file, f"{coarse}/{fine}", shape=None)
-            digest.update(f"{coarse}/{fine}{pixels.shape}".encode())
+    for coarse in group_names(file):
+        for fine in group_names(file, coarse):
+            pixels = _read(file, f"{coarse}/{fine}", whole=False)
+            digest.update(f"{coarse}/{fine}{pixels.shape}".encode(errors="replace"))
             digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
 
@@ -73,48 +76,32 @@ def _split_classes(dataset: Any, split: str, file: h5py.File) -> list[str]:
     """ "coarse/fine" of each class of a split: the assets list both for CIFAR-FS, coarse classes only for FC100."""
     get_asset = import_torchmeta("torchmeta.datasets.utils").get_asset
     entries = get_asset(dataset.folder, dataset.subfolder, f"{split}.json", dtype="json")
-    pairs = [(e, fine) for e in entries for fine in sorted(_group(file, e))] if isinstance(entries[0], str) else entries
+    pairs = [(e, fine) for e in entries for fine in group_names(file, e)] if isinstance(entries[0], str) else entries
     return [f"{coarse}/{fine}" for coarse, fine in pairs]
 
 
-def _open(root: Path) -> h5py.File:
+@contextmanager
+def _opened(root: Path) -> Iterator[h5py.File]:
+    """The file, which need not be whole; DataError, with what to do, also for damage found within the block."""
     path = hdf5_path(root)
-    if not path.is_file():
-        raise DataError(f"{path} does not exist: {_remedy(root)}")
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise _damaged(path, _first_line(error)) from None
+        with opened_hdf5(path) as file:
+            yield file
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist: {_remedy(root)}") from None
+    except DataError as error:
+        if not str(error).startswith(str(path)):
+            raise
+        raise DataError(f"{error}: {_remedy(root)}") from None
 
 
-def _group(file: h5py.File, coarse: str) -> h5py.Group:
-    group = file.get(coarse)
-    if not isinstance(group, h5py.Group):
-        raise _damaged(Path(file.filename), f"no group '{coarse}'")
-    return group
-
-
-def _read(file: h5py.File, key: str, shape: tuple[int, ...] | None = _SHAPE) -> np.ndarray:
-    """The pixels of one class, checked against `shape` where one is given."""
-    path = Path(file.filename)
-    try:
-        dataset = file.get(key)
-        if not isinstance(dataset, h5py.Dataset):
-            raise _damaged(path, f"no dataset '{key}'")
-        if dataset.dtype != np.uint8 or (shape and dataset.shape != shape):
-            raise _damaged(path, f"'{key}' is {dataset.dtype} {dataset.shape}, expected uint8 {_SHAPE}")
-        return dataset[()]
-    except (OSError, RuntimeError) as error:
-        raise _damaged(path, _first_line(error)) from None
-
-
-def _damaged(path: Path, why: str) -> DataError:
-    return DataError(f"{path} is damaged ({why}): {_remedy(path.parent.parent)}")
+def _read(file: h5py.File, key: str, whole: bool = True) -> np.ndarray:
+    """The pixels of one class, uint8 [600, 32, 32, 3], or of fewer images where it need not be `whole`."""
+    dataset = images_in(file, key, _SHAPE[1:])
+    if dataset.shape[0] > _SHAPE[0] or (whole and dataset.shape != _SHAPE):
+        raise DataError(f"{file.filename} is damaged ('{key}' is uint8 {dataset.shape}, expected uint8 {_SHAPE})")
+    return dataset[()]
 
 
 def _remedy(root: Path) -> str:
     return f"`memmeta data fetch cifar100 data_root={root}` gets it, or point data_root at a folder that has it"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

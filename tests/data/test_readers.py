@@ -180,7 +180,7 @@ def test_files_that_are_something_else_are_refused_in_one_line(tmp_path: Path, w
 def test_a_missing_image_is_named(tmp_path: Path):
     folder = official.mini_csv(tmp_path / "source", size=84)
     (folder / "images" / "n0500000002.png").unlink()
-    with pytest.raises(DataError, match=r"val.csv names n0500000002.png, which is not in .*/images"):
+    with pytest.raises(DataError, match=r"val.csv, line 4 names n0500000002.png, which is not in .*/images"):
         converted(tmp_path, miniimagenet.readers(folder))
 
 

@@ -127,11 +127,11 @@ def test_a_failed_conversion_leaves_what_was_there(tmp_path: Path):
     folder = made(tmp_path / "s", 4, 4).folder
     before = (folder / "index.json").read_text()
 
-    def check(*_: object) -> None:
+    def damaged() -> SplitImages:
         raise DataError("not this one")
 
     with pytest.raises(DataError, match="not this one"):
-        write_store(folder, {"train": lambda: split((2, 2))}, SHAPE, "another", check=check)
+        write_store(folder, {"train": lambda: split((2, 2)), "val": damaged}, SHAPE, "another")
     assert (folder / "index.json").read_text() == before
     assert [p.name for p in tmp_path.iterdir()] == ["s"]
     made(folder, 2, 2)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import subprocess
 from collections import OrderedDict, defaultdict
 from pathlib import Path
@@ -86,3 +87,52 @@ def test_damage_is_said_in_one_line(tmp_path: Path, content: bytes):
     with pytest.raises(DataError) as error:
         read_pickle(written(tmp_path / "a.pkl", content))
     assert "\n" not in str(error.value)
+
+
+_ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tC\x01btR"
+_U1 = (
+    b"cnumpy\ndtype\n(X\x02\x00\x00\x00u1\x89\x88tR(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+)
+_RAW = b"B\x00\x00\x10\x00" + bytes(2**20) + b"q\x00"  # 1 MiB, in the memo
+BOMBS = {
+    "bytes": b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"x.",
+    "a bytearray": b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b"x.",
+    "a text": b"\x80\x02X" + (2**31).to_bytes(4, "little") + b"x.",
+    "a frame": b"\x80\x04\x95" + (2**40).to_bytes(8, "little") + b"N.",
+    "a place in the memo": b"\x80\x02Nr" + (2**29).to_bytes(4, "little") + b".",
+    "zeros": b"\x80\x02cbuiltins\nbytearray\nJ\x00\x00\x00\x70\x85R.",
+    "an array by its shape": b"\x80\x02cnumpy\nndarray\n(J\x00\x00\x00\x70tR.",
+    "a large number": b"\x80\x02\x8b\x00\x10\x00\x00" + b"\x7f" * 4096 + b".",
+    "copies": b"\x80\x03" + _RAW + b"](" + 20 * (_ARRAY + b"(K\x01(J\x00\x00\x10\x00t" + _U1 + b"\x89h\x00tb") + b"e.",
+    "lists of bytes": b"\x80\x03" + _RAW + b"](" + 20 * b"cbuiltins\nlist\nh\x00\x85R" + b"e.",
+    "no opcode": b"\x80\x04\xff.",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_what_asks_for_more_than_it_holds_is_refused_before_it_is_made(tmp_path: Path, kind: str):
+    path = written(tmp_path / "a.pkl", BOMBS[kind])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match="no pickle") as error:
+        read_pickle(path)
+    assert "\n" not in str(error.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 2**10, "KiB"
+
+
+def test_a_copy_of_what_is_there_is_no_bomb(tmp_path: Path):
+    content = b"\x80\x03" + _RAW + b"](" + 2 * (_ARRAY + b"(K\x01(J\x00\x00\x10\x00t" + _U1 + b"\x89h\x00tb") + b"e."
+    first, second = read_pickle(written(tmp_path / "a.pkl", content))
+    assert first.shape == second.shape == (2**20,)
+
+
+BUILDS = {  # the opcode BUILD on a name, which would change it for every pickle that follows
+    "a function": b"\x80\x02c_codecs\nencode\n(N}X\x04\x00\x00\x00callNstb.",
+    "a dictionary": b"\x80\x02ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsK\x05sb.",
+}
+
+
+@pytest.mark.parametrize("kind", BUILDS)
+def test_a_pickle_changes_nothing_but_its_own_arrays(tmp_path: Path, kind: str):
+    with pytest.raises(DataError, match="no pickle"):
+        read_pickle(written(tmp_path / "a.pkl", BUILDS[kind]))

@@ -6,6 +6,7 @@ train and test: {"data": uint8 [N, 3072], channels first, "fine_labels", "coarse
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from memmeta_exp.data.readers.layouts import found_file
 from memmeta_exp.data.unpickle import read_pickle
 from memmeta_exp.errors import DataError
 
+_NAME = re.compile(r"\w{1,64}")
 EXPECTED = "cifar-100-python.tar.gz, the folder cifar-100-python it unpacks to, or torchmeta's data.hdf5"
 
 
@@ -26,8 +28,9 @@ def write_hdf5(folder: Path, target: Path) -> None:
     images, fine, coarse = (np.concatenate(parts) for parts in zip(*map(_part, _files(folder)), strict=True))
     meta = read_pickle(_file(folder, "meta"))
     fine_names, coarse_names = (_names(meta, key, folder) for key in ("fine_label_names", "coarse_label_names"))
-    if fine.max() >= len(fine_names) or coarse.max() >= len(coarse_names):
-        raise DataError(f"{folder}: labels count further than the names in meta")
+    for labels, known in ((fine, fine_names), (coarse, coarse_names)):
+        if not len(labels) or labels.min() < 0 or labels.max() >= len(known):
+            raise DataError(f"{folder}: labels count further than the names in meta")
     names = {}
     with h5py.File(target / "data.hdf5", "w") as file:
         for i, coarse_name in enumerate(coarse_names):
@@ -69,6 +72,6 @@ def _part(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _names(meta: Any, key: str, folder: Path) -> list[str]:
     names = field(meta, (key,), folder / "meta", is_sequence)
-    if not all(isinstance(name, str) for name in names):
-        raise DataError(f"{folder}/meta: '{key}' holds no names")
-    return list(names)
+    if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names) or len(set(names)) < len(names):
+        raise DataError(f"{folder}/meta: '{key}' holds no names of classes")
+    return [str(name) for name in names]

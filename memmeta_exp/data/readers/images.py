@@ -104,15 +104,34 @@ def is_images(value: Any) -> bool:
 
 def is_sequence(value: Any) -> bool:
     """Whether a value is a list, tuple or array."""
-    return isinstance(value, list | tuple | np.ndarray)
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def as_labels(values: Any, path: Path, images: int) -> np.ndarray:
     """int64 [images]; DataError where the labels are no integers or another number of them."""
-    labels = np.asarray(values)
-    if labels.dtype.kind not in "iu" or labels.shape != (images,):
-        raise DataError(f"{path}: {labels.dtype} {labels.shape} labels for {images} images, expected as many integers")
-    return labels.astype(np.int64)
+    labels = as_integers(values)
+    if labels is None or labels.shape != (images,):
+        raise DataError(f"{path}: {len(values)} labels for {images} images, expected as many integers")
+    return labels
+
+
+def as_integers(values: Any) -> np.ndarray | None:
+    """int64, of a list or array of integers; None of anything else. Of a list each is looked at first: numpy would
+    give every text of a list the length of the longest."""
+    if not isinstance(values, np.ndarray):
+        if not is_sequence(values) or not all(isinstance(value, int | np.integer) for value in values):
+            return None
+        values = np.asarray(values, dtype=None if len(values) else np.int64)
+    if values.dtype.kind not in "iu" or values.ndim != 1 or (values.dtype.kind == "u" and (values >= 2**63).any()):
+        return None
+    return np.asarray(values).astype(np.int64)
+
+
+def as_names(values: Any, path: Path) -> list[str]:
+    """The names of classes; DataError where they are no list of texts."""
+    if not is_sequence(values) or not all(isinstance(value, str) for value in values):
+        raise DataError(f"{path}: the names of the classes are no texts (docs/datasets.md)")
+    return [str(value) for value in values]
 
 
 def numbered(labels: np.ndarray) -> tuple[list[str], np.ndarray]:

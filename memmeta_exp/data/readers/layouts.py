@@ -1,8 +1,8 @@
 """Shapes that several datasets come in: torchmeta's HDF5 files and folders of class folders."""
 
-import json
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +12,15 @@ from memmeta_exp.config.entries import ignored, listed
 from memmeta_exp.data.readers.images import decoded
 from memmeta_exp.data.store import Images, Readers, SplitImages
 from memmeta_exp.errors import DataError
+from memmeta_exp.reading import read_json
+
+if TYPE_CHECKING:
+    import h5py
 
 _SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
 _DEPTH = 2  # folders that an archive may put its content in
+_SIZE = 84  # pixels, of the images in torchmeta's HDF5 files
+MOST_IMAGES = 2**22  # of a split; tieredImageNet has 448,695
 
 
 def found_file(folder: Path, names: tuple[str, ...]) -> Path | None:
@@ -37,40 +43,39 @@ def hdf5_readers(folder: Path) -> Readers | None:
 
 
 def _from_hdf5(path: Path, labels_path: Path) -> SplitImages:
-    import h5py
+    from memmeta_exp.reading.hdf5 import opened_hdf5
 
-    try:
-        names = [str(name) for name in json.loads(labels_path.read_text())]
-        with h5py.File(path, "r") as file:
-            counts = [len(_class(file, name, path)) for name in names]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} or {labels_path.name} is damaged ({str(error).splitlines()[0]})") from None
-    return SplitImages(names, np.repeat(np.arange(len(names)), counts), _hdf5_images(path, names))
+    names = read_json(labels_path, list[str])
+    with opened_hdf5(path) as file:
+        counts = [len(_class(file, name)) for name in names]
+    return SplitImages(names, labels_of(counts, path), _hdf5_images(path, names))
 
 
 def _hdf5_images(path: Path, names: list[str]) -> Images:
-    import h5py
+    from memmeta_exp.reading.hdf5 import blocks, opened_hdf5
 
-    try:
-        with h5py.File(path, "r") as file:
-            for name in names:
-                for number, value in enumerate(_class(file, name, path)[()]):
-                    if value.ndim > 1:
-                        yield value
-                    else:
-                        yield from decoded([(f"{name}[{number}]", value.tobytes())], None)
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
+    with opened_hdf5(path) as file:
+        for name in names:
+            values = (value for block in blocks(_class(file, name)) for value in block)
+            for number, value in enumerate(values):
+                if value.ndim > 1:
+                    yield value
+                else:
+                    yield from decoded([(f"{name}[{number}]", value.tobytes())], None)
 
 
-def _class(file: object, name: str, path: Path) -> "np.ndarray":  # an h5py.Dataset, which behaves as one here
-    import h5py
+def _class(file: "h5py.File", name: str) -> "h5py.Dataset":
+    from memmeta_exp.reading.hdf5 import encoded_in, images_in, is_encoded
 
-    assert isinstance(file, h5py.File)
-    found = file.get(f"datasets/{name}")
-    if not isinstance(found, h5py.Dataset):
-        raise DataError(f"{path} is damaged (no dataset 'datasets/{name}')")
-    return found  # pyright: ignore[reportReturnType]
+    place = f"datasets/{name}"
+    return encoded_in(file, place) if is_encoded(file, place) else images_in(file, place, (_SIZE, _SIZE, 3))
+
+
+def labels_of(counts: list[int], path: Path) -> np.ndarray:
+    """The class of each image, of classes of these sizes; DataError for far more images than any release has."""
+    if sum(counts) > MOST_IMAGES:
+        raise DataError(f"{path} lists {sum(counts)} images, more than any known release (docs/datasets.md)")
+    return np.repeat(np.arange(len(counts)), counts)
 
 
 def tree_readers(folder: Path, size: int, mode: str = "RGB") -> Readers | None:

@@ -7,7 +7,7 @@ the last not always. Ravi and Larochelle's {train,val,test}.csv (header filename
 in a folder a class. torchmeta's {split}_data.hdf5. Folders {train,val,test}/CLASS/.
 """
 
-import csv
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,24 @@ from typing import Any
 import numpy as np
 
 from memmeta_exp.config import SPLITS
-from memmeta_exp.data.readers.images import as_labels, decoded, field, is_images, is_sequence, numbered
-from memmeta_exp.data.readers.layouts import found_file, hdf5_readers, tree_readers
+from memmeta_exp.data.readers.images import (
+    as_integers,
+    as_labels,
+    as_names,
+    decoded,
+    field,
+    is_images,
+    is_sequence,
+    numbered,
+)
+from memmeta_exp.data.readers.layouts import found_file, hdf5_readers, labels_of, tree_readers
 from memmeta_exp.data.store import Readers, SplitImages
 from memmeta_exp.data.unpickle import read_pickle
 from memmeta_exp.errors import DataError
+from memmeta_exp.reading import csv_rows
 
 SIZE = 84
+_LONGEST = 255  # bytes of a file's name
 _PICKLES = {
     "train": ("mini-imagenet-cache-train.pkl", "miniImageNet_category_split_train_phase_train.pickle"),
     "val": (
@@ -63,20 +74,21 @@ def _from_pickle(path: Path) -> SplitImages:
 
 def _by_rows(images: np.ndarray, rows: dict[Any, Any], path: Path) -> SplitImages:
     """Classes in sorted order, as torchmeta has them, each with its rows in the order they are listed."""
-    names = sorted(rows)
-    try:
-        order = [np.asarray(rows[name], dtype=None if len(rows[name]) else np.int64) for name in names]
-        labels = np.repeat(np.arange(len(names)), [len(of_class) for of_class in order])
-        joined = np.concatenate(order).astype(np.int64, casting="same_kind")
-    except (TypeError, ValueError):
-        raise DataError(f"{path}: 'class_dict' does not list rows of images") from None
+    names = sorted(as_names(list(rows), path))
+    order = [found for name in names if (found := as_integers(rows[name])) is not None]
+    if len(order) < len(names) or not names:
+        raise DataError(f"{path}: 'class_dict' does not list rows of images")
+    labels, joined = labels_of([len(of_class) for of_class in order], path), np.concatenate(order)
     if joined.size and not 0 <= joined.min() <= joined.max() < len(images):
         raise DataError(f"{path}: 'class_dict' lists rows beyond its {len(images)} images")
-    return SplitImages([str(name) for name in names], labels, (images[row] for row in joined))
+    return SplitImages(names, labels, (images[row] for row in joined))
 
 
 def _names(catname2label: dict[Any, Any], numbers: list[str], path: Path) -> list[str]:
-    by_number = {str(label): str(name) for name, label in catname2label.items()}
+    if as_integers(list(catname2label.values())) is None:
+        raise DataError(f"{path}: 'catname2label' gives no numbers to its names")
+    names = as_names(list(catname2label), path)
+    by_number = {str(label): name for name, label in zip(names, catname2label.values(), strict=True)}
     try:
         return [by_number[number] for number in numbers]
     except KeyError as error:
@@ -89,22 +101,22 @@ def _sorted(names: list[str], indices: np.ndarray) -> tuple[list[str], np.ndarra
 
 
 def _from_csv(path: Path, folder: Path) -> SplitImages:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"filename", "label"} <= set(rows[0]):
-        raise DataError(f"{path} has to be CSV with the header filename,label")
-    names = sorted({row["label"] for row in rows})
-    labels = np.array([names.index(row["label"]) for row in rows])
-    files = [(row["filename"], _image(path, folder, row["filename"], row["label"])) for row in rows]
-    return SplitImages(names, labels, decoded(files, SIZE), [name for name, _ in files])
+    rows = csv_rows(path, ("filename", "label"))
+    if not rows:
+        raise DataError(f"{path} lists no images: it has the header alone")
+    names, indices = np.unique([row["label"] for _, row in rows], return_inverse=True)
+    files = [(row["filename"], _image(path, line, folder, row["filename"], row["label"])) for line, row in rows]
+    return SplitImages(names.tolist(), indices, decoded(files, SIZE), [name for name, _ in files])
 
 
-def _image(table: Path, folder: Path, name: str, label: str) -> Path:
+def _image(table: Path, line: int, folder: Path, name: str, label: str) -> Path:
     """An image of Ravi and Larochelle's list: in images/, in a folder of its class, or beside the list."""
-    if Path(name).name != name or Path(label).name != label:
-        raise DataError(f"{table} names '{name}' of '{label}', which leads out of the folder")
+    if not name or not label:
+        raise DataError(f"{table}, line {line} has no {'label' if name else 'filename'}")
+    if any(Path(part).name != part or len(os.fsencode(part)) > _LONGEST for part in (name, label)):
+        raise DataError(f"{table}, line {line} names '{name[:80]}' of '{label[:80]}', which leads out of the folder")
     places = (folder / "images", folder / "images" / label, folder / label, table.parent / "images", table.parent)
     for place in places:
         if (place / name).is_file():
             return place / name
-    raise DataError(f"{table} names {name}, which is not in {folder}/images nor in a folder {label}")
+    raise DataError(f"{table}, line {line} names {name}, which is not in {folder}/images nor in a folder {label}")

@@ -10,12 +10,13 @@ import numpy as np
 
 from memmeta_exp.config import SPLITS
 from memmeta_exp.config.entries import ignored
-from memmeta_exp.data.readers.layouts import from_files
+from memmeta_exp.data.readers.layouts import from_files, labels_of
 from memmeta_exp.data.store import Readers, SplitImages
 from memmeta_exp.data.torchmeta_compat import torchmeta_asset
 from memmeta_exp.errors import DataError
 
 SIZE = 28
+_DRAWN = (105, 105)  # pixels of the files
 _PARTS = ("images_background", "images_evaluation")
 EXPECTED = "images_background.zip and images_evaluation.zip, what they unpack to, or torchmeta's data.hdf5"
 
@@ -53,25 +54,21 @@ def _from_folders(folder: Path, split: str) -> SplitImages:
 
 
 def _from_hdf5(path: Path, split: str) -> SplitImages:
-    import h5py
+    from memmeta_exp.reading.hdf5 import images_in, opened_hdf5
 
     names = class_names(split)
-    try:
-        with h5py.File(path, "r") as file:
-            counts = [len(file[name]) for name in names]  # pyright: ignore[reportArgumentType]
-    except (OSError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
-    return SplitImages(names, np.repeat(np.arange(len(names)), counts), _hdf5_images(path, names))
+    with opened_hdf5(path) as file:
+        counts = [len(images_in(file, name, _DRAWN)) for name in names]
+    return SplitImages(names, labels_of(counts, path), _hdf5_images(path, names))
 
 
 def _hdf5_images(path: Path, names: list[str]) -> Iterator[np.ndarray]:
-    import h5py
     from PIL import Image
 
-    try:
-        with h5py.File(path, "r") as file:
-            for name in names:
-                for pixels in np.asarray(file[name]):
+    from memmeta_exp.reading.hdf5 import blocks, images_in, opened_hdf5
+
+    with opened_hdf5(path) as file:
+        for name in names:
+            for block in blocks(images_in(file, name, _DRAWN)):
+                for pixels in block:
                     yield np.asarray(Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"{path} is damaged ({str(error).splitlines()[0]})") from None

@@ -7,7 +7,7 @@ it round, and so is done here). Beside each {split}_labels.pkl: {"label_specific
 [class names]}, or MetaOptNet's {"labels": [N]}. torchmeta's {split}_data.hdf5. Folders {train,val,test}/CLASS/.
 """
 
-import zipfile
+import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,12 @@ from typing import IO, Any
 import numpy as np
 
 from memmeta_exp.config import SPLITS
-from memmeta_exp.data.readers.images import as_labels, decoded, field, is_sequence, numbered
-from memmeta_exp.data.readers.layouts import found_file, hdf5_readers, tree_readers
+from memmeta_exp.data.readers.images import as_labels, as_names, decoded, field, is_sequence, numbered
+from memmeta_exp.data.readers.layouts import MOST_IMAGES, found_file, hdf5_readers, tree_readers
 from memmeta_exp.data.store import Images, Readers, SplitImages
 from memmeta_exp.data.unpickle import read_pickle
 from memmeta_exp.errors import DataError
+from memmeta_exp.reading.arrays import npy_header, opened_zip
 
 SIZE = 84
 EXPECTED = (
@@ -58,9 +59,10 @@ def _labels(data: Any, path: Path, count: int) -> tuple[list[str], np.ndarray]:
     names = data.get("label_specific_str")
     if names is None:
         return numbered(labels)
-    if not is_sequence(names) or labels.min() < 0 or labels.max() >= len(names):
+    names = as_names(names, path)
+    if not len(labels) or labels.min() < 0 or labels.max() >= len(names):
         raise DataError(f"{path}: 'label_specific' counts further than the names in 'label_specific_str'")
-    return [str(name) for name in names], labels
+    return names, labels
 
 
 def _pngs(path: Path) -> tuple[int, Images]:
@@ -79,30 +81,26 @@ def _bytes(png: Any, path: Path) -> bytes:
 
 
 def _npz(path: Path) -> tuple[int, Iterator[np.ndarray]]:
-    try:
-        with zipfile.ZipFile(path) as file, file.open("images.npy") as member:
-            shape = _header(member, path)
-    except (zipfile.BadZipFile, KeyError, OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged or has no 'images' ({str(error).splitlines()[0]})") from None
+    with opened_zip(path) as file:
+        info = file.getinfo("images.npy")
+        with file.open(info) as member:
+            shape = _shape(member, path)
+            start = member.tell()
+        if info.file_size != start + math.prod(shape) or shape[0] > MOST_IMAGES:
+            raise DataError(f"{path}: 'images' is {shape} in {info.file_size} bytes, which do not agree")
     return shape[0], _npz_images(path)
 
 
-def _header(member: IO[bytes], path: Path) -> tuple[int, ...]:
-    version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(member)
-    if fortran or dtype != np.uint8 or len(shape) != 4 or shape[-1] != 3:
+def _shape(member: IO[bytes], path: Path) -> tuple[int, ...]:
+    shape, fortran, dtype = npy_header(member)
+    if fortran or dtype != np.uint8 or shape[1:] != (SIZE, SIZE, 3):
         raise DataError(f"{path}: 'images' is {dtype} {shape}, expected uint8 [N, {SIZE}, {SIZE}, 3]")
     return shape
 
 
 def _npz_images(path: Path) -> Iterator[np.ndarray]:
     """One image at a time: the array need not fit in memory."""
-    try:
-        with zipfile.ZipFile(path) as file, file.open("images.npy") as member:
-            count, *shape = _header(member, path)
-            size = int(np.prod(shape))
-            for _ in range(count):
-                yield np.frombuffer(member.read(size), dtype=np.uint8).reshape(shape)[..., ::-1]
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
+    with opened_zip(path) as file, file.open("images.npy") as member:
+        count, *shape = _shape(member, path)
+        for _ in range(count):
+            yield np.frombuffer(member.read(math.prod(shape)), dtype=np.uint8).reshape(shape)[..., ::-1]
