@@ -3,9 +3,13 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from memmeta_exp.commands.arguments import parse
-from memmeta_exp.config import SECTIONS, ConfigError, FolderConfig, closest
+from memmeta_exp.commands.compose import conf_dir
+from memmeta_exp.config import SECTIONS, ConfigError, FolderConfig, closest, section
 from memmeta_exp.errors import DataError
 
 HELP = """memmeta data [data_root=DIR] [path=DIR]             lists every dataset and what is here of it
@@ -87,7 +91,7 @@ def _verify(arguments: list[str]) -> int:
     if name == "folder":
         config = _folder_config(*_path("verify folder", rest))
     else:
-        config = SECTIONS["dataset"]["cifar_fs" if name == "cifar100" else name]()
+        config = _as_in_conf("cifar_fs" if name == "cifar100" else name)
         data_root = parse(rest, {"data_root": None})["data_root"]
     from memmeta_exp.data.verify import verify
 
@@ -97,6 +101,13 @@ def _verify(arguments: list[str]) -> int:
         print(f"{word:<13} {check.what}: {check.detail}", flush=True)
         failed |= check.passed is False
     return int(failed)
+
+
+def _as_in_conf(name: str) -> Any:
+    """The configuration of a dataset with the values of conf/dataset/NAME.yaml."""
+    file = conf_dir() / "dataset" / f"{name}.yaml"
+    values: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+    return section("dataset", {**values, "name": name})
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {"fetch": _fetch, "import": _import, "verify": _verify}

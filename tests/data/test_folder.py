@@ -1,6 +1,7 @@
 """dataset=folder: what people have in folders, and what becomes of it."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,3 +103,13 @@ def test_one_file_in_two_splits_is_refused(tmp_path: Path, link: Callable[..., N
     link(root / "c00" / "1.png", root / "c08" / "other.png")
     with pytest.raises(DataError, match=r"c08/other\.png of test is an image of train too, by a link"):
         load_split(folder(root), "val")
+
+
+def test_verify_counts_images_that_two_splits_share(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tree(tmp_path / "birds", 3)
+    assert [c.passed for c in verify(folder(root)) if c.what == "splits"] == [True]
+    for name in ("0.png", "1.png"):
+        shutil.copy(root / "c00" / name, root / "c09" / name)
+    checks = list(verify(folder(root)))
+    assert "the same images are in two splits, to the last pixel: 2 of test in train" in caplog.text
+    assert not [check for check in checks if check.passed is False]
