@@ -3,9 +3,13 @@
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from memmeta_exp.commands.arguments import flag, parse
-from memmeta_exp.config import SECTIONS, ConfigError, FolderConfig, closest
+from memmeta_exp.commands.overrides import conf_dir
+from memmeta_exp.config import SECTIONS, ConfigError, FolderConfig, closest, section
 from memmeta_exp.config.checks import shown
 from memmeta_exp.errors import DataError
 
@@ -91,7 +95,7 @@ def _verify(arguments: list[str]) -> int:
     if name == "folder":
         config = _folder_config(*_path("verify folder", rest))
     else:
-        config = SECTIONS["dataset"]["cifar_fs" if name == "cifar100" else name]()
+        config = _as_in_conf("cifar_fs" if name == "cifar100" else name)
         data_root = parse(rest, {"data_root": None})["data_root"]
     from memmeta_exp.data.verify import verify
 
@@ -122,6 +126,13 @@ def _cache(arguments: list[str]) -> int:
     total, most = sum(entry.size for entry in found), cache_contents.limit()
     print(f"{cache_folder()}: {total / 2**30:.2f} of at most {most / 2**30:g} GiB ({cache_contents.LIMIT_VARIABLE})")
     return 0
+
+
+def _as_in_conf(name: str) -> Any:
+    """The configuration of a dataset with the values of conf/dataset/NAME.yaml."""
+    file = conf_dir() / "dataset" / f"{name}.yaml"
+    values: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+    return section("dataset", {**values, "name": name})
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {

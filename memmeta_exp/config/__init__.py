@@ -20,7 +20,7 @@ from memmeta_exp.config.datasets import (
 from memmeta_exp.config.facts import SPLITS, DatasetFacts, channels_and_size
 from memmeta_exp.config.fits import check_tasks_fit
 from memmeta_exp.config.heads import CosineHeadConfig, LinearHeadConfig, RidgeHeadConfig
-from memmeta_exp.config.load import changed, from_dict, from_omegaconf, from_yaml
+from memmeta_exp.config.load import changed, from_dict, from_omegaconf, from_yaml, section
 from memmeta_exp.config.older import as_of_today
 from memmeta_exp.config.paths import absolute, path_keys
 from memmeta_exp.config.problems import LinearConfig, LogisticConfig, NoBackboneConfig, QuadraticConfig
@@ -79,5 +79,6 @@ __all__ = [
     "from_yaml",
     "group_digest",
     "path_keys",
+    "section",
     "to_dict",
 ]

@@ -50,7 +50,9 @@ def folder_files(path: str | None, split_file: str | None) -> Files:
         raise ConfigError("dataset=folder reads a folder of class folders: name it with dataset.path=DIR")
     root = Path(path).expanduser()
     if not root.is_dir():
-        raise ConfigError(f"dataset.path={shown(path)} is no folder: name the one that holds the class folders")
+        raise ConfigError(
+            f"dataset.path={shown(path)} is no folder: name the one that holds the class folders, dataset.path=DIR"
+        )
     file = _split_file(root, split_file)
     placed = [_placed(root.resolve(), entry, file) for entry in read_entries(file)]
     _require_apart(placed, file)

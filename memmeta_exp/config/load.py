@@ -45,6 +45,16 @@ def _structured(key: str, schema: type, values: Mapping[str, Any]) -> Any:
         raise ConfigError(f"{path}: {str(error.msg or error).splitlines()[0]}") from None
 
 
+def section(group: str, values: Mapping[str, Any]) -> Any:
+    """The section of `group` that `values` (as of conf/GROUP/OPTION.yaml) describe; ConfigError where they describe
+    none."""
+    schemas = SECTIONS[group]
+    name = str(values.get("name", next(iter(schemas))))
+    if name not in schemas:
+        raise ConfigError(f"{group}.name={name} is unknown{closest(name, schemas)}")
+    return _structured(group, schemas[name], values)
+
+
 DEFAULT = {"head": {"name": "linear"}}  # of runs whose config.yaml is from before there was a choice
 
 
@@ -52,20 +62,17 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     """The `Config` that a plain dictionary (a resolved config.yaml) describes; ConfigError where it cannot be run."""
     values, sections = dict(values), {}
     for group, schemas in SECTIONS.items():
-        section = values.pop(group, DEFAULT.get(group))
-        if not isinstance(section, Mapping):
-            raise ConfigError(f"{group}={section} is not a section: choose it with {group}={next(iter(schemas))}")
-        name = str(section.get("name", next(iter(schemas))))
-        if name not in schemas:
-            raise ConfigError(f"{group}.name={name} is unknown{closest(name, schemas)}")
-        sections[group] = _structured(group, schemas[name], section)
+        chosen = values.pop(group, DEFAULT.get(group))
+        if not isinstance(chosen, Mapping):
+            raise ConfigError(f"{group}={chosen} is not a section: choose it with {group}={next(iter(schemas))}")
+        sections[group] = section(group, chosen)
     values.pop("experiment", None)
     for key, schema in NESTED.items():
-        section = values.pop(key, {})
-        if not isinstance(section, Mapping):
+        nested = values.pop(key, {})
+        if not isinstance(nested, Mapping):
             fields = [f"{key}.{f.name}" for f in dataclasses.fields(schema)]
-            raise ConfigError(f"{key}={section} is not a section: set {', '.join(fields[:-1])} or {fields[-1]}")
-        sections[key] = _structured(key, schema, section)
+            raise ConfigError(f"{key}={nested} is not a section: set {', '.join(fields[:-1])} or {fields[-1]}")
+        sections[key] = _structured(key, schema, nested)
     known = {f.name: f.type for f in dataclasses.fields(Config) if f.name not in sections}
     scalars = dataclasses.make_dataclass(
         "Scalars", [(f.name, f.type, f) for f in dataclasses.fields(Config) if f.name in known]

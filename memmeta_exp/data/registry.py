@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from memmeta_exp.config.problems import KNOWN
+from memmeta_exp.config.regression import REGRESSION
 from memmeta_exp.data.episodes import ImageSet
 from memmeta_exp.errors import DataError
 
@@ -61,6 +63,7 @@ LOADERS: dict[str, Callable[[Any, str, str | None], ImageSet]] = {
     "synthetic": _load_synthetic,
     "logistic": _load_logistic,
 }
+WITHOUT_IMAGES = {*KNOWN["dataset"], *REGRESSION} - set(LOADERS)
 
 
 def resolve_root(data_root: str | None, name: str) -> Path:
@@ -78,6 +81,8 @@ def resolve_root(data_root: str | None, name: str) -> Path:
 def require(dataset_config: Any, data_root: str | None = None) -> None:
     """DataError where the files that the dataset is read from, or the library that reads them, are not there."""
     name = dataset_config.name
+    if name not in WITHOUT_IMAGES:
+        loader_of(name)
     if LOADERS.get(name) is _load_torchmeta:
         from memmeta_exp.data import torchmeta_sets
 
@@ -101,7 +106,14 @@ def load_split(dataset_config: Any, split: str, data_root: str | None = None) ->
 
 def loaded(dataset_config: Any, split: str, data_root: str | None) -> ImageSet:
     """The images of a split as they are."""
-    return LOADERS[dataset_config.name](dataset_config, split, data_root)
+    return loader_of(dataset_config.name)(dataset_config, split, data_root)
+
+
+def loader_of(name: str) -> Callable[[Any, str, str | None], ImageSet]:
+    """DataError where none is entered."""
+    if name not in LOADERS:
+        raise DataError(f"dataset={name} has no loader: enter one in LOADERS of memmeta_exp/data/registry.py")
+    return LOADERS[name]
 
 
 def fault(dataset_config: Any, split: str, image_set: ImageSet) -> str | None:
@@ -128,7 +140,7 @@ def channel_statistics(
     channel is constant."""
     from memmeta_exp.data import store
 
-    if LOADERS[dataset_config.name] is _load_stored:
+    if loader_of(dataset_config.name) is _load_stored:
         stored = _store(dataset_config, data_root).splits["train"]
         mean, std = stored.mean, stored.std
     else:

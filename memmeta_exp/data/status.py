@@ -5,7 +5,8 @@ from inspect import getdoc
 from pathlib import Path
 
 from memmeta_exp.config import SECTIONS, FolderConfig
-from memmeta_exp.errors import ConfigError, DataError
+from memmeta_exp.data.registry import loader_of
+from memmeta_exp.errors import ConfigError, DataError, MemmetaError
 
 _Row = tuple[bool, bool | None, str]
 
@@ -23,20 +24,32 @@ class DatasetStatus:
 
 
 def status(data_root: str | None = None, path: str | None = None, split_file: str | None = None) -> list[DatasetStatus]:
-    """Every dataset of the configuration, in its order; hashes the pixels of CIFAR-100 (under a second), not of larger
-    sets. path, split_file: of dataset=folder."""
-    rows: dict[str, _Row] = {
+    """Every dataset of the configuration, in its order, also those that this module does not know; hashes the pixels of
+    CIFAR-100 (under a second), not of larger sets. path, split_file: of dataset=folder."""
+    known: dict[str, _Row] = {
         "glyphs": _glyphs(),
         **dict.fromkeys(("synthetic", "quadratic", "logistic", "sinusoid"), (True, None, "generated at every start")),
         "folder": _own_folder(path, split_file),
         **{name: _cifar100(name, data_root) for name in ("cifar_fs", "fc100")},
         **{name: _stored(name, data_root) for name in ("miniimagenet", "tieredimagenet", "omniglot")},
     }
-    return [DatasetStatus(name, _description(name), *rows[name]) for name in SECTIONS["dataset"]]
+    return [
+        DatasetStatus(name, _description(name), *(known.get(name) or _entered(name))) for name in SECTIONS["dataset"]
+    ]
 
 
 def _description(name: str) -> str:
-    return (getdoc(SECTIONS["dataset"][name]) or "").splitlines()[0]
+    return (getdoc(SECTIONS["dataset"][name]) or name).splitlines()[0]
+
+
+def _entered(name: str) -> _Row:
+    """A dataset with a loader of its own, of which its configuration and its facts are known."""
+    try:
+        loader_of(name)
+        SECTIONS["dataset"][name]().facts()
+    except (MemmetaError, OSError, TypeError) as error:
+        return False, None, str(error).partition("\n")[0] or type(error).__name__
+    return True, None, f"read by its own loader; `memmeta data verify {name}` counts what it holds"
 
 
 def _cifar100(name: str, data_root: str | None) -> _Row:

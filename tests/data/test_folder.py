@@ -1,6 +1,7 @@
 """dataset=folder: what people have in folders, and what becomes of it."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,3 +123,13 @@ def test_images_that_cannot_be_read_are_left_out_on_request(tmp_path: Path) -> N
     overrides = ["dataset=folder", f"dataset.path={root}", "dataset.image_size=16", "dataset.skip_damaged=true"]
     with pytest.raises(ConfigError, match="is more than the 3 images of class 'c00' of the train split; lower one"):
         build(from_omegaconf(composed([*overrides, "ways=3", "shots=2", "queries=2"])))
+
+
+def test_verify_counts_images_that_two_splits_share(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tree(tmp_path / "birds", 3)
+    assert [c.passed for c in verify(folder(root)) if c.what == "splits"] == [True]
+    for name in ("0.png", "1.png"):
+        shutil.copy(root / "c00" / name, root / "c09" / name)
+    checks = list(verify(folder(root)))
+    assert "the same images are in two splits, to the last pixel: 2 of test in train" in caplog.text
+    assert not [check for check in checks if check.passed is False]

@@ -1,14 +1,16 @@
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-from memmeta_exp.config import SECTIONS, SPLITS, SyntheticConfig
+from memmeta_exp.config import SECTIONS, SPLITS, DatasetFacts, SyntheticConfig
 from memmeta_exp.data import DataError, ImageSet, load_split, registry
 from memmeta_exp.data.status import status
 from memmeta_exp.data.torchmeta_sets import hdf5_path
+from memmeta_exp.data.verify import verify
 
 SMALL = SyntheticConfig(classes=6, images_per_class=50, channels=2, image_size=16)
 
@@ -74,3 +76,37 @@ def test_importing_the_package_loads_no_heavy_library():
     code = f"import sys, memmeta_exp.data; print({heavy} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "set()"
+
+
+@dataclass(frozen=True)
+class MineConfig:
+    name: str = "mine"
+
+    def facts(self) -> DatasetFacts:
+        return DatasetFacts({"train": 3, "val": 2, "test": 2}, 4, 1, 16)
+
+
+def mine(config: MineConfig, split: str, data_root: str | None) -> ImageSet:
+    classes = config.facts().classes[split]
+    return ImageSet(torch.zeros(classes, 4, 1, 16, 16, dtype=torch.uint8), tuple(map(str, range(classes))))
+
+
+def test_a_dataset_that_was_entered_is_listed_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(SECTIONS["dataset"], "mine", MineConfig)
+    assert "has no loader" in status(str(tmp_path))[-1].detail
+    with pytest.raises(DataError, match=r"dataset=mine has no loader: enter one in LOADERS"):
+        registry.require(MineConfig())
+    monkeypatch.setitem(registry.LOADERS, "mine", mine)
+    row = status(str(tmp_path))[-1]
+    assert (row.name, row.present, row.verified) == ("mine", True, None)
+    assert "memmeta data verify mine" in row.detail
+    registry.require(MineConfig())
+    checks = list(verify(MineConfig()))
+    assert [check.what for check in checks if check.passed] == ["train: counts", "val: counts", "test: counts"]
+    monkeypatch.setitem(registry.LOADERS, "mine", lambda config, split, root: mine(config, "val", root))
+    assert [check.what for check in verify(MineConfig()) if check.passed is False] == ["train: counts"]
+
+
+@pytest.mark.parametrize("name", sorted(registry.WITHOUT_IMAGES))
+def test_a_problem_without_images_is_verified_as_one(name: str):
+    assert [(c.what, c.passed) for c in verify(SECTIONS["dataset"][name]())] == [("pixels", None)]
