@@ -1,9 +1,11 @@
 """From a backbone's configuration to the backbone."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 
 from memmeta_exp.backbones.backbone import Backbone
@@ -54,9 +56,10 @@ BACKBONES: dict[str, Callable[[Any, int, int, torch.Generator, bool], Backbone]]
 def build_backbone(
     config: Any, channels: int, image_size: int, generator: torch.Generator, materialise: bool = True
 ) -> tuple[Backbone, int]:
-    """The backbone of `config` and its number of features, initial values drawn from `generator`. Not materialised, it
-    is of meta tensors, and no weights are read. Raises ConfigError."""
-    with nullcontext() if materialise else torch.device("meta"):
+    """The backbone of `config` and its number of features, initial values drawn from `generator`, or, as torch's own
+    layers do, from global generators, which have its seed meanwhile. Not materialised, it is of meta tensors, and no
+    weights are read. Raises ConfigError."""
+    with nullcontext() if materialise else torch.device("meta"), seeded(generator.initial_seed()):
         backbone = BACKBONES[config.name](config, channels, image_size, generator, materialise)
         features = backbone.features(image_size)
     backbone.blend_batch_norm(getattr(config, "batch_share", 0.0))
@@ -65,6 +68,21 @@ def build_backbone(
             f"images of {image_size}x{image_size} leave backbone={config.name} no features; use 16x16 or larger"
         )
     return backbone, features
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """For the block, the global generators of torch, NumPy and Python start from `seed`; they are left as they were."""
+    before = np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            random.seed(seed)
+            yield
+    finally:
+        np.random.set_state(before[0])  # noqa: NPY002
+        random.setstate(before[1])
 
 
 def require(config: Any, channels: int, image_size: int, checkpoint: bool) -> None:

@@ -165,7 +165,7 @@ def _created(timm: Any, config: TimmConfig, channels: int, image_size: int, seed
 def _seeded(timm: Any, name: str, seed: int, options: dict[str, Any]) -> Any:
     """timm draws initial values from torch's global generator, which is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return timm.create_model(name, **options)
 
 

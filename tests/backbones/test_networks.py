@@ -1,12 +1,16 @@
 """What holds for every backbone: shapes, seeds, each task's own statistics, blocks that are run twice."""
 
+import random
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from memmeta_exp.backbones import build_model, require
+from memmeta_exp.backbones import build_model, registry, require
+from memmeta_exp.backbones.backbone import Backbone
 from memmeta_exp.config import SECTIONS, ConfigError, Resnet12Config, WideResnetConfig
 from memmeta_exp.config.sections import SECTIONS as OF_IMAGES
 from tests.backbones.conftest import TINY
@@ -30,6 +34,32 @@ def theta_gradient(model: Any, x: Tensor, *keys: Any) -> list[Tensor]:
     z = model.backbone(x, *keys)
     weights = torch.linspace(-1, 1, z.numel(), dtype=z.dtype).view_as(z)
     return list(torch.autograd.grad((z * weights).sum(), list(model.parameters())))
+
+
+class OfTorch(Backbone):
+    """A network as people write one: torch's layers, a lazy one among them, and draws of NumPy's and Python's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 6), nn.LazyLinear(5))
+        self.scale = nn.Parameter(torch.tensor([np.random.rand(), random.random()]))  # noqa: NPY002
+
+    def features(self, image_size: int) -> int:
+        return self(torch.zeros(1, 1, 3, image_size, image_size)).shape[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images.flatten(0, 1)).unflatten(0, images.shape[:2]) * self.scale.sum()
+
+
+def test_a_network_of_ones_own_is_a_function_of_the_seed(monkeypatch) -> None:
+    monkeypatch.setitem(registry.BACKBONES, "mine", lambda *_: OfTorch())
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    a, again, other = (built(SimpleNamespace(name="mine"), seed).state_dict() for seed in (2**63 - 1, 2**63 - 1, 1))
+    assert all(torch.equal(a[key], again[key]) for key in a)
+    differing = [key for key in a if not torch.equal(a[key], other[key])]
+    assert len(differing) == len(a) == 6
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]  # noqa: NPY002
 
 
 def test_every_option_is_here() -> None:
