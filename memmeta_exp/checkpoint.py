@@ -76,7 +76,9 @@ def _unpacked(stream: BinaryIO, path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is no checkpoint ({type(error).__name__}); train the run again") from None
     wrong = weights_fault(state)
     if wrong:
-        raise CheckpointError(f"{path} is damaged, or written by another version of memmeta ({wrong}); train the run again")
+        raise CheckpointError(
+            f"{path} is damaged, or written by another version of memmeta ({wrong}); train the run again"
+        )
     return state
 
 
