@@ -31,10 +31,10 @@ MAY_IMPORT = {  # sub-package or module: what of memmeta_exp it may import, itse
     "display": set(),
     "torchvision_compat": set(),
     "backbones": {"config", "errors", "torchvision_compat"},
-    "tracking": {"atomic", "config", "errors"},
+    "tracking": {"atomic", "config", "errors", "reading"},
     # starts jobs; never trains itself
-    "sweeps": {"atomic", "commands", "config", "errors", "output", "signals", "tracking"},
-    "studies": {"config", "errors", "tracking"},  # reads what runs left; never trains
+    "sweeps": {"atomic", "commands", "config", "errors", "output", "reading", "signals", "tracking"},
+    "studies": {"config", "errors", "reading", "tracking"},  # reads what runs left; never trains
     "algorithms": {"bilevel", "backbones", "config", "data", "measure"},
     "budget": {"backbones", "build", "config", "measure", "prediction"},
     "known": {"algorithms", "backbones", "bilevel", "config", "data", "measure"},

@@ -17,6 +17,7 @@ from memmeta_exp.commands.arguments import parse, whole_number
 from memmeta_exp.commands.elsewhere import on_other_dataset, split_dataset, split_paths
 from memmeta_exp.config import Config, ConfigError, from_dict, from_yaml, to_dict
 from memmeta_exp.data import SinusoidTasks, TaskBatch
+from memmeta_exp.errors import DataError
 from memmeta_exp.evaluation import Score, score_tasks
 from memmeta_exp.state import image_digests, require_images
 from memmeta_exp.tracking.run_folder import EpisodeResult, Result, SinusoidResult, read_test_episodes
@@ -279,5 +280,5 @@ def _waves(folder: Path, config: Config) -> list[SinusoidResult]:
 def _read(folder: Path, kind: type[Result]) -> list[Result]:
     try:
         return read_test_episodes(folder, kind)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{folder / 'test_episodes.csv'} is damaged: {error}") from None
+    except DataError as error:
+        raise ConfigError(str(error)) from None

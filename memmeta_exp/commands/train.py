@@ -5,7 +5,6 @@ has been created. A command whose folder holds the same run already goes on with
 which needs no Hydra.
 """
 
-import json
 import logging
 import math
 import os
@@ -38,11 +37,13 @@ from memmeta_exp.distributed import ALONE, Group, Ranks
 from memmeta_exp.errors import ConfigError, MemmetaError, MultirunInterrupted, RankFailed, RankLost, RunInterrupted
 from memmeta_exp.follower import follow
 from memmeta_exp.launched import place
+from memmeta_exp.reading import read_json
 from memmeta_exp.resume import earlier_run
 from memmeta_exp.signals import Stopped, request_to_worker
 from memmeta_exp.sweeps.naming import label, titled
 from memmeta_exp.sweeps.workers import has_workers, stopped_together
 from memmeta_exp.tracking import given_title
+from memmeta_exp.tracking.expected import Summary
 from memmeta_exp.tracking.run_folder import holds_run
 
 INFORMATION = ("help", "hydra_help", "cfg", "info", "shell_completion")  # flags that print and train nothing
@@ -288,7 +289,7 @@ def _job(cfg: DictConfig, ranks: Ranks = ALONE, swept: Sequence[str] = ()) -> fl
             logger.info("%s, in %s", values, path)
         title = titled(values, config.run_name) if values else given_title()
         summary = runner.run(config, path, overrides, ranks, title)
-        return objective(json.loads(summary.read_text()))
+        return objective(read_json(summary, Summary))
     except (MemmetaError, OSError) as error:
         if asked.signum is not None and settings.runtime.choices.get("hydra/sweeper") == "basic":
             return math.nan  # the process that started this one knows, and Hydra would print each job's error

@@ -3,19 +3,19 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from memmeta_exp.config.checks import closest
 from memmeta_exp.config.fits import check_tasks_fit
 from memmeta_exp.config.older import as_of_today
 from memmeta_exp.config.paths import absolute
-from memmeta_exp.config.run import SECTIONS, Config
+from memmeta_exp.config.run import SECTIONS, Config, group_digest
 from memmeta_exp.config.sections import NESTED
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.errors import ConfigError, DataError
+from memmeta_exp.reading import fault, parse_yaml, read_text
 
 
 def _join(section: str, name: str) -> str:
@@ -81,22 +81,61 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     return Config(**sections, **{name: getattr(plain, name) for name in known})
 
 
+_LIMIT = 2**20  # bytes of a config.yaml
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from None
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is damaged: {str(error).splitlines()[0]}") from None
+        text = read_text(file, _LIMIT)
+        values = parse_yaml(text)
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    except ValueError as error:
+        raise ConfigError(f"{file} is damaged: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{file} is damaged: it holds no mapping of keys to values")
-    return as_of_today({str(key): value for key, value in values.items()})
+    if "${" in text:
+        raise ConfigError(f"{file} is damaged: it holds ${{..}}, and a run writes the values themselves")
+    odd = fault(values, dict[str, Any])
+    if odd:
+        raise ConfigError(f"{file} is damaged: {odd}")
+    return as_of_today(values)
+
+
+def stored_values(file: Path) -> dict[str, Any]:
+    """The values in a run's config.yaml, also of one of another version: what this version knows has its type. Raises
+    FileNotFoundError and ConfigError."""
+    values = _read(file)
+    known: dict[str, Any] = {"": Config, **NESTED}
+    for group, schemas in SECTIONS.items():
+        section = values.get(group, {})
+        known[group] = schemas.get(str(section.get("name"))) if isinstance(section, dict) else None
+    for group, schema in known.items():
+        section = values.get(group, {}) if group else {k: v for k, v in values.items() if k not in known}
+        found = fault(section, dict[str, Any], group) or _mistyped(section, schema, group)
+        if found:
+            raise ConfigError(f"{file} is damaged: {found}")
+    try:
+        group_digest(values)
+    except TypeError:
+        raise ConfigError(f"{file} is damaged: it has keys that are no texts") from None
+    return values
+
+
+def _mistyped(section: dict[str, Any], schema: type | None, group: str) -> str | None:
+    """The first key that `schema` knows and whose value has another type than it says, in one clause."""
+    hints = get_type_hints(schema) if schema else {}
+    faults = (fault(value, hints[key], _join(group, key)) for key, value in section.items() if key in hints)
+    return next((found for found in faults if found), None)
 
 
 def from_yaml(file: Path, changes: Mapping[str, Any] | None = None) -> Config:
     """The `Config` of a run's config.yaml, with `changes` by dotted keys; ConfigError, which names the file, otherwise.
     No file but this one is looked at."""
-    values = _read(file)
+    try:
+        values = _read(file)
+    except FileNotFoundError:
+        raise ConfigError(f"{file} does not exist: name a run folder that memmeta train wrote") from None
     try:
         config = from_dict(values)
     except ConfigError as error:

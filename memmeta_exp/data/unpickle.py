@@ -21,7 +21,7 @@ from memmeta_exp.reading import open_regular
 from memmeta_exp.reading.pickled import scan
 
 _DTYPE = re.compile(r"([|<>=]?)([biufcSUO])(\d{0,4})")
-_RECONSTRUCT = np.zeros(1).__reduce__()[0]
+_RECONSTRUCT: Any = np.zeros(1).__reduce__()[0]
 _COPIES = 4  # times the file's bytes that its values may take beside what is read from it
 _FREE = 2**20  # bytes that are not counted
 
@@ -73,7 +73,8 @@ class _Array(np.ndarray):
         elif not isinstance(content, bytes | str) or len(content) != count * kind.itemsize:
             raise pickle.UnpicklingError("it has an array of another length than its shape")
         self.budget.take(count * kind.itemsize)
-        super().__setstate__((version, shape, kind, bool(fortran), content))
+        filled: Any = (version, shape, kind, bool(fortran), content)
+        super().__setstate__(filled)
 
 
 class _Budget:

@@ -6,12 +6,12 @@ tables, documents: text, CSV, JSON and YAML; structure: what a file is expected 
 """
 
 from memmeta_exp.reading.documents import parse_yaml, read_json, read_json_lines, read_yaml
-from memmeta_exp.reading.files import open_handle, open_regular, read_bytes
+from memmeta_exp.reading.files import open_handle, open_regular, read_bytes, tail
 from memmeta_exp.reading.structure import Count, Plain, Rule, fault
 from memmeta_exp.reading.tables import csv_rows
 from memmeta_exp.reading.text import read_text
 
 __all__ = [
     "Count", "Plain", "Rule", "csv_rows", "fault", "open_handle", "open_regular", "parse_yaml", "read_bytes",
-    "read_json", "read_json_lines", "read_text", "read_yaml",
+    "read_json", "read_json_lines", "read_text", "read_yaml", "tail",
 ]  # fmt: skip

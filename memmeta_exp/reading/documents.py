@@ -52,19 +52,24 @@ def read_json_lines(path: Path, expected: Any = Any) -> list[Any]:
 
 def read_yaml(path: Path, expected: Any = Any, limit: int = _YAML_LIMIT) -> Any:
     """The content of a YAML file, of the type `expected`. Raises as `read_json`."""
-    return _checked(path, parse_yaml(read_text(path, limit), str(path)), expected)
+    try:
+        return _checked(path, parse_yaml(read_text(path, limit)), expected)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}") from None
 
 
-def parse_yaml(text: str, where: str) -> Any:
-    """As `read_yaml`, of a text. where: the file, for messages."""
+def parse_yaml(text: str) -> Any:
+    """As `read_yaml`, of a text. Raises ValueError, one clause, where it is anything else."""
     try:
         _require_no_anchors(text)
         value = yaml.load(text, _Loader)
         require_plain(value)
     except yaml.YAMLError as error:
-        raise DataError(f"{where} is no YAML: {_told(error)}") from None
+        raise ValueError(f"it is no YAML: {_told(error)}") from None
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise DataError(f"{where}: {_told(error)}") from None
+        raise ValueError(_told(error)) from None
     return _whole_text(value)
 
 
@@ -119,8 +124,11 @@ def _whole_text(value: Any) -> Any:
     return value
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """Reads numbers such as 1e-3 as numbers and dates as texts, as OmegaConf does, and no key twice."""
+_Fast: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where it was built
+
+
+class _Loader(_Fast):
+    """Reads dates as texts, and no key twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         self.flatten_mapping(node)
@@ -135,17 +143,10 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         return values
 
 
-_FLOAT = "tag:yaml.org,2002:float"
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_FLOAT, "tag:yaml.org,2002:timestamp")]
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    _FLOAT,
-    re.compile(r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9][0-9_]*"
-               r"(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
-    list("-+0123456789."),
-)  # fmt: skip
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _Loader.construct_mapping)
 
 

@@ -65,6 +65,17 @@ def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(f"{path} cannot be read: {error.strerror or error}")
 
 
+def tail(path: Path, count: int) -> str:
+    """The last `count` bytes of a regular file as text, each that is none replaced; empty where there is no such
+    file."""
+    try:
+        with open_regular(path) as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - count))
+            return stream.read(count).decode(errors="replace")
+    except (FileNotFoundError, DataError):
+        return ""
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """The content of a regular file of at most `limit` bytes. Raises FileNotFoundError, and DataError as `open_regular`
     and for a larger file, of which no more is read."""

@@ -157,7 +157,7 @@ def _inside(value: Any, origin: Any, arguments: tuple[Any, ...], where: str) -> 
         return next((f for i, item in enumerate(value) if (f := fault(item, arguments[0], _joined(where, i)))), None)
     if origin is dict:
         for key, item in value.items():
-            found = fault(key, arguments[0], f"a key of {where or 'it'}") or fault(
+            found = fault(key, arguments[0], f"{where}, a key" if where else "a key") or fault(
                 item, arguments[1], _joined(where, key)
             )
             if found:

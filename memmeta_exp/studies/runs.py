@@ -3,26 +3,28 @@
 Nothing is dropped: a run that failed, never ended or cannot be read is a `Run` too, whose state and reason say so.
 """
 
-import csv
-import json
+import logging
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-import yaml
-
-from memmeta_exp.config import as_of_today, flat, group_digest
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.config import flat
+from memmeta_exp.config.load import stored_values
+from memmeta_exp.errors import ConfigError, DataError, MemmetaError
+from memmeta_exp.reading import csv_rows, read_json, read_yaml
+from memmeta_exp.tracking.expected import Env, Overrides, Status, Summary
 from memmeta_exp.tracking.run_folder import read_metrics
 
 if TYPE_CHECKING:
     import pandas
 
 RUN_FILES = ("status.json", "summary.json", "metrics.jsonl", "profile.json")
+_JOB = re.compile(r"(?!.*\.\./)[^/].{0,199}")  # a folder below the sweep's
+logger = logging.getLogger("memmeta")
 NOT_RUNS = ("wandb", "checkpoints", "plots", "report")
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class Run:
         file = self.path / "metrics.jsonl"
         try:
             return read_metrics(file) if file.is_file() else []
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"metrics.jsonl cannot be read ({first_line(error)})") from None
+        except (OSError, DataError) as error:
+            raise ValueError(first_line(error).replace(f"{self.path}/", "")) from None
 
 
 @dataclass(frozen=True)
@@ -154,16 +156,27 @@ def _study(folder: Path) -> Study:
 
 def _study_name(folder: Path) -> str:
     try:
-        return str(_yaml(folder / "sweep.yaml").get("name") or folder.resolve().name)
-    except (OSError, ValueError, yaml.YAMLError):
+        return read_yaml(folder / "sweep.yaml", _Sweep).get("name") or folder.resolve().name
+    except (FileNotFoundError, DataError):
         return folder.resolve().name
 
 
+class _Sweep(TypedDict, total=False):
+    """What of sweep.yaml is read."""
+
+    name: str
+
+
 def _results(file: Path) -> list[dict[str, str]]:
-    if not file.is_file():
+    """The rows of results.csv; none, with a warning, where it cannot be read."""
+    try:
+        rows = [row for _, row in csv_rows(file, ("job",))]
+    except FileNotFoundError:
         return []
-    with file.open(newline="", encoding="utf-8", errors="replace") as stream:
-        return [row for row in csv.DictReader(stream) if row.get("job")]
+    except DataError as error:
+        logger.warning("%s; jobs that it alone knows of are left out", error)
+        return []
+    return [row for row in rows if _JOB.fullmatch(row["job"])]
 
 
 def read_run(path: Path, study: Path | None = None) -> Run:
@@ -172,18 +185,20 @@ def read_run(path: Path, study: Path | None = None) -> Run:
     contents: dict[str, Any] = {"kind": kind, "study": study}
     problems = []
     for name, file, read in (
-        ("status", "status.json", _json),
-        ("config", "config.yaml", _config),
-        ("summary", "summary.json", _json),
-        ("profile", "profile.json", _json),
-        ("env", "env.json", _json),
-        ("overrides", "overrides.yaml", _overrides),
+        ("status", "status.json", lambda file: read_json(file, Status)),
+        ("config", "config.yaml", stored_values),
+        ("summary", "summary.json", lambda file: read_json(file, Summary)),
+        ("profile", "profile.json", lambda file: read_json(file, Summary)),
+        ("env", "env.json", lambda file: read_json(file, Env)),
+        ("overrides", "overrides.yaml", lambda file: _assignments(read_yaml(file, Overrides))),
     ):
+        contents[name] = {}
         try:
-            contents[name] = read(path / file) if (path / file).is_file() else {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            problems.append(f"{file} cannot be read ({first_line(error)})")
-            contents[name] = {}
+            contents[name] = read(path / file)
+        except FileNotFoundError:
+            continue
+        except MemmetaError as error:
+            problems.append(first_line(error).replace(f"{path}/", ""))
     contents["overrides"] = contents["overrides"] or _assignments(contents["env"].get("command") or [])
     return Run(path, *_verdict(kind, contents, problems), **contents)
 
@@ -208,36 +223,6 @@ def _verdict(kind: str, contents: dict[str, Any], problems: list[str]) -> tuple[
         if not contents[name]:
             return "unreadable", f"says finished, but {file} is missing"
     return "finished", None
-
-
-def _json(file: Path) -> dict[str, Any]:
-    return _mapping(json.loads(file.read_text(encoding="utf-8")))
-
-
-def _yaml(file: Path) -> dict[str, Any]:
-    return _mapping(yaml.load(file.read_text(encoding="utf-8"), _LOADER))
-
-
-def _config(file: Path) -> dict[str, Any]:
-    values = as_of_today(_yaml(file))
-    try:
-        group_digest(values)
-    except TypeError as error:  # values that no configuration has: the file was changed by hand, or damaged
-        raise ValueError(str(error)) from None
-    return values
-
-
-def _mapping(values: Any) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise ValueError("not a mapping")
-    return values
-
-
-def _overrides(file: Path) -> dict[str, str]:
-    lines = yaml.load(file.read_text(encoding="utf-8"), _LOADER) or []
-    if not isinstance(lines, list):
-        raise ValueError("not a list")
-    return _assignments(lines)
 
 
 def _assignments(arguments: Iterable[Any]) -> dict[str, str]:

@@ -1,17 +1,18 @@
 """The classic figure of few-shot regression (Finn et al. 2017, figures 2 and 3): sine waves before, during and after
 adaptation, and the test error against steps of it, from adaptation.json alone."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from memmeta_exp.errors import DataError
+from memmeta_exp.reading import Count, read_json
 from memmeta_exp.studies import style
 from memmeta_exp.studies.configurations import Configuration
 
@@ -19,7 +20,27 @@ FILE = "adaptation.json"
 SHOWN = (1, 10)  # gradient steps after which curves are drawn
 OWN_EXAMPLES = 2  # tasks in a run's own figure
 MOST_PANELS = 4  # configurations whose curves a report draws
-_NEEDED = ("steps", "solved", "mse", "mse_ci95", "x", "tasks")
+
+
+class Wave(TypedDict):
+    """A test task. curves: a prediction [GRID] for each number of steps."""
+
+    amplitude: float
+    phase: float
+    support_x: list[float]
+    support_y: list[float]
+    curves: list[list[float | None]]
+
+
+class Adaptation(TypedDict):
+    """adaptation.json: memmeta_exp/adaptation.py."""
+
+    steps: list[Count]
+    solved: bool
+    mse: list[float | None]
+    mse_ci95: list[float | None]
+    x: list[float]
+    tasks: list[Wave]
 
 
 @dataclass(frozen=True)
@@ -34,11 +55,25 @@ class Line:
 def read(folder: Path) -> dict[str, Any] | None:
     """The adaptation.json of a run; None where there is none, or none that can be read."""
     try:
-        found = json.loads((folder / FILE).read_text())
-        whole = all(key in found for key in _NEEDED) and found["tasks"]
-    except (OSError, ValueError, TypeError, KeyError):
+        found = read_json(folder / FILE, Adaptation)
+    except (FileNotFoundError, DataError):
         return None
-    return found if whole else None
+    return found if _agree(found) else None
+
+
+def _agree(found: Adaptation) -> bool:
+    """Whether the parts are of one length, and what is drawn is there."""
+    steps, points = len(found["steps"]), len(found["x"])
+    if not found["tasks"] or not points or not steps == len(found["mse"]) == len(found["mse_ci95"]):
+        return False
+    if steps != 2 if found["solved"] else not {0, *SHOWN} <= set(found["steps"]):
+        return False
+    return all(
+        len(task["support_x"]) == len(task["support_y"])
+        and len(task["curves"]) == steps
+        and all(len(curve) == points for curve in task["curves"])
+        for task in found["tasks"]
+    )
 
 
 def lines(configurations: Sequence[Configuration]) -> list[Line]:

@@ -6,7 +6,6 @@ that something is reached, reached and reached_at_most; where points are of seve
 value each) and group_label.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
+from memmeta_exp.config import flat
+from memmeta_exp.reading import Plain, read_yaml
 from memmeta_exp.studies.fits import PowerLaw, power_law
-from memmeta_exp.tracking.run_folder import read_metrics
+from memmeta_exp.tracking.run_folder import read_metrics, read_status
 
 NORM, ERROR, GRADIENTS = "convergence/grad_norm_sq", "convergence/error", "cost/gradient_evaluations"
 GRID = 20  # points of a curve, evenly on a logarithmic axis
@@ -32,12 +32,12 @@ Row = dict[str, Any]
 class Job:
     """A finished run: its resolved configuration and its rows."""
 
-    config: Any
+    config: dict[str, Any]
     rows: list[Row]
 
     def get(self, key: str) -> Any:
         """The configuration's value at a dotted key."""
-        return OmegaConf.select(self.config, key)
+        return flat(self.config).get(key)
 
     def column(self, key: str) -> np.ndarray:
         """(iteration, value) of the rows that have `key`, [n, 2]."""
@@ -57,12 +57,8 @@ def study_fits(name: str, sweep_dir: Path) -> list[Row]:
 
 
 def _finished(sweep_dir: Path) -> list[Job]:
-    jobs = []
-    for folder in sorted((sweep_dir / "jobs").glob("*/")):
-        status = folder / "status.json"
-        if status.is_file() and json.loads(status.read_text())["state"] == "finished":
-            jobs.append(Job(OmegaConf.load(folder / "config.yaml"), read_metrics(folder)))
-    return jobs
+    folders = [f for f in sorted((sweep_dir / "jobs").glob("*/")) if read_status(f).get("state") == "finished"]
+    return [Job(read_yaml(folder / "config.yaml", Plain), read_metrics(folder)) for folder in folders]
 
 
 def batch_size(jobs: Sequence[Job]) -> list[Row]:

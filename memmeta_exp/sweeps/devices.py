@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from memmeta_exp.reading import open_handle
+
 POLL_S = 0.1
 
 
@@ -41,7 +43,9 @@ def claimed(
     process die before it. The system frees the lock when the last holder ends, however it ends."""
     folder = locks or Path(tempfile.gettempdir()) / f"memmeta-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    handles = {gpu: os.open(folder / f"{gpu.replace('/', '_')}.lock", os.O_RDWR | os.O_CREAT, 0o600) for gpu in gpus}
+    handles = {
+        gpu: open_handle(folder / f"{gpu.replace('/', '_')}.lock", os.O_RDWR | os.O_CREAT, 0o600) for gpu in gpus
+    }
     try:
         gpu = _first_free(handles, stopping)
         yield None if gpu is None else (gpu, handles[gpu])

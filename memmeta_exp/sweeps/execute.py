@@ -15,10 +15,13 @@ from typing import TextIO
 
 from memmeta_exp.errors import MemmetaError
 from memmeta_exp.output import lossy_text
-from memmeta_exp.sweeps.folder import SweepFolder, killed_by, read_json
-from memmeta_exp.tracking.run_folder import RunFolder
+from memmeta_exp.reading import open_handle, tail
+from memmeta_exp.sweeps.folder import SweepFolder, killed_by
+from memmeta_exp.tracking.run_folder import RunFolder, read_status
 
+APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 POLL_S = 0.1
+SAID = 2**20  # bytes at the end of a log that are looked through for the last line
 FAILED = 1  # exit code of a job that raised what no command raises
 
 logger = logging.getLogger("memmeta")
@@ -29,7 +32,8 @@ def here(folder: SweepFolder, id: str, action: Callable[[], object]) -> int:
     and warns of goes to the job's log, its progress bar to the terminal. Raises KeyboardInterrupt, once noted."""
     folder.begin(id)
     started, code, reason = time.perf_counter(), 0, None
-    with folder.log(id).open("ab") as file, lossy_text(file.fileno(), line_buffering=True) as log, _written_to(log):
+    handle = open_handle(folder.log(id), APPEND)
+    with os.fdopen(handle, "ab") as file, lossy_text(file.fileno(), line_buffering=True) as log, _written_to(log):
         try:
             action()
         except MemmetaError as error:
@@ -84,7 +88,7 @@ def in_child(
         return 128 + signal.SIGTERM
     folder.begin(id)
     started = time.perf_counter()
-    with folder.log(id).open("ab") as log:
+    with os.fdopen(open_handle(folder.log(id), APPEND), "ab") as log:
         process = subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
@@ -95,7 +99,7 @@ def in_child(
         )
         code = _wait(process, folder, asked)
     reason = None if code == 0 else _reason(folder, id, code)
-    status = read_json(folder.job(id) / "status.json")
+    status = read_status(folder.job(id))
     if code < 0 and status.get("state") == "running" and status.get("pid") == process.pid:
         reason = f"{reason}, after iteration {status.get('iteration')}"
         RunFolder(folder.job(id)).set_status("interrupted", reason=reason)
@@ -116,11 +120,11 @@ def _wait(process: subprocess.Popen[bytes], folder: SweepFolder, asked: Callable
 
 def _reason(folder: SweepFolder, id: str, code: int) -> str:
     """Why a child did not finish: what it noted itself, what killed it, or the last thing it said."""
-    status = read_json(folder.job(id) / "status.json")
+    status = read_status(folder.job(id))
     if status.get("state") in ("failed", "interrupted") and status.get("reason"):
         return str(status["reason"])
     if code < 0:
         return killed_by(code)
-    lines = [line for line in folder.log(id).read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in tail(folder.log(id), SAID).splitlines() if line.strip()]
     said = [line.removeprefix("memmeta: ") for line in lines if line.startswith("memmeta: ")] or lines[-1:]
     return said[-1] if said else f"ended with exit code {code}, without a word"

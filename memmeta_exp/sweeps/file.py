@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from memmeta_exp.config import ConfigError, closest
+from memmeta_exp.errors import DataError
+from memmeta_exp.reading import parse_yaml, read_text
 
 ARGUMENTS = "${args_no_hyphens}"
 KEYS = ("name", "description", "project", "entity", "program", "method", "metric", "parameters", "command")
@@ -57,38 +57,16 @@ def read(path: Path) -> SweepFile:
     return SweepFile(path, kind, fixed, parameters, tuple(values["command"]))
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML would silently take the last."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    values: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in values:
-            raise ConfigError(f"line {key_node.start_mark.line + 1} gives '{key}' a second time: leave one")
-        values[key] = loader.construct_object(value_node, deep=True)
-    return values
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 def _load(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        values = parse_yaml(read_text(path))
     except FileNotFoundError:
         near = [str(file) for file in sorted(path.parent.glob("*.yaml"))]
         raise ConfigError(f"there is no sweep file {path}{closest(str(path), near)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    try:
-        values = yaml.load(text, _Loader)
-    except ConfigError as error:
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except (yaml.YAMLError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path} is no sweep file: it needs the keys method, parameters and command")
     return values

@@ -21,8 +21,12 @@ import yaml
 
 from memmeta_exp.atomic import replace_text
 from memmeta_exp.config import ConfigError
+from memmeta_exp.errors import DataError
+from memmeta_exp.reading import read_bytes
 from memmeta_exp.sweeps.plan import Job
+from memmeta_exp.tracking.expected import End
 from memmeta_exp.tracking.lock import FolderLock
+from memmeta_exp.tracking.run_folder import read_mapping, read_status
 
 STATES = ("finished", "failed", "interrupted", "running", "waiting")
 SILENT_S = 3600.0  # of a process on another host, after which it is taken to be gone
@@ -89,9 +93,11 @@ class SweepFolder:
     def stopping(self) -> str | None:
         """`soon` or `now` where a stop has been asked for."""
         try:
-            return self._stop.read_text() or "soon"
-        except OSError:
+            return "now" if read_bytes(self._stop, 16) == b"now" else "soon"
+        except FileNotFoundError:
             return None
+        except DataError:
+            return "soon"
 
     def end(self, id: str, exit_code: int, reason: str | None, seconds: float) -> None:
         """Notes how a job that was started has ended."""
@@ -104,7 +110,7 @@ class SweepFolder:
 
     def ended(self, id: str) -> dict[str, Any]:
         """How the last try of a job ended; empty where there was none, or it has not ended."""
-        return read_json(self.path / "log" / f"{id}.json")
+        return read_mapping(self.path / "log" / f"{id}.json", End)
 
     def standing(self, job: Job) -> Standing:
         """What the job's folder and its end say."""
@@ -113,7 +119,7 @@ class SweepFolder:
 
 def standing_of(folder: Path, kind: str = "train", end: Mapping[str, Any] | None = None) -> Standing:
     """How the job in `folder` stands. end: how its process ended, where that is known."""
-    status = read_json(folder / "status.json")
+    status = read_status(folder)
     state, reason = status.get("state"), status.get("reason")
     if state == "finished" and (folder / ("profile.json" if kind == "profile" else "summary.json")).is_file():
         return Standing("finished")
@@ -133,14 +139,6 @@ def killed_by(exit_code: int) -> str:
     """What a negative exit code of a process says."""
     name = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else f"signal {-exit_code}"
     return f"killed by {name}" + (": out of memory, or ended from outside" if name == "SIGKILL" else "")
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The mapping in `file`; empty where there is none, or none that can be read."""
-    with suppress(OSError, ValueError):
-        values = json.loads(file.read_text(encoding="utf-8"))
-        return values if isinstance(values, dict) else {}
-    return {}
 
 
 def _may_live(status: Mapping[str, Any], folder: Path) -> bool:

@@ -7,8 +7,10 @@ from typing import Any
 
 from memmeta_exp.atomic import replacing
 from memmeta_exp.config import flat
-from memmeta_exp.sweeps.folder import Standing, SweepFolder, read_json
+from memmeta_exp.sweeps.folder import Standing, SweepFolder
 from memmeta_exp.sweeps.plan import Job
+from memmeta_exp.tracking.expected import Summary
+from memmeta_exp.tracking.run_folder import read_mapping
 
 FIRST = ("job", "state", "reason")
 
@@ -34,7 +36,7 @@ def entry(job: str, folder: Path, standing: Standing, values: Mapping[str, Any],
     """The row of the job in `folder`, with the numbers that it left."""
     found: dict[str, Any] = {}
     if standing.state == "finished":
-        found = flat(read_json(folder / ("profile.json" if kind == "profile" else "summary.json")))
+        found = flat(read_mapping(folder / ("profile.json" if kind == "profile" else "summary.json"), Summary))
     numbers = {key: value for key, value in found.items() if not isinstance(value, list)}
     return Entry(job, standing.state, standing.reason, values, numbers)
 

@@ -6,7 +6,8 @@ import logging
 import os
 from pathlib import Path
 
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.errors import ConfigError, DataError
+from memmeta_exp.reading import open_handle
 
 NAME = ".lock"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -26,7 +27,9 @@ class FolderLock:
         """Takes the lock, or ConfigError: `holder`, a few words, says who has it then. Where the file system has no
         locks one warning says that nothing keeps two processes apart."""
         try:
-            self._handle = os.open(self.folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+            self._handle = open_handle(self.folder / NAME, os.O_RDWR | os.O_CREAT)
+        except DataError as error:
+            raise ConfigError(str(error)) from None
         except OSError as error:
             if error.errno not in CANNOT_WRITE:
                 raise

@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from memmeta_exp.errors import DataError
+from memmeta_exp.reading import open_handle, open_regular
+
 NAME = "metrics.jsonl"
+_BLOCK = 2**22  # bytes
 
 
 class MetricsFile:
@@ -47,14 +51,15 @@ class MetricsFile:
 
     def holds(self, position: Mapping[str, Any]) -> bool:
         """Whether the file begins with exactly what had been written at `position`."""
-        content = self._content(position["bytes"])
-        return len(content) == position["bytes"] and hashlib.sha256(content).hexdigest() == position["sha256"]
+        if self.size < position["bytes"]:
+            return False
+        return self._digest_of(position["bytes"]).hexdigest() == position["sha256"]
 
     def resume_at(self, position: Mapping[str, Any]) -> None:
         """Cuts off what was written after `position`, in one step."""
         assert self._handle is None
         assert self.holds(position), position
-        if self.file.exists():
+        if self.size:
             os.truncate(self.file, position["bytes"])
 
     def close(self) -> None:
@@ -63,20 +68,34 @@ class MetricsFile:
             os.close(self._handle)
             self._handle = None
 
-    def _content(self, count: int = -1) -> bytes:
-        if not self.file.exists():
-            return b""
-        with self.file.open("rb") as stream:
-            return stream.read(count)
+    def _digest_of(self, count: int) -> "hashlib._Hash":
+        """Of the first `count` bytes; of fewer where there are no more."""
+        digest = hashlib.sha256()
+        if count:
+            with open_regular(self.file) as stream:
+                while count and (block := stream.read(min(count, _BLOCK))):
+                    digest.update(block)
+                    count -= len(block)
+        return digest
+
+    def _end_of_rows(self) -> int:
+        """Bytes up to the end of the last whole line. DataError where there is no line end in the last _BLOCK."""
+        if not self.size:
+            return 0
+        with open_regular(self.file) as stream:
+            start = stream.seek(max(0, self.size - _BLOCK))
+            at = stream.read().rfind(b"\n")
+        if at < 0 < start:
+            raise DataError(f"{self.file} is damaged: it ends with more than {_BLOCK} bytes that are no row")
+        return start + at + 1
 
     def _open(self) -> int:
         """At its end, after cutting off a line that a killed process left unfinished."""
         if self._handle is None:
-            content = self._content()
-            content = content[: content.rfind(b"\n") + 1]
-            self._handle = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            os.ftruncate(self._handle, len(content))
-            self.bytes, self._digest = len(content), hashlib.sha256(content)
+            self.bytes = self._end_of_rows()
+            self._digest = self._digest_of(self.bytes)
+            self._handle = open_handle(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.ftruncate(self._handle, self.bytes)
         return self._handle
 
 

@@ -22,16 +22,19 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from memmeta_exp.atomic import remove_partials, replace_text, replacing
+from memmeta_exp.errors import DataError
+from memmeta_exp.reading import Plain, csv_rows, read_bytes, read_json, read_json_lines, read_yaml
+from memmeta_exp.reading.files import TEXT_LIMIT
 from memmeta_exp.tracking.environment import describe_environment
+from memmeta_exp.tracking.expected import Env, Overrides, Row, Status
 from memmeta_exp.tracking.lock import NAME as LOCK
 from memmeta_exp.tracking.lock import FolderLock
 from memmeta_exp.tracking.metrics_file import MetricsFile, plain
 
 logger = logging.getLogger("memmeta")
+EPISODES_LIMIT = 2**30  # bytes
 STATES = ("running", "finished", "failed", "interrupted")
 DESCRIPTION = ("status.json", "overrides.yaml", "config.yaml")
 
@@ -83,13 +86,13 @@ def holds_run(path: Path) -> bool:
 
 def read_status(path: Path) -> dict[str, Any]:
     """What status.json says; empty where there is none, or none that can be read."""
-    return _read_mapping(path / "status.json")
+    return read_mapping(path / "status.json", Status)
 
 
-def _read_mapping(file: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        values = json.loads(file.read_text())
-        return values if isinstance(values, dict) else {}
+def read_mapping(file: Path, expected: Any = Plain) -> dict[str, Any]:
+    """The mapping in a JSON file; empty where there is none, or none that can be read and is `expected`."""
+    with suppress(FileNotFoundError, DataError):
+        return read_json(file, expected)
     return {}
 
 
@@ -118,8 +121,11 @@ class RunFolder:
 
     def description(self) -> dict[str, bytes]:
         """The files that say what run the folder holds and how it stands, those that are there."""
-        files = [self.path / name for name in DESCRIPTION]
-        return {file.name: file.read_bytes() for file in files if file.is_file()}
+        found = {}
+        for name in DESCRIPTION:
+            with suppress(FileNotFoundError, DataError):
+                found[name] = read_bytes(self.path / name, TEXT_LIMIT)
+        return found
 
     def restore_description(self, before: Mapping[str, bytes]) -> bool:
         """Brings back what `description` gave, as far as the disk lets it; whether the run is a finished one then."""
@@ -143,19 +149,18 @@ class RunFolder:
         """overrides.yaml; empty where there is none, or none that can be read."""
         file = self.path / "overrides.yaml"
         try:
-            found = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else []
-            if isinstance(found, list):
-                return [str(override) for override in found]
-        except (OSError, ValueError, YAMLError, OmegaConfBaseException):
-            pass
-        logger.warning("%s cannot be read: what it held is lost", file)
-        return []
+            return read_yaml(file, Overrides)
+        except FileNotFoundError:
+            return []
+        except DataError:
+            logger.warning("%s cannot be read: what it held is lost", file)
+            return []
 
     def write_env(self, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """env.json, which it returns: software, hardware and source revision, with `extra` added ("device": where the
         run computes). What was there before goes under "earlier": a list, oldest first."""
         env, file = describe_environment(extra or {}), self.path / "env.json"
-        before = _read_mapping(file)
+        before = read_mapping(file, Env)
         if before:
             env["earlier"] = [*before.pop("earlier", []), before]
         elif file.exists():
@@ -230,21 +235,32 @@ class RunFolder:
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl (or of the one in a run folder), in order; null is None. A last line without its end,
-    left by a killed run, is dropped. Raises ValueError for what is no row, or out of order."""
+    left by a killed run, is dropped. Raises FileNotFoundError, and DataError for what is no row, or out of order."""
     file = Path(path) / "metrics.jsonl" if Path(path).is_dir() else Path(path)
-    rows = [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    at = [row["iteration"] for row in rows if isinstance(row, dict) and isinstance(row.get("iteration"), int)]
-    if len(at) < len(rows) or any(later < before for before, later in itertools.pairwise(at)):
-        raise ValueError(f"{file} is damaged: a row has no iteration, or an earlier one than the row before it")
+    rows = read_json_lines(file, Row)
+    if any(later["iteration"] < before["iteration"] for before, later in itertools.pairwise(rows)):
+        raise DataError(f"{file} is damaged: a row has an earlier iteration than the row before it")
     return rows
 
 
 def read_test_episodes(path: Path | str, kind: type[Result] = EpisodeResult) -> list[Result]:
-    """The rows of a test_episodes.csv (or of the one in a run folder)."""
+    """The rows of a test_episodes.csv (or of the one in a run folder). Raises FileNotFoundError, and DataError, which
+    names the line, for what is no such row."""
     file = Path(path) / "test_episodes.csv" if Path(path).is_dir() else Path(path)
     types = get_type_hints(kind)
-    with file.open(newline="") as stream:
-        return [kind(**{name: _READ[of](row[name]) for name, of in types.items()}) for row in csv.DictReader(stream)]
+    found = []
+    for line, row in csv_rows(file, tuple(types), EPISODES_LIMIT):
+        try:
+            found.append(kind(**{name: _READ[of](row[name]) for name, of in types.items()}))
+        except ValueError:
+            raise DataError(f"{file} is damaged: line {line} holds something else than numbers") from None
+    return found
+
+
+def _whole(text: str) -> int:
+    if len(text) > 18:
+        raise ValueError("more than 64 bits")
+    return int(text)
 
 
 def _as_text(value: Any) -> str:
@@ -253,8 +269,8 @@ def _as_text(value: Any) -> str:
 
 
 _READ: dict[Any, Any] = {
-    int: int,
+    int: lambda text: _whole(text),
     float: float,
-    tuple[int, ...]: lambda text: tuple(map(int, text.split())),
+    tuple[int, ...]: lambda text: tuple(map(_whole, text.split())),
     tuple[float, ...]: lambda text: tuple(map(float, text.split())),
 }

@@ -43,14 +43,27 @@ def test_runs_multiruns_and_sweeps_in_any_mix_each_once(tmp_path: Path) -> None:
     ("damage", "reason"),
     [
         (lambda p: (p / "summary.json").unlink(), "says finished, but summary.json is missing"),
-        (lambda p: (p / "summary.json").write_text('{"test/acc": 0.'), "summary.json cannot be read"),
-        (lambda p: (p / "summary.json").write_text("[1]"), "summary.json cannot be read (not a mapping)"),
+        (lambda p: (p / "summary.json").write_text('{"test/acc": 0.'), "summary.json is damaged: Expecting"),
+        (lambda p: (p / "summary.json").write_text("[1]"), "summary.json is damaged: it is a list, expected a mapping"),
         (lambda p: (p / "status.json").unlink(), "holds no status.json"),
         (lambda p: (p / "config.yaml").unlink(), "config.yaml is missing"),
-        (lambda p: (p / "config.yaml").write_text("a: [1"), "config.yaml cannot be read"),
-        (lambda p: (p / "config.yaml").write_text("a: 1\n2: b\n"), "config.yaml cannot be read"),
-        (lambda p: (p / "env.json").write_bytes(b"\xff\xfe"), "env.json cannot be read"),
-        (lambda p: (p / "overrides.yaml").write_text("seed"), "overrides.yaml cannot be read (not a list)"),
+        (lambda p: (p / "config.yaml").write_text("a: [1"), "config.yaml is damaged: it is no YAML"),
+        (
+            lambda p: (p / "config.yaml").write_text("a: 1\n2: b\n"),
+            "config.yaml is damaged: 'a key' is 2, expected a text",
+        ),
+        (lambda p: (p / "config.yaml").write_text("a: &x [*x]\n"), "config.yaml is damaged: line 1 has an anchor"),
+        (lambda p: (p / "status.json").write_text("[" * 2000), "status.json is damaged: it nests deeper"),
+        (lambda p: (p / "summary.json").write_text('{"test/acc": "x"}'), "expected numbers under the keys with a /"),
+        (
+            lambda p: (p / "env.json").write_text('{"earlier": 5}'),
+            "env.json is damaged: 'earlier' is 5, expected a list",
+        ),
+        (lambda p: (p / "env.json").write_bytes(b"\xff\xfe{"), "env.json is no text in UTF-16"),
+        (
+            lambda p: (p / "overrides.yaml").write_text("seed"),
+            "overrides.yaml is damaged: it is 'seed', expected a list",
+        ),
     ],
 )
 def test_what_cannot_be_read_says_so(tmp_path: Path, damage, reason: str) -> None:
@@ -116,7 +129,7 @@ def test_metrics_that_end_within_a_line_lose_that_line_alone(tmp_path: Path) -> 
     assert len(read_run(run).rows) == whole - 1
     for damaged in ("{\n" + file.read_text(), '{"no": "iteration"}\n{"iteration": 1}\n{"iteration": 0}\n', "3\n4\n"):
         file.write_text(damaged)
-        with pytest.raises(ValueError, match=r"metrics\.jsonl cannot be read"):
+        with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1 is damaged"):
             _ = read_run(run).rows
 
 
