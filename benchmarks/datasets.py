@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from memmeta_exp.build import build, build_optimizer
-from memmeta_exp.commands.compose import composed
 from memmeta_exp.config import from_omegaconf
-from memmeta_exp.data.acquire import import_files
-from memmeta_exp.data.readers import omniglot, tieredimagenet
+from memmeta_exp.config.compose import composed
+from memmeta_exp.data.prepare.fetch import import_files
+from memmeta_exp.data.prepare.readers import omniglot, tieredimagenet
+from memmeta_exp.data.prepare.verify import verify
 from memmeta_exp.data.store import write_store
-from memmeta_exp.data.verify import verify
-from memmeta_exp.iteration import Iteration
+from memmeta_exp.experiment.builder import build, build_optimizer
+from memmeta_exp.experiment.train_step import Iteration
 from tests.data import official
 
 

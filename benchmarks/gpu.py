@@ -27,13 +27,13 @@ from benchmarks.arguments import found_device, names
 from benchmarks.released import released_step
 from memmeta_exp.algorithms import Execution, build_algorithm
 from memmeta_exp.backbones import build_model
-from memmeta_exp.build import build, build_optimizer
-from memmeta_exp.commands.compose import jobs
 from memmeta_exp.config import Config, Conv4Config, ProposedConfig, SyntheticConfig
+from memmeta_exp.config.compose import jobs
 from memmeta_exp.data import EpisodeSampler, load_split
-from memmeta_exp.iteration import Iteration
-from memmeta_exp.measure.peak_memory import MIB, measure_peak
-from memmeta_exp.prediction import predict
+from memmeta_exp.experiment.builder import build, build_optimizer
+from memmeta_exp.experiment.train_step import Iteration
+from memmeta_exp.memory.predict import predict
+from memmeta_exp.profiling.peak_memory import MIB, measure_peak
 
 PARTS = ("memory", "floor", "released")
 HOPPER = 9  # compute capability from which on cuBLAS has the larger workspace

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 from benchmarks.arguments import at_least, names
-from memmeta_exp.build import build, build_optimizer
-from memmeta_exp.commands.compose import jobs
-from memmeta_exp.iteration import Iteration
+from memmeta_exp.config.compose import jobs
+from memmeta_exp.experiment.builder import build, build_optimizer
+from memmeta_exp.experiment.train_step import Iteration
 from memmeta_exp.tracking.environment import cpu_model
 
 ALGORITHMS = ("proposed", "itd_bio", "anil", "fomaml", "maml", "imaml")

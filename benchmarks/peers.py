@@ -11,7 +11,7 @@ index: the project of that name there is about hypergraphs.)
 All get the same tasks and initial weights. A library's meta-gradient is compared with ours in float64 first, tensor by
 tensor, and one that is off by more than 1e-6 is reported and not timed. What is timed is zero_grad and the whole
 meta-step, without an optimizer's, in --dtype; libraries take turns round by round, so that a disturbance hits all.
-Peak memory is measured by `memmeta_exp.measure.peak_memory` in every process: MiB of tensors above parameters and
+Peak memory is measured by `memmeta_exp.profiling.peak_memory` in every process: MiB of tensors above parameters and
 data. The peers' images lie ready as floats; ours are gathered and converted within the step, and counted.
 
 The last line is JSON. speedup: median over rounds of (peer's seconds / ours), for the peer where it is least;

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from memmeta_exp.studies import style
-from memmeta_exp.studies.configurations import ALGORITHMS
-from memmeta_exp.studies.curves import draw_validation, mean_of_curves
-from memmeta_exp.studies.paper import published
-from memmeta_exp.studies.statistics import Curve
+from memmeta_exp.reports import plot_style
+from memmeta_exp.reports.curves import draw_validation, mean_of_curves
+from memmeta_exp.reports.grouping import ALGORITHMS
+from memmeta_exp.reports.paper_results import published
+from memmeta_exp.reports.statistics import Curve
 
 SHAPE = "5w5s"
 DATASETS = {"cifar_fs": "CIFAR-FS", "fc100": "FC100"}
@@ -35,13 +35,13 @@ def rows(dataset: str, record: Mapping[str, Any]) -> list[Row]:
     found = []
     for algorithm, (mean, deviation) in published()["accuracy_percent"][dataset].items():
         name = ALGORITHMS.get(algorithm, algorithm)
-        found.append(Row(f"{name}, paper", mean, deviation, style.GREY, "o"))
+        found.append(Row(f"{name}, paper", mean, deviation, plot_style.GREY, "o"))
         if (ours := record["paper"].get(dataset, {}).get(algorithm)) is not None:
             label = f"{name}, its settings here ({_seeds(ours)})"
-            found.append(Row(label, ours["acc"], ours["ci95"], style.VERMILLION, "D"))
+            found.append(Row(label, ours["acc"], ours["ci95"], plot_style.VERMILLION, "D"))
     if (best := record["best"].get(dataset, {}).get(SHAPE)) is not None:
         label = f"best recipe here ({best['training_tasks']:,} tasks, {_seeds(best)})"
-        found.append(Row(label, best["acc"], best["ci95"], style.BLUE, "s"))
+        found.append(Row(label, best["acc"], best["ci95"], plot_style.BLUE, "s"))
     return found
 
 
@@ -51,9 +51,9 @@ def _seeds(found: Mapping[str, Any]) -> str:
 
 def draw(record: Mapping[str, Any], stem: Path) -> Path:
     """Writes stem.png."""
-    with style.drawing():
+    with plot_style.drawing():
         by_dataset = {dataset: rows(dataset, record) for dataset in DATASETS}
-        figure, axes = style.panels(len(DATASETS), 5.6, 0.8 + 0.3 * max(map(len, by_dataset.values())))
+        figure, axes = plot_style.panels(len(DATASETS), 5.6, 0.8 + 0.3 * max(map(len, by_dataset.values())))
         for axis, (dataset, title) in zip(axes, DATASETS.items(), strict=True):
             found = by_dataset[dataset]
             for at, row in enumerate(found):
@@ -65,7 +65,7 @@ def draw(record: Mapping[str, Any], stem: Path) -> Path:
             axis.set_title(title)
             axis.set_xlabel("test accuracy, 5-way 5-shot (%)")
         stem.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file := stem.with_suffix(".png"), dpi=style.DPI, metadata={"Software": None})
+        figure.savefig(file := stem.with_suffix(".png"), dpi=plot_style.DPI, metadata={"Software": None})
         return file
 
 

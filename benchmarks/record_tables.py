@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from memmeta_exp.studies.paper import published
+from memmeta_exp.reports.paper_results import published
 
 PRINTED = {"proposed_printed": "proposed"}  # Algorithm 1 with its warm starts, of which the paper has the same number
 TARGETS = ("tasks_to_target", "seconds_to_target")

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from memmeta_exp.backbones import MetaModel, build_model
 from memmeta_exp.config import Conv4Config, SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
-from memmeta_exp.measure.peak_memory import measure_peak
+from memmeta_exp.profiling.peak_memory import measure_peak
 
 LINEAR_STEPS = 5  # their number changes no peak
 

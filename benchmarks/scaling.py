@@ -38,9 +38,9 @@ from memmeta_exp.algorithms import Execution, Learner, build_algorithm
 from memmeta_exp.backbones import build_model
 from memmeta_exp.config import Conv4Config, ProposedConfig, Resnet12Config, SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, load_split
-from memmeta_exp.distributed import Group
-from memmeta_exp.launched import Place
-from memmeta_exp.sharded import ShardedLearner
+from memmeta_exp.distributed.launch_env import Place
+from memmeta_exp.distributed.process_group import Group
+from memmeta_exp.training.data_parallel import ShardedLearner
 
 SETTINGS = {"Conv4-64, 32x32": (Conv4Config(), 32), "ResNet-12, 84x84": (Resnet12Config(), 84)}
 GPUS, BATCHES = (8, 64, 512), (8, 64, 512, 4096)

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
-from memmeta_exp.errors import ConfigError, MemmetaError
-from memmeta_exp.launched import one_of_many
-from memmeta_exp.output import lossy_output, lost
-from memmeta_exp.path_keys import at_home
-from memmeta_exp.signals import Stopped, hush, leaving_at_once
+from memmeta_exp.distributed.launch_env import one_of_many
+from memmeta_exp.utils.errors import ConfigError, MemmetaError
+from memmeta_exp.utils.output import lossy_output, lost
+from memmeta_exp.utils.path_keys import at_home
+from memmeta_exp.utils.signals import Stopped, hush, leaving_at_once
 
 COMMANDS = {
     "train": (

@@ -27,8 +27,8 @@ ITERATIONS = 3
 def golden_run(algorithm: str) -> dict[str, object]:
     """The query loss of every task of every iteration and the test accuracy and loss, as hexadecimal floats, and the
     SHA-256 of the weights."""
-    from memmeta_exp.build import build, build_optimizer
-    from memmeta_exp.commands.compose import jobs
+    from memmeta_exp.config.compose import jobs
+    from memmeta_exp.experiment.builder import build, build_optimizer
 
     (config,) = jobs([*OVERRIDES, f"algorithm={algorithm}"], multirun=False)
     experiment = build(config)

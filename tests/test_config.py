@@ -7,7 +7,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from memmeta_exp.commands.overrides import conf_dir
 from memmeta_exp.config import (
     SECTIONS,
     Config,
@@ -19,6 +18,7 @@ from memmeta_exp.config import (
     from_yaml,
     to_dict,
 )
+from memmeta_exp.config.overrides import conf_dir
 
 
 def config(*overrides: str) -> Config:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from memmeta_exp.commands.compose import jobs
+from memmeta_exp.config.compose import jobs
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))

@@ -1,4 +1,4 @@
-"""memmeta_exp itself, set up as `memmeta_exp.build` does on a CPU: one task a pass, channels-last."""
+"""memmeta_exp itself, set up as `memmeta_exp.experiment.builder` does on a CPU: one task a pass, channels-last."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,9 @@ import memmeta_exp
 from benchmarks.peer_libraries.problem import Settings, Step
 from memmeta_exp import config
 from memmeta_exp.algorithms import Execution, build_algorithm
-from memmeta_exp.allocator import keep_freed_memory
 from memmeta_exp.backbones import MetaModel, build_model
 from memmeta_exp.data import ImageSet, TaskBatch
+from memmeta_exp.utils.malloc import keep_freed_memory
 
 LIBRARY = memmeta_exp
 

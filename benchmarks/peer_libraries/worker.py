@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from benchmarks.peer_libraries.problem import Settings, Step, describe, gradients, load_problem, module_version
-from memmeta_exp.measure.peak_memory import measure_peak
+from memmeta_exp.profiling.peak_memory import measure_peak
 
 
 class Worker:

@@ -20,7 +20,7 @@ from memmeta_exp.backbones import MetaModel
 from memmeta_exp.bilevel import Lower, Solution, prototypes
 from memmeta_exp.data.episodes import half
 from memmeta_exp.data.tasks import Tasks
-from memmeta_exp.measure.phases import phase
+from memmeta_exp.profiling.phases import phase
 
 Gradients = tuple[Tensor | None, ...]
 

@@ -16,7 +16,7 @@ from memmeta_exp.algorithms.weight_space import Task, TaskGradient, Weights
 from memmeta_exp.bilevel import Solution, Vector, cg, implicit
 from memmeta_exp.bilevel.vectors import norm, subtract
 from memmeta_exp.config import ImamlConfig
-from memmeta_exp.measure.phases import phase
+from memmeta_exp.profiling.phases import phase
 
 
 class Imaml:

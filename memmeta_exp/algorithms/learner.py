@@ -18,7 +18,7 @@ from memmeta_exp.backbones import Keys, MetaModel, image_layout
 from memmeta_exp.bilevel import Solution
 from memmeta_exp.data.episodes import Half, TaskBatch, half
 from memmeta_exp.data.tasks import Tasks
-from memmeta_exp.measure.phases import observed, phase
+from memmeta_exp.profiling.phases import observed, phase
 
 WRONG_RESIDUAL = 0.1  # relative error above which a solve is called wrong, tolerance or none
 Solve = Callable[[Any, Tensor], Solution]  # of a lower level and phi_0 to its phi

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from memmeta_exp.algorithms.weight_space import HEAD, Task, TaskGradient, Weights
 from memmeta_exp.config import UnrolledConfig
-from memmeta_exp.measure.phases import phase
+from memmeta_exp.profiling.phases import phase
 
 
 class Maml:

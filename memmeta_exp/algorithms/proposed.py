@@ -8,7 +8,7 @@ from memmeta_exp.algorithms.losses import SOFTMAX, Losses
 from memmeta_exp.bilevel import Lower, Solution, Vector, cg, direct, gradient_descent, newton
 from memmeta_exp.bilevel.vectors import norm
 from memmeta_exp.config import ProposedConfig
-from memmeta_exp.measure.phases import phase
+from memmeta_exp.profiling.phases import phase
 
 
 class Proposed:

@@ -17,7 +17,7 @@ from memmeta_exp.algorithms.feature_space import FeatureGradient
 from memmeta_exp.algorithms.losses import SOFTMAX, Losses
 from memmeta_exp.bilevel import Lower, Solution, Vector, gradient_descent
 from memmeta_exp.config import UnrolledConfig
-from memmeta_exp.measure.phases import phase
+from memmeta_exp.profiling.phases import phase
 
 
 class Unrolled:

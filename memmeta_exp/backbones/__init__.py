@@ -2,9 +2,9 @@
 
 from memmeta_exp.backbones.backbone import Backbone, Keys
 from memmeta_exp.backbones.conv4 import Conv4
-from memmeta_exp.backbones.layout import image_layout
+from memmeta_exp.backbones.memory_layout import image_layout
+from memmeta_exp.backbones.meta_model import MetaModel, QuadraticModel, build_model
 from memmeta_exp.backbones.mlp import MLP
-from memmeta_exp.backbones.model import MetaModel, QuadraticModel, build_model
 from memmeta_exp.backbones.registry import BACKBONES, require
 from memmeta_exp.backbones.resnet12 import ResNet12
 from memmeta_exp.backbones.task_norm import RECORDED, running_weight

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from memmeta_exp.backbones.layout import image_layout
+from memmeta_exp.backbones.memory_layout import image_layout
 from memmeta_exp.backbones.task_norm import MOMENTUM, TaskBatchNorm2d, record
 
 Keys = tuple[int, ...]

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memmeta_exp.backbones.backbone import Backbone, Keys, by_task, laid_out, sample_major
-from memmeta_exp.backbones.convolution import conv3x3
-from memmeta_exp.backbones.norm_pool import batch_norm_pool
-from memmeta_exp.backbones.pool import pool_relu
+from memmeta_exp.backbones.ops.batch_norm_pool import batch_norm_pool
+from memmeta_exp.backbones.ops.convolution import conv3x3
+from memmeta_exp.backbones.ops.pool import pool_relu
 from memmeta_exp.backbones.task_norm import TaskBatchNorm2d
 
 BLOCKS = 4

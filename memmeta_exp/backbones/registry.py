@@ -10,11 +10,11 @@ import torch
 
 from memmeta_exp.backbones.backbone import Backbone
 from memmeta_exp.backbones.conv4 import Conv4
+from memmeta_exp.backbones.linear_map import LinearMap
 from memmeta_exp.backbones.mlp import MLP
-from memmeta_exp.backbones.plain import LinearMap
 from memmeta_exp.backbones.resnet12 import ResNet12
 from memmeta_exp.backbones.wide_resnet import WideResNet
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.utils.errors import ConfigError
 
 
 def _conv4(c: Any, channels: int, image_size: int, generator: torch.Generator, materialise: bool) -> Backbone:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memmeta_exp.backbones.batch_norm import batch_norm
+from memmeta_exp.backbones.ops.batch_norm import batch_norm
 
 IMAGES = (0, 2, 3)  # of [n, C, H, W]
 MOMENTUM = 0.1  # least weight of the newest iteration in the running statistics, that of torch's batch norm

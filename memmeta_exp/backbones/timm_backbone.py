@@ -12,8 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from memmeta_exp.backbones.backbone import Backbone, Keys, laid_out
 from memmeta_exp.backbones.weights_file import read_weights
 from memmeta_exp.config import TimmConfig, closest
-from memmeta_exp.errors import ConfigError
-from memmeta_exp.torchvision_compat import import_torchvision
+from memmeta_exp.utils.errors import ConfigError
+from memmeta_exp.utils.torchvision_compat import import_torchvision
 
 
 class TimmBackbone(Backbone):

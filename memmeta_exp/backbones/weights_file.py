@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.utils.errors import ConfigError
 
 DEEPEST = 4  # mappings within mappings
 HARMLESS: list[Any] = [  # beside what torch allows itself; checkpoints hold the options and scores of a training so

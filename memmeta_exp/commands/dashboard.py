@@ -4,9 +4,9 @@ from pathlib import Path
 
 from memmeta_exp.commands.arguments import parse
 from memmeta_exp.config import ConfigError
-from memmeta_exp.errors import RunError
 from memmeta_exp.tracking.wandb_run import default_entity, first_line
 from memmeta_exp.tracking.workspace import Dashboard
+from memmeta_exp.utils.errors import RunError
 
 HELP = """memmeta dashboard project=NAME [entity=NAME] [out=FILE]
 memmeta dashboard project=NAME offline=true [entity=NAME] [out=FILE]

@@ -8,10 +8,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from memmeta_exp.commands.arguments import flag, parse
-from memmeta_exp.commands.overrides import conf_dir
 from memmeta_exp.config import SECTIONS, ConfigError, FolderConfig, closest, section
-from memmeta_exp.config.checks import shown
-from memmeta_exp.errors import DataError
+from memmeta_exp.config.overrides import conf_dir
+from memmeta_exp.config.validation import shown
+from memmeta_exp.utils.errors import DataError
 
 HELP = """memmeta data [data_root=DIR] [path=DIR]             lists every dataset and what is here of it
 memmeta data fetch NAME [data_root=DIR]             downloads and converts it; run again, it goes on
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _list(data_root: str | None, path: str | None, split_file: str | None) -> int:
-    from memmeta_exp.data.status import status
+    from memmeta_exp.data.prepare.status import status
 
     for row in status(data_root, path, split_file):
         verified = {True: ", content verified", False: ", content NOT as published", None: ""}[row.verified]
@@ -58,8 +58,8 @@ def _list(data_root: str | None, path: str | None, split_file: str | None) -> in
 def _fetch(arguments: list[str]) -> int:
     name, rest = _name("fetch", arguments, PUBLISHED)
     data_root = parse(rest, {"data_root": None})["data_root"]
-    from memmeta_exp.data.acquire import fetch
-    from memmeta_exp.data.progress import ShownProgress
+    from memmeta_exp.data.prepare.fetch import fetch
+    from memmeta_exp.data.prepare.progress import ShownProgress
 
     with ShownProgress() as progress:
         print(fetch(name, _root(data_root, name), progress))
@@ -72,8 +72,8 @@ def _import(arguments: list[str]) -> int:
         return _import_folder(*_path("import folder", rest))
     path, rest = _path(f"import {name}", rest)
     data_root = parse(rest, {"data_root": None})["data_root"]
-    from memmeta_exp.data.acquire import import_files
-    from memmeta_exp.data.progress import ShownProgress
+    from memmeta_exp.data.prepare.fetch import import_files
+    from memmeta_exp.data.prepare.progress import ShownProgress
 
     with ShownProgress() as progress:
         print(import_files(name, Path(path).expanduser(), _root(data_root, name), progress))
@@ -81,7 +81,7 @@ def _import(arguments: list[str]) -> int:
 
 
 def _import_folder(path: str, rest: list[str]) -> int:
-    from memmeta_exp.data.converted import folder_store
+    from memmeta_exp.data.stored_datasets import folder_store
 
     print(folder_store(_folder_config(path, rest)).folder)
     print(f"memmeta train {' '.join(['dataset=folder', f'dataset.path={path}', *(f'dataset.{r}' for r in rest)])}")
@@ -97,7 +97,7 @@ def _verify(arguments: list[str]) -> int:
     else:
         config = _as_in_conf("cifar_fs" if name == "cifar100" else name)
         data_root = parse(rest, {"data_root": None})["data_root"]
-    from memmeta_exp.data.verify import verify
+    from memmeta_exp.data.prepare.verify import verify
 
     failed = False
     for check in verify(config, data_root):

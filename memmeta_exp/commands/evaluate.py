@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 
-from memmeta_exp import checkpoint
-from memmeta_exp.atomic import replace_text
 from memmeta_exp.backbones import RECORDED, running_weight
-from memmeta_exp.budget import fitted
-from memmeta_exp.build import Experiment, build, dataset_constants, resolve_device
 from memmeta_exp.commands.arguments import parse, whole_number
-from memmeta_exp.commands.elsewhere import on_other_dataset, split_dataset, split_paths
+from memmeta_exp.commands.cross_dataset import on_other_dataset, split_dataset, split_paths
 from memmeta_exp.config import Config, ConfigError, from_dict, from_yaml, to_dict
 from memmeta_exp.data import SinusoidTasks, TaskBatch
-from memmeta_exp.errors import DataError
-from memmeta_exp.evaluation import Score, score_tasks
-from memmeta_exp.state import image_digests, require_images
+from memmeta_exp.experiment.builder import Experiment, build, dataset_constants, resolve_device
+from memmeta_exp.experiment.evaluation import Score, score_tasks
+from memmeta_exp.memory.budget import fitted
 from memmeta_exp.tracking.run_folder import EpisodeResult, Result, SinusoidResult, read_test_episodes
+from memmeta_exp.training import checkpoint
+from memmeta_exp.training.state import image_digests, require_images
+from memmeta_exp.utils.atomic_io import replace_text
+from memmeta_exp.utils.errors import DataError
 
 HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|cuda:N] [threads=N] [data_root=DIR]
                  [dataset.path=DIR] [dataset.split_file=FILE] [backbone.weights=FILE]

@@ -5,7 +5,7 @@ import shutil
 import textwrap
 
 from memmeta_exp.commands.arguments import parse
-from memmeta_exp.commands.reference import Key, Table, reference
+from memmeta_exp.commands.config_reference import Key, Table, reference
 from memmeta_exp.config import ConfigError, closest
 
 HELP = """memmeta keys [WORD ...] [format=text|markdown]

@@ -5,13 +5,13 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from memmeta_exp.commands.compose import choices
-from memmeta_exp.commands.overrides import text_of
-from memmeta_exp.display import print_jobs
-from memmeta_exp.sweeps import table
-from memmeta_exp.sweeps.folder import standing_of
+from memmeta_exp.config.compose import choices
+from memmeta_exp.config.overrides import text_of
+from memmeta_exp.sweeps import results_table
+from memmeta_exp.sweeps.grid import plain
 from memmeta_exp.sweeps.naming import bare
-from memmeta_exp.sweeps.plan import plain
+from memmeta_exp.sweeps.sweep_folder import standing_of
+from memmeta_exp.tracking.console import print_jobs
 from memmeta_exp.tracking.run_folder import RunFolder, holds_run
 
 NAMED_OTHERWISE = ("hydra/sweeper", "hydra.sweep.subdir")  # then folders are not the numbers of the grid's jobs
@@ -28,8 +28,8 @@ def conclude(folder: Path, overrides: list[str]) -> None:
     entries = []
     for name, said in _jobs(folder, overrides):
         values = {key: plain(said[key]) for key in keys if key in said}
-        entries.append(table.entry(name, folder / name, standing_of(folder / name), values))
-    table.write_entries(folder, entries)
+        entries.append(results_table.entry(name, folder / name, standing_of(folder / name), values))
+    results_table.write_entries(folder, entries)
     print_jobs(str(folder), [entry.row for entry in entries], ["job", *keys])
     print(f"results: {folder / 'results.csv'}")
     reader = f"memmeta report {shlex.quote(str(folder))}"

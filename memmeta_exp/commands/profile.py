@@ -5,19 +5,19 @@ from pathlib import Path
 
 import torch
 
-from memmeta_exp.budget import fitted
-from memmeta_exp.build import build, resolve_device
 from memmeta_exp.commands.arguments import parse
-from memmeta_exp.commands.compose import jobs, unknown_flag
-from memmeta_exp.commands.folders import kept_if_done, named_folder
+from memmeta_exp.commands.output_dir import kept_if_done, named_folder
 from memmeta_exp.commands.train import check, tracked
 from memmeta_exp.config import Config, ConfigError, to_dict
-from memmeta_exp.display import print_prediction, print_profile
-from memmeta_exp.prediction import check_predictable, predict
-from memmeta_exp.profile import profile
-from memmeta_exp.runner import readable
+from memmeta_exp.config.compose import jobs, unknown_flag
+from memmeta_exp.experiment.builder import build, resolve_device
+from memmeta_exp.experiment.profile import profile
+from memmeta_exp.memory.budget import fitted
+from memmeta_exp.memory.predict import check_predictable, predict
 from memmeta_exp.tracking import given_title, track_profile
+from memmeta_exp.tracking.console import print_prediction, print_profile
 from memmeta_exp.tracking.run_folder import RunFolder
+from memmeta_exp.training.runner import readable
 
 HELP = """memmeta profile [steps=5] [GROUP=OPTION] [KEY=VALUE] ...
 memmeta profile predict=cuda|auto [GROUP=OPTION] [KEY=VALUE] ...

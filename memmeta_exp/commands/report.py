@@ -5,7 +5,7 @@ from pathlib import Path
 
 from memmeta_exp.commands.arguments import parse
 from memmeta_exp.config import ConfigError
-from memmeta_exp.studies.report import write_report
+from memmeta_exp.reports.report import write_report
 
 HELP = """memmeta report DIR... [out=DIR]
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from memmeta_exp import runner
-from memmeta_exp.commands.compose import text_of, values_of
 from memmeta_exp.config import Config, ConfigError, absolute, changed, flat, from_dict, path_keys, to_dict
-from memmeta_exp.distributed import ALONE, Ranks
-from memmeta_exp.resume import MAY_CHANGE, Earlier, earlier_run
+from memmeta_exp.config.compose import text_of, values_of
+from memmeta_exp.distributed.process_group import ALONE, Ranks
+from memmeta_exp.training import runner
+from memmeta_exp.training.resume import MAY_CHANGE, Earlier, earlier_run
 
 KEY = "resume"
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from memmeta_exp import runner
 from memmeta_exp.commands import profile
-from memmeta_exp.commands.compose import choices, composed, unknown_flag
 from memmeta_exp.commands.train import check
 from memmeta_exp.config import Config, ConfigError, closest, from_omegaconf
-from memmeta_exp.display import print_jobs
-from memmeta_exp.sweeps import devices, launch, table
-from memmeta_exp.sweeps.file import SweepFile, read
-from memmeta_exp.sweeps.folder import SweepFolder
+from memmeta_exp.config.compose import choices, composed, unknown_flag
+from memmeta_exp.sweeps import devices, launch, results_table
+from memmeta_exp.sweeps.grid import Job, plan
 from memmeta_exp.sweeps.naming import varying
-from memmeta_exp.sweeps.plan import Job, plan
+from memmeta_exp.sweeps.sweep_file import SweepFile, read
+from memmeta_exp.sweeps.sweep_folder import SweepFolder
+from memmeta_exp.tracking.console import print_jobs
+from memmeta_exp.training import runner
 
 HELP = """memmeta sweep FILE.yaml [size=small] [launcher=basic|joblib|slurm] [launcher.KEY=VALUE] [dir=DIR]
               [dry_run=true] [KEY=VALUE] [KEY=A,B,C] ...
@@ -176,7 +176,7 @@ def _sweep(folder: SweepFolder, file: SweepFile, request: Request, jobs: Sequenc
         elif left:
             stopped = launch.side_by_side(folder, left, shared_out, progress.update)
     finally:
-        entries = table.write(folder, jobs)
+        entries = results_table.write(folder, jobs)
         keys = varying([job.values for job in jobs])
         print_jobs(file.path.stem, [entry.row for entry in entries], keys or ["job"])
         print(f"results: {folder.path / 'results.csv'}", flush=True)
@@ -197,7 +197,7 @@ class _Progress:
 
     def __init__(self, folder: SweepFolder, jobs: Sequence[Job]) -> None:
         self.folder, self.jobs = folder, jobs
-        entries = list(zip(jobs, table.write(folder, jobs), strict=True))
+        entries = list(zip(jobs, results_table.write(folder, jobs), strict=True))
         self.left = [job for job, entry in entries if entry.state not in ("finished", "running")]
         for job, entry in entries:
             if entry.state == "running":
@@ -214,7 +214,7 @@ class _Progress:
         if not new:
             return
         self._told |= new
-        entries = table.write(self.folder, self.jobs)
+        entries = results_table.write(self.folder, self.jobs)
         done = sum(entry.state == "finished" for entry in entries)
         for job, entry in zip(self.jobs, entries, strict=True):
             if job.id in new:
@@ -223,14 +223,16 @@ class _Progress:
                 print(f"[{done}/{len(self.jobs)}] {entry.state} {job.name}, {seconds:.1f} s{why}", flush=True)
 
 
-def _conclude(folder: SweepFolder, jobs: Sequence[Job], entries: Sequence[table.Entry], stopped: int | None) -> int:
+def _conclude(
+    folder: SweepFolder, jobs: Sequence[Job], entries: Sequence[results_table.Entry], stopped: int | None
+) -> int:
     """The report, unless the sweep was stopped, and the exit code."""
     if stopped is not None:
         logger.error("stopped by signal %d; the same command goes on where it stopped", stopped)
         return 128 + stopped
     undone = [job.name for job, entry in zip(jobs, entries, strict=True) if entry.state != "finished"]
     if len(undone) < len(jobs):
-        from memmeta_exp.studies.report import write_report
+        from memmeta_exp.reports.report import write_report
 
         print(f"report: {write_report([folder.path], folder.path / 'report')}", flush=True)
     if undone:

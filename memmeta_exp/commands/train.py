@@ -23,28 +23,36 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from memmeta_exp import backbones, runner
-from memmeta_exp.budget import fitted
-from memmeta_exp.build import resolve_device
+from memmeta_exp import backbones
 from memmeta_exp.commands import multirun
-from memmeta_exp.commands.compose import jobs, one_line, unknown_flag
-from memmeta_exp.commands.folders import made_folder, named_folder
-from memmeta_exp.commands.overrides import conf_dir, draws, readable, text_of
+from memmeta_exp.commands.output_dir import made_folder, named_folder
 from memmeta_exp.commands.resume import resume, split_resume
 from memmeta_exp.config import Config, channels_and_size, check_tasks_fit, from_omegaconf, to_dict
+from memmeta_exp.config.compose import jobs, one_line, unknown_flag
+from memmeta_exp.config.overrides import conf_dir, draws, readable, text_of
 from memmeta_exp.data import require
-from memmeta_exp.distributed import ALONE, Group, Ranks
-from memmeta_exp.errors import ConfigError, MemmetaError, MultirunInterrupted, RankFailed, RankLost, RunInterrupted
-from memmeta_exp.follower import follow
-from memmeta_exp.launched import place
-from memmeta_exp.reading import read_json
-from memmeta_exp.resume import earlier_run
-from memmeta_exp.signals import Stopped, request_to_worker
+from memmeta_exp.distributed.launch_env import place
+from memmeta_exp.distributed.process_group import ALONE, Group, Ranks
+from memmeta_exp.experiment.builder import resolve_device
+from memmeta_exp.memory.budget import fitted
 from memmeta_exp.sweeps.naming import label, titled
 from memmeta_exp.sweeps.workers import has_workers, stopped_together
 from memmeta_exp.tracking import given_title
 from memmeta_exp.tracking.expected import Summary
 from memmeta_exp.tracking.run_folder import holds_run
+from memmeta_exp.training import runner
+from memmeta_exp.training.resume import earlier_run
+from memmeta_exp.training.worker import follow
+from memmeta_exp.utils.errors import (
+    ConfigError,
+    MemmetaError,
+    MultirunInterrupted,
+    RankFailed,
+    RankLost,
+    RunInterrupted,
+)
+from memmeta_exp.utils.reading import read_json
+from memmeta_exp.utils.signals import Stopped, request_to_worker
 
 INFORMATION = ("help", "hydra_help", "cfg", "info", "shell_completion")  # flags that print and train nothing
 OBJECTIVE = "val/acc_best (less val/mse_best or val/loss_best where there is no accuracy)"

@@ -6,7 +6,6 @@
 
 from memmeta_exp.config.algorithms import BaselineConfig, ImamlConfig, ProposedConfig, UnrolledConfig
 from memmeta_exp.config.backbones import Conv4Config, Resnet12Config, TimmConfig, WideResnetConfig
-from memmeta_exp.config.checks import closest
 from memmeta_exp.config.datasets import (
     CifarFsConfig,
     Fc100Config,
@@ -27,7 +26,8 @@ from memmeta_exp.config.problems import LinearConfig, LogisticConfig, NoBackbone
 from memmeta_exp.config.regression import MlpConfig, RegressionHeadConfig, SinusoidConfig
 from memmeta_exp.config.run import NOT_OF_A_GROUP, SECTIONS, Config, digest, flat, group_digest, to_dict
 from memmeta_exp.config.sections import NESTED, ImagesConfig, MemoryConfig, TrainingConfig
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.config.validation import closest
+from memmeta_exp.utils.errors import ConfigError
 
 __all__ = [
     "NESTED",

@@ -6,8 +6,8 @@ Letters follow the paper: mu, K = inner_steps, N = linear_steps.
 from dataclasses import dataclass
 from typing import Any
 
-from memmeta_exp.config.checks import at_least, at_most, one_of
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.config.validation import at_least, at_most, one_of
+from memmeta_exp.utils.errors import ConfigError
 
 
 class HeadWithoutHistory:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from memmeta_exp.config.checks import PATH, at_least, at_most, below, one_of
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.config.validation import PATH, at_least, at_most, below, one_of
+from memmeta_exp.utils.errors import ConfigError
 
 BLOCKS = 4  # of conv4 and of resnet12
 MOST_FILTERS = 4096

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from memmeta_exp.config.checks import PATH, at_least, at_most, one_of
 from memmeta_exp.config.facts import SPLITS, DatasetFacts
 from memmeta_exp.config.folder import folder_facts
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.config.validation import PATH, at_least, at_most, one_of
+from memmeta_exp.utils.errors import ConfigError
 
 SYNTHETIC_BYTES = 2**35
 

@@ -6,8 +6,8 @@ from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from memmeta_exp.config.checks import shown
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.config.validation import shown
+from memmeta_exp.utils.errors import ConfigError
 
 IMAGE_SUFFIXES = frozenset(
     {

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from memmeta_exp.config.checks import shown
 from memmeta_exp.config.facts import DatasetFacts
 from memmeta_exp.config.sections import TrainingConfig
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.config.validation import shown
+from memmeta_exp.utils.errors import ConfigError
 
 STREAMS = (("train", "train"), ("reference", "train"), ("val", "val"), ("test", "test"))  # and their splits
 

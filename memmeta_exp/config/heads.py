@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from memmeta_exp.config.checks import at_least
 from memmeta_exp.config.regression import RegressionHeadConfig
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.config.validation import at_least
+from memmeta_exp.utils.errors import ConfigError
 
 
 @dataclass(frozen=True)

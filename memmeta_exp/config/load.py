@@ -8,14 +8,14 @@ from typing import Any, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from memmeta_exp.config.checks import closest
 from memmeta_exp.config.fits import check_tasks_fit
 from memmeta_exp.config.older import as_of_today
 from memmeta_exp.config.paths import absolute
 from memmeta_exp.config.run import SECTIONS, Config, group_digest
 from memmeta_exp.config.sections import NESTED
-from memmeta_exp.errors import ConfigError, DataError
-from memmeta_exp.reading import fault, parse_yaml, read_text
+from memmeta_exp.config.validation import closest
+from memmeta_exp.utils.errors import ConfigError, DataError
+from memmeta_exp.utils.reading import fault, parse_yaml, read_text
 
 
 def _join(section: str, name: str) -> str:

@@ -5,8 +5,8 @@ import os
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from memmeta_exp.config.checks import PATH
 from memmeta_exp.config.run import SECTIONS, Config
+from memmeta_exp.config.validation import PATH
 
 
 def path_keys() -> tuple[str, ...]:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from memmeta_exp.config.checks import at_least, at_most, one_of
 from memmeta_exp.config.facts import SPLITS, DatasetFacts
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.config.validation import at_least, at_most, one_of
+from memmeta_exp.utils.errors import ConfigError
 
 MOST_NUMBERS = 2**28  # of all S_i together: 2 GiB
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from memmeta_exp.config.checks import at_least, at_most
 from memmeta_exp.config.facts import DatasetFacts
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.config.validation import at_least, at_most
+from memmeta_exp.utils.errors import ConfigError
 
 MOST_LAYERS = 16
 WIDEST = 65536

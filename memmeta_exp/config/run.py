@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Union
 
 from memmeta_exp.config.algorithms import BaselineConfig, ProposedConfig, check_baseline
-from memmeta_exp.config.checks import PATH, at_least, at_most, one_of
 from memmeta_exp.config.facts import channels_and_size
 from memmeta_exp.config.heads import LinearHeadConfig, check_head
 from memmeta_exp.config.problems import KNOWN, check_problem
 from memmeta_exp.config.regression import REGRESSION, check_regression
 from memmeta_exp.config.sections import SECTIONS as IMAGE_SECTIONS
 from memmeta_exp.config.sections import ImagesConfig, MemoryConfig, TrainingConfig
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.config.validation import PATH, at_least, at_most, one_of
+from memmeta_exp.utils.errors import ConfigError
 
 MU_WHERE_NONE = 0.01
 # runs that differ in these alone are repetitions

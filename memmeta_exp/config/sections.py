@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 
 from memmeta_exp.config.algorithms import BaselineConfig, ImamlConfig, ProposedConfig, UnrolledConfig
 from memmeta_exp.config.backbones import BACKBONES
-from memmeta_exp.config.checks import at_least, at_most, below, one_of
 from memmeta_exp.config.datasets import DATASETS
 from memmeta_exp.config.heads import HEADS
 from memmeta_exp.config.regression import REGRESSION, MlpConfig
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.config.validation import at_least, at_most, below, one_of
+from memmeta_exp.utils.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class MemoryConfig:
 
 @dataclass(frozen=True)
 class ImagesConfig:
-    """What becomes of images before the backbone: normalised on every stream, augmented (data/pixels.py) on that of
+    """What becomes of images before the backbone: normalised on every stream, augmented (data/image_transforms.py) on that of
     training alone, mirrored on those of validation and test. The keys' meanings: conf/config.yaml."""
 
     normalise: str = "none"

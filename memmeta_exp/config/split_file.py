@@ -6,10 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memmeta_exp.config.checks import shown
 from memmeta_exp.config.facts import SPLITS
-from memmeta_exp.errors import ConfigError, DataError
-from memmeta_exp.reading import csv_rows, read_text
+from memmeta_exp.config.validation import shown
+from memmeta_exp.utils.errors import ConfigError, DataError
+from memmeta_exp.utils.reading import csv_rows, read_text
 
 FORM = 'write JSON {"train": [class folders], "val": [..], "test": [..]}, or CSV with the header class,split'
 _BRIEF = 40  # characters of a value in a message

@@ -2,11 +2,11 @@
 
 from memmeta_exp.data.episodes import EpisodeSampler, ImageSet, TaskBatch
 from memmeta_exp.data.fingerprint import fingerprint
-from memmeta_exp.data.finite import FiniteSampler, TaskIndices
-from memmeta_exp.data.pixels import AS_THEY_ARE, Pixels
+from memmeta_exp.data.finite_tasks import FiniteSampler, TaskIndices
+from memmeta_exp.data.image_transforms import AS_THEY_ARE, Pixels
 from memmeta_exp.data.registry import channel_statistics, load_split, require
 from memmeta_exp.data.sinusoid import SinusoidSampler, SinusoidTasks
-from memmeta_exp.errors import DataError
+from memmeta_exp.utils.errors import DataError
 
 __all__ = [
     "AS_THEY_ARE",

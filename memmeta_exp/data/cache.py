@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from memmeta_exp.errors import DataError
-from memmeta_exp.reading.arrays import read_npz
+from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.reading.arrays import read_npz
 
 Arrays = dict[str, np.ndarray]
 

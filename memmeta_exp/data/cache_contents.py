@@ -14,7 +14,7 @@ from typing import IO
 from memmeta_exp.data.aside import half_made, is_still, remove_stale, work_folder
 from memmeta_exp.data.cache import cache_folder
 from memmeta_exp.data.store import INDEX, Store
-from memmeta_exp.errors import ConfigError, DataError
+from memmeta_exp.utils.errors import ConfigError, DataError
 
 LIMIT_GIB = 50.0
 LIMIT_VARIABLE = "MEMMETA_CACHE_GIB"

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from memmeta_exp.config.checks import shown
-from memmeta_exp.data.keys import GAMMA, children, hashed, mix, root_key, smallest
-from memmeta_exp.data.pixels import AS_THEY_ARE, Pixels
+from memmeta_exp.config.validation import shown
+from memmeta_exp.data.counter_rng import GAMMA, children, hashed, mix, root_key, smallest
+from memmeta_exp.data.image_transforms import AS_THEY_ARE, Pixels
 from memmeta_exp.data.tasks import Tasks
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.utils.errors import ConfigError
 
 _BLOCK = 256  # tasks whose keys are held at once: 8 bytes for each image of each of their classes
 _LAST = torch.iinfo(torch.int64).max  # the key of what is not there; a real one is the same once in 2^64

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from memmeta_exp.errors import DataError
-from memmeta_exp.reading import open_regular
-from memmeta_exp.reading.arrays import npy_header
+from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.reading import open_regular
+from memmeta_exp.utils.reading.arrays import npy_header
 
 _BLOCK = 2**24
 

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from memmeta_exp.config import FolderConfig
-from memmeta_exp.config.checks import shown
 from memmeta_exp.config.folder import Files
-from memmeta_exp.data.readers.images import VERSION
-from memmeta_exp.data.readers.layouts import from_files
+from memmeta_exp.config.validation import shown
+from memmeta_exp.data.prepare.readers.images import VERSION
+from memmeta_exp.data.prepare.readers.layouts import from_files
 from memmeta_exp.data.store import Readers
-from memmeta_exp.errors import DataError
+from memmeta_exp.utils.errors import DataError
 
 
 def digest(root: Path, files: Files, shape: tuple[int, int, int], skip_damaged: bool) -> str:

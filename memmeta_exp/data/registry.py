@@ -8,7 +8,7 @@ from typing import Any
 from memmeta_exp.config.problems import KNOWN
 from memmeta_exp.config.regression import REGRESSION
 from memmeta_exp.data.episodes import ImageSet
-from memmeta_exp.errors import DataError
+from memmeta_exp.utils.errors import DataError
 
 __all__ = ["LOADERS", "STORED", "DataError", "channel_statistics", "load_split", "require", "resolve_root"]
 
@@ -22,9 +22,9 @@ def _load_glyphs(config: Any, split: str, data_root: str | None) -> ImageSet:
 
 
 def _load_torchmeta(config: Any, split: str, data_root: str | None) -> ImageSet:
-    from memmeta_exp.data import torchmeta_sets
+    from memmeta_exp.data import cifar100_torchmeta
 
-    return torchmeta_sets.load(config.name, split, resolve_root(data_root, config.name))
+    return cifar100_torchmeta.load(config.name, split, resolve_root(data_root, config.name))
 
 
 def _load_synthetic(config: Any, split: str, data_root: str | None) -> ImageSet:
@@ -40,18 +40,18 @@ def _load_logistic(config: Any, split: str, data_root: str | None) -> ImageSet:
 
 
 def _load_stored(config: Any, split: str, data_root: str | None) -> ImageSet:
-    from memmeta_exp.data import converted
+    from memmeta_exp.data import stored_datasets
 
     images = _store(config, data_root).load(split)
-    return converted.rotated(images) if getattr(config, "rotations", False) else images
+    return stored_datasets.rotated(images) if getattr(config, "rotations", False) else images
 
 
 def _store(config: Any, data_root: str | None) -> Any:
-    from memmeta_exp.data import converted
+    from memmeta_exp.data import stored_datasets
 
     if config.name == "folder":
-        return converted.folder_store(config)
-    return converted.open_store(config.name, resolve_root(data_root, config.name))
+        return stored_datasets.folder_store(config)
+    return stored_datasets.open_store(config.name, resolve_root(data_root, config.name))
 
 
 LOADERS: dict[str, Callable[[Any, str, str | None], ImageSet]] = {
@@ -84,13 +84,13 @@ def require(dataset_config: Any, data_root: str | None = None) -> None:
     if name not in WITHOUT_IMAGES:
         loader_of(name)
     if LOADERS.get(name) is _load_torchmeta:
-        from memmeta_exp.data import torchmeta_sets
+        from memmeta_exp.data import cifar100_torchmeta
 
-        torchmeta_sets.require(name, resolve_root(data_root, name))
+        cifar100_torchmeta.require(name, resolve_root(data_root, name))
     if name in STORED:
-        from memmeta_exp.data import converted
+        from memmeta_exp.data import stored_datasets
 
-        converted.require(name, resolve_root(data_root, name))
+        stored_datasets.require(name, resolve_root(data_root, name))
 
 
 def load_split(dataset_config: Any, split: str, data_root: str | None = None) -> ImageSet:

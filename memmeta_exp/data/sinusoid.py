@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from memmeta_exp.data.counter_rng import GAMMA, children, mix, root_key, uniform
 from memmeta_exp.data.episodes import STREAMS
-from memmeta_exp.data.keys import GAMMA, children, mix, root_key, uniform
 
 AMPLITUDE, PHASE, INPUT = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)
 

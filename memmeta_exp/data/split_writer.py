@@ -9,7 +9,7 @@ import numpy as np
 
 from memmeta_exp.data.npy import new_array, pixels_sha256
 from memmeta_exp.data.tally import Tally
-from memmeta_exp.errors import DataError
+from memmeta_exp.utils.errors import DataError
 
 Progress = Callable[[str, int, int], None]  # what, done, of how many
 

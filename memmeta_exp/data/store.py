@@ -33,8 +33,8 @@ from memmeta_exp.data.split_writer import (
     silent,
 )
 from memmeta_exp.data.tally import Tally
-from memmeta_exp.errors import DataError
-from memmeta_exp.reading import Count, open_regular, read_json
+from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.reading import Count, open_regular, read_json
 
 __all__ = ["Images", "Picture", "Progress", "Readers", "SplitImages", "Store", "StoredSplit", "pixels_sha256", "silent"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from memmeta_exp.errors import DataError
-from memmeta_exp.reading import read_json
-from memmeta_exp.torchvision_compat import import_torchvision
+from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.reading import read_json
+from memmeta_exp.utils.torchvision_compat import import_torchvision
 
 _DROPPED_NAMES = ("_get_confirm_token", "_save_response_content")
 

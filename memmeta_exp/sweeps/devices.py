@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from memmeta_exp.reading import open_handle
+from memmeta_exp.utils.reading import open_handle
 
 POLL_S = 0.1
 

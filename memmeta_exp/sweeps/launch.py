@@ -27,14 +27,14 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from memmeta_exp.commands.compose import one_line
-from memmeta_exp.commands.overrides import conf_dir, readable
 from memmeta_exp.config import ConfigError, closest
-from memmeta_exp.signals import StopRequest, block
-from memmeta_exp.sweeps import devices, execute, slurm, workers
-from memmeta_exp.sweeps.folder import SweepFolder
-from memmeta_exp.sweeps.plan import Job
+from memmeta_exp.config.compose import one_line
+from memmeta_exp.config.overrides import conf_dir, readable
+from memmeta_exp.sweeps import devices, job, slurm, workers
+from memmeta_exp.sweeps.grid import Job
+from memmeta_exp.sweeps.sweep_folder import SweepFolder
 from memmeta_exp.tracking import TITLE
+from memmeta_exp.utils.signals import StopRequest, block
 
 LAUNCHERS = {"basic": "basic", "joblib": "joblib", "slurm": "slurm"}  # their options of the group hydra/launcher
 TRIES = 2  # of what is left, where a launcher has lost processes
@@ -68,7 +68,7 @@ def one_after_the_other(
             id, path = _at(HydraConfig.get())
             if stop.signum is not None:
                 raise _Stop(stop.signum)
-            code = execute.here(folder, id, lambda: action(by_id[id], cfg, path))
+            code = job.here(folder, id, lambda: action(by_id[id], cfg, path))
             after()
             if code > 128:
                 raise _Stop(code - 128)
@@ -188,21 +188,19 @@ class _Child:
         environment = {TITLE: self.titles[id]}
         environment |= {} if self.plan.threads is None else {"OMP_NUM_THREADS": str(self.plan.threads)}
         if not self.plan.gpus:
-            return execute.in_child(folder, id, self.commands[id], environment)
+            return job.in_child(folder, id, self.commands[id], environment)
         with devices.claimed(self.plan.gpus, stopping=lambda: folder.stopping) as found:
             if found is None:
                 return 128 + signal.SIGTERM
             gpu, lock = found
-            return execute.in_child(
-                folder, id, self.commands[id], {**environment, "CUDA_VISIBLE_DEVICES": gpu}, (lock,)
-            )
+            return job.in_child(folder, id, self.commands[id], {**environment, "CUDA_VISIBLE_DEVICES": gpu}, (lock,))
 
     def _on_a_node(self, folder: SweepFolder, id: str) -> int:
         cpus = os.environ.get("SLURM_CPUS_PER_TASK")
         environment = {TITLE: self.titles[id]}
         environment |= {"OMP_NUM_THREADS": cpus} if cpus and "OMP_NUM_THREADS" not in os.environ else {}
         with slurm.Preemption() as preemption:
-            code = execute.in_child(folder, id, self.commands[id], environment, asked=preemption.asked)
+            code = job.in_child(folder, id, self.commands[id], environment, asked=preemption.asked)
             preempted = preemption.expected(code) if folder.stopping is None else False
         if preempted:
             folder.begin(id)

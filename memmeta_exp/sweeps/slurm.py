@@ -14,7 +14,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from memmeta_exp.config import ConfigError
-from memmeta_exp.signals import STOPPING
+from memmeta_exp.utils.signals import STOPPING
 
 JOB_ID = re.compile(r"\d+(_\d+)?")
 PREEMPTING = "SUBMITIT_PREEMPT_SIGNAL"  # submitit's own variable

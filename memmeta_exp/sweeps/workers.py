@@ -9,8 +9,8 @@ from contextlib import suppress
 import joblib
 from joblib.externals.loky import reusable_executor
 
-from memmeta_exp.errors import MultirunInterrupted
-from memmeta_exp.signals import StopRequest, block
+from memmeta_exp.utils.errors import MultirunInterrupted
+from memmeta_exp.utils.signals import StopRequest, block
 
 LAUNCHER = "hydra/launcher=joblib"
 N_JOBS = "hydra.launcher.n_jobs="

@@ -5,7 +5,7 @@ Keys are optional and others may be there: files are also those of other version
 
 from typing import Annotated, Any, TypedDict, get_args
 
-from memmeta_exp.reading import Count, Plain, Rule
+from memmeta_exp.utils.reading import Count, Plain, Rule
 
 TEXTS = ("memory/kind",)  # keys with a `/` whose values are texts; all others are numbers
 

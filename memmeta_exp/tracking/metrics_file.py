@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memmeta_exp.errors import DataError
-from memmeta_exp.reading import open_handle, open_regular
+from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.reading import open_handle, open_regular
 
 NAME = "metrics.jsonl"
 _BLOCK = 2**22  # bytes

@@ -23,15 +23,15 @@ from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import OmegaConf
 
-from memmeta_exp.atomic import remove_partials, replace_text, replacing
-from memmeta_exp.errors import DataError
-from memmeta_exp.reading import Plain, csv_rows, read_bytes, read_json, read_json_lines, read_yaml
-from memmeta_exp.reading.files import TEXT_LIMIT
 from memmeta_exp.tracking.environment import describe_environment
 from memmeta_exp.tracking.expected import Env, Overrides, Row, Status
-from memmeta_exp.tracking.lock import NAME as LOCK
-from memmeta_exp.tracking.lock import FolderLock
 from memmeta_exp.tracking.metrics_file import MetricsFile, plain
+from memmeta_exp.utils.atomic_io import remove_partials, replace_text, replacing
+from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.file_lock import NAME as LOCK
+from memmeta_exp.utils.file_lock import FolderLock
+from memmeta_exp.utils.reading import Plain, csv_rows, read_bytes, read_json, read_json_lines, read_yaml
+from memmeta_exp.utils.reading.files import TEXT_LIMIT
 
 logger = logging.getLogger("memmeta")
 EPISODES_LIMIT = 2**30  # bytes

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memmeta_exp.config import Config, to_dict
-from memmeta_exp.errors import RunError
+from memmeta_exp.utils.errors import RunError
 
 if TYPE_CHECKING:
     import wandb

@@ -9,7 +9,6 @@ import torch
 from memmeta_exp.algorithms import Execution, Learner, build_algorithm, exact_reference
 from memmeta_exp.algorithms.losses import losses_of
 from memmeta_exp.backbones import MetaModel
-from memmeta_exp.commands.compose import jobs
 from memmeta_exp.config import (
     ConfigError,
     CosineHeadConfig,
@@ -19,6 +18,7 @@ from memmeta_exp.config import (
     RidgeHeadConfig,
     UnrolledConfig,
 )
+from memmeta_exp.config.compose import jobs
 from memmeta_exp.data import TaskBatch
 from tests.algorithms.conftest import WAYS, Smooth, assert_central_differences, gradient
 

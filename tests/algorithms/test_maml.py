@@ -12,7 +12,7 @@ from memmeta_exp.algorithms import Execution, WeightSpaceLearner, build_algorith
 from memmeta_exp.backbones import MetaModel, build_model
 from memmeta_exp.config import ConfigError, Conv4Config, MemoryConfig, SyntheticConfig, UnrolledConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
-from memmeta_exp.measure.peak_memory import PeakMeter
+from memmeta_exp.profiling.peak_memory import PeakMeter
 from tests.algorithms.conftest import TASKS, assert_central_differences, gradient, smooth_learner
 
 MAML = UnrolledConfig(name="maml", adapts="all", features="recompute", inner_steps=3, inner_lr=0.4)

@@ -14,7 +14,7 @@ from memmeta_exp.backbones.conv4 import Conv4
 from memmeta_exp.bilevel import cg, implicit
 from memmeta_exp.config import Conv4Config, ImamlConfig, MemoryConfig, ProposedConfig, SyntheticConfig, UnrolledConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
-from memmeta_exp.measure.peak_memory import PeakMeter
+from memmeta_exp.profiling.peak_memory import PeakMeter
 from tests.algorithms.conftest import (
     TASKS,
     WAYS,

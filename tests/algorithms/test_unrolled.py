@@ -10,7 +10,7 @@ from memmeta_exp.algorithms import Unrolled
 from memmeta_exp.algorithms.losses import RegressionLosses
 from memmeta_exp.config import ProposedConfig, UnrolledConfig
 from memmeta_exp.data import TaskBatch
-from memmeta_exp.measure.peak_memory import PeakMeter
+from memmeta_exp.profiling.peak_memory import PeakMeter
 from tests.algorithms.conftest import TASKS, assert_central_differences, gradient, smooth_learner
 
 ANIL = UnrolledConfig(name="anil", inner_steps=4, inner_lr=0.5)

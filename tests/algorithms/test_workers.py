@@ -18,7 +18,7 @@ from memmeta_exp.config import (
     UnrolledConfig,
 )
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
-from memmeta_exp.measure.peak_memory import PeakMeter
+from memmeta_exp.profiling.peak_memory import PeakMeter
 
 MAML = UnrolledConfig(name="maml", adapts="all", features="recompute", inner_steps=2)
 CASES = {

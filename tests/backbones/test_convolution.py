@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from memmeta_exp.backbones.convolution import conv3x3
+from memmeta_exp.backbones.ops.convolution import conv3x3
 
 
 def case(generator, leaf: bool = True) -> tuple[Tensor, Tensor]:

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from memmeta_exp import budget
 from memmeta_exp.backbones import require
-from memmeta_exp.commands.compose import jobs
 from memmeta_exp.config import Config, ConfigError
-from memmeta_exp.prediction import predict
-from tests.test_prediction import metered
+from memmeta_exp.config.compose import jobs
+from memmeta_exp.memory import budget
+from memmeta_exp.memory.predict import predict
+from tests.memory.test_predict import metered
 
 SMALL = [
     "dataset=synthetic", "dataset.classes=3", "dataset.images_per_class=6", "ways=3", "shots=2", "queries=2",

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from memmeta_exp.backbones import Conv4
-from memmeta_exp.backbones.batch_norm import batch_norm
-from memmeta_exp.backbones.norm_pool import batch_norm_pool
+from memmeta_exp.backbones.ops.batch_norm import batch_norm
+from memmeta_exp.backbones.ops.batch_norm_pool import batch_norm_pool
 
 EPS = 1e-5
 

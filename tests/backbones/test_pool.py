@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from memmeta_exp.backbones.pool import pool_relu
+from memmeta_exp.backbones.ops.pool import pool_relu
 
 LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 

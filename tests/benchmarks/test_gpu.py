@@ -14,7 +14,7 @@ from memmeta_exp.backbones import build_model
 from memmeta_exp.backbones.conv4 import Conv4
 from memmeta_exp.config import Conv4Config, ProposedConfig, SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, load_split
-from memmeta_exp.measure.peak_memory import PeakMeter
+from memmeta_exp.profiling.peak_memory import PeakMeter
 
 RELEASED = ProposedConfig(
     mu=0.0, inner_solver="gd", inner_steps=20, inner_lr=0.1, inner_tolerance=None, linear_solver="cg", linear_steps=3,

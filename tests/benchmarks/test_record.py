@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import record, record_figure, record_tables
-from tests.studies.folders import config, write_run
+from tests.reports.folders import config, write_run
 
 
 def test_the_published_record_is_what_its_runs_said() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import reproduce
-from memmeta_exp.commands.compose import jobs
+from memmeta_exp.config.compose import jobs
 
 
 @pytest.mark.parametrize(("accuracy", "code", "said"), [(0.65, 0, "reached: "), (0.64, 1, "NOT REACHED: ")])

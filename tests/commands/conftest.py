@@ -32,7 +32,7 @@ class Result:
 def no_pictures(request, monkeypatch) -> None:
     """Drawing them is half of a tiny run's time: only tests marked `plots` let it happen."""
     if request.node.get_closest_marker("plots") is None:
-        monkeypatch.setattr("memmeta_exp.runner.plot_run", lambda path, title: [])
+        monkeypatch.setattr("memmeta_exp.training.runner.plot_run", lambda path, title: [])
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from memmeta_exp.path_keys import at_home
+from memmeta_exp.utils.path_keys import at_home
 
 BAD = {
     "algorithm=propsed": "did you mean 'proposed'?",

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from memmeta_exp import checkpoint
-from memmeta_exp.build import build
-from memmeta_exp.commands.compose import jobs
+from memmeta_exp.config.compose import jobs
+from memmeta_exp.experiment.builder import build
+from memmeta_exp.training import checkpoint
 from tests.commands.conftest import TINY
 
 WIDE = ["algorithm=baseline", "training.ways=5", "training.shots=1", "training.queries=1"]

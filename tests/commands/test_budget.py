@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from memmeta_exp.budget import fitted
-from memmeta_exp.build import build, build_optimizer
-from memmeta_exp.commands.compose import jobs
 from memmeta_exp.config import Config, ConfigError
-from memmeta_exp.iteration import Iteration
-from memmeta_exp.measure.peak_memory import measure_peak
+from memmeta_exp.config.compose import jobs
+from memmeta_exp.experiment.builder import build, build_optimizer
+from memmeta_exp.experiment.train_step import Iteration
+from memmeta_exp.memory.budget import fitted
+from memmeta_exp.profiling.peak_memory import measure_peak
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SMALL = [

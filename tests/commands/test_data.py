@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memmeta_exp.build import build, build_optimizer
-from memmeta_exp.commands.compose import composed
 from memmeta_exp.config import DatasetFacts, MiniImagenetConfig, OmniglotConfig, TieredImagenetConfig, from_omegaconf
-from memmeta_exp.data import acquire, cache_contents, download, torchmeta_sets
-from memmeta_exp.data.readers import images, omniglot
-from memmeta_exp.data.sources import PAGES, RELEASES, Release, RemoteFile
-from memmeta_exp.data.torchmeta_sets import hdf5_path
-from memmeta_exp.iteration import Iteration
+from memmeta_exp.config.compose import composed
+from memmeta_exp.data import cache_contents, cifar100_torchmeta
+from memmeta_exp.data.cifar100_torchmeta import hdf5_path
+from memmeta_exp.data.prepare import download, fetch
+from memmeta_exp.data.prepare.readers import images, omniglot
+from memmeta_exp.data.prepare.urls import PAGES, RELEASES, Release, RemoteFile
+from memmeta_exp.experiment.builder import build, build_optimizer
+from memmeta_exp.experiment.train_step import Iteration
 from tests.commands.conftest import Result
 from tests.data import official
 from tests.data.servers import Server, serving
@@ -426,7 +427,7 @@ def test_cifar100_of_the_official_archive_becomes_torchmetas_file(
     assert refused.code == 2
     assert "is not CIFAR-100 as published" in refused.err
     assert not list((tmp_path / "data").iterdir())
-    monkeypatch.setattr(torchmeta_sets, "verify", lambda _: True)
+    monkeypatch.setattr(cifar100_torchmeta, "verify", lambda _: True)
     result = memmeta("data", "import", "cifar_fs", str(archive), f"data_root={tmp_path / 'data'}")
     assert result.code == 0, result.err
     with h5py.File(hdf5_path(tmp_path / "data")) as file:
@@ -460,9 +461,9 @@ def test_the_real_cifar100_through_its_official_archive(
     packed = {name: (np.concatenate(images), fine, coarse) for name, (images, fine, coarse) in parts.items()}
     names = {"fine_label_names": fine_names, "coarse_label_names": coarse_names}
     archive = official.cifar100_archive(tmp_path / "cifar-100-python.tar.gz", packed, names)
-    path = acquire.import_files("cifar100", archive, tmp_path / "data")
+    path = fetch.import_files("cifar100", archive, tmp_path / "data")
     assert path == hdf5_path(tmp_path / "data")
-    assert torchmeta_sets.verify(tmp_path / "data")
+    assert cifar100_torchmeta.verify(tmp_path / "data")
 
 
 @pytest.mark.parametrize("name", ["cifar_fs", "fc100"])

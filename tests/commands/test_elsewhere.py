@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from memmeta_exp import checkpoint
-from memmeta_exp.build import build, dataset_constants
 from memmeta_exp.cli import main
 from memmeta_exp.commands.evaluate import read_config
 from memmeta_exp.config import from_dict, to_dict
-from memmeta_exp.evaluation import score_tasks
+from memmeta_exp.experiment.builder import build, dataset_constants
+from memmeta_exp.experiment.evaluation import score_tasks
+from memmeta_exp.training import checkpoint
 from tests.commands.conftest import TINY
 
 GREY = ["dataset.image_size=28", "dataset.channels=1", "images.normalise=dataset"]
@@ -22,7 +22,7 @@ def grey(tmp_path_factory) -> Path:
     """A run on images like those of dataset=glyphs, made once: not to be touched."""
     folder = tmp_path_factory.mktemp("made") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("memmeta_exp.runner.plot_run", lambda path, title: [])
+        patch.setattr("memmeta_exp.training.runner.plot_run", lambda path, title: [])
         assert main(["train", *TINY, *GREY, f"hydra.run.dir={folder}"]) == 0
     return folder
 

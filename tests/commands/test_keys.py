@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from memmeta_exp.commands import reference as module
+from memmeta_exp.commands import config_reference as module
+from memmeta_exp.commands.config_reference import Key, Table, comments, described, reference
 from memmeta_exp.commands.keys import markdown, matching
-from memmeta_exp.commands.overrides import conf_dir
-from memmeta_exp.commands.reference import Key, Table, comments, described, reference
 from memmeta_exp.config import NESTED, SECTIONS, Config
+from memmeta_exp.config.overrides import conf_dir
 
 PAGE = Path(__file__).parents[2] / "docs/keys.md"
 

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from memmeta_exp.build import build
-from memmeta_exp.commands.compose import composed, jobs
 from memmeta_exp.config import Config, from_omegaconf
-from memmeta_exp.known import INNER_TOLERANCE, Solved
+from memmeta_exp.config.compose import composed, jobs
+from memmeta_exp.experiment.analytic_problems import INNER_TOLERANCE, Solved
+from memmeta_exp.experiment.builder import build
 from memmeta_exp.tracking.run_folder import read_metrics
 
 RUN = ["tracking=disabled", "plots=false", "iterations=6", "eval_every=3", "batch_size=4"]

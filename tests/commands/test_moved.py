@@ -9,7 +9,7 @@ import pytest
 from memmeta_exp.cli import main
 from memmeta_exp.commands.evaluate import read_config
 from memmeta_exp.config import absolute, flat, from_dict, path_keys, to_dict
-from memmeta_exp.studies.paper import image_size
+from memmeta_exp.reports.paper_results import image_size
 from tests.data.folders import image, tree
 
 TINY = [
@@ -26,7 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("made")
     tree(place / "birds", 3, {"c00": 1})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("memmeta_exp.runner.plot_run", lambda path, title: [])
+        patch.setattr("memmeta_exp.training.runner.plot_run", lambda path, title: [])
         patch.setenv("MEMMETA_CACHE", str(place / "cache"))
         patch.chdir(place)
         assert main(["train", *TINY, "dataset.path=birds", "hydra.run.dir=run"]) == 0

@@ -13,9 +13,9 @@ from typing import TextIO
 import pytest
 
 from memmeta_exp.cli import main
-from memmeta_exp.output import lossy_text
-from memmeta_exp.sweeps import execute
-from memmeta_exp.sweeps.folder import SweepFolder
+from memmeta_exp.sweeps import job
+from memmeta_exp.sweeps.sweep_folder import SweepFolder
+from memmeta_exp.utils.output import lossy_text
 from tests.commands.conftest import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,9 @@ def test_the_process_ends_without_a_traceback(redirection: str, code: int) -> No
 
 
 def test_a_closed_output_gives_its_number_to_no_file() -> None:
-    code = "from memmeta_exp.output import lossy_output\nwith lossy_output(): assert open('/dev/null').fileno() > 2"
+    code = (
+        "from memmeta_exp.utils.output import lossy_output\nwith lossy_output(): assert open('/dev/null').fileno() > 2"
+    )
     done = subprocess.run(["bash", "-c", f'{sys.executable} -c "{code}" >&- 2>&- <&-'], cwd=ROOT)
     assert done.returncode == 0
 
@@ -78,7 +80,7 @@ def test_a_job_of_a_sweep_outlives_its_log(tmp_path, monkeypatch) -> None:
     folder = SweepFolder(tmp_path)
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "job.txt").symlink_to("/dev/full")
-    assert execute.here(folder, "job", lambda: print("a line", flush=True)) == 0
+    assert job.here(folder, "job", lambda: print("a line", flush=True)) == 0
     assert folder.ended("job")["exit_code"] == 0
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from memmeta_exp.commands.compose import choices, composed
-from memmeta_exp.commands.overrides import readable, text_of
+from memmeta_exp.config.compose import choices, composed
+from memmeta_exp.config.overrides import readable, text_of
 
 NAMES = [
     "ünï", "日本", "a=b", "(x86)", "a b", "a, b", "[a]", "{a}", "it's", '"q"', "a:b", "#1", "~a", "$a", "1e3", "true",

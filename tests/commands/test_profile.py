@@ -7,12 +7,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from memmeta_exp.build import build, build_optimizer
 from memmeta_exp.commands import profile as command
-from memmeta_exp.commands.compose import jobs
 from memmeta_exp.config import from_dict
-from memmeta_exp.iteration import Iteration
-from memmeta_exp.measure.peak_memory import MIB, measure_peak
+from memmeta_exp.config.compose import jobs
+from memmeta_exp.experiment.builder import build, build_optimizer
+from memmeta_exp.experiment.train_step import Iteration
+from memmeta_exp.profiling.peak_memory import MIB, measure_peak
 from tests.commands.conftest import TINY, Result
 
 ALGORITHMS = ["proposed", "anil", "itd_bio", "maml", "fomaml", "baseline", "imaml"]
@@ -157,7 +157,7 @@ def test_a_profile_that_fails_is_one_line_and_leaves_nothing(profile, tmp_path, 
     def refuse(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 5 GiB.")
 
-    monkeypatch.setattr("memmeta_exp.iteration.Iteration.__call__", refuse)
+    monkeypatch.setattr("memmeta_exp.experiment.train_step.Iteration.__call__", refuse)
     result = profile()
     assert result.code == 1
     assert len(result.err.splitlines()) == 1

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from memmeta_exp.studies import report
+from memmeta_exp.reports import report
 from tests.commands.conftest import TINY
-from tests.studies.folders import config, write_run
+from tests.reports.folders import config, write_run
 
 
 @pytest.fixture

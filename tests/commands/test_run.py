@@ -22,16 +22,16 @@ from omegaconf import OmegaConf
 
 from memmeta_exp import tracking
 from memmeta_exp.algorithms.proposed import gd_rule
-from memmeta_exp.build import build
-from memmeta_exp.checkpoint import restore
 from memmeta_exp.cli import main
 from memmeta_exp.commands import evaluate
-from memmeta_exp.commands.compose import jobs
 from memmeta_exp.config import SECTIONS, Config
-from memmeta_exp.errors import ConfigError, RankFailed, RunInterrupted
-from memmeta_exp.runner import run
+from memmeta_exp.config.compose import jobs
+from memmeta_exp.experiment.builder import build
 from memmeta_exp.tracking.run_folder import RunFolder, read_metrics
-from memmeta_exp.trainer import Trainer
+from memmeta_exp.training.checkpoint import restore
+from memmeta_exp.training.runner import run
+from memmeta_exp.training.trainer import Trainer
+from memmeta_exp.utils.errors import ConfigError, RankFailed, RunInterrupted
 from tests.commands.conftest import TINY
 
 REQUIRED = (
@@ -133,7 +133,7 @@ def a_run(tmp_path_factory) -> Path:
     """A finished run, made once: to be copied, not touched."""
     folder = tmp_path_factory.mktemp("made") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("memmeta_exp.runner.plot_run", lambda path, title: [])
+        patch.setattr("memmeta_exp.training.runner.plot_run", lambda path, title: [])
         assert main(["train", *TINY, f"hydra.run.dir={folder}"]) == 0
     return folder
 
@@ -354,7 +354,7 @@ ELSEWHERE = {  # keys that change no number of a run, and where they are tested
     "memory": "tests/algorithms", "workers": "tests/algorithms/test_workers.py, and test_threads_and_progress",
     "head": "tests/algorithms/test_heads.py", "images": "tests/data/test_pixels.py",
     "training": "test_training_tasks.py",
-    "data_root": "test_bad_input", "checkpoint_every": "tests/resume",
+    "data_root": "test_bad_input", "checkpoint_every": "tests/training",
     "eval_steps": "below, under eval_rule=gd", "eval_lr": "below, under eval_rule=gd",
     "eval_mu": "below, under eval_rule=exact",
 }  # fmt: skip
@@ -429,7 +429,7 @@ def test_running_out_of_memory_is_a_failure_in_one_line(train, monkeypatch) -> N
     def refuse(*_: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes.")
 
-    monkeypatch.setattr("memmeta_exp.iteration.Iteration.__call__", refuse)
+    monkeypatch.setattr("memmeta_exp.experiment.train_step.Iteration.__call__", refuse)
     result = train("hydra.run.dir=full")
     assert result.code == 1
     assert "smaller chunk" in result.err.splitlines()[-1]
@@ -440,7 +440,7 @@ def test_any_refusal_of_the_machine_is_one_line(train, monkeypatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files", "some/file")
 
-    monkeypatch.setattr("memmeta_exp.iteration.Iteration.__call__", refuse)
+    monkeypatch.setattr("memmeta_exp.experiment.train_step.Iteration.__call__", refuse)
     result = train("hydra.run.dir=refused", "progress=false")
     assert (result.code, result.err) == (1, "memmeta: some/file: Too many open files\n")
 

@@ -15,9 +15,9 @@ import torch
 from memmeta_exp.cli import main
 from memmeta_exp.commands.train import objective
 from memmeta_exp.config import SECTIONS
-from memmeta_exp.studies.configurations import configurations
-from memmeta_exp.studies.runs import collect
-from memmeta_exp.studies.sinusoid import alt_text, draw, lines, plot, read
+from memmeta_exp.reports.grouping import configurations
+from memmeta_exp.reports.runs import collect
+from memmeta_exp.reports.sinusoid import alt_text, draw, lines, plot, read
 from memmeta_exp.tracking.run_folder import read_metrics
 from tests.commands.conftest import TINY as IMAGES
 

@@ -15,9 +15,9 @@ import yaml
 
 from memmeta_exp.commands import sweep as command
 from memmeta_exp.config import Config, ConfigError
-from memmeta_exp.errors import RunError, RunInterrupted
-from memmeta_exp.sweeps.folder import SweepFolder
+from memmeta_exp.sweeps.sweep_folder import SweepFolder
 from memmeta_exp.tracking.run_folder import RunFolder
+from memmeta_exp.utils.errors import RunError, RunInterrupted
 from tests.commands.conftest import TINY, Result
 
 FILE = {
@@ -36,7 +36,7 @@ def reports(monkeypatch) -> list:
         asked.append((folders, out))
         return out / "report.html"
 
-    monkeypatch.setattr("memmeta_exp.studies.report.write_report", write_report)
+    monkeypatch.setattr("memmeta_exp.reports.report.write_report", write_report)
     return asked
 
 
@@ -304,7 +304,7 @@ def test_a_report_that_fails_costs_no_number(sweep, runs, monkeypatch) -> None:
     def broken(folders: list[Path], out: Path) -> Path:
         raise ConfigError("no chart today")
 
-    monkeypatch.setattr("memmeta_exp.studies.report.write_report", broken)
+    monkeypatch.setattr("memmeta_exp.reports.report.write_report", broken)
     result = sweep("seed=1")
     assert (result.code, result.err) == (2, "memmeta: no chart today\n")
     assert list(rows()["state"]) == ["finished"] * 2

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from memmeta_exp import checkpoint
-from memmeta_exp.build import build
-from memmeta_exp.commands.compose import jobs
 from memmeta_exp.config import Config
+from memmeta_exp.config.compose import jobs
+from memmeta_exp.experiment.builder import build
 from memmeta_exp.tracking.run_folder import read_metrics
+from memmeta_exp.training import checkpoint
 from tests.commands.conftest import TINY
 
 

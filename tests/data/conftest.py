@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from memmeta_exp.data import answers
-from memmeta_exp.data.answers import SourceError
-from memmeta_exp.data.download import Downloader
-from memmeta_exp.data.sources import RemoteFile
+from memmeta_exp.data.prepare import answers
+from memmeta_exp.data.prepare.answers import SourceError
+from memmeta_exp.data.prepare.download import Downloader
+from memmeta_exp.data.prepare.urls import RemoteFile
 from tests.data.servers import CONTENT, FILE, Server, serving
 
 

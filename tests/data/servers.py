@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from memmeta_exp.data.sources import RemoteFile
+from memmeta_exp.data.prepare.urls import RemoteFile
 
 CONTENT = bytes(range(256)) * 40
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from memmeta_exp.data.archive import extract, unpacked
-from memmeta_exp.errors import DataError
+from memmeta_exp.data.prepare.archive import extract, unpacked
+from memmeta_exp.utils.errors import DataError
 
 
 def tar(path: Path, *members: tuple[tarfile.TarInfo, bytes], mode: str = "w:gz") -> Path:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from memmeta_exp.config import FolderConfig
-from memmeta_exp.data import aside, cache_contents, load_split, progress
+from memmeta_exp.data import aside, cache_contents, load_split
 from memmeta_exp.data.cache_contents import entries, hold, tidy
-from memmeta_exp.data.converted import folder_store
-from memmeta_exp.data.readers import images
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.data.prepare import progress
+from memmeta_exp.data.prepare.readers import images
+from memmeta_exp.data.stored_datasets import folder_store
+from memmeta_exp.utils.errors import ConfigError
 from tests.data.folders import tree
 
 

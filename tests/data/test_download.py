@@ -5,10 +5,10 @@ import io
 import pytest
 import requests
 
-from memmeta_exp.data import answers, download
-from memmeta_exp.data.answers import SourceError
-from memmeta_exp.data.download import ATTEMPTS
-from memmeta_exp.data.sources import RemoteFile
+from memmeta_exp.data.prepare import answers, download
+from memmeta_exp.data.prepare.answers import SourceError
+from memmeta_exp.data.prepare.download import ATTEMPTS
+from memmeta_exp.data.prepare.urls import RemoteFile
 from tests.data.conftest import Setup
 from tests.data.servers import CONTENT, FILE, MD5, SHA256, Server, record
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from memmeta_exp.build import build
-from memmeta_exp.commands.compose import composed
 from memmeta_exp.config import SPLITS, FolderConfig, from_omegaconf
+from memmeta_exp.config.compose import composed
 from memmeta_exp.data import fingerprint, load_split
-from memmeta_exp.data.verify import verify
-from memmeta_exp.errors import ConfigError, DataError
+from memmeta_exp.data.prepare.verify import verify
+from memmeta_exp.experiment.builder import build
+from memmeta_exp.utils.errors import ConfigError, DataError
 from tests.data.folders import tree
 
 

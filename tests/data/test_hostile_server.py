@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from memmeta_exp.data import answers, download
-from memmeta_exp.data.acquire import fetch
-from memmeta_exp.data.download import ATTEMPTS, Downloader
-from memmeta_exp.data.sources import RemoteFile
-from memmeta_exp.errors import DataError
-from memmeta_exp.signals import Stopped, leaving_at_once
+from memmeta_exp.data.prepare import answers, download
+from memmeta_exp.data.prepare.download import ATTEMPTS, Downloader
+from memmeta_exp.data.prepare.fetch import fetch
+from memmeta_exp.data.prepare.urls import RemoteFile
+from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.signals import Stopped, leaving_at_once
 from tests.data.conftest import Setup
 from tests.data.servers import CONTENT, FILE, MD5, Server, answer, endless, part, record
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
-from memmeta_exp.data.readers import images
-from memmeta_exp.data.readers.images import decode
-from memmeta_exp.errors import DataError
+from memmeta_exp.data.prepare.readers import images
+from memmeta_exp.data.prepare.readers.images import decode
+from memmeta_exp.utils.errors import DataError
 
 DEEP = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
 DEEP_IN_8 = [0, 1, 128, 255]

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from memmeta_exp.backbones import image_layout
-from memmeta_exp.build import build
-from memmeta_exp.commands.compose import composed
 from memmeta_exp.config import ConfigError, SyntheticConfig, from_omegaconf
+from memmeta_exp.config.compose import composed
 from memmeta_exp.data import AS_THEY_ARE, EpisodeSampler, ImageSet, Pixels, load_split
-from memmeta_exp.data.keys import children, root_key, uniform
+from memmeta_exp.data.counter_rng import children, root_key, uniform
 from memmeta_exp.data.torchmeta_compat import import_torchmeta
+from memmeta_exp.experiment.builder import build
 
 N, SIZE = 400, 7
 LAYOUT = image_layout(torch.device("cpu"))

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from memmeta_exp.data.archive import unpacked
-from memmeta_exp.data.readers import miniimagenet, omniglot, tieredimagenet
+from memmeta_exp.data.prepare.archive import unpacked
+from memmeta_exp.data.prepare.readers import miniimagenet, omniglot, tieredimagenet
 from memmeta_exp.data.store import Readers, Store, write_store
-from memmeta_exp.errors import DataError
+from memmeta_exp.utils.errors import DataError
 from tests.data import official
 from tests.data.official import CLASSES, SPLITS, per_class, unequal
 

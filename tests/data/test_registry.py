@@ -8,9 +8,9 @@ import torch
 
 from memmeta_exp.config import SECTIONS, SPLITS, DatasetFacts, SyntheticConfig
 from memmeta_exp.data import DataError, ImageSet, load_split, registry
-from memmeta_exp.data.status import status
-from memmeta_exp.data.torchmeta_sets import hdf5_path
-from memmeta_exp.data.verify import verify
+from memmeta_exp.data.cifar100_torchmeta import hdf5_path
+from memmeta_exp.data.prepare.status import status
+from memmeta_exp.data.prepare.verify import verify
 
 SMALL = SyntheticConfig(classes=6, images_per_class=50, channels=2, image_size=16)
 

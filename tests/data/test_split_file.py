@@ -9,7 +9,7 @@ from unicodedata import normalize
 import pytest
 
 from memmeta_exp.config.folder import folder_files
-from memmeta_exp.errors import ConfigError
+from memmeta_exp.utils.errors import ConfigError
 from tests.data.folders import SPLITS, image
 
 CSV = "class,split\n" + "".join(f"{name},{split}\n" for split, names in SPLITS.items() for name in names)

@@ -9,7 +9,7 @@ import torch
 
 from memmeta_exp.data import EpisodeSampler, ImageSet, fingerprint, npy, store
 from memmeta_exp.data.store import Picture, SplitImages, Store, pixels_sha256, statistics_of, write_store
-from memmeta_exp.errors import DataError
+from memmeta_exp.utils.errors import DataError
 
 SHAPE = (3, 8, 8)
 

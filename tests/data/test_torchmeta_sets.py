@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from memmeta_exp.config import SPLITS, CifarFsConfig, Fc100Config
-from memmeta_exp.data import DataError, load_split, torchmeta_sets
-from memmeta_exp.data.acquire import fetch
+from memmeta_exp.data import DataError, cifar100_torchmeta, load_split
+from memmeta_exp.data.cifar100_torchmeta import hdf5_path, verify
+from memmeta_exp.data.prepare.fetch import fetch
 from memmeta_exp.data.registry import resolve_root
-from memmeta_exp.data.torchmeta_sets import hdf5_path, verify
 
 ROOT = os.environ.get("MEMMETA_DATA")
 real_data = pytest.mark.skipif(
@@ -39,7 +39,7 @@ def test_classes_and_pixels_are_those_of_torchmetas_own_class(name: str, tmp_pat
     folder.mkdir()
     for file in ("data.hdf5", "fine_names.json"):
         (folder / file).symlink_to(Path(str(ROOT)).resolve() / "cifar100" / file)
-    theirs = torchmeta_sets.class_dataset(name)(str(tmp_path), meta_val=True, download=True)
+    theirs = cifar100_torchmeta.class_dataset(name)(str(tmp_path), meta_val=True, download=True)
     ours = load_split(CONFIGS[name], "val")
     assert list(ours.class_names) == ["/".join(pair) for pair in theirs.labels]
     image = np.asarray(theirs[3][17][0])
@@ -58,7 +58,7 @@ def write_hdf5(root: Path, images: int = 2) -> Path:
     """A file of torchmeta's layout with the fine classes of every coarse class that FC100's val split names."""
     path = hdf5_path(root)
     path.parent.mkdir(parents=True)
-    get_asset = torchmeta_sets.import_torchmeta("torchmeta.datasets.utils").get_asset
+    get_asset = cifar100_torchmeta.import_torchmeta("torchmeta.datasets.utils").get_asset
     with h5py.File(path, "w") as file:
         for coarse in get_asset("cifar100", "fc100", "val.json", dtype="json"):
             for fine in "edcba":
@@ -106,7 +106,7 @@ def test_other_pixels_are_not_verified(tmp_path: Path, monkeypatch: pytest.Monke
     path = write_hdf5(tmp_path)
     assert not verify(tmp_path)
     with h5py.File(path) as file:
-        monkeypatch.setattr(torchmeta_sets, "CIFAR100_SHA256", torchmeta_sets.content_sha256(file))
+        monkeypatch.setattr(cifar100_torchmeta, "CIFAR100_SHA256", cifar100_torchmeta.content_sha256(file))
     assert verify(tmp_path)
     with h5py.File(path, "r+") as file:
         group = file[next(iter(file))]

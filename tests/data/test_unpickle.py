@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memmeta_exp.data.unpickle import read_pickle
-from memmeta_exp.errors import DataError
+from memmeta_exp.data.prepare.safe_pickle import read_pickle
+from memmeta_exp.utils.errors import DataError
 from tests.data.official import python2_pickle
 
 IMAGES = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3) + np.uint8(150)

@@ -13,7 +13,7 @@ import torch
 
 from memmeta_exp.tracking.run_folder import EpisodeResult, SinusoidResult, read_metrics, read_test_episodes
 from tests.commands.conftest import memmeta  # noqa: F401 - a fixture
-from tests.resume.conftest import TINY, serving
+from tests.training.conftest import TINY, serving
 
 SHORT = ["iterations=6", "eval_every=3", "checkpoint_every=null", "batch_size=4", "val_tasks=5", "precision=fp64"]
 COMMAND = ["train", *TINY, *SHORT, "hydra.run.dir=run"]

@@ -1,4 +1,4 @@
-"""Groups of ranks, each a forked child of this process, as of tests/resume/server.py. A request is a line of JSON on
+"""Groups of ranks, each a forked child of this process, as of tests/training/server.py. A request is a line of JSON on
 standard input, an answer one on standard output:
 
     {"argv": [...], "cwd": DIR, "ranks": N, "strikes": [[rank, "module:Class.method", n, what], ...]}
@@ -88,6 +88,6 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from tests.resume.server import serve
+    from tests.training.server import serve
 
     serve(answer)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from memmeta_exp.commands.compose import composed
 from memmeta_exp.config import Config, from_omegaconf
-from memmeta_exp.distributed import ALONE, Group
-from memmeta_exp.errors import ConfigError
-from memmeta_exp.launched import Place, place
+from memmeta_exp.config.compose import composed
+from memmeta_exp.distributed.launch_env import Place, place
+from memmeta_exp.distributed.process_group import ALONE, Group
+from memmeta_exp.utils.errors import ConfigError
 from tests.distributed.conftest import COMMAND
 
 TORCHRUN = {

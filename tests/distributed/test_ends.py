@@ -9,10 +9,13 @@ import pytest
 
 from memmeta_exp.tracking.run_folder import read_metrics
 from tests.distributed.conftest import COMMAND, Ended, same_numbers
-from tests.resume.conftest import status
+from tests.training.conftest import status
 
-STEP, EVALUATE = "memmeta_exp.sharded:ShardedLearner.step", "memmeta_exp.sharded:ShardedLearner.evaluate"
-SUM, INSIDE = "memmeta_exp.distributed:Group.sum_", "memmeta_exp.algorithms.learner:Learner._start_of"
+STEP, EVALUATE = (
+    "memmeta_exp.training.data_parallel:ShardedLearner.step",
+    "memmeta_exp.training.data_parallel:ShardedLearner.evaluate",
+)
+SUM, INSIDE = "memmeta_exp.distributed.process_group:Group.sum_", "memmeta_exp.algorithms.learner:Learner._start_of"
 WARM = [
     "algorithm.inner_warm_start=true", "algorithm.linear_warm_start=true", "algorithm.linear_solver=cg",
     "checkpoint_every=2",
@@ -138,7 +141,7 @@ def test_rank_0_that_cannot_write_ends_the_others(on, tmp_path) -> None:
 
 def test_ranks_that_are_not_alike_end_the_run(on, tmp_path) -> None:
     """One has other images: before the first iteration; the theta of one went its own way: at a validation."""
-    ended = on(tmp_path, 2, *COMMAND, strikes=[[1, "memmeta_exp.state:fingerprint", 1, ["others"]]])
+    ended = on(tmp_path, 2, *COMMAND, strikes=[[1, "memmeta_exp.training.state:fingerprint", 1, ["others"]]])
     assert ended.codes == [2, 2]
     (line,) = lines(ended)
     assert line.startswith("memmeta: the images: ")

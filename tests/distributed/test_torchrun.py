@@ -13,7 +13,7 @@ import pytest
 
 from memmeta_exp.tracking.run_folder import read_metrics
 from tests.distributed.conftest import COMMAND
-from tests.resume.conftest import ROOT, status
+from tests.training.conftest import ROOT, status
 
 pytestmark = pytest.mark.slow
 PATIENCE_S = 120.0

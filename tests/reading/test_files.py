@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from memmeta_exp.errors import DataError
-from memmeta_exp.reading import open_handle, open_regular, read_bytes
+from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.reading import open_handle, open_regular, read_bytes
 
 
 def special(folder: Path) -> dict[str, Path]:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from memmeta_exp.errors import DataError
-from memmeta_exp.reading import csv_rows
+from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.reading import csv_rows
 
 PLAIN = "class,split\ncafé,train\nb,val\n"
 SAME = {

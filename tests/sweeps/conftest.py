@@ -35,7 +35,7 @@ def stand_in(monkeypatch):
 def sweep(memmeta, tmp_path, monkeypatch):  # noqa: F811 - the fixture
     """Calls `memmeta sweep mine.yaml dir=out ...` with reports that are a line; returns the result and the table."""
     (tmp_path / "mine.yaml").write_text(FILE)
-    monkeypatch.setattr("memmeta_exp.studies.report.write_report", lambda folders, out: out / "report.html")
+    monkeypatch.setattr("memmeta_exp.reports.report.write_report", lambda folders, out: out / "report.html")
 
     def call(*arguments: str):
         result = memmeta("sweep", "mine.yaml", "dir=out", *arguments)

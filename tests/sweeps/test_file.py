@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from memmeta_exp.config import ConfigError
-from memmeta_exp.sweeps.file import read
+from memmeta_exp.sweeps.sweep_file import read
 
 SOUND = """
 name: mine

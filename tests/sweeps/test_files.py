@@ -12,10 +12,10 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import load_sweep_config
 from wandb.wandb_agent import Agent
 
-from memmeta_exp.commands.compose import choices, composed
 from memmeta_exp.config import Config, from_omegaconf
-from memmeta_exp.sweeps.file import SweepFile, read
-from memmeta_exp.sweeps.plan import Job, plan
+from memmeta_exp.config.compose import choices, composed
+from memmeta_exp.sweeps.grid import Job, plan
+from memmeta_exp.sweeps.sweep_file import SweepFile, read
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 FULL = sorted(SWEEPS.glob("*.yaml"))

@@ -9,10 +9,10 @@ import pandas
 import pytest
 
 from memmeta_exp.config import ConfigError
-from memmeta_exp.sweeps import table
-from memmeta_exp.sweeps.folder import SweepFolder
-from memmeta_exp.sweeps.plan import Job
-from memmeta_exp.tracking.lock import FolderLock
+from memmeta_exp.sweeps import results_table
+from memmeta_exp.sweeps.grid import Job
+from memmeta_exp.sweeps.sweep_folder import SweepFolder
+from memmeta_exp.utils.file_lock import FolderLock
 
 HERE = socket.gethostname()
 DEAD = 2**22 + 7  # above every pid
@@ -104,7 +104,7 @@ def test_the_table_has_a_row_for_every_job(folder) -> None:
     leave(folder, "a", status={"state": "finished"}, summary={"test/acc": 0.5, "memory/kind": "cpu-tensors", "n": 3})
     leave(folder, "b", status={"state": "failed", "reason": 'loss, "nan"'}, summary={"test/acc": 0.1})
     leave(folder, "c", status={"state": "finished"}, profile={"memory/kind": "cuda", "bytes": {"tensors": 7}})
-    table.write(folder, jobs)
+    results_table.write(folder, jobs)
     frame = pandas.read_parquet(folder.path / "results.parquet")
     assert list(frame.columns) == [
         "job",

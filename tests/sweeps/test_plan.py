@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from memmeta_exp.commands.compose import choices
 from memmeta_exp.config import Config, ConfigError, from_dict
-from memmeta_exp.sweeps import plan as planning
-from memmeta_exp.sweeps.file import SweepFile
-from memmeta_exp.sweeps.plan import Job, plan
+from memmeta_exp.config.compose import choices
+from memmeta_exp.sweeps import grid as planning
+from memmeta_exp.sweeps.grid import Job, plan
+from memmeta_exp.sweeps.sweep_file import SweepFile
 
 FILE = SweepFile(
     path=Path("sweeps/mine.yaml"),

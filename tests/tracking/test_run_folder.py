@@ -11,10 +11,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from memmeta_exp import atomic
 from memmeta_exp.config import from_dict, to_dict
 from memmeta_exp.tracking.environment import git_state
 from memmeta_exp.tracking.run_folder import EpisodeResult, RunFolder, claim, read_metrics, read_test_episodes
+from memmeta_exp.utils import atomic_io
 
 
 def test_metrics_are_strict_json_and_come_back(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, mon
     def no_space(descriptor: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(atomic.os, "fsync", no_space)
+    monkeypatch.setattr(atomic_io.os, "fsync", no_space)
     with pytest.raises(OSError, match="no space"):
         folder.write_summary({"test/acc": 0.9})
     assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from memmeta_exp.cli import main
-from memmeta_exp.errors import RunError
 from memmeta_exp.tracking import workspace
 from memmeta_exp.tracking.workspace import SECTIONS, Dashboard, metrics
+from memmeta_exp.utils.errors import RunError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wandb_workspaces")
 GOLDEN = Path(__file__).with_name("dashboard.json")

@@ -1,0 +1,1 @@
+"""Operators with hand-derived second derivatives."""

@@ -1,0 +1,146 @@
+"""From command-line overrides to checked configurations, and Hydra's complaints to one line each."""
+
+import itertools
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from memmeta_exp.config import SECTIONS, Config, closest, from_omegaconf, to_dict
+from memmeta_exp.config.overrides import conf_dir, parser, readable, text_of
+from memmeta_exp.utils.errors import ConfigError
+from memmeta_exp.utils.path_keys import is_path_key
+
+MAX_CHECKED_JOBS = 256  # of a multirun, before it starts: composing one takes about 50 ms; the rest are checked in turn
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """What Hydra composes from `overrides`; ConfigError, in one line, where it cannot."""
+    for override in overrides:
+        group, _, rest = override.partition(".name=")
+        if group in SECTIONS and rest:
+            raise ConfigError(f"'{override}' changes a name alone: choose with {group}={rest}")
+        group, _, rest = override.partition("=")
+        if group in SECTIONS and rest in ("", "null") and override != group:
+            raise ConfigError(f"{group}={rest} chooses nothing; choose from {', '.join(sorted(options(group)))}")
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return compose("config", [readable(override) for override in overrides])
+    except Exception as error:  # noqa: BLE001 - Hydra raises a dozen kinds, and all its input here is the user's
+        raise ConfigError(one_line(error)) from None
+
+
+def jobs(overrides: list[str], multirun: bool) -> list[Config]:
+    """The configuration of every job: one, or all combinations of a multirun's values."""
+    if not multirun:
+        return [from_omegaconf(composed(overrides))]
+    combinations = itertools.product(*(values for _, values in choices(overrides)))
+    return [from_omegaconf(composed(list(job))) for job in itertools.islice(combinations, MAX_CHECKED_JOBS)]
+
+
+def choices(overrides: list[str]) -> list[tuple[str, list[str]]]:
+    """The key of each override, and the single overrides that it stands for: one, or those of a multirun's values (of
+    an interval, which a search draws from, its two ends). Paths are as they are, without quotes."""
+    lines = [readable(override, multirun=True) for override in overrides]
+    try:
+        parsed = parser().parse_overrides(lines)
+        return [(o.get_key_element(), _singles(o, line)) for o, line in zip(parsed, lines, strict=True)]
+    except ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001 - as above
+        raise ConfigError(one_line(error)) from None
+
+
+def _singles(override: Override, line: str) -> list[str]:
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [f"{key}={text_of(line)}"] if is_path_key(key) else [line]
+    value = override.value()
+    values = [value.start, value.end] if isinstance(value, IntervalSweep) else override.sweep_string_iterator()
+    singles = [f"{key}={value}" for value in values]
+    if not singles:
+        group = key.lstrip("+")
+        known = options(group) if group in SECTIONS else []
+        nested = ", and those in folders by their names (glob finds none of them)" if group == "experiment" else ""
+        raise ConfigError(f"{line} stands for no value: name at least one{nested}{closest('', known)}")
+    return [f"{key}={text_of(single)}" for single in singles] if is_path_key(key) else singles
+
+
+def values_of(overrides: list[str]) -> dict[str, Any]:
+    """What each override sets, by its dotted key or group, as the default configuration takes it; ConfigError where it
+    does not."""
+    values = OmegaConf.create(to_dict(from_omegaconf(composed(overrides))))
+    parsed = parser().parse_overrides([readable(override) for override in overrides])
+    return {o.key_or_group: OmegaConf.select(values, o.key_or_group) for o in parsed}
+
+
+def one_line(error: Exception) -> str:
+    """Hydra's and OmegaConf's complaints, with a suggestion where a name is misspelt."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^")]
+    if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
+        return _unknown_option(str(error.missing_cfg_file))
+    if isinstance(error, OverrideParseException):
+        reason = lines[1] if len(lines) > 1 else lines[0]
+        key, equals, value = str(error.override).partition("=")
+        quoted = f"KEY=VALUE, in quotes what is no plain word: {key}='{value}'" if equals else "KEY=VALUE"
+        return f"cannot read '{error.override}': {reason}; write {quoted}"
+    if isinstance(error, ConfigCompositionException) and lines and lines[0].startswith("Could not override"):
+        return _unknown_key(lines[0].split("'")[1])
+    if lines and lines[0].startswith("Ambiguous value"):
+        return f"{lines[0].rstrip('.')}: several values need the flag -m (a multirun), or quotes if they are one value"
+    return f"these overrides do not compose: {lines[0] if lines else type(error).__name__}; see memmeta train --help"
+
+
+def unknown_flag(argument: str, known: Iterable[str]) -> str:
+    """A complaint about `argument`, which starts with a dash and is none of Hydra's flags."""
+    key = argument.partition("=")[0].strip("-").replace("-", "_")
+    if key in _keys():
+        return f"'{argument}' is no flag but a key: write {key}=VALUE"
+    near = closest(argument, [flag for flag in known if flag.startswith("--")])
+    return f"unknown option '{argument}'{near}"
+
+
+def _unknown_option(path: str) -> str:
+    """path: GROUP/OPTION as Hydra looked for it; a group may itself be nested (hydra/launcher)."""
+    group, _, option = path.partition("/")
+    if group not in (*SECTIONS, "experiment"):
+        return f"unknown option '{path}'; see memmeta train --help"
+    return f"unknown {group} '{option}'{closest(option, options(group))}"
+
+
+def _unknown_key(key: str) -> str:
+    keys = _keys()
+    if key in keys:
+        group = key.partition(".")[0]
+        return f"'{key}' is no key of the {group} chosen here, though of another; memmeta train --help {group}=OPTION"
+    return f"unknown key '{key}'{closest(key, keys)}"
+
+
+def options(group: str) -> list[str]:
+    """The options of a config group, nested ones as paths."""
+    base = conf_dir() / group
+    return [str(file.relative_to(base).with_suffix("")) for file in base.rglob("*.yaml")]
+
+
+@cache
+def _keys() -> frozenset[str]:
+    """Every key and group of every option of the default configuration, dotted."""
+    keys: set[str] = set(SECTIONS) | {"experiment"}
+    for group in SECTIONS:
+        for option in options(group):
+            keys |= _flat(OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{option}.yaml")), f"{group}.")
+    keys |= _flat(OmegaConf.to_container(composed([])), "")
+    return frozenset(key for key in keys if not key.endswith((".name", ".defaults")))
+
+
+def _flat(values: Any, prefix: str) -> set[str]:
+    found: set[str] = set()
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"}
+    return found

@@ -1,0 +1,99 @@
+"""Hydra's grammar of overrides, and paths as it has to read them.
+
+The grammar reads `=`, `,`, brackets, quotes, spaces and all letters beyond ASCII in a way of its own, or not at all. A
+path may hold any of them, so the values of path keys are quoted here before Hydra sees them.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+
+from memmeta_exp.utils.errors import ConfigError
+from memmeta_exp.utils.path_keys import at_home, is_path_key
+
+ONE_FOLDER = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.launcher.submitit_folder")
+CHOICE = re.compile(r"\s*choice\s*\((.*)\)\s*", re.DOTALL)
+
+
+def conf_dir() -> Path:
+    """The conf/ folder: beside the package in a wheel, beside the package's folder in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package / "conf", package.parent / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise ConfigError(f"no conf/config.yaml at {package} or above: the installation is incomplete; reinstall memmeta")
+
+
+@cache
+def parser() -> OverridesParser:
+    """Of overrides. It knows the options of every config group, which `glob(...)` sweeps over."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+
+
+def readable(override: str, multirun: bool = False) -> str:
+    """`override` as Hydra's grammar reads it: the value of a path key is quoted where that is needed. In a multirun
+    `KEY=A,B` and `KEY=choice(A,B)` stay several paths, unless that is the name of one that exists."""
+    key, equals, value = override.partition("=")
+    if not is_path_key(key) or value in ("", "null") or _reads_as_itself(override) or _is_quoted(override):
+        return override
+    paths = [value]
+    if multirun and key.lstrip("+") not in ONE_FOLDER and not Path(value).expanduser().exists():
+        listed = CHOICE.fullmatch(value)
+        paths = _separated(listed[1] if listed else value)
+    return f"{key}{equals}{','.join(_quoted(key, path) for path in paths)}"
+
+
+def text_of(override: str) -> str:
+    """The value of a single override as text, without the quotes that Hydra's grammar asks for."""
+    try:
+        value = parser().parse_override(readable(override)).value()
+    except HydraException:  # which composing has refused, or will
+        value = None
+    return value if isinstance(value, str) else override.partition("=")[2]
+
+
+def draws(override: str) -> bool:
+    """Whether it is an `interval(...)`, from which only a search can draw."""
+    try:
+        return parser().parse_override(readable(override, multirun=True)).is_interval_sweep()
+    except HydraException:
+        return False
+
+
+def _reads_as_itself(override: str) -> bool:
+    """Whether Hydra reads the value as the text that it is."""
+    try:
+        parsed = parser().parse_override(override)
+    except HydraException:
+        return False
+    return not parsed.is_sweep_override() and parsed.value() == override.partition("=")[2]
+
+
+def _is_quoted(override: str) -> bool:
+    value = override.partition("=")[2].strip()
+    if len(value) < 2 or value[0] not in "'\"" or value[-1] != value[0]:
+        return False
+    try:
+        return isinstance(parser().parse_override(override).value(), str)
+    except HydraException:
+        return False
+
+
+def _quoted(key: str, path: str) -> str:
+    if _is_quoted(f"{key}={path}"):
+        return path
+    return QuotedString(at_home(f"{key}={path}").partition("=")[2], Quote.single).with_quotes()
+
+
+def _separated(text: str) -> list[str]:
+    """`text` at its commas, those in quotes and brackets excepted."""
+    parts = re.findall(r"(?:'[^']*'|\"[^\"]*\"|\$\{[^}]*\}|\([^()]*\)|\[[^][]*\]|[^,])+", text)
+    return [part.strip() for part in parts] if len(parts) > 1 else [text]

@@ -1,0 +1,1 @@
+"""Datasets brought under DATA_ROOT: downloads, archives, readers, verification."""

@@ -1,0 +1,140 @@
+"""Image files decoded."""
+
+import io
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memmeta_exp.data.store import Picture
+from memmeta_exp.utils.errors import DataError
+
+VERSION = 2  # to be raised with any change of the pixels that are made of a file
+MAX_PIXELS = 2**27  # of one image file: Pillow's own limit only warns
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA")
+"""By content. Others may start a program; what is not told by its first bytes (TGA) comes last."""
+
+
+Sources = Iterable[tuple[str, Path | bytes]]  # image files, each with what to call it in a message
+
+
+def decode(name: str, source: Path | bytes, size: int | None, mode: str = "RGB", invert: bool = False) -> Picture:
+    """An image file as uint8 [H, W, 3], or [H, W] for mode "L" (colour.py says how), resized to a square of `size`
+    where one is given (bilinear, averaged where it shrinks). DataError, with its name, where it cannot be read."""
+    from PIL import Image, ImageOps
+
+    from memmeta_exp.data.prepare.readers.colour import eight_bits
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a file's metadata, and of a size that is within MAX_PIXELS
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as file:
+                if file.width * file.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                several = _has_several(file)
+                image = eight_bits(file, mode)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes Pillow raise
+        raise DataError(f"{name} ({_reason(error)})") from None
+    if invert:
+        image = ImageOps.invert(image)
+    if size is not None and image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return Picture(np.asarray(image), several)
+
+
+def decoded(
+    sources: Sources, size: int | None, mode: str = "RGB", invert: bool = False
+) -> Iterator[Picture | DataError]:
+    """`decode` of each, one at a time; in place of one that cannot be read, why."""
+    for name, source in sources:
+        try:
+            yield decode(name, source, size, mode, invert)
+        except DataError as error:
+            yield error
+
+
+def _formats() -> list[str]:
+    """Those of FORMATS that this Pillow reads."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _has_several(file: Any) -> bool:
+    """Whether an image file holds an animation or pages. The second picture of a camera's JPEG is a preview."""
+    try:
+        return file.format != "MPO" and bool(getattr(file, "is_animated", False))
+    except Exception:  # noqa: BLE001 - of the first frame nothing is wrong
+        return False
+
+
+def _reason(error: Exception) -> str:
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_PIXELS:,} pixels, the most of an image: shrink it"
+    if isinstance(error, UnidentifiedImageError):
+        return "no image of a format that is read here, or a damaged one"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return next(iter(str(error).splitlines()), "") or f"damaged ({type(error).__name__})"
+
+
+def field(data: Any, names: tuple[str, ...], path: Path, kind: Callable[[Any], bool]) -> Any:
+    """The first of the keys `names` that a dictionary has, checked by `kind`; DataError where none fits."""
+    if not isinstance(data, dict):
+        raise DataError(f"{path} holds no dictionary: it is none of the known releases (docs/datasets.md)")
+    for name in names:
+        if name in data:
+            if not kind(data[name]):
+                raise DataError(f"{path}: '{name}' is not what the known releases hold (docs/datasets.md)")
+            return data[name]
+    raise DataError(f"{path} has no '{names[0]}': it is none of the known releases (docs/datasets.md)")
+
+
+def is_images(value: Any) -> bool:
+    """Whether a value is an array of colour images."""
+    return isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 4 and value.shape[-1] == 3
+
+
+def is_sequence(value: Any) -> bool:
+    """Whether a value is a list, tuple or array."""
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
+def as_labels(values: Any, path: Path, images: int) -> np.ndarray:
+    """int64 [images]; DataError where the labels are no integers or another number of them."""
+    labels = as_integers(values)
+    if labels is None or labels.shape != (images,):
+        raise DataError(f"{path}: {len(values)} labels for {images} images, expected as many integers")
+    return labels
+
+
+def as_integers(values: Any) -> np.ndarray | None:
+    """int64, of a list or array of integers; None of anything else. Of a list each is looked at first: numpy would
+    give every text of a list the length of the longest."""
+    if not isinstance(values, np.ndarray):
+        if not is_sequence(values) or not all(isinstance(value, int | np.integer) for value in values):
+            return None
+        values = np.asarray(values, dtype=None if len(values) else np.int64)
+    if values.dtype.kind not in "iu" or values.ndim != 1 or (values.dtype.kind == "u" and (values >= 2**63).any()):
+        return None
+    return np.asarray(values).astype(np.int64)
+
+
+def as_names(values: Any, path: Path) -> list[str]:
+    """The names of classes; DataError where they are no list of texts."""
+    if not is_sequence(values) or not all(isinstance(value, str) for value in values):
+        raise DataError(f"{path}: the names of the classes are no texts (docs/datasets.md)")
+    return [str(value) for value in values]
+
+
+def numbered(labels: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Names and indices of classes that are known by numbers alone, which may start anywhere."""
+    values, indices = np.unique(labels, return_inverse=True)
+    return [str(v) for v in values.tolist()], indices

@@ -1,0 +1,108 @@
+"""What is known of every dataset on this machine, for `memmeta data`."""
+
+from dataclasses import dataclass
+from inspect import getdoc
+from pathlib import Path
+
+from memmeta_exp.config import SECTIONS, FolderConfig
+from memmeta_exp.data.registry import loader_of
+from memmeta_exp.utils.errors import ConfigError, DataError, MemmetaError
+
+_Row = tuple[bool, bool | None, str]
+
+
+@dataclass(frozen=True)
+class DatasetStatus:
+    """present: usable now; verified: its content was compared with the known one, None where it was not; detail: one
+    line, what to do where either is missing."""
+
+    name: str
+    description: str
+    present: bool
+    verified: bool | None
+    detail: str
+
+
+def status(data_root: str | None = None, path: str | None = None, split_file: str | None = None) -> list[DatasetStatus]:
+    """Every dataset of the configuration, in its order, also those that this module does not know; hashes the pixels of
+    CIFAR-100 (under a second), not of larger sets. path, split_file: of dataset=folder."""
+    known: dict[str, _Row] = {
+        "glyphs": _glyphs(),
+        **dict.fromkeys(("synthetic", "quadratic", "logistic", "sinusoid"), (True, None, "generated at every start")),
+        "folder": _own_folder(path, split_file),
+        **{name: _cifar100(name, data_root) for name in ("cifar_fs", "fc100")},
+        **{name: _stored(name, data_root) for name in ("miniimagenet", "tieredimagenet", "omniglot")},
+    }
+    return [
+        DatasetStatus(name, _description(name), *(known.get(name) or _entered(name))) for name in SECTIONS["dataset"]
+    ]
+
+
+def _description(name: str) -> str:
+    return (getdoc(SECTIONS["dataset"][name]) or name).splitlines()[0]
+
+
+def _entered(name: str) -> _Row:
+    """A dataset with a loader of its own, of which its configuration and its facts are known."""
+    try:
+        loader_of(name)
+        SECTIONS["dataset"][name]().facts()
+    except (MemmetaError, OSError, TypeError) as error:
+        return False, None, str(error).partition("\n")[0] or type(error).__name__
+    return True, None, f"read by its own loader; `memmeta data verify {name}` counts what it holds"
+
+
+def _cifar100(name: str, data_root: str | None) -> _Row:
+    from memmeta_exp.data import cifar100_torchmeta
+    from memmeta_exp.data.registry import resolve_root
+
+    path = None
+    try:
+        root = resolve_root(data_root, name)
+        path = cifar100_torchmeta.hdf5_path(root)
+        cifar100_torchmeta.class_dataset(name)
+        sound = cifar100_torchmeta.verify(root)
+    except DataError as error:
+        return False, False if path and path.is_file() else None, str(error)
+    return True, sound, str(path) if sound else _not_cifar100(path)
+
+
+def _not_cifar100(path: Path) -> str:
+    root = path.parent.parent
+    return f"{path} is not CIFAR-100 as published: `memmeta data fetch cifar100 data_root={root}` replaces it"
+
+
+def _stored(name: str, data_root: str | None) -> _Row:
+    from memmeta_exp.data import stored_datasets
+    from memmeta_exp.data.registry import resolve_root
+
+    folder = None
+    try:
+        root = resolve_root(data_root, name)
+        folder = stored_datasets.store_folder(name, root)
+        stored_datasets.require(name, root)
+    except DataError as error:
+        return False, False if folder and folder.is_dir() else None, str(error)
+    if not folder.is_dir():
+        return True, None, f"torchmeta's files in {root / name}, converted once at the first use"
+    return True, None, f"{folder}; `memmeta data verify {name}` compares its content"
+
+
+def _own_folder(path: str | None, split_file: str | None) -> _Row:
+    if path is None:
+        return False, None, "no folder is named: memmeta data path=DIR looks at one (docs/datasets.md)"
+    try:
+        facts = FolderConfig(path=path, split_file=split_file).facts()
+    except ConfigError as error:
+        return False, None, str(error)
+    classes = ", ".join(f"{count} {split}" for split, count in facts.classes.items())
+    return True, None, f"{path}: classes: {classes}; images of a class: {facts.images_per_class} or more"
+
+
+def _glyphs() -> _Row:
+    from memmeta_exp.data import cache, glyphs
+
+    path = glyphs.cache_path()
+    if cache.read(path, glyphs.recipe()) is None:
+        return True, None, "drawn in seconds at the first use"
+    return True, True, str(path)

@@ -1,0 +1,170 @@
+"""Whether a dataset is what it says it is: counts, classes, pixels and statistics against checksums.py."""
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from memmeta_exp.config import SPLITS
+from memmeta_exp.data import registry
+from memmeta_exp.data.episodes import ImageSet
+from memmeta_exp.data.prepare import checksums
+from memmeta_exp.data.registry import STORED, WITHOUT_IMAGES, load_split, resolve_root
+from memmeta_exp.data.store import Store, StoredSplit, pixels_sha256, statistics_of
+from memmeta_exp.utils.errors import DataError
+
+logger = logging.getLogger("memmeta")
+
+
+@dataclass(frozen=True)
+class Check:
+    """passed: None where there is nothing to compare with; detail: one line, what was found and what it was held
+    against."""
+
+    what: str
+    passed: bool | None
+    detail: str
+
+
+def verify(config: Any, data_root: str | None = None) -> Iterator[Check]:
+    """Every check of the dataset that `config` names, as it is made; DataError where it is not here."""
+    if config.name in WITHOUT_IMAGES:
+        yield Check("pixels", None, "it has no images: tasks are drawn from a seed")
+        return
+    yield from _pixels(config, data_root)
+    sets: dict[str, ImageSet] = {}
+    for split in SPLITS:
+        try:
+            sets[split] = registry.loaded(config, split, data_root)
+            yield from _split(config, split, sets[split], data_root)
+        except DataError as error:
+            yield Check(f"{split}: counts", False, str(error))
+    if config.name == "folder":
+        yield from _apart(sets)
+
+
+def _apart(sets: dict[str, ImageSet]) -> Iterator[Check]:
+    """Whether an image of one split is in another too, to the last pixel. That is said, and fails nothing."""
+    owners: dict[bytes, str] = {}
+    shared: Counter[str] = Counter()
+    for split, images in sets.items():
+        for image in images.flat.numpy():
+            owner = owners.setdefault(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), split)
+            if owner != split:
+                shared[f"of {split} in {owner}"] += 1
+    if shared:
+        found = ", ".join(f"{count} {where}" for where, count in shared.items())
+        logger.warning("the same images are in two splits, to the last pixel: %s; leave each in one", found)
+    else:
+        yield Check("splits", True, "no image is in two of them")
+
+
+def _split(config: Any, split: str, images: ImageSet, data_root: str | None) -> Iterator[Check]:
+    wrong = registry.fault(config, split, images)
+    if wrong is not None:
+        yield Check(f"{split}: counts", False, wrong)
+        return
+    yield _counts(config, split, images)
+    yield _classes(config.name, split, images)
+    yield _statistics(config, split, images, data_root)
+    if config.name in (*STORED, "folder"):
+        yield _constant(split, _store(config, data_root).splits[split])
+
+
+def _pixels(config: Any, data_root: str | None) -> Iterator[Check]:
+    name = config.name
+    if name in ("cifar_fs", "fc100"):
+        from memmeta_exp.data import cifar100_torchmeta
+
+        root = resolve_root(data_root, name)
+        sound = cifar100_torchmeta.verify(root)
+        yield Check(
+            "pixels", sound, f"{cifar100_torchmeta.hdf5_path(root)} {_IS[sound]} CIFAR-100 as published, by SHA-256"
+        )
+    elif name in (*STORED, "folder"):
+        yield from _stored_pixels(_store(config, data_root))
+    elif name == "glyphs":
+        from memmeta_exp.data import cache, glyphs
+
+        load_split(config, "val")
+        intact = cache.read(glyphs.cache_path(), glyphs.recipe()) is not None
+        yield Check("pixels", intact or None, "the cache is intact" if intact else "no cache: drawn at every start")
+    elif name == "synthetic":
+        yield Check("pixels", None, "generated at every start")
+    else:
+        yield Check("pixels", None, "read by its own loader: no hash is known to hold them against")
+
+
+_IS = {True: "is", False: "is NOT"}
+
+
+def _store(config: Any, data_root: str | None) -> Store:
+    from memmeta_exp.data import stored_datasets
+
+    if config.name == "folder":
+        return stored_datasets.folder_store(config)
+    return stored_datasets.open_store(config.name, resolve_root(data_root, config.name))
+
+
+def _stored_pixels(store: Store) -> Iterator[Check]:
+    """Against the hash taken when they were converted: no hash of converted pixels is published."""
+    for split, stored in store.splits.items():
+        same = pixels_sha256(store.path(split)) == stored.sha256
+        yield Check(f"{split}: pixels", same, f"{_ARE[same]} those converted from {store.source}, by SHA-256")
+    yield Check("pixels", None, "no hash of the published pixels is known to hold them against")
+
+
+_ARE = {True: "are", False: "are NOT"}
+
+
+def _counts(config: Any, split: str, images: ImageSet) -> Check:
+    """Of images that `registry.fault` has found none in."""
+    total, source = len(images.flat), checksums.COUNTS.get(config.name, "its facts()")
+    each = f"{images.least}" if images.least == images.most else f"{images.least} to {images.most}"
+    detail = f"{len(images.class_names)} classes of {each} images, {total} in all, as expected ({source})"
+    return Check(f"{split}: counts", None if config.name in ("folder", "synthetic") else True, detail)
+
+
+def _classes(name: str, split: str, images: ImageSet) -> Check:
+    what = f"{split}: classes"
+    known = checksums.CLASSES.get((name, split))
+    if known is None:
+        return Check(what, None, "no list to hold the class names against")
+    if all(name.isdigit() for name in images.class_names):
+        return Check(what, None, "the imported files number the classes and do not name them")
+    digest, source = known
+    same = hashlib.sha256("\n".join(sorted(images.class_names)).encode()).hexdigest() == digest
+    return Check(what, same, f"the class names {_ARE[same]} those of {source}")
+
+
+def _statistics(config: Any, split: str, images: ImageSet, data_root: str | None) -> Check:
+    what = f"{split}: statistics"
+    if config.name in (*STORED, "folder"):
+        stored = _store(config, data_root).splits[split]
+        mean, std = stored.mean, stored.std
+    else:
+        mean, std = statistics_of(images)
+    found = f"mean {_numbers(mean)}, deviation {_numbers(std)}"
+    known = checksums.STATISTICS.get((config.name, split))
+    if known is None:
+        return Check(what, None, f"{found}; none published")
+    expected = [*known.mean, *known.std]
+    passed = all(abs(a - b) <= known.tolerance for a, b in zip([*mean, *std], expected, strict=False))
+    wanted = f"mean {_numbers(known.mean)}" + (f", deviation {_numbers(known.std)}" if known.std else "")
+    return Check(what, passed, f"{found}; {wanted} +- {known.tolerance:g} ({known.source})")
+
+
+def _constant(split: str, stored: StoredSplit) -> Check:
+    """An image of one colour is most often one whose content was lost before it came here."""
+    what = f"{split}: constant images"
+    if stored.noted is None:
+        return Check(what, None, "not looked for by the earlier version that converted them")
+    found = stored.noted["constant"]
+    detail = f"{found.count} of {sum(stored.counts)} images are of one colour throughout"
+    return Check(what, not found.count, f"{detail}: {found}" if found.count else detail)
+
+
+def _numbers(values: tuple[float, ...] | list[float]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)

@@ -1,0 +1,1 @@
+"""Ranks: the process group and what a launcher tells a process."""

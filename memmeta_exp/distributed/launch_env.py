@@ -1,0 +1,46 @@
+"""Whether this process is one of several that torchrun started, and which: read from the environment alone, so that a
+command can tell before it loads torch."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from memmeta_exp.utils.errors import ConfigError
+
+NUMBERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+NEEDED = (*NUMBERS, "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among `size`, numbered `rank`; on its machine it is `local_rank` of `local_size`."""
+
+    size: int
+    rank: int
+    local_rank: int
+    local_size: int
+
+
+def place(environment: Mapping[str, str] = os.environ) -> Place | None:
+    """The place that torchrun gave this process; None for a process of its own. ConfigError where the environment says
+    neither."""
+    if environment.get("WORLD_SIZE", "1") == "1":
+        return None
+    missing = [name for name in NEEDED if not environment.get(name)]
+    if missing:
+        raise ConfigError(
+            f"WORLD_SIZE={environment['WORLD_SIZE']} but {', '.join(missing)} not set: start ranks with torchrun, or "
+            "unset WORLD_SIZE for one process"
+        )
+    values = [environment[name] for name in NUMBERS]
+    numbers = [int(value) if value.isascii() and value.isdigit() else -1 for value in values]
+    size, rank, local_rank, local_size = numbers
+    if min(numbers) < 0 or rank >= size or local_rank >= local_size or local_size > size:
+        said = " ".join(f"{name}={value}" for name, value in zip(NUMBERS, values, strict=True))
+        raise ConfigError(f"{said} names no rank of a group: start ranks with torchrun, or unset WORLD_SIZE")
+    return Place(size, rank, local_rank, local_size)
+
+
+def one_of_many(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun started this process as one of several, for commands that are for one alone."""
+    return environment.get("WORLD_SIZE", "1") != "1" and all(environment.get(name) for name in NEEDED)

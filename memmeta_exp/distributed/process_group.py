@@ -1,0 +1,261 @@
+"""Several processes, the ranks, that do one run: the only module that calls torch.distributed.
+
+Every rank makes the same collective calls in the same order, and each of them begins with a roll call: one all-reduce
+of a few numbers in which a rank says that it is there, that it gave its work up because it was asked to stop, or that
+it failed. So whatever ends one rank, in whatever line, the others learn of it where they next wait, and all end at the
+same iteration. Roll calls and what tasks report go over gloo, on the CPU, whose connections break at once when a
+process dies; gradients go over NCCL where they are on GPUs, right after a roll call that found everybody there.
+
+One process alone is `ALONE`, whose methods do nothing or give back what they are given.
+"""
+
+import io
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+
+from memmeta_exp.distributed.launch_env import Place
+from memmeta_exp.utils.errors import ConfigError, MemmetaError, RankFailed, RankLost, RunError
+from memmeta_exp.utils.signals import StopAsked, StopRequest
+
+PRESENT, GAVE_UP, FAILED = 0.0, 1.0, 2.0
+VALUES = 2  # numbers that a roll call carries beside
+FIRST_TELLS_S = 5.0  # so long the others wait for rank 0 to say that a rank was lost; then it is rank 0 that was
+_TOLD, _OTHERS = "memmeta/rank-0-tells", "memmeta/others-who-would-tell"
+
+T = TypeVar("T")
+
+
+class Ranks:
+    """One process. rank: of 0 .. size - 1, of which 0 writes."""
+
+    rank, size = 0, 1
+
+    def share(self, count: int) -> slice:
+        """Which of `count` tasks are this rank's."""
+        return slice(0, count)
+
+    def placed(self, config: T) -> T:
+        """A configuration with the device that it means on this rank."""
+        return config
+
+    def listen(self, stop: StopRequest) -> None:
+        """From now on roll calls pass on the signal that `stop` noted."""
+
+    def check(self, stop: StopRequest) -> None:
+        """StopAsked if the run has been asked to stop: of several ranks, if all know it."""
+        stop.check()
+
+    def signum(self, stop: StopRequest) -> int | None:
+        """The signal by which the run has been asked to stop."""
+        return stop.signum
+
+    def largest(self, *values: float) -> tuple[float, ...]:
+        """Each value's maximum over ranks."""
+        return values
+
+    def require_same(self, what: str, value: Any) -> None:
+        """ConfigError unless `value` is equal on all ranks."""
+
+    def require_same_weights(self, model: nn.Module) -> None:
+        """RunError unless the model's parameters have the same norm, to the bit, on all ranks."""
+
+    def send(self, order: dict[str, Any]) -> None:
+        """Rank 0 tells the others what to do next."""
+
+
+ALONE = Ranks()
+
+
+class Group(Ranks):
+    """This rank of several. Methods that wait for the others raise RankLost where one is gone, RankFailed where one
+    has failed and StopAsked where one gave up because it was asked to stop."""
+
+    def __init__(self, place: Place, control: Any = None, store: Any = None) -> None:
+        self.rank, self.size, self.place = place.rank, place.size, place
+        self.agreed: int | None = None
+        self._control, self._store, self._fast = control, store, None
+        self._stop: StopRequest | None = None
+
+    @staticmethod
+    def joined(place: Place) -> "Group":
+        """The group whose other ranks do the same now. RunError where they cannot be reached."""
+        try:
+            store, _, _ = next(rendezvous("env://", place.rank, place.size))
+            dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.size)
+        except (RuntimeError, ValueError) as error:
+            raise RunError(f"rank {place.rank} of {place.size} cannot join the others ({_reason(error)})") from None
+        return Group(place, dist.group.WORLD, store)
+
+    def leave(self) -> None:
+        """After a run that went well; a rank that fails just ends."""
+        dist.destroy_process_group()
+
+    def share(self, count: int) -> slice:
+        """Contiguous, so that what the ranks found, one after the other, is in order; sizes differ by at most 1."""
+        return self._share_of(self.rank, count)
+
+    def sizes(self, count: int) -> list[int]:
+        """How many of `count` tasks each rank has."""
+        shares = (self._share_of(rank, count) for rank in range(self.size))
+        return [share.stop - share.start for share in shares]
+
+    def _share_of(self, rank: int, count: int) -> slice:
+        return slice(rank * count // self.size, (rank + 1) * count // self.size)
+
+    def placed(self, config: Any) -> Any:
+        """ConfigError where this machine has fewer GPUs than ranks, or the ranks would share one."""
+        head, _, index = config.device.partition(":")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if head == "cpu" or (head == "auto" and not count):
+            return replace(config, device="cpu")
+        if index and self.place.local_size > 1:
+            raise ConfigError(
+                f"device={config.device} puts the {self.place.local_size} ranks of a machine on one GPU: "
+                "use device=cuda, which gives each its own"
+            )
+        if count and not index and self.place.local_size > count:
+            raise ConfigError(
+                f"{self.place.local_size} ranks on a machine where torch finds {count} CUDA devices: use torchrun "
+                f"--nproc-per-node {count}, or device=cpu"
+            )
+        return replace(config, device=f"cuda:{index or self.place.local_rank}") if count else config
+
+    def listen(self, stop: StopRequest) -> None:
+        self._stop = stop
+
+    def check(self, stop: StopRequest) -> None:
+        if self.agreed is not None:
+            raise StopAsked
+
+    def signum(self, stop: StopRequest) -> int | None:
+        return self.agreed
+
+    def roll_call(self, status: float = PRESENT, *values: float) -> list[float]:
+        """Waits for all; returns the maximum over ranks of each of up to VALUES values."""
+        largest, found = self._call(status, values)
+        if found == FAILED:
+            self._learn(None)
+        if found == GAVE_UP:
+            raise StopAsked
+        return largest
+
+    def fail(self, error: BaseException) -> None:
+        """Tells the others, where they next wait, that this rank ends with `error`; they raise RankFailed there."""
+        said = str(error) if isinstance(error, MemmetaError) else f"{type(error).__name__}: {error}"
+        with suppress(RankLost, RankFailed):
+            self._call(FAILED, ())
+            self._learn((getattr(error, "exit_code", 1), said.partition("\n")[0]))
+
+    def _call(self, status: float, values: tuple[float, ...]) -> tuple[list[float], float]:
+        signum = (self._stop.signum if self._stop else None) or 0
+        line = torch.tensor([status, signum, *values, *[0.0] * (VALUES - len(values))], dtype=torch.float64)
+        self._do(lambda: dist.all_reduce(line, dist.ReduceOp.MAX, self._control))
+        found, signum, *largest = line.tolist()
+        self.agreed = int(signum) or self.agreed
+        return largest[: len(values)], found
+
+    def _learn(self, mine: tuple[int, str] | None) -> None:
+        """What the ranks that failed say; raises that of the first."""
+        said = self._all_objects(mine)
+        rank, (code, line) = next((rank, found) for rank, found in enumerate(said) if found is not None)
+        raise RankFailed(f"rank {rank}: {line}", code)
+
+    def _all_objects(self, mine: Any) -> list[Any]:
+        found: list[Any] = [None] * self.size
+        self._do(lambda: dist.all_gather_object(found, mine, self._control))
+        return found
+
+    def largest(self, *values: float) -> tuple[float, ...]:
+        return tuple(self.roll_call(PRESENT, *values))
+
+    def require_same(self, what: str, value: Any) -> None:
+        self.roll_call()
+        found = self._all_objects(value)
+        other = next((rank for rank in range(self.size) if found[rank] != found[0]), None)
+        if other is not None:
+            raise ConfigError(f"{what}: {found[0]} on rank 0, {found[other]} on rank {other}; they have to be the same")
+
+    def require_same_weights(self, model: nn.Module) -> None:
+        norms = [torch.linalg.vector_norm(p.detach(), dtype=torch.float64) for p in model.parameters()]
+        norm = float(torch.stack(norms).sum())
+        most, least = self.roll_call(PRESENT, norm, -norm)
+        if most != -least:
+            raise RunError(
+                f"theta is no longer the same on all ranks (norms from {-least!r} to {most!r}): use machines and GPUs "
+                "of one kind, and look for faulty memory; the last checkpoint is that of rank 0"
+            )
+
+    def gather(self, mine: Tensor, sizes: list[int]) -> list[Tensor]:
+        """Every rank's tensor, `sizes` their lengths, on the CPU. To be called right after a roll call."""
+        mine = mine.detach().cpu()
+        padded = mine.new_zeros(max(sizes), *mine.shape[1:])
+        padded[: len(mine)] = mine
+        found = [torch.empty_like(padded) for _ in sizes]
+        self._do(lambda: dist.all_gather(found, padded, self._control))
+        return [one[:size] for one, size in zip(found, sizes, strict=True)]
+
+    def sum_(self, flat: Tensor) -> None:
+        """The sum over ranks, in place, equal to the bit on all. To be called right after a roll call."""
+        if flat.device.type == "cuda" and self._fast is None:
+            self._fast = dist.new_group(backend="nccl")
+        group = self._fast if flat.device.type == "cuda" else self._control
+        self._do(lambda: dist.all_reduce(flat, dist.ReduceOp.SUM, group))
+
+    def send(self, order: dict[str, Any]) -> None:
+        """Plain values and tensors, such as a checkpoint."""
+        self.roll_call()
+        stream = io.BytesIO()
+        torch.save(order, stream)
+        content = torch.frombuffer(bytearray(stream.getvalue()), dtype=torch.uint8)
+        size = torch.tensor([len(content)])
+        self._do(lambda: dist.broadcast(size, 0, self._control))
+        self._do(lambda: dist.broadcast(content, 0, self._control))
+
+    def receive(self) -> dict[str, Any]:
+        """What rank 0 sends."""
+        self.roll_call()
+        size = torch.zeros(1, dtype=torch.int64)
+        self._do(lambda: dist.broadcast(size, 0, self._control))
+        content = torch.empty(int(size), dtype=torch.uint8)
+        self._do(lambda: dist.broadcast(content, 0, self._control))
+        return torch.load(io.BytesIO(content.numpy().tobytes()), weights_only=True)
+
+    def _do(self, collective: Callable[[], Any]) -> None:
+        try:
+            collective()
+        except RuntimeError as error:  # what torch makes of every broken connection
+            if self.rank == 0:
+                self.tell()
+            raise RankLost(f"a rank of this run is gone ({_reason(error)})") from None
+
+    def tell(self) -> None:
+        """Rank 0 is there, and says how the run ended."""
+        with suppress(RuntimeError):
+            self._store.set(_TOLD, "yes")
+
+    def another_tells(self) -> bool:
+        """Whether rank 0 says that a rank was lost, or another does because rank 0 is the one."""
+        try:
+            until = time.monotonic() + FIRST_TELLS_S
+            while time.monotonic() < until:  # the store's own wait prints when it ends in vain
+                if self._store.check([_TOLD]):
+                    return True
+                time.sleep(0.1)
+            return self._store.add(_OTHERS, 1) > 1
+        except RuntimeError:  # the store is gone too
+            return False
+
+
+def _reason(error: BaseException) -> str:
+    """What torch says first, without the place in its source."""
+    line = str(error).partition("\n")[0]
+    line = line.partition("] ")[2] if line.startswith("[/") else line
+    return line.partition(". ")[0].rstrip(".")

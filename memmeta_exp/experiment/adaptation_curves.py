@@ -1,0 +1,96 @@
+"""What a model says of sine waves before, during and after adaptation: the content of adaptation.json."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from memmeta_exp.algorithms import Adapt, Learner, build_algorithm
+from memmeta_exp.algorithms.losses import losses_of
+from memmeta_exp.algorithms.proposed import gd_rule
+from memmeta_exp.data import SinusoidTasks
+from memmeta_exp.data.sinusoid import INPUT
+from memmeta_exp.experiment.builder import Experiment, execution_of
+from memmeta_exp.utils.statistics import mean_ci95
+
+STEPS = (1, 2, 3, 5, 10)  # of gradient descent; those that the algorithm takes are added
+EXAMPLES = 3  # test tasks whose curves are kept
+GRID = 101  # points of a curve
+
+
+def adaptation(experiment: Experiment, tasks: SinusoidTasks) -> dict[str, Any]:
+    """The mean squared error of `tasks` after each number of steps on their support sets, by the configured rule, its
+    interval, and the curves of the first EXAMPLES tasks.
+
+    {"steps": [0, ..], "solved": bool, "mse": [..], "mse_ci95": [..], "x": [GRID], "tasks": [{"amplitude", "phase",
+    "support_x", "support_y", "curves": [[GRID] a number of steps]}]}. 0 steps are theta and phi_0 as they are. solved:
+    the rule takes no steps but finds phi*; then "steps" is [0, 1], 1 being after that.
+    """
+    steps, solved = _steps(experiment)
+    examples = tasks[:EXAMPLES]
+    x = torch.linspace(*INPUT, GRID, dtype=torch.float64)
+    asked = examples.asked_at(x.to(tasks.x.device))
+    truth, found, curves = tasks.query()[1], [], []
+    for count in steps:
+        outputs = partial(_outputs, experiment, 0 if count == 0 else None if solved else count)
+        found.append(mean_ci95((outputs(tasks) - truth).double().square().mean((1, 2)).tolist()))
+        curves.append(outputs(asked).squeeze(2).tolist())
+    support_x, support_y = (half.squeeze(2).tolist() for half in examples.support())
+    return {
+        "steps": list(steps),
+        "solved": solved,
+        "mse": [mean for mean, _ in found],
+        "mse_ci95": [half for _, half in found],
+        "x": x.tolist(),
+        "tasks": [
+            {
+                "amplitude": float(examples.amplitude[i]),
+                "phase": float(examples.phase[i]),
+                "support_x": support_x[i],
+                "support_y": support_y[i],
+                "curves": [of_step[i] for of_step in curves],
+            }
+            for i in range(len(examples))
+        ],
+    }
+
+
+def _steps(experiment: Experiment) -> tuple[tuple[int, ...], bool]:
+    """The numbers of steps to look at, and whether the rule takes none but solves."""
+    config = experiment.config
+    newton = config.eval_rule == "own" and getattr(config.algorithm, "inner_solver", "gd") == "newton"
+    if newton or config.eval_rule == "exact":
+        return (0, 1), True
+    own = config.algorithm.inner_steps if config.eval_rule == "own" else config.eval_steps
+    return tuple(sorted({0, *STEPS, own})), False
+
+
+def _outputs(experiment: Experiment, steps: int | None, tasks: SinusoidTasks) -> Tensor:
+    """[T, m, 1] after `steps` steps, None for what the rule does by itself."""
+    if steps == 0:
+        return _unadapted(experiment, tasks)
+    learner, adapt = _with_steps(experiment, steps)
+    return learner.outputs(tasks, adapt)
+
+
+def _unadapted(experiment: Experiment, tasks: SinusoidTasks) -> Tensor:
+    model = experiment.model.eval()
+    with torch.no_grad():
+        outputs = model(tasks.query()[0])
+    model.train()
+    return outputs
+
+
+def _with_steps(experiment: Experiment, steps: int | None) -> tuple[Learner, Adapt | None]:
+    config = experiment.config
+    if steps is None:
+        return experiment.learner, experiment.adapt
+    if config.eval_rule == "gd":
+        return experiment.learner, gd_rule(steps, config.eval_lr)
+    algorithm = replace(config.algorithm, inner_steps=steps)
+    execution, losses = execution_of(config, experiment.device), losses_of(config.head)
+    learner = build_algorithm(algorithm, experiment.model, execution, config.memory, losses)
+    learner.poll = experiment.learner.poll
+    return learner, None

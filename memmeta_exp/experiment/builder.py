@@ -1,0 +1,249 @@
+"""From a `Config` to the live objects of a run: data, meta-model, learner and optimiser, on a device."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from memmeta_exp.algorithms import (
+    Adapt,
+    Execution,
+    Learner,
+    build_algorithm,
+    exact_reference,
+)
+from memmeta_exp.algorithms.losses import losses_of
+from memmeta_exp.algorithms.proposed import exact_rule, gd_rule
+from memmeta_exp.backbones import MetaModel, build_model, image_layout
+from memmeta_exp.config import Config, check_tasks_fit
+from memmeta_exp.data import (
+    AS_THEY_ARE,
+    EpisodeSampler,
+    ImageSet,
+    Pixels,
+    SinusoidSampler,
+    channel_statistics,
+    load_split,
+)
+from memmeta_exp.data.episodes import STREAMS
+from memmeta_exp.distributed.process_group import ALONE, Ranks
+from memmeta_exp.experiment.analytic_problems import Truth, known_problem
+from memmeta_exp.utils.errors import ConfigError
+from memmeta_exp.utils.malloc import keep_freed_memory
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}  # of parameters: bf16 is autocast
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+DATA_SHARE = 0.5  # of a GPU's free memory that the training split may take; a larger one stays in host memory
+DEFAULT_THREADS = torch.get_num_threads()
+Constants = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run computes with. reference: what measures |grad F|^2 on sampled tasks; truth: F itself, where it
+    is known: one of the two is None. adapt: the test-time rule, None for the algorithm's own. ranks: those that the
+    learners share their tasks with."""
+
+    config: Config
+    device: torch.device
+    model: MetaModel
+    learner: Learner
+    reference: Learner | None
+    adapt: Adapt | None
+    samplers: dict[str, Any]
+    truth: Truth | None = None
+    ranks: Ranks = ALONE
+
+    @property
+    def learners(self) -> list[Learner]:
+        """All that step or measure."""
+        others = self.truth.learners if self.truth else [self.reference]
+        return [self.learner, *(learner for learner in others if learner is not None)]
+
+    @property
+    def smoothness(self) -> float | None:
+        """L_F where it is known."""
+        return self.truth.smoothness if self.truth else None
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device that `device=NAME` means; ConfigError where this machine has none such."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if count else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= count:
+        found = f"{count} CUDA device{'s' if count > 1 else ''}" if count else "no CUDA device"
+        raise ConfigError(f"device={name}: torch finds {found} here; use device=cpu or device=auto")
+    return device
+
+
+def build(config: Config, of_dataset: Constants | None = None) -> Experiment:
+    """The experiment of `config`, initial values a function of it alone. of_dataset: mean and deviation by which
+    images.normalise=dataset normalises, by default those of its own training images. Raises ConfigError and
+    DataError."""
+    check_tasks_fit(config)
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the default would round convolutions to 10-bit mantissas
+    device = resolve_device(config.device)
+    keep_freed_memory()
+    torch.set_num_threads(execution_of(config, device).threads_each)
+    if config.known:
+        return _known(config, device)
+    samplers = _drawn(config, device) if config.regression else _samplers(config, device, of_dataset)
+    return _experiment(config, device, samplers)
+
+
+def build_on_meta(config: Config) -> Experiment:
+    """The experiment as it would be on a GPU, of meta tensors: all its shapes and no values, so that nothing is read
+    and nothing computed. It has the training stream alone."""
+    facts, meta = config.dataset.facts(), torch.device("meta")
+    if config.regression:
+        return _experiment(config, meta, _drawn(config, meta))
+    names = tuple(map(str, range(facts.classes["train"])))
+    tensor = torch.empty(facts.shape("train"), dtype=torch.uint8, device=meta)
+    images = ImageSet(tensor, names, _alike(facts.images["train"], len(names)) if "train" in facts.images else None)
+    anything = tuple([0.5] * facts.channels)  # the values change no shape
+    return _experiment(config, meta, {"train": _episodes(config, (anything, anything))(images, "train")})
+
+
+def _alike(images: int, classes: int) -> tuple[int, ...]:
+    """Counts of classes of about the same size that add up to `images`."""
+    each, rest = divmod(images, classes)
+    return tuple(each + (i < rest) for i in range(classes))
+
+
+def _experiment(config: Config, device: torch.device, samplers: Mapping[str, Any]) -> Experiment:
+    facts, learned = config.dataset.facts(), config.algorithm.head_start == "learned"
+    backbone, real = config.backbone, device.type != "meta"
+    # of phi_0: a task takes as many as it has classes, or one number is regressed on
+    rows = 1 if config.regression else max(config.ways, config.task("reference").ways)
+    classes = facts.classes["train"] if config.classifies else None
+    model = build_model(backbone, facts.channels, facts.image_size, rows, learned, config.seed, real, classes)
+    model.cosine = config.head.scale if config.head.name == "cosine" else None
+    if config.memory.checkpoint == "block":
+        model.backbone.checkpoint_blocks()  # pyright: ignore[reportCallIssue]
+    model = model.to(device=device, dtype=DTYPES[config.precision])
+    model = model.to(memory_format=image_layout(device))  # pyright: ignore[reportCallIssue] - torch's own overload
+    execution = execution_of(config, device)
+    losses = losses_of(config.head)
+    own = partial(build_algorithm, config.algorithm, model, execution, config.memory, losses)
+    return Experiment(
+        config=config,
+        device=device,
+        model=model,
+        learner=own(),
+        reference=own()
+        if config.convergence_of == "own"
+        else exact_reference(model, config.reference_mu, config.algorithm.head_start, execution, losses=losses),
+        adapt=_rule(config),
+        samplers=dict(samplers),
+    )
+
+
+def _rule(config: Config) -> Adapt | None:
+    """How validation and test tasks adapt, where it is not the algorithm's own way."""
+    if config.eval_rule == "exact":
+        return exact_rule(config.eval_mu)
+    return gd_rule(config.eval_steps, config.eval_lr) if config.eval_rule == "gd" else None
+
+
+def _known(config: Config, device: torch.device) -> Experiment:
+    """The experiment on a problem whose tasks are all at hand."""
+    problem, execution = known_problem(config, device, DTYPES[config.precision]), execution_of(config, device)
+    own = partial(build_algorithm, config.algorithm, problem.model, execution, config.memory, problem.losses)
+    return Experiment(
+        config=config,
+        device=device,
+        model=problem.model,
+        learner=own(),
+        reference=None,
+        adapt=None,
+        samplers={"train": problem.sampler},
+        truth=problem.truth(config, execution, own() if config.convergence_of == "own" else None),
+    )
+
+
+def build_optimizer(
+    config: Config, model: MetaModel, smoothness: float | None = None
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """The upper optimiser and its schedule. `foreach` is named because its default differs between devices. smoothness:
+    L_F, for optimizer.lr=null."""
+    c = config.optimizer
+    lr = c.lr if c.lr is not None or smoothness is None else 1 / smoothness
+    options: dict[str, Any] = {"lr": lr, "weight_decay": c.weight_decay, "foreach": True}
+    if c.name == "sgd":
+        options["momentum"] = c.momentum
+    optimizer = OPTIMIZERS[c.name](model.parameters(), **options)
+    if c.schedule == "cosine":
+        return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.iterations)
+    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def build_average(config: Config, model: MetaModel) -> AveragedModel | None:
+    """The moving average of the model that `optimizer.average` asks for; buffers are the model's own."""
+    decay = config.optimizer.average
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
+
+
+def execution_of(config: Config, device: torch.device) -> Execution:
+    """Chunks and threads: on a CPU, tasks side by side win twice what threads within an operator do, for one task's
+    activations fit a core's cache and small operators do not divide."""
+    small = config.known or config.regression  # matrices that want all tasks at once and one thread
+    threads = config.threads or (1 if small else DEFAULT_THREADS)
+    by_task = device.type == "cpu" and not small
+    chunk = config.chunk if not isinstance(config.chunk, str) else 1 if by_task else config.batch_size
+    workers = config.workers if not isinstance(config.workers, str) else threads if by_task else 1
+    workers = min(workers, -(-config.batch_size // chunk))
+    return Execution(chunk, config.precision == "bf16", workers, max(1, threads // workers))
+
+
+IMAGENET: Constants = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as torchvision's models publish them
+
+
+def _episodes(config: Config, of_dataset: Constants) -> Callable[[ImageSet, str], EpisodeSampler]:
+    """Samplers of a stream; of_dataset: mean and deviation of the training images, where they are asked for."""
+    c = config.images
+    mean, std = {"none": ((), ()), "imagenet": IMAGENET, "dataset": of_dataset}[c.normalise]
+    plain = replace(AS_THEY_ARE, mean=mean, std=std)
+    judged = replace(plain, mirrored=c.mirrored)
+    training = Pixels(c.crop_padding, c.flip, c.brightness, c.contrast, c.saturation, mean, std)
+
+    def episodes(images: ImageSet, stream: str) -> EpisodeSampler:
+        pixels = {"train": training, "reference": plain}.get(stream, judged)
+        return EpisodeSampler(images, stream, config.seed, *config.task(stream), pixels)
+
+    return episodes
+
+
+def dataset_constants(dataset: Any, data_root: str | None, training: ImageSet | None = None) -> Constants:
+    """Mean and deviation of the training images of a dataset, which are read unless they are given."""
+    training = load_split(dataset, "train", data_root) if training is None else training
+    mean, std = channel_statistics(dataset, training, data_root)
+    return tuple(mean), tuple(std)
+
+
+def _samplers(config: Config, device: torch.device, of_dataset: Constants | None = None) -> dict[str, EpisodeSampler]:
+    """One a stream; "reference" is the fixed batch of training classes on which convergence is measured. Training
+    images alone go to the device: the others are needed seldom, and would count in every iteration's peak memory."""
+    splits = {split: load_split(config.dataset, split, config.data_root) for split in ("train", "val", "test")}
+    if config.images.normalise == "dataset" and of_dataset is None:
+        of_dataset = dataset_constants(config.dataset, config.data_root, splits["train"])
+    splits["train"] = _on_device(splits["train"], device)
+    episode = _episodes(config, of_dataset or ((), ()))
+    return {stream: episode(splits.get(stream, splits["train"]), stream) for stream in (*splits, "reference")}
+
+
+def _drawn(config: Config, device: torch.device) -> dict[str, SinusoidSampler]:
+    """Samplers of tasks that are drawn and not stored, one a stream."""
+    dtype = DTYPES[config.precision]
+    shapes = {stream: config.task(stream)[1:] for stream in STREAMS}  # without ways
+    return {stream: SinusoidSampler(stream, config.seed, *shape, device, dtype) for stream, shape in shapes.items()}
+
+
+def _on_device(image_set: ImageSet, device: torch.device) -> ImageSet:
+    if device.type == "cuda" and image_set.images.nbytes > DATA_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return image_set
+    return image_set.to(device)

@@ -1,0 +1,57 @@
+"""Scores over fixed tasks, with their interval, and the record of each test task."""
+
+from dataclasses import dataclass
+
+from memmeta_exp.data import SinusoidTasks, TaskBatch
+from memmeta_exp.data.tasks import Tasks
+from memmeta_exp.experiment.builder import Experiment
+from memmeta_exp.tracking.run_folder import EpisodeResult, SinusoidResult
+from memmeta_exp.utils.statistics import mean, mean_ci95
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy (fraction; None where nothing is classified), query loss (nats; the squared error of a regression) and
+    whether the head's adaptation converged, of each task, in order."""
+
+    accuracy: list[float] | None
+    loss: list[float]
+    converged: list[float]
+
+    @property
+    def metric(self) -> list[float]:
+        """What a model is judged by: accuracy, or where there is none the squared error."""
+        return self.loss if self.accuracy is None else self.accuracy
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Mean of the metric and half the width of its 95 % interval."""
+        return mean_ci95(self.metric)
+
+    @property
+    def mean_loss(self) -> float:
+        return mean(self.loss)
+
+    @property
+    def unsolved_fraction(self) -> float:
+        """Fraction of tasks whose lower level missed its tolerance."""
+        return 1 - mean(self.converged)
+
+
+def score_tasks(experiment: Experiment, tasks: Tasks) -> Score:
+    """The model as it stands on `tasks`, every head adapted by the configured rule."""
+    accuracy, loss, converged = experiment.learner.evaluate(tasks, experiment.adapt)
+    return Score(None if accuracy is None else accuracy.tolist(), loss.tolist(), converged.tolist())
+
+
+def episode_results(tasks: TaskBatch | SinusoidTasks, score: Score) -> list[EpisodeResult] | list[SinusoidResult]:
+    """What test_episodes.csv holds: each task's result and what rebuilds it."""
+    if isinstance(tasks, SinusoidTasks):
+        drawn = zip(tasks.amplitude.tolist(), tasks.phase.tolist(), tasks.x.tolist(), strict=True)
+        return [SinusoidResult(task, score.loss[task], a, b, tuple(x)) for task, (a, b, x) in enumerate(drawn)]
+    assert score.accuracy is not None, "images are classified"
+    classes, items = tasks.classes.tolist(), tasks.items.flatten(1).tolist()
+    return [
+        EpisodeResult(task, score.accuracy[task], score.loss[task], tuple(classes[task]), tuple(items[task]))
+        for task in range(len(tasks))
+    ]

@@ -1,0 +1,105 @@
+"""How theta is judged while it trains and when it is done: by new tasks, or, where the truth is known, by F itself."""
+
+from typing import Any, Protocol
+
+from memmeta_exp.experiment.adaptation_curves import adaptation
+from memmeta_exp.experiment.analytic_problems import Truth
+from memmeta_exp.experiment.builder import Experiment
+from memmeta_exp.experiment.convergence import gradient_norm_sq
+from memmeta_exp.experiment.evaluation import Score, episode_results, score_tasks
+from memmeta_exp.tracking.run_folder import RunFolder
+
+
+class Judge(Protocol):
+    """best: the validation key by which the best model is chosen, and 1 where more is better, -1 where less is."""
+
+    @property
+    def best(self) -> tuple[str, int]: ...
+
+    def validate(self) -> dict[str, float]:
+        """The val/ and convergence/ keys of docs/run_folder.md, convergence/error excepted."""
+        ...
+
+    def test(self, folder: RunFolder) -> dict[str, Any]:
+        """The test/ keys of summary.json, of the model as it stands."""
+        ...
+
+
+def judge_of(experiment: Experiment) -> Judge:
+    """The judge that fits the experiment's problem."""
+    if experiment.truth is not None:
+        return Known(experiment.truth)
+    return Regression(experiment) if experiment.config.regression else FewShot(experiment)
+
+
+class FewShot:
+    """Accuracy on the fixed validation and test tasks, and |grad F|^2 on fixed tasks of the training classes."""
+
+    metric, sign = "acc", 1
+
+    @property
+    def best(self) -> tuple[str, int]:
+        return f"val/{self.metric}", self.sign
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment, self.config = experiment, experiment.config
+
+    def validate(self) -> dict[str, float]:
+        tasks = self.experiment.samplers["val"].draw(0, self.config.val_tasks)
+        return self._keys("val", score_tasks(self.experiment, tasks)) | self._convergence()
+
+    def _keys(self, stream: str, score: Score) -> dict[str, float]:
+        mean, half_width = score.interval
+        return {
+            f"{stream}/{self.metric}": mean,
+            f"{stream}/{self.metric}_ci95": half_width,
+            f"{stream}/loss": score.mean_loss,
+            f"{stream}/unsolved_fraction": score.unsolved_fraction,
+        }
+
+    def _convergence(self) -> dict[str, float]:
+        tasks = self.experiment.samplers["reference"].draw(0, self.config.convergence_tasks)
+        norm, report = gradient_norm_sq(self.experiment.reference, tasks)
+        wrong = float(report.wrong.double().mean())
+        return {"convergence/grad_norm_sq": norm, "convergence/wrong_fraction": wrong}
+
+    def test(self, folder: RunFolder) -> dict[str, Any]:
+        """Writes test_episodes too. Nothing where there are to be no test tasks."""
+        if not self.config.test_tasks:
+            return {}
+        tasks = self._test_tasks()
+        score = score_tasks(self.experiment, tasks)
+        folder.write_test_episodes(episode_results(tasks, score))
+        return self._keys("test", score)
+
+    def _test_tasks(self) -> Any:
+        return self.experiment.samplers["test"].draw(0, self.config.test_tasks)
+
+
+class Regression(FewShot):
+    """Mean squared error on the fixed validation and test tasks, and how it falls as a task is adapted to."""
+
+    metric, sign = "mse", -1
+
+    def test(self, folder: RunFolder) -> dict[str, Any]:
+        """Writes test_episodes and adaptation.json too."""
+        found = super().test(folder)
+        if not found:
+            return {}
+        folder.write_adaptation(adaptation(self.experiment, self._test_tasks()))
+        return found
+
+
+class Known:
+    """F over all tasks there are. None is held out, so there is nothing to test."""
+
+    best: tuple[str, int] = ("val/loss", -1)
+
+    def __init__(self, truth: Truth) -> None:
+        self.truth = truth
+
+    def validate(self) -> dict[str, float]:
+        return self.truth.measure()
+
+    def test(self, folder: RunFolder) -> dict[str, Any]:
+        return {}

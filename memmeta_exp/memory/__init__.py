@@ -1,0 +1,1 @@
+"""Peak memory before a run: prediction on meta tensors, and budgets."""

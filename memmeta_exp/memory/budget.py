@@ -1,0 +1,107 @@
+"""`memory.budget_mib`: the fastest way to run a configuration whose peak stays below a budget."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from memmeta_exp.backbones import require
+from memmeta_exp.config import Config, ConfigError, channels_and_size
+from memmeta_exp.experiment.builder import execution_of
+from memmeta_exp.memory.predict import predict
+from memmeta_exp.profiling.meta_memory import CUBLAS_WORKSPACE
+from memmeta_exp.profiling.peak_memory import MIB
+
+ROUNDING_UP = 1.005  # a CPU copies a little more than a GPU, whose layout is predicted: docs/memory.md
+
+
+def fitted(config: Config, device: torch.device) -> Config:
+    """`config` with workers, chunk, memory.mode and memory.checkpoint chosen so that the predicted peak of everything
+    allocated in an iteration is at most memory.budget_mib; `config` itself where there is no budget.
+
+    The candidates go from fast to small: on a CPU all workers, whose peaks add up, then one; on CUDA chunks that halve;
+    then half_task, checkpoint=block, both; or checkpoint=inner_step. What the configuration fixes (a chunk, workers, a
+    mode) stays. What has to fit is a bound: in bf16 what float32 needs and the weights once more in bf16, with fused
+    attention what plain attention needs. Raises ConfigError, with the smallest budget that would do, where none fits,
+    and where there is no bound.
+    """
+    budget = config.memory.budget_mib
+    if budget is None:
+        return config
+    needs = []
+    for candidate in candidates(config, device):
+        needs.append(peak_mib(candidate, device))
+        if needs[-1] <= budget:
+            return candidate
+    raise ConfigError(
+        f"memory.budget_mib={budget:g} is too small for {config.algorithm.name}: "
+        f"set memory.budget_mib={up(min(needs)):g}, the least that will do, or a smaller backbone or image"
+    )
+
+
+def up(mib: float) -> float:
+    """To a tenth, upwards."""
+    return math.ceil(10 * mib) / 10
+
+
+def candidates(config: Config, device: torch.device) -> Iterator[Config]:
+    """The ways to run `config`, from fast to small; the first is the one that it takes without a budget."""
+    memory = replace(config.memory, budget_mib=None)
+    sizes = [replace(config, chunk=c, workers=w, memory=memory) for c, w in _sizes(config, device)]
+    yield from sizes
+    a, last = config.algorithm, sizes[-1]
+    if a.in_feature_space:
+        halves = ("task", "half_task") if memory.mode == "task" else (memory.mode,)
+        kept = ("none", "block") if memory.checkpoint == "none" and _takes_blocks(config) else (memory.checkpoint,)
+        ways = [(checkpoint, mode) for checkpoint in kept for mode in halves]
+        yield from (replace(last, memory=replace(memory, mode=m, checkpoint=c)) for c, m in ways[1:])
+    if not a.in_feature_space and a.unrolls and memory.checkpoint == "none":
+        yield replace(last, memory=replace(memory, checkpoint="inner_step"))
+
+
+def _takes_blocks(config: Config) -> bool:
+    """Whether checkpoint=block is possible: of timm's models, not with all."""
+    try:
+        require(config.backbone, *channels_and_size(config.dataset), checkpoint=True)
+    except ConfigError:
+        return False
+    return True
+
+
+def _sizes(config: Config, device: torch.device) -> list[tuple[int, int]]:
+    """Chunk and workers, from the fastest to the smallest."""
+    e = execution_of(config, device)
+    sizes = [(e.chunk, e.workers)]
+    if isinstance(config.workers, str) and e.workers > 1:
+        sizes.append((e.chunk, 1))
+    chunks = config.algorithm.in_feature_space or config.regression
+    while isinstance(config.chunk, str) and chunks and sizes[-1][0] > 1:
+        sizes.append((-(-sizes[-1][0] // 2), sizes[-1][1]))
+    return sizes
+
+
+def peak_mib(config: Config, device: torch.device) -> float:
+    """The predicted peak of everything allocated: on CUDA with what the allocator may leave unused and the workspaces
+    of cuBLAS (those of cuDNN are unknown), on a CPU with the tensors of every worker."""
+    bound = replace(config, device="cuda", precision="fp32", workers="auto", backbone=_bound(config))
+    found = predict(bound, as_on=device)
+    cast = found.parameters // 2 if config.precision == "bf16" else 0
+    found = replace(found, tensors=found.tensors + cast)
+    if device.type == "cuda":
+        hopper = torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (9, 0)
+        return ROUNDING_UP * (found.allocated(hopper) + found.unsplit_at_most) / MIB
+    others = (execution_of(config, device).workers - 1) * found.tensors
+    return ROUNDING_UP * (found.allocated() - found.matmul_threads * CUBLAS_WORKSPACE + others) / MIB
+
+
+def _bound(config: Config) -> Any:
+    """The backbone that needs no less and can be predicted."""
+    backbone = config.backbone
+    if config.precision == "bf16" and backbone.name == "timm":
+        raise ConfigError(
+            "memory.budget_mib with precision=bf16 and backbone=timm: what autocast casts and keeps has no bound here; "
+            "set chunk, memory.mode and memory.checkpoint instead"
+        )
+    return replace(backbone, attention="plain") if hasattr(backbone, "attention") else backbone

@@ -1,0 +1,51 @@
+"""What to do about an allocator's refusal: which of the ways to run a configuration would fit."""
+
+import torch
+
+from memmeta_exp.config import Config, ConfigError
+from memmeta_exp.experiment.builder import resolve_device
+from memmeta_exp.memory.budget import candidates, peak_mib, up
+
+ELSE = "use fewer filters, smaller images or another device"
+
+
+def what_fits(config: Config) -> str:
+    """One clause: the fastest chunk, workers and memory mode whose predicted peak is below both that of `config` and
+    what the device has free, and the budget that chooses them; else what the least of them needs."""
+    try:
+        device = resolve_device(config.device)
+        free = _free_mib(device)
+        needs = [(candidate, peak_mib(candidate, device)) for candidate in candidates(config, device)]
+    except (ConfigError, RuntimeError) as error:  # what cannot be predicted; see memmeta_exp/memory/predict.py
+        unknown = str(error).partition(":")[0]
+        return f"set a smaller chunk (1 is the least) or workers=1, else {ELSE} (no prediction: {unknown})"
+    tried = needs[0][1]
+    room = f"the tasks need {tried:.1f} MiB" + ("" if free is None else f", {free:.0f} MiB are free")
+    fitting = [(c, need) for c, need in needs if need < tried and (free is None or need <= free)]
+    if fitting:
+        smaller, need = fitting[0]
+        return f"{room}; {_named(config, smaller)} needs {need:.1f} MiB, which memory.budget_mib={up(need):g} chooses"
+    least = min(need for _, need in needs)
+    return f"{room}, and no chunk or memory.mode needs less than {least:.1f} MiB: {ELSE}"
+
+
+def _named(config: Config, smaller: Config) -> str:
+    values = {
+        "chunk": (config.chunk, smaller.chunk),
+        "workers": (config.workers, smaller.workers),
+        "memory.mode": (config.memory.mode, smaller.memory.mode),
+        "memory.checkpoint": (config.memory.checkpoint, smaller.memory.checkpoint),
+    }
+    return " ".join(f"{key}={b}" for key, (a, b) in values.items() if a != b)
+
+
+def _free_mib(device: torch.device) -> float | None:
+    """What this process could have: on CUDA what is free and what its allocator holds; on a CPU what the system calls
+    available, None where it does not say."""
+    if device.type == "cuda":
+        return (torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)) / 2**20
+    try:
+        with open("/proc/meminfo") as lines:
+            return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None

@@ -1,0 +1,237 @@
+"""What is in folders of runs: `collect(folders)` reads run folders, multiruns and sweeps as they lie on disk.
+
+Nothing is dropped: a run that failed, never ended or cannot be read is a `Run` too, whose state and reason say so.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from memmeta_exp.config import flat
+from memmeta_exp.config.load import stored_values
+from memmeta_exp.tracking.expected import Env, Overrides, Status, Summary
+from memmeta_exp.tracking.run_folder import read_metrics
+from memmeta_exp.utils.errors import ConfigError, DataError, MemmetaError
+from memmeta_exp.utils.reading import csv_rows, read_json, read_yaml
+
+if TYPE_CHECKING:
+    import pandas
+
+RUN_FILES = ("status.json", "summary.json", "metrics.jsonl", "profile.json")
+_JOB = re.compile(r"(?!.*\.\./)[^/].{0,199}")  # a folder below the sweep's
+logger = logging.getLogger("memmeta")
+NOT_RUNS = ("wandb", "checkpoints", "plots", "report")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One folder.
+
+    state: `finished`, `failed`, `interrupted`, `running` (not ended, or killed without a word) or `unreadable`; reason:
+    one line, None for a finished run. kind: `train` (its numbers are in `summary`) or `profile` (in `profile`). study:
+    the sweep folder that it belongs to. What cannot be read is empty.
+    """
+
+    path: Path
+    state: str
+    reason: str | None = None
+    kind: str = "train"
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    profile: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, Any] = field(default_factory=dict)
+    status: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, str] = field(default_factory=dict)
+    study: Path | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether its numbers are final."""
+        return self.state == "finished"
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """metrics.jsonl; empty where there is none. Raises ValueError where it holds anything but rows."""
+        file = self.path / "metrics.jsonl"
+        try:
+            return read_metrics(file) if file.is_file() else []
+        except (OSError, DataError) as error:
+            raise ValueError(first_line(error).replace(f"{self.path}/", "")) from None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A sweep folder: its name from sweep.yaml (the folder's where it has none), its jobs."""
+
+    name: str
+    folder: Path
+    runs: tuple[Run, ...]
+
+
+def collect(folders: Iterable[Path]) -> tuple[list[Run], list[Study]]:
+    """Every run under `folders`, each once, in the order of their paths, and the sweeps among them.
+
+    Raises ConfigError for a folder that does not exist or holds neither.
+    """
+    runs: dict[Path, Run] = {}
+    studies: dict[Path, Study] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder} is no folder: give folders of runs or sweeps, such as outputs/DATE/TIME")
+        found = list(_walk(folder))
+        if not found:
+            raise ConfigError(f"{folder} holds no run and no sweep: give a folder that memmeta train or sweep wrote")
+        for item in found:
+            if isinstance(item, Study):
+                studies.setdefault(item.folder.resolve(), item)
+            for run in item.runs if isinstance(item, Study) else (item,):
+                known = runs.get(run.path.resolve())
+                if known is None or known.study is None:
+                    runs[run.path.resolve()] = run
+    return list(runs.values()), list(studies.values())
+
+
+def frame(runs: Iterable[Run]) -> "pandas.DataFrame":
+    """`row` of each run."""
+    import pandas  # here, not above: the report does without, and starts sooner
+
+    return pandas.DataFrame([row(run) for run in runs])
+
+
+def row(run: Run) -> dict[str, Any]:
+    """run (its path), state, reason, the flattened configuration, then the final numbers."""
+    return {"run": str(run.path), "state": run.state, "reason": run.reason, **flat(run.config), **numbers(run)}
+
+
+def numbers(run: Run) -> dict[str, Any]:
+    """The final numbers of a run: those of summary.json, of a profile those of profile.json."""
+    source = run.profile if run.kind == "profile" else run.summary
+    return {key: value for key, value in flat(source).items() if not isinstance(value, list)}
+
+
+def _walk(folder: Path) -> Iterator[Run | Study]:
+    if (folder / "sweep.yaml").is_file() or (folder / "jobs").is_dir():
+        yield _study(folder)
+    elif _is_run(folder):
+        yield read_run(folder)
+    else:
+        for child in sorted(folder.iterdir(), key=_natural):
+            if not child.is_dir() or child.name.startswith(".") or child.name in NOT_RUNS:
+                continue
+            if (folder / "multirun.yaml").is_file() and child.name.isdigit() and not _is_run(child):
+                yield Run(child, "unreadable", "holds no status.json: the job never began")
+            else:
+                yield from _walk(child)
+
+
+def _natural(path: Path) -> tuple[int, str]:
+    return (int(path.name), "") if path.name.isdigit() else (-1, path.name)
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in RUN_FILES)
+
+
+def _study(folder: Path) -> Study:
+    """A sweep folder, with the jobs that results.csv alone knows of."""
+    jobs = folder / "jobs"
+    runs = [read_run(job, study=folder) for job in sorted(jobs.iterdir()) if job.is_dir()] if jobs.is_dir() else []
+    known = {run.path.resolve(): run for run in runs}
+    for row in _results(folder / "results.csv"):
+        path = folder / row["job"]
+        state, reason = row.get("state") or "unreadable", row.get("reason") or None
+        run = known.get(path.resolve())
+        if run is None:
+            gone = "unreadable" if state == "finished" else state
+            runs.append(Run(path, gone, reason or "its folder is gone", study=folder))
+        elif run.state in ("running", "unreadable") and state in ("failed", "interrupted"):
+            # the sweep saw the end of a job that could not write it down
+            runs[runs.index(run)] = replace(run, state=state, reason=reason or run.reason)
+    return Study(_study_name(folder), folder, tuple(runs))
+
+
+def _study_name(folder: Path) -> str:
+    try:
+        return read_yaml(folder / "sweep.yaml", _Sweep).get("name") or folder.resolve().name
+    except (FileNotFoundError, DataError):
+        return folder.resolve().name
+
+
+class _Sweep(TypedDict, total=False):
+    """What of sweep.yaml is read."""
+
+    name: str
+
+
+def _results(file: Path) -> list[dict[str, str]]:
+    """The rows of results.csv; none, with a warning, where it cannot be read."""
+    try:
+        rows = [row for _, row in csv_rows(file, ("job",))]
+    except FileNotFoundError:
+        return []
+    except DataError as error:
+        logger.warning("%s; jobs that it alone knows of are left out", error)
+        return []
+    return [row for row in rows if _JOB.fullmatch(row["job"])]
+
+
+def read_run(path: Path, study: Path | None = None) -> Run:
+    """The run in folder `path`; never an error."""
+    kind = "profile" if (path / "profile.json").is_file() and not (path / "summary.json").is_file() else "train"
+    contents: dict[str, Any] = {"kind": kind, "study": study}
+    problems = []
+    for name, file, read in (
+        ("status", "status.json", lambda file: read_json(file, Status)),
+        ("config", "config.yaml", stored_values),
+        ("summary", "summary.json", lambda file: read_json(file, Summary)),
+        ("profile", "profile.json", lambda file: read_json(file, Summary)),
+        ("env", "env.json", lambda file: read_json(file, Env)),
+        ("overrides", "overrides.yaml", lambda file: _assignments(read_yaml(file, Overrides))),
+    ):
+        contents[name] = {}
+        try:
+            contents[name] = read(path / file)
+        except FileNotFoundError:
+            continue
+        except MemmetaError as error:
+            problems.append(first_line(error).replace(f"{path}/", ""))
+    contents["overrides"] = contents["overrides"] or _assignments(contents["env"].get("command") or [])
+    return Run(path, *_verdict(kind, contents, problems), **contents)
+
+
+def _verdict(kind: str, contents: dict[str, Any], problems: list[str]) -> tuple[str, str | None]:
+    """State and reason: what status.json says, if the other files bear it out."""
+    status = contents["status"]
+    if problems:
+        return "unreadable", "; ".join(problems)
+    if not status and kind == "train":
+        return "unreadable", "holds no status.json: the run never began, or its files are gone"
+    state = status.get("state", "finished")
+    if state == "running":
+        last = f"last seen {status.get('updated')} at iteration {status.get('iteration')}"
+        return state, f"still running, or killed: {last}, process {status.get('pid')} on {status.get('host')}"
+    if state != "finished":
+        return str(state), first_line(status.get("reason") or "no reason given")
+    for name, file in (
+        ("config", "config.yaml"),
+        (("profile", "profile.json") if kind == "profile" else ("summary", "summary.json")),
+    ):
+        if not contents[name]:
+            return "unreadable", f"says finished, but {file} is missing"
+    return "finished", None
+
+
+def _assignments(arguments: Iterable[Any]) -> dict[str, str]:
+    """KEY=VALUE arguments of a command line, Hydra's prefixes taken off."""
+    pairs = (str(a).partition("=") for a in arguments if not str(a).startswith("-"))
+    return {key.lstrip("+~").partition("@")[0]: value for key, equals, value in pairs if equals}
+
+
+def first_line(error: Any) -> str:
+    """The first line of a message."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

@@ -1,0 +1,269 @@
+"""What the report's tables hold; docs/reports.md defines every column."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from memmeta_exp.reports import curves, fit_figures, memory, paper_results
+from memmeta_exp.reports.grouping import Configuration, configurations
+from memmeta_exp.reports.runs import Run, numbers
+from memmeta_exp.reports.statistics import Mean, mean_interval, reached
+from memmeta_exp.reports.table import Column, Row, Table, number, table, words
+
+MIB = 2**20
+CONFIGURATION = words("configuration", "configuration")
+SEEDS = number("seeds", "seeds", "{:d}")
+
+
+def _of(configuration: Configuration) -> Row:
+    """The columns that every table of configurations begins with."""
+    return {"configuration": configuration.label, **configuration.differing, "seeds": len(configuration.runs)}
+
+
+def _mean(configuration: Configuration, key: str, scale: float = 1.0) -> Mean | None:
+    values = [numbers(run).get(key) for run in configuration.runs]
+    present = [scale * value for value in values if isinstance(value, (int, float))]
+    return mean_interval(present) if present else None
+
+
+def _means(configuration: Configuration, names: dict[str, tuple[str, float]]) -> Row:
+    """{name: mean, name_ci95: half its interval over seeds} of final numbers, scaled."""
+    row: Row = {}
+    for name, (key, scale) in names.items():
+        if (mean := _mean(configuration, key, scale)) is not None:
+            row |= {name: mean.mean, f"{name}_ci95": mean.half_width}
+    return row
+
+
+def accuracy(groups: Sequence[Configuration]) -> Table | None:
+    """Test accuracy beside the paper's."""
+    rows = [_accuracy_row(c) for c in groups if _mean(c, "test/acc") is not None]
+    columns = (
+        CONFIGURATION,
+        SEEDS,
+        number("test_percent", "test accuracy (%)", "{:.2f}", "test_percent_ci95"),
+        words("interval_over", "95 % interval over"),
+        number("validation_percent", "best validation (%)", "{:.2f}", "validation_percent_ci95"),
+        number("paper_percent", "paper (%)", "{:.2f}", "paper_percent_std"),
+        number("difference_points", "ours less the paper's (points)", "{:+.2f}"),
+        words("inside_paper_interval", "inside the paper's interval"),
+        words("paper_protocol", "the paper's protocol"),
+    )
+    return table("accuracy", "Test accuracy of the best model by validation", columns, rows)
+
+
+def _accuracy_row(configuration: Configuration) -> Row:
+    mean, half, over = curves.accuracy(configuration)
+    row = {
+        **_of(configuration),
+        "test_percent": mean,
+        "test_percent_ci95": half,
+        "interval_over": over,
+        **_means(configuration, {"validation_percent": ("val/acc_best", 100.0)}),
+    }
+    published = paper_results.accuracy_percent(configuration.config)
+    if published is not None:
+        row |= {
+            "paper_percent": published[0],
+            "paper_percent_std": published[1],
+            "difference_points": mean - published[0],
+            "inside_paper_interval": "yes" if abs(mean - published[0]) <= published[1] else "no",
+            "paper_protocol": "yes" if paper_results.same_protocol(configuration.config) else "no",
+        }
+    return row
+
+
+def errors(groups: Sequence[Configuration]) -> Table | None:
+    """Test mean squared error, of regression."""
+    rows = [_error_row(c) for c in groups if _mean(c, "test/mse") is not None]
+    columns = (
+        CONFIGURATION,
+        SEEDS,
+        number("test_mse", "test mean squared error", "{:.4g}", "test_mse_ci95"),
+        words("interval_over", "95 % interval over"),
+        number("validation_mse", "least validation", "{:.4g}", "validation_mse_ci95"),
+    )
+    return table("errors", "Test mean squared error of the best model by validation", columns, rows)
+
+
+def _error_row(configuration: Configuration) -> Row:
+    mean, half, over = curves.mean_of(configuration, "test/mse")
+    row = {**_of(configuration), "test_mse": mean, "test_mse_ci95": half, "interval_over": over}
+    return row | _means(configuration, {"validation_mse": ("val/mse_best", 1.0)})
+
+
+def speed(groups: Sequence[Configuration]) -> Table | None:
+    """What it cost: seconds, tasks, evaluations."""
+    rows = [_speed_row(c) for c in groups if _mean(c, "time/step_seconds_median") or _mean(c, "time/total_seconds")]
+    columns = (
+        CONFIGURATION,
+        SEEDS,
+        number("seconds_to_target", "seconds to 0.9 of best validation", "{:,.1f}", "seconds_to_target_ci95"),
+        number("tasks_to_target", "tasks to it", "{:,.0f}", "tasks_to_target_ci95"),
+        words("seeds_at_target", "seeds that got there"),
+        number("paper_seconds", "seconds, paper (its GPU)", "{:,.0f}"),
+        number("step_seconds", "median step (s)", "{:.4f}", "step_seconds_ci95"),
+        number("total_seconds", "whole run (s)", "{:,.1f}", "total_seconds_ci95"),
+        number("tasks_seen", "training tasks", "{:,.0f}"),
+        number("gradient_evaluations", "gradient evaluations", "{:,.0f}"),
+        number("hessian_vector_products", "Hessian-vector products", "{:,.0f}"),
+    )
+    return table("speed", "Time, tasks and evaluations", columns, rows)
+
+
+def _speed_row(configuration: Configuration) -> Row:
+    row = _of(configuration)
+    found = [at for run in configuration.runs if (at := _reached(run)) is not None]
+    if found:
+        there = [at for at in found if at["seconds"] is not None]
+        row["seeds_at_target"] = f"{len(there)} of {len(found)}"
+        for name in ("seconds", "tasks"):
+            if there:
+                mean = mean_interval([at[name] for at in there])
+                row |= {f"{name}_to_target": mean.mean, f"{name}_to_target_ci95": mean.half_width}
+    row["paper_seconds"] = paper_results.seconds_to_target(configuration.config)
+    names = {
+        "step_seconds": ("time/step_seconds_median", 1.0),
+        "total_seconds": ("time/total_seconds", 1.0),
+        "tasks_seen": ("tasks_seen", 1.0),
+        "gradient_evaluations": ("cost/gradient_evaluations", 1.0),
+        "hessian_vector_products": ("cost/hessian_vector_products", 1.0),
+    }
+    return row | _means(configuration, names)
+
+
+def _reached(run: Run) -> dict[str, Any] | None:
+    """None where the run's curve cannot be read or has no validation points."""
+    try:
+        return reached(run) if any("val/acc" in row for row in run.rows) else None
+    except ValueError:
+        return None
+
+
+def health(groups: Sequence[Configuration]) -> Table | None:
+    """Convergence, and whether the solves were solves."""
+    names = {
+        "convergence_error": ("convergence/error", 1.0),
+        "grad_norm_sq": ("convergence/grad_norm_sq", 1.0),
+        "wrong_percent": ("lower/wrong_fraction", 100.0),
+        "lower_residual_max": ("lower/residual_max", 1.0),
+        "linear_residual_max": ("linear/residual_max", 1.0),
+        "kappa": ("lower/kappa", 1.0),
+    }
+    rows = [_of(c) | found for c in groups if (found := _means(c, names))]
+    columns = (
+        CONFIGURATION,
+        SEEDS,
+        number("convergence_error", "convergence error", "{:.3e}", "convergence_error_ci95"),
+        number("grad_norm_sq", "squared gradient norm at the end", "{:.3e}", "grad_norm_sq_ci95"),
+        number("wrong_percent", "hypergradients with a missed solve (%)", "{:.2f}"),
+        number("lower_residual_max", "largest lower residual", "{:.1e}"),
+        number("linear_residual_max", "largest linear residual", "{:.1e}"),
+        number("kappa", "kappa at the end", "{:,.0f}"),
+    )
+    return table("convergence", "Convergence and solver health", columns, rows)
+
+
+def memories(runs: Sequence[Run]) -> Table | None:
+    """Peak memory of an iteration, however it is known."""
+    known = [run for run in runs if run.finished and numbers(run).get(memory.ABOVE) is not None]
+    rows = [_memory_row(c) for c in configurations(known, apart=memory.kind)]
+    columns = (
+        CONFIGURATION,
+        words("kind", "how"),
+        number("above_baseline_mib", "above the baseline (MiB)", "{:,.2f}"),
+        number("peak_mib", "in all (MiB)", "{:,.2f}"),
+        number("peak_without_images_mib", "in all but the images (MiB)", "{:,.2f}"),
+        number("paper_mib", "paper (MiB)", "{:,.2f}"),
+        number("difference_mib", "all but the images less the paper's (MiB)", "{:+,.2f}"),
+    )
+    caption = "Peak memory of a training iteration; the baseline is parameters, optimiser state and data"
+    return table("memory", caption, columns, rows)
+
+
+def _memory_row(configuration: Configuration) -> Row:
+    names = {"above_baseline_mib": (memory.ABOVE, 1.0), "peak_mib": ("memory/peak_mib", 1.0)}
+    row = _of(configuration) | _means(configuration, names)
+    if (allocated := _mean(configuration, "max_memory_allocated")) and (images := _mean(configuration, "bytes.images")):
+        row |= {"peak_mib": allocated.mean / MIB, "peak_without_images_mib": (allocated.mean - images.mean) / MIB}
+    kind = memory.kind(configuration.runs[0])
+    row |= {"kind": memory.KINDS.get(kind, kind), "paper_mib": paper_results.peak_mib(configuration.config)}
+    if row["paper_mib"] is not None and "peak_without_images_mib" in row:
+        row["difference_mib"] = row["peak_without_images_mib"] - row["paper_mib"]
+    return row
+
+
+def fits(found: Sequence[Row], name: str, caption: str) -> Table | None:
+    """Slopes. found: fits with their study's name under `study`."""
+    rows = [_fit_row(fit) for fit in found]
+    columns = (
+        words("study", "study"),
+        words("name", "what"),
+        Column("slope", "slope [95 % interval]", lambda row: fit_figures.interval_text(row)),
+        number("expected", "expected", "{:.4g}"),
+        number("points", "points", "{}"),
+        number("reached", "came down to", "{:.1e}"),
+        number("reached_at_most", "expected at most", "{:.1e}"),
+        words("rule", "rule"),
+    )
+    return table(name, caption, columns, rows)
+
+
+FIT_KEYS = ("study", "name", "slope", "slope_ci95", "expected", "points", "reached", "reached_at_most", "rule")
+
+
+def _fit_row(fit: Row) -> Row:
+    return {key: fit.get(key) for key in FIT_KEYS}
+
+
+def unfinished(runs: Sequence[Run]) -> Table | None:
+    """Every run without final numbers, and why."""
+    rows = [
+        {"run": str(run.path), "state": run.state, "iteration": run.status.get("iteration"), "reason": run.reason}
+        for run in runs
+        if not run.finished
+    ]
+    columns = (
+        words("run", "run"),
+        words("state", "state"),
+        number("iteration", "last iteration", "{}"),
+        words("reason", "reason"),
+    )
+    return table(
+        "unfinished",
+        "Runs without final numbers: they are in no figure and in no other table but that of commands",
+        columns,
+        rows,
+    )
+
+
+def ran(runs: Sequence[Run]) -> Table | None:
+    """Which command made each run, on what."""
+    rows = [_ran_row(run) for run in runs if run.env]
+    columns = (
+        words("run", "run"),
+        words("command", "command"),
+        words("machine", "machine"),
+        words("revision", "git revision"),
+    )
+    return table("commands", "What ran", columns, rows)
+
+
+def _ran_row(run: Run) -> Row:
+    env = run.env
+    revision = str(env.get("git_revision") or "") and str(env["git_revision"])[:12]
+    dirty = " with changes" if env.get("git_dirty") else ""
+    return {
+        "run": str(run.path),
+        "command": command(run),
+        "machine": f"{env.get('device_name')}, {env.get('threads')} threads, {env.get('platform')}",
+        "revision": f"{revision}{dirty}" if revision else "an installed package",
+    }
+
+
+def command(run: Run) -> str:
+    """`memmeta train ...`: the command line as one would type it."""
+    arguments = [str(a) for a in run.env.get("command") or []]
+    for i, argument in enumerate(arguments):
+        if argument == "memmeta_exp" or argument.rpartition("/")[2] == "memmeta":
+            return " ".join(["memmeta", *arguments[i + 1 :]])
+    return " ".join(arguments)

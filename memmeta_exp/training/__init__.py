@@ -1,0 +1,1 @@
+"""The run: runner, trainer, state, checkpoints, resuming and worker ranks."""

@@ -1,0 +1,169 @@
+"""A learner whose tasks are shared over ranks. To whoever calls it it is the learner that it wraps, on the whole batch:
+the gradient, the report, the scores and the warm starts are those of all tasks, on every rank the same."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from memmeta_exp.algorithms import Adapt, Learner, StepReport
+from memmeta_exp.algorithms.learner import Scores
+from memmeta_exp.algorithms.wrapper import LearnerWrapper
+from memmeta_exp.config import Config
+from memmeta_exp.data.tasks import Tasks
+from memmeta_exp.distributed.process_group import GAVE_UP, Group, Ranks
+from memmeta_exp.experiment.builder import Experiment, build, resolve_device
+from memmeta_exp.memory.budget import fitted
+from memmeta_exp.utils.signals import StopAsked
+
+COLUMNS = tuple(field.name for field in fields(StepReport))
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.int64, torch.bool)  # float64 holds all of them exactly
+RUNNING = ("running_mean", "running_var")
+
+T = TypeVar("T")
+
+
+def assembled(config: Config, ranks: Ranks) -> Experiment:
+    """The experiment of `config` on this rank, whose learners share their tasks with the others. memory.budget_mib is
+    that of each rank."""
+    if not isinstance(ranks, Group):
+        return build(fitted(config, resolve_device(config.device)))
+    placed = ranks.placed(config)
+    device = resolve_device(placed.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    experiment = build(_fitted_share(placed, ranks, device))
+
+    def share(learner: Learner) -> Learner:
+        return ShardedLearner(learner, ranks)
+
+    if experiment.truth is not None:
+        experiment.truth.share(share)
+    reference = experiment.reference and share(experiment.reference)
+    return replace(experiment, learner=share(experiment.learner), reference=reference, ranks=ranks)
+
+
+def _fitted_share(config: Config, ranks: Group, device: torch.device) -> Config:
+    if config.memory.budget_mib is None:
+        return config
+    share = replace(config, batch_size=max(ranks.sizes(config.batch_size)))
+    return replace(fitted(share, device), batch_size=config.batch_size)
+
+
+class ShardedLearner(LearnerWrapper):
+    """`inner`, of which each rank does its share of the tasks. Every method is for all ranks at once; one that raises
+    on one rank (StopAsked, RankLost, RankFailed) leaves all but .grad as it was on all of them."""
+
+    def __init__(self, inner: Learner, ranks: Group) -> None:
+        super().__init__(inner)
+        self.ranks = ranks
+        self._tasks = 0  # of the batch that the warm starts are of
+
+    @property
+    def warm(self) -> dict[str, Tensor]:
+        """Of all slots of the batch, whichever ranks they are on, so that any number of ranks can take them up: where
+        there are any, all ranks have to ask at once."""
+        if not self.inner.warm:
+            return {}
+        self.ranks.roll_call()
+        sizes = self.ranks.sizes(self._tasks)
+        return {key: torch.cat(self.ranks.gather(value, sizes)) for key, value in self.inner.warm.items()}
+
+    @warm.setter
+    def warm(self, warm: dict[str, Tensor]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._tasks = max((len(value) for value in warm.values()), default=0)
+        self.inner.warm = {key: value[self.ranks.share(len(value))] for key, value in warm.items()}
+
+    def step(self, batch: Tasks) -> StepReport:
+        """.grad must be empty before."""
+        assert all(p.grad is None for p in self.model.parameters())
+        mine, before = batch[self.ranks.share(len(batch))], self.inner.warm
+        try:
+            report = self._together(lambda: self.inner.step(mine) if len(mine) else None)
+            whole = self._whole_report(report, len(batch))
+            self._sum_gradients(len(mine), len(batch))
+        except BaseException:
+            self.inner.warm = before
+            raise
+        self._tasks = len(batch)
+        return whole
+
+    def evaluate(self, batch: Tasks, adapt: Adapt | None = None) -> Scores:
+        mine = batch[self.ranks.share(len(batch))]
+
+        def scores() -> Tensor:
+            if not len(mine):
+                return torch.empty(0, 3, dtype=torch.float64)
+            accuracy, loss, converged = self.inner.evaluate(mine, adapt)
+            return torch.stack([torch.full_like(loss, torch.nan) if accuracy is None else accuracy, loss, converged], 1)
+
+        accuracy, loss, converged = self._gathered(self._together(scores), len(batch)).unbind(1)
+        return None if bool(accuracy.isnan().all()) else accuracy, loss, converged
+
+    def _evaluate(self, batch: Tasks) -> Scores:
+        return self.evaluate(batch)
+
+    def outputs(self, batch: Tasks, adapt: Adapt | None = None) -> Tensor:
+        """Each rank does all: it is a matter of curves to be drawn."""
+        return self.inner.outputs(batch, adapt)
+
+    def _outputs(self, batch: Tasks) -> Tensor:
+        return self.outputs(batch)
+
+    def record(self, batch: Tasks, weight: float) -> None:
+        """The running statistics move towards the mean over all tasks: the mean of what the ranks' shares make of them,
+        each by its number of tasks."""
+        mine = batch[self.ranks.share(len(batch))]
+        buffers = [b for name, b in self.model.named_buffers() if name.rpartition(".")[2] in RUNNING]
+        before = [b.clone() for b in buffers]
+        try:
+            self._together(lambda: self.inner.record(mine, weight))
+            flat = torch.cat([b.flatten() for b in buffers]).mul_(len(mine) / len(batch))
+            self.ranks.sum_(flat)
+        except BaseException:
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+            raise
+        for buffer, value in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+            buffer.copy_(value.view_as(buffer))
+
+    def _together(self, work: Callable[[], T]) -> T:
+        """What this rank's `work` gives, once all ranks have done theirs."""
+        try:
+            found = work()
+        except StopAsked:
+            self.ranks.roll_call(GAVE_UP)
+            raise
+        self.ranks.roll_call()
+        return found
+
+    def _gathered(self, rows: Tensor, count: int) -> Tensor:
+        return torch.cat(self.ranks.gather(rows, self.ranks.sizes(count)))
+
+    def _whole_report(self, mine: StepReport | None, count: int) -> StepReport:
+        """The report of all tasks, in order, on this rank's device. A first row says which columns there are and of
+        which type, for a rank without a task does not know."""
+        values: list[Any] = [getattr(mine, name, None) for name in COLUMNS]
+        kinds = torch.tensor([[0 if v is None else 1 + DTYPES.index(v.dtype) for v in values]], dtype=torch.float64)
+        rows = max((len(v) for v in values if v is not None), default=0)
+        columns = [torch.zeros(rows, dtype=torch.float64) if v is None else v.detach().double().cpu() for v in values]
+        sizes = [1 + size for size in self.ranks.sizes(count)]
+        parts = self.ranks.gather(torch.cat([kinds, torch.stack(columns, 1)]), sizes)
+        kind = torch.stack([part[0] for part in parts]).amax(0).long().tolist()
+        table = torch.cat([part[1:] for part in parts]).to(self.model.head_start.device)
+        found = (table[:, at].to(DTYPES[kind[at] - 1]) if kind[at] else None for at in range(len(COLUMNS)))
+        return StepReport(*found)  # pyright: ignore[reportArgumentType] - None where the algorithm has None
+
+    def _sum_gradients(self, mine: int, count: int) -> None:
+        """From the mean over this rank's tasks to that over all, in every rank's .grad."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients]).mul_(mine / count)
+        self.ranks.sum_(flat)
+        for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            if parameter.grad is not None:
+                parameter.grad.copy_(piece.view_as(parameter))
+            elif not mine:
+                parameter.grad = piece.view_as(parameter).clone()

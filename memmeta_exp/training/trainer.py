@@ -1,0 +1,283 @@
+"""Training: the upper iterations of one run, their validation, their measures and their checkpoints."""
+
+import logging
+import math
+import time
+from typing import Any
+
+import torch
+
+from memmeta_exp.algorithms import StepReport
+from memmeta_exp.experiment.evaluators import judge_of
+from memmeta_exp.experiment.train_step import Iteration
+from memmeta_exp.profiling.peak_memory import Peak, measure_peak
+from memmeta_exp.profiling.step_timer import StepTimer
+from memmeta_exp.tracking import Tracker
+from memmeta_exp.tracking.console import ProgressBar
+from memmeta_exp.tracking.run_folder import RunFolder
+from memmeta_exp.training import checkpoint
+from memmeta_exp.training.state import TrainingState
+from memmeta_exp.utils.errors import RankLost, RunError, RunInterrupted
+from memmeta_exp.utils.signals import StopAsked, StopRequest
+
+METERED = 2  # the iteration whose memory is metered on CPU (metering slows it): the optimiser's state exists by then
+PEAKS = ("memory/peak_mib", "memory/above_baseline_mib")
+LARGEST = ("lower/residual_max", "linear/residual_max", *PEAKS)
+COSTS = ("cost/gradient_evaluations", "cost/hessian_vector_products")
+LAST = (
+    "train/loss", "train/acc", "lower/L_g", "lower/kappa", "convergence/error", "convergence/grad_norm_sq",
+    "convergence/suboptimality", "convergence/distance",
+)  # fmt: skip
+REMEDY = "theta has diverged; lower optimizer.lr or raise algorithm.mu"
+REMEDY_AT_0 = "the lower level has diverged, for theta has not moved yet; lower algorithm.inner_lr or eval_lr"
+
+logger = logging.getLogger("memmeta")
+
+
+class Trainer:
+    """The moves of a training run on its state. started: time.perf_counter() when this process began."""
+
+    def __init__(
+        self,
+        state: TrainingState,
+        folder: RunFolder,
+        tracker: Tracker,
+        bar: ProgressBar,
+        stop: StopRequest,
+        started: float,
+    ) -> None:
+        self.state, self.progress, self.experiment = state, state.progress, state.experiment
+        self.folder, self.tracker, self.bar, self.stop = folder, tracker, bar, stop
+        self.config, self.ranks = self.experiment.config, self.experiment.ranks
+        self.judge = judge_of(self.experiment)
+        self.iteration = Iteration(self.experiment, state.optimizer, state.average)
+        self.timer = StepTimer(self.experiment.device, counted=self.progress.step_seconds)
+        self.began = started - self.progress.seconds
+
+    def train(self) -> None:
+        """Upper iterations up to T from where the state is, validated at 0, every eval_every and at the end."""
+        try:
+            self._train()
+        except RankLost as lost:
+            raise self._bereft(lost) from None
+
+    def _train(self) -> None:
+        p = self.progress
+        self._save_best() if p.best_model else self._save()  # the file may be that of an iteration now to be repeated
+        self.bar.update(p.iteration, p.latest)
+        try:
+            while p.row is not None or p.iteration < self.config.iterations:
+                if p.row is None:
+                    self._advance()
+                self._complete_row()
+        except StopAsked:
+            self._save()
+            self._log_part()
+            raise self._interrupted() from None
+
+    def _advance(self) -> None:
+        """The next upper iteration. One that is given up changes nothing."""
+        self.ranks.check(self.stop)
+        self._poll(self.stop.check_in_a_step)
+        row = self._iterate(self.progress.iteration + 1)
+        self.progress.iteration, self.progress.row = self.progress.iteration + 1, row
+        self._keep_largest_peak(row)
+
+    def _keep_largest_peak(self, row: dict[str, float]) -> None:
+        """Of several ranks, that of the one with the most."""
+        if PEAKS[0] in row:
+            row |= dict(zip(PEAKS, self.ranks.largest(*(row[key] for key in PEAKS)), strict=True))
+            self.progress.keep_largest(row, PEAKS)
+
+    def _complete_row(self) -> None:
+        """Validates where that is due, logs the row and keeps a checkpoint where one is due."""
+        p, c = self.progress, self.config
+        t, row = p.iteration, dict(p.row or {})
+        validated = t % c.eval_every == 0 or t == c.iterations
+        if validated:
+            with self.state.averaged():
+                row |= self._validate(t)
+        p.latest |= row
+        p.row = None
+        self.tracker.log(t, row)
+        self.bar.update(t, row)
+        if validated or (c.checkpoint_every and t % c.checkpoint_every == 0):
+            self._save()
+
+    def _poll(self, check: Any) -> None:
+        for learner in self.experiment.learners:
+            learner.poll = check
+
+    def _interrupted(self) -> RunInterrupted:
+        signum = self.ranks.signum(self.stop)
+        assert signum is not None
+        return RunInterrupted(signum, self.progress.iteration, self.folder.path)
+
+    def _bereft(self, lost: RankLost) -> RankLost:
+        """The state is that of the last iteration, and is saved unless warm starts have gone with the rank."""
+        try:
+            self._save()
+            where = f"iteration {self.progress.iteration}"
+        except RankLost:
+            where = "its last checkpoint"
+        self._log_part()
+        return self._to_go_on(lost, where)
+
+    def _log_part(self) -> None:
+        """A row whose validation is missing, in metrics.jsonl alone, which has it replaced when the run goes on: W&B
+        would keep the first row of an iteration and drop the whole one."""
+        if self.progress.row:
+            self.folder.log({"iteration": self.progress.iteration, **self.progress.row})
+
+    def _to_go_on(self, lost: RankLost, where: str) -> RankLost:
+        return RankLost(f"{lost}: memmeta train resume={self.folder.path} goes on from {where}, on any number of ranks")
+
+    def _iterate(self, t: int) -> dict[str, float]:
+        """One upper iteration: sample, accumulate the meta-gradient, step theta."""
+        on_gpu = self.experiment.device.type == "cuda"
+        metered = on_gpu or t == min(METERED, self.config.iterations)
+        self.iteration.clear()
+        with self.timer.step(counted=on_gpu or not metered):
+            report, peak = self._metered(t) if metered else (self.iteration(t), None)
+        self.state.scheduler.step()
+        metrics = _report_metrics(report, self.config.algorithm.mu + self.config.lower_modulus)
+        cost = self.progress.add_up(metrics, COSTS)
+        self._check(metrics, t)
+        metrics |= {
+            "time/step_seconds": self.timer.last_seconds,
+            "time/tasks_per_second": self.config.batch_size / self.timer.last_seconds,
+            "optimizer/lr": float(self.state.scheduler.get_last_lr()[0]),
+            **cost,
+        }
+        if peak is not None:
+            metrics |= {"memory/peak_mib": peak.absolute_mib, "memory/above_baseline_mib": peak.above_baseline_mib}
+            self.progress.memory_kind = peak.kind
+        self.progress.keep_largest(metrics, LARGEST)
+        return metrics
+
+    def _metered(self, t: int) -> tuple[StepReport, Peak]:
+        return measure_peak(lambda: self.iteration(t), self.experiment.device, self.iteration.persistent())
+
+    def _check(self, metrics: dict[str, float], t: int) -> None:
+        """Warns once of hypergradients that are not gradients of F."""
+        wrong = metrics["lower/wrong_fraction"]
+        if wrong and not self.progress.wrong_sum:
+            logger.warning(
+                "iteration %d: %.0f %% of the hypergradients come from a solve that fell short (|d_phi g| up to %.1e, "
+                "linear residual up to %.1e); lower/wrong_fraction has the rest",
+                t,
+                100 * wrong,
+                metrics.get("lower/residual_max", math.nan),
+                metrics.get("linear/residual_max", 0.0),
+            )
+        self.progress.wrong_sum += wrong
+        if t == 1:
+            self._check_step_size(metrics.get("lower/L_g", 0.0))
+
+    def _check_step_size(self, smoothness: float) -> None:
+        """The theory's condition on gradient descent, lambda_phi <= 1/L_g, at the features of the first iteration."""
+        c = self.config.algorithm
+        step: float | None = c.inner_lr if c.name == "proposed" and c.inner_solver == "gd" else None
+        if step is not None and step * smoothness > 1:
+            logger.warning(
+                "algorithm.inner_lr=%g is %.1f times the 1/L_g of these features: gradient descent on g need not "
+                "converge; algorithm.inner_lr=null takes 1/L_g",
+                step,
+                step * smoothness,
+            )
+
+    def _validate(self, t: int) -> dict[str, float]:
+        """What the judge says of theta, and the running mean of |grad F|^2; keeps the best model. One that is given up
+        changes nothing: the mean takes its value after the last look at whether to stop."""
+        self._poll(self.stop.check)
+        self.ranks.require_same_weights(self.experiment.model)
+        metrics = self.judge.validate()
+        norm = metrics["convergence/grad_norm_sq"]
+        for key in ("val/loss", "convergence/grad_norm_sq"):
+            _require_finite(metrics, key, t)
+        metrics["convergence/error"] = self.state.convergence_error.update(norm)
+        key, sign = self.judge.best
+        if not sign * metrics[key] <= sign * self.progress.best_value:
+            self.state.keep_best(metrics[key])
+            self._save_best()
+        interval = f" +- {metrics['val/acc_ci95']:.2%}" if "val/acc_ci95" in metrics else ""
+        acc = f"val acc {metrics['val/acc']:.2%}{interval}, " if "val/acc" in metrics else ""
+        acc += f"val mse {metrics['val/mse']:.4g} +- {metrics['val/mse_ci95']:.2g}, " if "val/mse" in metrics else ""
+        self.bar.note(f"iteration {t}: {acc}val loss {metrics['val/loss']:.6g}, |grad F|^2 {norm:.2e}")
+        return metrics
+
+    def _save(self) -> None:
+        """Keeps the state, as it is between two moves, with how far metrics.jsonl and W&B go."""
+        self.progress.seconds = self.seconds
+        beside = {"metrics": self.folder.metrics.position(), "wandb_id": self.tracker.wandb_id}
+        checkpoint.save_newest(self.folder.checkpoints, self.state.state_dict() | beside)
+        self.folder.set_status("running", iteration=self.progress.iteration)
+
+    def _save_best(self) -> None:
+        checkpoint.save(self.folder.checkpoints / checkpoint.BEST, self.state.best())
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock of this run's processes, without what they did after their last checkpoint."""
+        return time.perf_counter() - self.began
+
+    def test(self) -> dict[str, Any]:
+        """The test/ keys of the best model by validation, where there are tasks to test it on. Where it is stopped,
+        checkpoints/last.pt holds the last iteration already, and the model in memory is the best one."""
+        self.experiment.model.load_state_dict(self.progress.best_model)
+        self._poll(self.stop.check)
+        try:
+            self.ranks.check(self.stop)
+            return self.judge.test(self.folder)
+        except StopAsked:
+            raise self._interrupted() from None
+        except RankLost as lost:
+            raise self._to_go_on(lost, f"iteration {self.progress.iteration}") from None
+
+    def summary(self, test: dict[str, Any]) -> dict[str, Any]:
+        """summary.json, whose keys docs/run_folder.md defines."""
+        return {
+            **test,
+            f"{self.judge.best[0]}_best": self.progress.best_value,
+            "val/best_iteration": self.progress.best_iteration,
+            **{key: self.progress.latest[key] for key in LAST if key in self.progress.latest},
+            **self.progress.total,
+            **self.progress.largest,
+            "memory/kind": self.progress.memory_kind,
+            "time/step_seconds_median": self.timer.median_seconds,
+            "convergence/mu": self.config.reference_mu if self.config.convergence_of == "F" else None,
+            "lower/wrong_fraction": self.progress.wrong_sum / self.config.iterations,
+            "tasks_seen": self.config.iterations * self.config.batch_size,
+            "iterations": self.config.iterations,
+        }
+
+
+def _require_finite(metrics: dict[str, float], key: str, t: int) -> None:
+    if not math.isfinite(metrics[key]):
+        raise RunError(f"{key} is {metrics[key]} at iteration {t}: {REMEDY if t else REMEDY_AT_0}")
+
+
+def _report_metrics(report: StepReport, mu: float) -> dict[str, float]:
+    """A step's report as plain numbers, read back from the device at once; the keys that the algorithm has. mu: g's
+    modulus."""
+    values = {"train/loss": report.loss.mean()}
+    if report.accuracy is not None:
+        values["train/acc"] = report.accuracy.mean()
+    values |= {
+        "lower/wrong_fraction": report.wrong.double().mean(),
+        "cost/gradient_evaluations": report.gradients.sum(),
+        "cost/hessian_vector_products": report.products.sum(),
+    }
+    if report.inner_residual is not None:
+        values["lower/residual_max"] = report.inner_residual.max()
+    if report.smoothness is not None:
+        smoothness = report.smoothness.max()
+        values["lower/L_g"] = smoothness
+        values["lower/kappa"] = smoothness / mu if mu else torch.full_like(smoothness, torch.inf)
+    if report.linear_residual is not None:
+        values["linear/residual_max"] = report.linear_residual.max()
+    for key, steps in (("lower/steps", report.inner_steps), ("linear/steps", report.linear_steps)):
+        if steps is not None:
+            values[key] = steps.double().mean()
+    numbers = torch.stack([value.double() for value in values.values()]).tolist()
+    return dict(zip(values, numbers, strict=True))

@@ -1,0 +1,98 @@
+"""What the ranks other than 0 do: what rank 0 tells them, which alone reads the command and writes."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from memmeta_exp.config import Config, from_dict
+from memmeta_exp.distributed.process_group import Group
+from memmeta_exp.experiment.builder import resolve_device
+from memmeta_exp.tracking import Tracker
+from memmeta_exp.tracking.console import ProgressBar
+from memmeta_exp.tracking.run_folder import RunFolder
+from memmeta_exp.training.data_parallel import assembled
+from memmeta_exp.training.runner import readable
+from memmeta_exp.training.state import TrainingState
+from memmeta_exp.training.trainer import Trainer
+from memmeta_exp.utils.errors import MemmetaError, RankLost, RunError, RunInterrupted
+from memmeta_exp.utils.signals import Stopped, StopRequest
+
+
+def follow(ranks: Group, check: Callable[[Config], None]) -> int:
+    """Does what rank 0 sends, until it sends the exit code. Of errors, rank 0 prints the line."""
+    logging.getLogger("memmeta").setLevel(logging.ERROR)
+    try:
+        return _follow(ranks, check)
+    except Stopped as stopped:
+        return 128 + stopped.signum
+    except RankLost as lost:
+        lost.told = ranks.another_tells()
+        raise
+    except (MemmetaError, OSError) as error:
+        told = error if isinstance(error, MemmetaError) else RunError(str(error))
+        told.told = True
+        raise told from None
+
+
+def _follow(ranks: Group, check: Callable[[Config], None]) -> int:
+    while True:
+        order = ranks.receive()
+        if "code" in order:
+            return int(order["code"])
+        config = from_dict(order["config"])
+        try:
+            if "folder" not in order:
+                placed = ranks.placed(config)
+                check(placed)
+                ranks.require_same("the kind of device", resolve_device(placed.device).type)
+                continue
+            _run(config, order, ranks)
+        except RunInterrupted:
+            continue  # rank 0 sends the code
+        except (RankLost, KeyboardInterrupt, Stopped):
+            raise
+        except BaseException as error:
+            error = readable(error, ranks.placed(config))
+            ranks.fail(error)
+            raise error from None
+
+
+def _run(config: Config, order: dict[str, Any], ranks: Group) -> None:
+    started, folder = time.perf_counter(), _Unwritten(order["folder"])
+    with StopRequest() as stop, ProgressBar(config.iterations, enabled=False) as bar:
+        ranks.listen(stop)
+        with stop.leaving_at_once():
+            state = TrainingState(assembled(config, ranks), config)
+        ranks.require_same("the images", state.images)
+        if order["saved"] is not None:
+            state.load_state_dict(order["saved"])
+        trainer = _Follower(state, folder, _Untold(config, folder), bar, stop, started)
+        trainer.train()
+        trainer.test()
+
+
+class _Follower(Trainer):
+    """Trains with rank 0, and saves nothing."""
+
+    def _save(self) -> None:
+        self.state.state_dict()  # rank 0's needs the warm starts that are here
+
+    def _save_best(self) -> None:
+        pass
+
+    def _bereft(self, lost: RankLost) -> RankLost:
+        return self._to_go_on(lost, "its last checkpoint")
+
+
+class _Unwritten(RunFolder):
+    def write_test_episodes(self, episodes: Any) -> None:
+        pass
+
+    def write_adaptation(self, found: Any) -> None:
+        pass
+
+
+class _Untold(Tracker):
+    def log(self, iteration: int, metrics: Any) -> None:
+        pass

@@ -1,0 +1,1 @@
+"""Small tools that any room may use: errors, atomic files, signals, locks."""

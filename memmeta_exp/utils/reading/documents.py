@@ -1,0 +1,173 @@
+"""JSON, JSON lines and YAML: what they hold is bounded, plain, and of the type that is asked for.
+
+Numbers are finite and of 64 bits at most; what is no character of Unicode (half of a pair) is replaced, so that a text
+can always be printed and written. YAML has no anchors and aliases, no key twice and no types beyond JSON's.
+"""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.reading.files import MIB, TEXT_LIMIT, open_regular
+from memmeta_exp.utils.reading.structure import BITS, DEPTH, fault, require_plain
+from memmeta_exp.utils.reading.text import decoded, read_text
+
+_YAML_LIMIT = MIB
+_YAML_VALUES = 100_000  # of one file: building each takes its time
+_LINE_LIMIT = 4 * MIB  # bytes of a line of JSON
+_HALF = re.compile("[\ud800-\udfff]")
+_NUMBER = re.compile(r"[-+0-9a-fA-FxXoO_:.]+")
+
+
+def read_json(path: Path, expected: Any = Any, limit: int = TEXT_LIMIT) -> Any:
+    """The content of a JSON file, of the type `expected` (structure.py). Raises FileNotFoundError, and DataError
+    where it is anything else."""
+    return _checked(path, _parsed(read_text(path, limit), str(path)), expected)
+
+
+def read_json_lines(path: Path, expected: Any = Any) -> list[Any]:
+    """The values of a file with a line of JSON each, in order. A last line without its end, left by a process that was
+    killed, is dropped. Raises as `read_json`, with the number of the line."""
+    values = []
+    with open_regular(path) as stream:
+        number = 0
+        while line := stream.readline(_LINE_LIMIT):
+            number += 1
+            if not line.endswith(b"\n"):
+                if len(line) == _LINE_LIMIT:
+                    raise DataError(f"{path} is damaged: line {number} has more than {_LINE_LIMIT} bytes")
+                break
+            value = _parsed(decoded(line, path), f"{path}, line {number}")
+            found = fault(value, expected)
+            if found:
+                raise DataError(f"{path} is damaged: line {number}: {found}")
+            values.append(value)
+    return values
+
+
+def read_yaml(path: Path, expected: Any = Any, limit: int = _YAML_LIMIT) -> Any:
+    """The content of a YAML file, of the type `expected`. Raises as `read_json`."""
+    try:
+        return _checked(path, parse_yaml(read_text(path, limit)), expected)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """As `read_yaml`, of a text. Raises ValueError, one clause, where it is anything else."""
+    try:
+        _require_no_anchors(text)
+        value = yaml.load(text, _Loader)
+        require_plain(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"it is no YAML: {_told(error)}") from None
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ValueError(_told(error)) from None
+    return _whole_text(value)
+
+
+def _checked(path: Path, value: Any, expected: Any) -> Any:
+    found = fault(value, expected)
+    if found:
+        raise DataError(f"{path} is damaged: {found}")
+    return value
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_no_number)
+        if text.count("[") + text.count("{") > DEPTH:
+            require_plain(value)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is damaged: {_told(error)}") from None
+    return _whole_text(value) if "\\u" in text else value
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return f"it nests deeper than {DEPTH} levels"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > BITS or not -(2 ** (BITS - 1)) <= int(digits) < 2**BITS:
+        raise ValueError(f"a whole number of {len(digits)} digits is more than {BITS} bits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"the number {digits[:BITS]} is beyond what a float can hold")
+    return value
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON: null stands for it")
+
+
+def _whole_text(value: Any) -> Any:
+    """With a replacement character for each half of a pair."""
+    if isinstance(value, str):
+        return _HALF.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, list):
+        return [_whole_text(item) for item in value]
+    if isinstance(value, dict):
+        return {_whole_text(key): _whole_text(item) for key, item in value.items()}
+    return value
+
+
+_Fast: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where it was built
+
+
+class _Loader(_Fast):
+    """Reads dates as texts, and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        self.flatten_mapping(node)
+        values: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, dict | list):
+                raise ValueError(f"line {key_node.start_mark.line + 1} has a list or a mapping for a key")
+            if key in values:
+                raise ValueError(f"line {key_node.start_mark.line + 1} gives '{key}' a second time: leave one")
+            values[key] = self.construct_object(value_node, deep=True)
+        return values
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _Loader.construct_mapping)
+
+
+def _require_no_anchors(text: str) -> None:
+    """ValueError for anchors and aliases, which make a small file a large value or one without an end, for tags,
+    which make other types than JSON's, and for nesting too deep: before anything is built."""
+    depth = documents = 0
+    for count, event in enumerate(yaml.parse(text, _Loader)):
+        if getattr(event, "anchor", None) is not None:
+            line = event.start_mark.line + 1
+            raise ValueError(f"line {line} has an anchor or alias (& or *): write the value out")
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise ValueError(f"line {event.start_mark.line + 1} has a tag (!): leave it out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        documents += isinstance(event, yaml.DocumentStartEvent)
+        if depth > DEPTH:
+            raise ValueError(f"it nests deeper than {DEPTH} levels")
+        if count > _YAML_VALUES:
+            raise ValueError(f"it holds more than {_YAML_VALUES} values")
+        if documents > 1:
+            raise ValueError("it holds more than one document")
+        plain = isinstance(event, yaml.ScalarEvent) and event.implicit[0]
+        if plain and len(event.value) > BITS and _NUMBER.fullmatch(event.value):
+            raise ValueError(f"line {event.start_mark.line + 1} has a number of {len(event.value)} digits")

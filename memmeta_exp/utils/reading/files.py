@@ -1,0 +1,90 @@
+"""Files opened and read whole: regular files only, and never more bytes than the caller allows.
+
+A FIFO blocks whoever opens it and a device has no end, so neither is opened. A symbolic link to a regular file is fine.
+"""
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from memmeta_exp.utils.errors import DataError
+
+MIB = 2**20
+TEXT_LIMIT = 64 * MIB  # bytes of a text file, unless the caller says otherwise
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A stream of the bytes of `path`. Raises FileNotFoundError where there is none, DataError where it is no regular
+    file or cannot be read."""
+    return os.fdopen(open_handle(path, os.O_RDONLY), "rb")
+
+
+def open_handle(path: Path, flags: int, mode: int = 0o644) -> int:
+    """As os.open, of a regular file alone; never blocks. Raises OSError, and DataError for anything but a regular
+    file. It is looked at before and after it is opened: opening alone has effects on some devices."""
+    try:
+        _require_regular(path, os.stat(path).st_mode)
+    except FileNotFoundError:
+        if not flags & os.O_CREAT:
+            raise
+    except ValueError as error:  # a NUL in the name
+        raise DataError(f"{str(path)!r} is no file name: {error}") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    try:
+        handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise
+        raise _unreadable(path, error) from None
+    try:
+        _require_regular(path, os.fstat(handle).st_mode)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _require_regular(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "no file")
+        raise DataError(f"{path} is {kind}: a regular file is expected there; remove it, or put the file back")
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path} cannot be read: {error.strerror or error}")
+
+
+def tail(path: Path, count: int) -> str:
+    """The last `count` bytes of a regular file as text, each that is none replaced; empty where there is no such
+    file."""
+    try:
+        with open_regular(path) as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - count))
+            return stream.read(count).decode(errors="replace")
+    except (FileNotFoundError, DataError):
+        return ""
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes. Raises FileNotFoundError, and DataError as `open_regular`
+    and for a larger file, of which no more is read."""
+    with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        try:
+            content = stream.read(limit + 1) if size <= limit else b""
+        except OSError as error:
+            raise _unreadable(path, error) from None
+    if size > limit or len(content) > limit:
+        raise DataError(f"{path} is too large: {size} bytes, where at most {limit} are expected")
+    return content

@@ -1,0 +1,28 @@
+"""Text files as people and their programs write them: UTF-8, with a byte order mark or without, or UTF-16."""
+
+import codecs
+from pathlib import Path
+
+from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.reading.files import TEXT_LIMIT, read_bytes
+
+
+def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with its byte order mark, without the mark. Line ends stay as they are.
+    Raises FileNotFoundError, and DataError where it is no regular file, too large or no such text."""
+    return decoded(read_bytes(path, limit), path)
+
+
+def decoded(content: bytes, path: Path) -> str:
+    """As `read_text`, of bytes that are read already."""
+    utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if utf_16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        what = "UTF-16" if utf_16 else "UTF-8"
+        line = content.count(b"\n", 0, error.start) + 1
+        where = f"line {line}, byte {error.start + 1}"
+        raise DataError(f"{path} is no text in {what} ({where}): save it as UTF-8") from None
+    if "\0" in text:
+        raise DataError(f"{path} is no text: it holds a NUL character; save it as UTF-8")
+    return text
