@@ -24,7 +24,7 @@ from memmeta_exp.data.prepare.readers import omniglot, tieredimagenet
 from memmeta_exp.data.prepare.verify import verify
 from memmeta_exp.data.store import write_store
 from memmeta_exp.experiment.builder import build, build_optimizer
-from memmeta_exp.experiment.train_step import Iteration
+from memmeta_exp.experiment.train_step import TrainStep
 from tests.data import official
 
 
@@ -67,7 +67,7 @@ def whole(name: str, make: Callable[[Path], object], folder: Path) -> None:
     experiment = build(config)
     result["load_seconds"] = time.perf_counter() - begin
     begin = time.perf_counter()
-    Iteration(experiment, build_optimizer(config, experiment.model)[0])(1)
+    TrainStep(experiment, build_optimizer(config, experiment.model)[0])(1)
     result["first_step_seconds"] = time.perf_counter() - begin
     print(json.dumps(result), flush=True)
     shutil.rmtree(folder)

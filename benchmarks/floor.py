@@ -77,36 +77,36 @@ def ratios(times: list[tuple[float, float]]) -> list[float]:
     return statistics.quantiles((b / a for a, b in times), n=4, method="inclusive")
 
 
-def row(setting: Setting, batch: TaskBatch, name: str, chunk: int, side_by_side: bool) -> tuple[Step, list[Any]]:
+def row(setting: Setting, batch: TaskBatch, name: str, chunk: int, run_parallel: bool) -> tuple[Step, list[Any]]:
     """The step that a row of the comparison times, and what persists; chunk, side_by_side: of the supervised step."""
     if name == HALVES:
-        return supervised(setting, batch, IMAGES_PER_TASK // 2, side_by_side)
+        return supervised(setting, batch, IMAGES_PER_TASK // 2, run_parallel)
     if name.endswith("_same_chunk"):
-        return meta(setting, batch, name, max(1, chunk // IMAGES_PER_TASK), side_by_side)
+        return meta(setting, batch, name, max(1, chunk // IMAGES_PER_TASK), run_parallel)
     return meta(setting, batch, name)
 
 
 def compare(setting: Setting, batch: TaskBatch, names: list[str], pairs: int) -> dict[str, Any]:
     """Every algorithm's ratios to the supervised step."""
     threads = torch.get_num_threads()  # the steps set their own
-    floor, chunk, side_by_side = fastest(setting, batch)
+    floor, chunk, run_parallel = fastest(setting, batch)
     alone = replace(setting, workers=1)  # the meter sees one thread
     floor_peak = peak_mib(setting, *supervised(alone, batch[:1], IMAGES_PER_TASK))
     result: dict[str, Any] = {
         "time_ratio": {}, "time_ratio_quartiles": {}, "memory_ratio": {}, "device": str(setting.device),
         "precision": "bf16" if setting.bf16 else "fp32",
         "threads": threads,
-        "supervised_chunk": chunk, "supervised_side_by_side": side_by_side,
+        "supervised_chunk": chunk, "supervised_side_by_side": run_parallel,
         "supervised_peak_mib_of_one_task": floor_peak, "supervised_seconds": {}, "seconds": {}, "peak_mib": {},
     }  # fmt: skip
     for name in names:
-        step = row(setting, batch, name, chunk, side_by_side)[0]
+        step = row(setting, batch, name, chunk, run_parallel)[0]
         times = alternating(setting, floor, step, pairs)
         result["supervised_seconds"][name] = statistics.median(a for a, _ in times)
         result["seconds"][name] = statistics.median(b for _, b in times)
         low, result["time_ratio"][name], high = ratios(times)
         result["time_ratio_quartiles"][name] = [low, high]
-        result["peak_mib"][name] = peak_mib(setting, *row(alone, batch, name, chunk, side_by_side))
+        result["peak_mib"][name] = peak_mib(setting, *row(alone, batch, name, chunk, run_parallel))
         result["memory_ratio"][name] = result["peak_mib"][name] / floor_peak
         print(
             f"{name:<20} {1e3 * result['seconds'][name]:8.1f} ms, {result['time_ratio'][name]:6.3f} "

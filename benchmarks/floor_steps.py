@@ -23,7 +23,7 @@ HALF_TASK = MemoryConfig(mode="half_task")
 BY_STEPS = ProposedConfig(
     inner_solver="gd", inner_steps=20, inner_tolerance=None, linear_solver="cg", linear_steps=20, linear_tolerance=None
 )
-ALL_WEIGHTS: dict[str, Any] = {"adapts": "all", "features": "recompute"}
+ALL_WEIGHTS: dict[str, Any] = {"adapted_params": "all", "features": "recompute"}
 ALGORITHMS: dict[str, tuple[Any, MemoryConfig | None]] = {
     "proposed": (ProposedConfig(), None),
     "proposed_k20": (BY_STEPS, None),
@@ -71,7 +71,7 @@ def adam(model: torch.nn.Module) -> torch.optim.Adam:
     return torch.optim.Adam(model.parameters(), lr=1e-4, foreach=True)
 
 
-def supervised(setting: Setting, batch: TaskBatch, chunk: int, side_by_side: bool = False) -> tuple[Step, list[Any]]:
+def supervised(setting: Setting, batch: TaskBatch, chunk: int, run_parallel: bool = False) -> tuple[Step, list[Any]]:
     """The supervised step on the images of `batch`, `chunk` images at a time, and what persists. side_by_side: every
     thread takes chunks of its own, as the meta-step's workers take tasks; else they share each operator."""
     model = setting.model(learned=True)
@@ -86,7 +86,7 @@ def supervised(setting: Setting, batch: TaskBatch, chunk: int, side_by_side: boo
             logits = model(images[at : at + chunk][None])[0]
         return F.cross_entropy(logits.float(), labels[at : at + chunk], reduction="sum").div(len(images))
 
-    apart = side_by_side and setting.workers > 1
+    apart = run_parallel and setting.workers > 1
     pool = ThreadPoolExecutor(setting.workers, initializer=lambda: torch.set_num_threads(1)) if apart else None
     threads = 1 if apart else setting.workers
 
@@ -111,7 +111,7 @@ def supervised(setting: Setting, batch: TaskBatch, chunk: int, side_by_side: boo
 
 
 def meta(
-    setting: Setting, batch: TaskBatch, name: str, chunk: int | None = None, side_by_side: bool = True
+    setting: Setting, batch: TaskBatch, name: str, chunk: int | None = None, run_parallel: bool = True
 ) -> tuple[Step, list[Any]]:
     """The meta-step of an algorithm on `batch`, and what persists: as it is configured by default, or of a head-only
     one `chunk` tasks at a time with its threads side by side or within operators."""
@@ -119,7 +119,7 @@ def meta(
     model = setting.model(config.head_start == "learned")
     optimizer = adam(model)
     whole = setting.device.type == "cuda" and config.in_feature_space
-    workers = setting.workers if side_by_side else 1
+    workers = setting.workers if run_parallel else 1
     execution = Execution(chunk or (len(batch) if whole else 1), setting.bf16, workers, setting.workers // workers)
     learner = build_algorithm(config, model, execution, memory)
     if name.endswith(WITHOUT_HEAD):

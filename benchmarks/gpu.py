@@ -31,7 +31,7 @@ from memmeta_exp.config import Config, Conv4Config, ProposedConfig, SyntheticCon
 from memmeta_exp.config.compose import jobs
 from memmeta_exp.data import EpisodeSampler, load_split
 from memmeta_exp.experiment.builder import build, build_optimizer
-from memmeta_exp.experiment.train_step import Iteration
+from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.memory.predict import predict
 from memmeta_exp.profiling.peak_memory import MIB, measure_peak
 
@@ -58,7 +58,7 @@ def case(name: str, size: int, steps: int, tasks: int, options: argparse.Namespa
     filters = 4 if options.small else SIZES[size]
     (config,) = jobs(
         [
-            *CASES[name], f"device={options.device}", "dataset=synthetic", f"dataset.image_size={size}", "chunk=1",
+            *CASES[name], f"device={options.device}", "dataset=synthetic", f"dataset.image_size={size}", "tasks_per_pass=1",
             f"backbone.filters={filters}", f"algorithm.inner_steps={steps}", f"batch_size={tasks}", "threads=1",
             "tracking=disabled", f"backbone.block={options.block}",
         ],
@@ -79,7 +79,7 @@ def compared(name: str, size: int, steps: int, tasks: int, options: argparse.Nam
     try:
         experiment = build(config)
         optimizer, _ = build_optimizer(config, experiment.model)
-        iteration = Iteration(experiment, optimizer)
+        iteration = TrainStep(experiment, optimizer)
         for t in (1, 2, 3):
             iteration.clear()
             _, peak = measure_peak(lambda t=t: iteration(t), experiment.device, iteration.persistent())

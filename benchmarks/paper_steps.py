@@ -24,7 +24,7 @@ import torch
 from benchmarks.arguments import at_least, names
 from memmeta_exp.config.compose import jobs
 from memmeta_exp.experiment.builder import build, build_optimizer
-from memmeta_exp.experiment.train_step import Iteration
+from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.tracking.environment import cpu_model
 
 ALGORITHMS = ("proposed", "itd_bio", "anil", "fomaml", "maml", "imaml")
@@ -40,7 +40,7 @@ def stepper(algorithm: str, options: argparse.Namespace) -> Callable[[], object]
         multirun=False,
     )  # fmt: skip
     experiment = build(config)
-    iteration = Iteration(experiment, build_optimizer(config, experiment.model)[0])
+    iteration = TrainStep(experiment, build_optimizer(config, experiment.model)[0])
     count = iter(range(1, sys.maxsize))
 
     def step() -> None:

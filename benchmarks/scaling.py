@@ -38,7 +38,7 @@ from memmeta_exp.algorithms import Execution, Learner, build_algorithm
 from memmeta_exp.backbones import build_model
 from memmeta_exp.config import Conv4Config, ProposedConfig, Resnet12Config, SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, load_split
-from memmeta_exp.distributed.launch_env import Place
+from memmeta_exp.distributed.launch_env import RankInfo
 from memmeta_exp.distributed.process_group import Group
 from memmeta_exp.training.data_parallel import ShardedLearner
 
@@ -141,7 +141,7 @@ def worker(rank: int, options: argparse.Namespace, counts: list[int], store: str
     learners = {1: inner}
     for n in counts[1:]:
         control = dist.new_group(list(range(n)), backend="gloo")
-        learners[n] = ShardedLearner(inner, Group(Place(n, rank, rank, n), control)) if rank < n else inner
+        learners[n] = ShardedLearner(inner, Group(RankInfo(n, rank, rank, n), control)) if rank < n else inner
     rounds = [
         {n: _timed(learners[n], n, rank, sampler, k * options.tasks, options.tasks) for n in counts}
         for k in range(options.rounds + 1)

@@ -55,10 +55,10 @@ OWN = {
         "mu": 0.0, "inner_solver": "gd", "inner_tolerance": None, "inner_warm_start": False, "linear_solver": "cg",
         "linear_steps": 20, "linear_tolerance": None, "linear_warm_start": False, "head_start": "fixed",
     },
-    "itd_bio": {"mu": 1e-4, "head_start": "fixed", "first_order": False, "adapts": "head"},
-    "anil": {"mu": 0.0, "head_start": "learned", "first_order": False, "adapts": "head"},
-    "maml": {"mu": 0.0, "head_start": "learned", "first_order": False, "adapts": "all"},
-    "fomaml": {"mu": 0.0, "head_start": "learned", "first_order": True, "adapts": "all"},
+    "itd_bio": {"mu": 1e-4, "head_start": "fixed", "first_order": False, "adapted_params": "head"},
+    "anil": {"mu": 0.0, "head_start": "learned", "first_order": False, "adapted_params": "head"},
+    "maml": {"mu": 0.0, "head_start": "learned", "first_order": False, "adapted_params": "all"},
+    "fomaml": {"mu": 0.0, "head_start": "learned", "first_order": True, "adapted_params": "all"},
     "imaml": {"lam": 2.0, "linear_steps": 5, "linear_tolerance": None, "damping": 0.0, "head_start": "learned"},
 }  # fmt: skip
 
@@ -72,7 +72,7 @@ def test_the_paper_presets_are_the_released_settings(dataset: str, algorithm: st
     assert (c.dataset.name, c.dataset.facts().image_size) == (dataset, size)
     assert (c.backbone.name, c.backbone.filters, c.backbone.norm) == ("conv4", {32: 64, 84: 32}[size], "task")
     assert (c.optimizer.name, c.optimizer.schedule, c.optimizer.weight_decay) == ("adam", "constant", 0.0)
-    assert (c.precision, c.eval_rule, c.eval_steps, c.eval_lr) == ("fp32", "gd", 20, 0.05)
+    assert (c.precision, c.test_adaptation, c.eval_steps, c.eval_lr) == ("fp32", "gd", 20, 0.05)
     assert (c.algorithm.name, c.reference_mu) == (algorithm, 0.01)
     assert c.images == ImagesConfig()
     assert (c.algorithm.inner_steps, c.algorithm.inner_lr, c.optimizer.lr) == PAPER[size, algorithm]
@@ -108,7 +108,7 @@ GOES_WITH = {  # options that need others
     ("backbone", "none"): ["dataset=quadratic"],
     ("backbone", "linear"): ["dataset=logistic"],
     ("head", "regression"): ["dataset=sinusoid"],
-    ("head", "cosine"): ["algorithm=anil", "convergence_of=own"],
+    ("head", "cosine"): ["algorithm=anil", "convergence_gradient=own"],
 }
 
 

@@ -15,5 +15,5 @@ def test_cifar_fs_is_learned_with_every_solve_certified(tmp_path, monkeypatch, d
     assert main(["train", *overrides, "hydra.run.dir=run"]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["test/acc"] > 0.5
-    assert summary["lower/wrong_fraction"] == 0
-    assert summary["lower/residual_max"] <= 1e-4
+    assert summary["hypergrad/inexact_fraction"] == 0
+    assert summary["inner/grad_norm_max"] <= 1e-4

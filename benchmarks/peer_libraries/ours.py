@@ -26,7 +26,7 @@ def _head_only(name: str, s: Settings) -> Any:
 def _all_weights(name: str, s: Settings) -> Any:
     return config.UnrolledConfig(
         name=name,
-        adapts="all",
+        adapted_params="all",
         features="recompute",
         head_start="learned",
         inner_steps=s.inner_steps,

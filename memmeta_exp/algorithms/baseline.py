@@ -42,7 +42,7 @@ class Classified:
     def report(self) -> StepReport:
         """One gradient a task and no product of second derivatives."""
         one = torch.ones_like(self.loss, dtype=torch.int64)
-        return StepReport(self.loss.detach(), self.accuracy, wrong=one == 0, gradients=one, products=one - 1)
+        return StepReport(self.loss.detach(), self.accuracy, inexact=one == 0, gradients=one, products=one - 1)
 
     def __add__(self, other: "Classified") -> "Classified":
         return Classified(self.loss + other.loss, self.accuracy + other.accuracy)
@@ -81,9 +81,9 @@ class BaselineLearner(FeatureSpaceLearner):
         (z_s, y_s), (z_q, y_q) = super()._both_features(tasks)
         if self.model.training or self.config.power == 1:
             return (z_s, y_s), (z_q, y_q)
-        return (self._ladder(z_s), y_s), (self._ladder(z_q), y_q)
+        return (self._tukey_transform(z_s), y_s), (self._tukey_transform(z_q), y_q)
 
-    def _ladder(self, z: Tensor) -> Tensor:
+    def _tukey_transform(self, z: Tensor) -> Tensor:
         return math.sqrt(z.size(-1)) * F.normalize(z.clamp(min=0).pow(self.config.power), dim=-1)
 
     def _classified(self, z: Tensor, labels: Tensor, tasks: Tasks) -> Classified:

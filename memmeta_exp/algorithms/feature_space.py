@@ -41,7 +41,7 @@ class FeatureGradient:
     inner: Solution
     linear: Solution | None
     smoothness: Tensor
-    wrong: Tensor
+    inexact: Tensor
     gradients: Tensor
     products: Tensor
 
@@ -50,7 +50,7 @@ class FeatureGradient:
         return StepReport(
             loss=self.loss,
             accuracy=self.accuracy,
-            wrong=self.wrong,
+            inexact=self.inexact,
             gradients=self.gradients,
             products=self.products,
             inner_residual=self.inner.residual,
@@ -73,7 +73,7 @@ class Part(Protocol):
     def report(self) -> StepReport: ...
 
 
-class Rule(Protocol):
+class HeadAlgorithm(Protocol):
     """What a head-only algorithm is: its lower level, its adaptation and its gradient in feature space."""
 
     losses: Losses
@@ -91,7 +91,7 @@ class Rule(Protocol):
         self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], start: Tensor, warm: dict[str, Tensor]
     ) -> FeatureGradient: ...
 
-    def keeps(self) -> tuple[str, ...]: ...
+    def warm_start_keys(self) -> tuple[str, ...]: ...
 
 
 class FeatureSpaceLearner(Learner):
@@ -101,16 +101,16 @@ class FeatureSpaceLearner(Learner):
     def __init__(
         self,
         model: MetaModel,
-        rule: Rule,
+        algorithm: HeadAlgorithm,
         execution: Execution,
         head_dtype: torch.dtype | None = None,
         half_task: bool = False,
     ) -> None:
-        super().__init__(model, execution, rule.losses, head_dtype)
-        self.rule, self.half_task = rule, half_task
+        super().__init__(model, execution, algorithm.losses, head_dtype)
+        self.algorithm, self.half_task = algorithm, half_task
 
     def step(self, batch: Tasks) -> StepReport:
-        parameters, chunk = list(self.model.parameters()), self.execution.chunk
+        parameters, chunk = list(self.model.parameters()), self.execution.tasks_per_pass
         wanted = None if self._alone(batch, chunk) else parameters
         warm = {key: value for key, value in self.warm.items() if len(value) == len(batch)}
         move = self._half_steps if self.half_task else self._step
@@ -119,7 +119,7 @@ class FeatureSpaceLearner(Learner):
             mine = {key: value[at : at + len(tasks)] for key, value in warm.items()}
             return move(tasks, mine, Backward(len(batch), wanted))
 
-        reports, kept = [], {key: [] for key in self.rule.keeps()}
+        reports, kept = [], {key: [] for key in self.algorithm.warm_start_keys()}
         for part, gradients in self._map(one, batch, chunk):
             for gradient in gradients:
                 _accumulate(parameters, gradient)
@@ -149,27 +149,27 @@ class FeatureSpaceLearner(Learner):
     def _gradient(
         self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], warm: dict[str, Tensor], ways: int
     ) -> FeatureGradient:
-        if not self.rule.prototypes:
-            return self.rule.feature_gradient(support, query, self._start_of(*support, ways), warm)
+        if not self.algorithm.prototypes:
+            return self.algorithm.feature_gradient(support, query, self._start_of(*support, ways), warm)
         z = support[0].detach().requires_grad_()
         with torch.enable_grad():
             start = self._start_of(z, support[1], ways)
-        part = self.rule.feature_gradient(support, query, start.detach(), warm)
+        part = self.algorithm.feature_gradient(support, query, start.detach(), warm)
         (through_start,) = torch.autograd.grad(start, z, part.d_start)
         return replace(part, d_support=part.d_support + through_start)
 
     def _start_of(self, z: Tensor, labels: Tensor, ways: int) -> Tensor:
-        return prototypes(z, labels, ways) if self.rule.prototypes else super()._start_of(z, labels, ways)
+        return prototypes(z, labels, ways) if self.algorithm.prototypes else super()._start_of(z, labels, ways)
 
     def _start(self, part: FeatureGradient) -> list[tuple[Tensor, Tensor]]:
         start = self.model.head_start
         return [(start, part.d_start.to(start.dtype))] if isinstance(start, torch.nn.Parameter) else []
 
     def _evaluate(self, batch: Tasks) -> Scores:
-        return self._score_heads(batch, self.rule.lower, self.rule.adapt)
+        return self._score_heads(batch, self.algorithm.lower, self.algorithm.adapt)
 
     def _outputs(self, batch: Tasks) -> Tensor:
-        return self._head_outputs(batch, self.rule.lower, self.rule.adapt)
+        return self._head_outputs(batch, self.algorithm.lower, self.algorithm.adapt)
 
 
 @dataclass(frozen=True)

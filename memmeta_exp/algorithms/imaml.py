@@ -11,7 +11,7 @@ by N steps of conjugate gradients. H need not be positive definite: only lam mak
 import torch
 from torch import Tensor
 
-from memmeta_exp.algorithms.learner import WRONG_RESIDUAL
+from memmeta_exp.algorithms.learner import INEXACT_TOLERANCE
 from memmeta_exp.algorithms.weight_space import Task, TaskGradient, Weights
 from memmeta_exp.bilevel import Solution, Vector, cg, implicit
 from memmeta_exp.bilevel.vectors import norm, subtract
@@ -62,13 +62,13 @@ class Imaml:
         offset = subtract(end, theta)
         # found.slope has lam + damping in it; what is to vanish has lam
         residual = norm(subtract(found.slope, tuple(self.config.damping * d for d in offset)))
-        solved = residual <= WRONG_RESIDUAL * self.config.lam * norm(offset)
-        right = solved & found.v.converged & (found.v.residual <= WRONG_RESIDUAL)
+        solved = residual <= INEXACT_TOLERANCE * self.config.lam * norm(offset)
+        right = solved & found.v.converged & (found.v.residual <= INEXACT_TOLERANCE)
         return TaskGradient(
             loss=seen[0][0],
             accuracy=seen[0][1],
             grads={name: grads[name] for name in task.learned},
-            wrong=~right,
+            inexact=~right,
             gradients=task.gradients + found.gradients,
             products=found.products,
             inner_residual=residual,

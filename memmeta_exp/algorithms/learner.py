@@ -20,7 +20,7 @@ from memmeta_exp.data.episodes import Half, TaskBatch, half
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.profiling.phases import observed, phase
 
-WRONG_RESIDUAL = 0.1  # relative error above which a solve is called wrong, tolerance or none
+INEXACT_TOLERANCE = 0.1  # relative error above which a solve is called wrong, tolerance or none
 Solve = Callable[[Any, Tensor], Solution]  # of a lower level and phi_0 to its phi
 Scores = tuple[Tensor | None, Tensor, Tensor]
 T = TypeVar("T")
@@ -38,14 +38,14 @@ class Adapt:
 class Execution:
     """How a learner runs; no result depends on it beyond rounding, and none on `workers` at all.
 
-    chunk: tasks per backbone pass where no inner step moves the backbone; bf16: the backbone under bfloat16 autocast;
+    tasks_per_pass: tasks per backbone pass where no inner step moves the backbone; bf16: the backbone under bfloat16 autocast;
     workers: threads that each take a chunk at a time, with `threads_each` threads of torch's own. While an observer of
     operators (the memory meter) or of phases is on, which sees one thread alone, one worker does it all: N of them hold
     up to N times what one does. as_on: the device whose ways are taken, where it is not that of the tensors: of meta
     tensors, that which they stand for.
     """
 
-    chunk: int = 1
+    tasks_per_pass: int = 1
     bf16: bool = False
     workers: int = 1
     threads_each: int = 1
@@ -65,7 +65,7 @@ class StepReport:
 
     loss: Tensor
     accuracy: Tensor | None
-    wrong: Tensor
+    inexact: Tensor
     gradients: Tensor
     products: Tensor
     inner_residual: Tensor | None = None
@@ -99,12 +99,12 @@ class Learner(ABC):
         self.model, self.execution, self.losses = model, execution, losses
         self.head_dtype = head_dtype or model.head_start.dtype
         self.warm: dict[str, Tensor] = {}
-        self.poll: Callable[[], None] = lambda: None
+        self.check_interrupt: Callable[[], None] = lambda: None
 
     @property
-    def chunk(self) -> int:
+    def tasks_per_pass(self) -> int:
         """Tasks at a time."""
-        return self.execution.chunk
+        return self.execution.tasks_per_pass
 
     @abstractmethod
     def step(self, batch: Tasks) -> StepReport:
@@ -140,13 +140,13 @@ class Learner(ABC):
         """g with R = mu/2 |phi|^2, of features, labels and phi_0."""
         return lambda z, labels, start: self.losses.lower(z, labels, start, mu, None)
 
-    def record(self, batch: Tasks, weight: float) -> None:
+    def update_running_stats(self, batch: Tasks, weight: float) -> None:
         """Takes the batch's images into the running statistics of batch norm (backbone.norm=running), with this weight:
         one more forward pass of them all."""
         tasks = (batch[k : k + 1] for k in range(len(batch)))
         halves = (half(one, which) for one in tasks for which in ("support", "query"))
         with phase("features"):
-            self.model.backbone.record((self._scaled(one) for one in halves), weight)  # pyright: ignore[reportCallIssue]
+            self.model.backbone.update_running_stats((self._scaled(one) for one in halves), weight)  # pyright: ignore[reportCallIssue]
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -166,7 +166,7 @@ class Learner(ABC):
                 columns = (upper.value(phi), inner.converged, upper.accuracy(phi))
                 return torch.stack([column.double() for column in columns if column is not None])
 
-        loss, converged, *accuracy = torch.cat(list(self._map(score, batch, self.execution.chunk)), 1)
+        loss, converged, *accuracy = torch.cat(list(self._map(score, batch, self.execution.tasks_per_pass)), 1)
         return accuracy[0] if accuracy else None, loss, converged
 
     def _head_outputs(self, batch: Tasks, lower: Callable[[Tensor, Tensor, Tensor], Any], solve: Solve) -> Tensor:
@@ -177,7 +177,7 @@ class Learner(ABC):
                 (w,) = solve(lower(*support, start), start.expand(len(tasks), -1, -1)).value
                 return torch.baddbmm(w[:, None, :, -1], z, w[..., :-1].mT)
 
-        return torch.cat(list(self._map(output, batch, self.execution.chunk)))
+        return torch.cat(list(self._map(output, batch, self.execution.tasks_per_pass)))
 
     def _start_of(self, z: Tensor, labels: Tensor, ways: int) -> Tensor:
         """phi_0 [C, d+1], or of each task [T, C, d+1], of tasks of C = `ways` classes with support features z."""
@@ -189,7 +189,7 @@ class Learner(ABC):
 
     def _chunks(self, batch: Tasks, size: int) -> Iterator[tuple[int, Tasks]]:
         for at in range(0, len(batch), size):
-            self.poll()
+            self.check_interrupt()
             yield at, batch[at : at + size]
 
     def _map(self, function: Callable[[int, Tasks], T], batch: Tasks, size: int) -> Iterator[T]:
@@ -255,8 +255,8 @@ class Learner(ABC):
         support, query = half(tasks, "support"), half(tasks, "query")
         device = self.execution.as_on or self.model.head_start.device
         with self._autocast():
-            joins = getattr(self.model.backbone, "joins", lambda _: False)(device)
-        if support.images.shape != query.images.shape or not joins:
+            prefers_joint_forward = getattr(self.model.backbone, "prefers_joint_forward", lambda _: False)(device)
+        if support.images.shape != query.images.shape or not prefers_joint_forward:
             keys_s, keys_q = (self._keys(tasks, which) for which in ("support", "query"))
             return self._features(support, keys_s), self._features(query, keys_q)
         z, labels = self._features(support.with_tasks_of(query))

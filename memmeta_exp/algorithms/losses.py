@@ -24,10 +24,10 @@ from memmeta_exp.bilevel.vectors import one_hot
 class Losses(Protocol):
     """z, labels: features and what the tasks' data give with them, [T, ...]; start: phi_0, of all tasks or of each; mu,
     centre: R = mu/2 |phi - centre|^2, around 0 where centre is None. output, label: one task's, of the network and of
-    its data; where `stacks`, also those of T tasks, [T, ...], for a loss of each, [T]."""
+    its data; where `supports_per_task_weights`, also those of T tasks, [T, ...], for a loss of each, [T]."""
 
     @property
-    def stacks(self) -> bool: ...
+    def supports_per_task_weights(self) -> bool: ...
 
     def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> Lower: ...
 
@@ -45,7 +45,7 @@ class Losses(Protocol):
 class SoftmaxLosses:
     """Mean cross-entropy of a softmax-linear head. output: logits [n, C]; label: int64 [n]."""
 
-    stacks = False
+    supports_per_task_weights = False
 
     def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> Lower:
         return SoftmaxHead(z, labels, start.shape[-2], mu, centre)
@@ -63,7 +63,7 @@ class SoftmaxLosses:
 class RidgeLosses:
     """Half the squared error to the one-hot labels in g, cross-entropy of `scale` times the outputs in f."""
 
-    stacks = False
+    supports_per_task_weights = False
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
@@ -98,7 +98,7 @@ class RegressionLosses:
     """Half the mean squared error in g, the mean squared error in f. labels: what is regressed on, [T, n, C]; output,
     label: [n, C] or [T, n, C]."""
 
-    stacks = True
+    supports_per_task_weights = True
 
     def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> RidgeHead:
         return RidgeHead(z, labels, mu, centre)
@@ -116,7 +116,7 @@ class RegressionLosses:
 class QuadraticLosses:
     """Of quadratic tasks. labels: which of `tasks`, int64 [T]; output: theta and phi side by side, [p + q]."""
 
-    stacks = False
+    supports_per_task_weights = False
 
     def __init__(self, tasks: QuadraticTasks) -> None:
         self.tasks = tasks

@@ -78,7 +78,7 @@ class Maml:
         return _result(task, loss, accuracy, v)
 
     def _adapted(self, task: Task) -> tuple[str, ...]:
-        return tuple(task.meta) if self.config.adapts == "all" else (HEAD,)
+        return tuple(task.meta) if self.config.adapted_params == "all" else (HEAD,)
 
     def _step(self, task: Task, weights: Weights, adapted: tuple[str, ...], create_graph: bool) -> Weights:
         slope = self._slope(task, weights, adapted, create_graph)
@@ -121,6 +121,6 @@ def _query_gradient(task: Task, weights: Weights, wanted: Weights) -> tuple[Tens
 
 
 def _result(task: Task, loss: Tensor, accuracy: Tensor | None, grads: Weights) -> TaskGradient:
-    """`wrong` where the steps diverged: otherwise this is the exact gradient of the query loss after K steps."""
+    """`inexact` where the steps diverged: otherwise this is the exact gradient of the query loss after K steps."""
     learned = {name: grads[name] for name in task.learned}
     return TaskGradient(loss, accuracy, learned, ~loss.isfinite(), task.gradients, task.products)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from memmeta_exp.algorithms.feature_space import FeatureGradient
-from memmeta_exp.algorithms.learner import WRONG_RESIDUAL, Adapt
+from memmeta_exp.algorithms.learner import INEXACT_TOLERANCE, Adapt
 from memmeta_exp.algorithms.losses import SOFTMAX, Losses
 from memmeta_exp.bilevel import Lower, Solution, Vector, cg, direct, gradient_descent, newton
 from memmeta_exp.bilevel.vectors import norm
@@ -36,7 +36,7 @@ class Proposed:
         c = self.config
         if c.inner_solver == "newton":
             tolerance = c.inner_tolerance or 0.0
-            start = start if c.inner_warm_start else head.calm_start()
+            start = start if c.inner_warm_start else head.regularizer_center()
             return newton(head.value, head.grad, head.inverse, (start,), steps=c.inner_steps, tolerance=tolerance)
         step = 1 / head.smoothness() if c.inner_lr is None else start.new_full((len(start),), c.inner_lr)
         return gradient_descent(head.grad, (start,), steps=c.inner_steps, step_size=step, tolerance=c.inner_tolerance)
@@ -70,21 +70,21 @@ class Proposed:
             inner=inner,
             linear=linear,
             smoothness=g.smoothness(),
-            wrong=self._wrong(g, inner, linear),
+            inexact=self._inexact(g, inner, linear),
             gradients=inner.calls + 2,
             products=linear.calls + 1,  # the cross derivative
         )
 
-    def _wrong(self, g: Lower, inner: Solution, linear: Solution) -> Tensor:
+    def _inexact(self, g: Lower, inner: Solution, linear: Solution) -> Tensor:
         """[T]: which tasks have a solve that missed its tolerance or that, tolerance or none, may be off by more than a
         tenth: |H v - d_phi f| / |d_phi f|, and |d_phi g| / (mu |phi|), which bounds |phi - phi*| / |phi| by strong
         convexity, mu being g's modulus. Where that is 0 there is no phi*, so every task is wrong. Where no tolerance is
         asked for, |phi - phi_c| stands in place of |phi|: what lies in R's centre nobody has solved for."""
         found = inner.value
         if self.config.inner_tolerance is None:
-            found = (found[0] - g.calm_start(),)
-        lower = inner.residual <= WRONG_RESIDUAL * g.modulus * norm(found)
-        return ~(lower & inner.converged & linear.converged & (linear.residual <= WRONG_RESIDUAL))
+            found = (found[0] - g.regularizer_center(),)
+        lower = inner.residual <= INEXACT_TOLERANCE * g.modulus * norm(found)
+        return ~(lower & inner.converged & linear.converged & (linear.residual <= INEXACT_TOLERANCE))
 
     def _solve(self, g: Lower, phi: Vector, b: Vector, warm: dict[str, Tensor]) -> Solution:
         c, matvec = self.config, g.hvp(phi)
@@ -93,13 +93,13 @@ class Proposed:
         start = (warm["v"],) if c.linear_warm_start and "v" in warm else None
         return cg(matvec, b, steps=c.linear_steps, tolerance=c.linear_tolerance, start=start)
 
-    def keeps(self) -> tuple[str, ...]:
+    def warm_start_keys(self) -> tuple[str, ...]:
         """Which of "phi" and "v" the next iteration starts from."""
         c = self.config
         return tuple(k for k, on in (("phi", c.inner_warm_start), ("v", c.linear_warm_start)) if on)
 
 
-def gd_rule(steps: int, lr: float) -> Adapt:
+def gradient_descent_adaptation(steps: int, lr: float) -> Adapt:
     """The paper's test-time rule: `steps` gradient steps of `lr` on the plain support cross-entropy, head alone."""
 
     def descend(head: Lower, start: Tensor) -> Solution:
@@ -108,7 +108,7 @@ def gd_rule(steps: int, lr: float) -> Adapt:
     return Adapt(descend)
 
 
-def exact_rule(mu: float) -> Adapt:
+def exact_adaptation(mu: float) -> Adapt:
     """phi* = argmin of the support loss + mu/2 |phi|^2, by Newton's method to |d_phi g| <= mu / 1000, so that
     |phi - phi*| <= 0.001: one judge for any algorithm's features, the head being the same. R knows no scale of the
     features: on larger ones it weighs less."""

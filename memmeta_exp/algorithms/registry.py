@@ -35,8 +35,8 @@ def build_algorithm(
         return WeightSpaceLearner(model, Imaml(config), execution, losses)
     if not config.in_feature_space:
         return WeightSpaceLearner(model, Maml(config, recompute=memory.checkpoint == "inner_step"), execution, losses)
-    rule = Proposed(config, losses) if isinstance(config, ProposedConfig) else Unrolled(config, losses)
-    return FeatureSpaceLearner(model, rule, execution, half_task=half_task)
+    algorithm = Proposed(config, losses) if isinstance(config, ProposedConfig) else Unrolled(config, losses)
+    return FeatureSpaceLearner(model, algorithm, execution, half_task=half_task)
 
 
 def exact_reference(
@@ -53,5 +53,5 @@ def exact_reference(
     config = ProposedConfig(
         mu=mu, inner_steps=50, inner_tolerance=tolerance, linear_tolerance=1e-8, head_start=head_start
     )
-    rule = Proposed(config, losses)
-    return FeatureSpaceLearner(model, rule, replace(execution, bf16=False), torch.float64, half_task=True)
+    algorithm = Proposed(config, losses)
+    return FeatureSpaceLearner(model, algorithm, replace(execution, bf16=False), torch.float64, half_task=True)

@@ -46,7 +46,7 @@ class Unrolled:
     def feature_gradient(
         self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], start: Tensor, warm: dict[str, Tensor]
     ) -> FeatureGradient:
-        """f at phi_K and its cotangents; shapes as in `Proposed.feature_gradient`. `wrong` is set
+        """f at phi_K and its cotangents; shapes as in `Proposed.feature_gradient`. `inexact` is set
         where the steps diverged alone: this is the exact gradient of the query loss after K steps."""
         (z_s, y_s), (z_q, y_q), passed = support, query, []
         leaves = tuple(t.detach().requires_grad_() for t in (z_s, z_q, start))
@@ -65,7 +65,7 @@ class Unrolled:
             inner=replace(inner, value=phi, residual=inner.residual.detach()),
             linear=None,
             smoothness=self.lower(z_s, y_s, start).smoothness(),
-            wrong=~inner.converged,
+            inexact=~inner.converged,
             gradients=inner.calls + 1,
             products=torch.full_like(inner.calls, len(passed)),
         )
@@ -79,7 +79,7 @@ class Unrolled:
             end = self.adapt(head, start)
         return replace(end, value=(start + (end.value[0] - start).detach(),))
 
-    def keeps(self) -> tuple[str, ...]:
+    def warm_start_keys(self) -> tuple[str, ...]:
         """Nothing passes from one iteration to the next."""
         return ()
 

@@ -80,7 +80,7 @@ class TaskGradient:
     loss: Tensor
     accuracy: Tensor | None
     grads: Weights
-    wrong: Tensor
+    inexact: Tensor
     gradients: int
     products: Tensor | int
     inner_residual: Tensor | None = None
@@ -100,7 +100,7 @@ class TaskGradient:
         return StepReport(**{name: one(getattr(self, name)) for name in names})
 
 
-class WeightRule(Protocol):
+class WeightAlgorithm(Protocol):
     """What an algorithm in weight space is: its adaptation, without a graph, and its meta-gradient of one task."""
 
     def adapt(self, task: Task) -> Weights: ...
@@ -111,16 +111,18 @@ class WeightRule(Protocol):
 class WeightSpaceLearner(Learner):
     """A rule on a model, task by task, or `chunk` tasks at a time where they stack."""
 
-    def __init__(self, model: MetaModel, rule: WeightRule, execution: Execution, losses: Losses = SOFTMAX) -> None:
+    def __init__(
+        self, model: MetaModel, algorithm: WeightAlgorithm, execution: Execution, losses: Losses = SOFTMAX
+    ) -> None:
         super().__init__(model, execution, losses)
-        self.rule = rule
+        self.algorithm = algorithm
         self._networks = threading.local()
-        self.stacked = losses.stacks and getattr(model.backbone, "stacks", False)
+        self.stacked = losses.supports_per_task_weights and getattr(model.backbone, "supports_per_task_weights", False)
 
     @property
-    def chunk(self) -> int:
+    def tasks_per_pass(self) -> int:
         """Tasks at a time."""
-        return self.execution.chunk if self.stacked else 1
+        return self.execution.tasks_per_pass if self.stacked else 1
 
     def network(self) -> MetaModel:
         """This thread's own copy of the model's structure, without storage: functional_call puts weights into a module
@@ -132,7 +134,7 @@ class WeightSpaceLearner(Learner):
 
     def step(self, batch: Tasks) -> StepReport:
         parameters, reports = dict(self.model.named_parameters()), []
-        for part in self._map(lambda _, one: self.rule.meta_gradient(Task(self, one)), batch, self.chunk):
+        for part in self._map(lambda _, one: self.algorithm.meta_gradient(Task(self, one)), batch, self.tasks_per_pass):
             for name, gradient in part.grads.items():
                 whole = gradient.sum(0) if self.stacked else gradient
                 _accumulate(parameters[name], whole, 1 / len(batch))
@@ -143,23 +145,23 @@ class WeightSpaceLearner(Learner):
     def _evaluate(self, batch: Tasks) -> Scores:
         def score(_: int, one: Tasks) -> tuple[Tensor, Tensor | None]:
             task = Task(self, one)
-            weights = self.rule.adapt(task)
+            weights = self.algorithm.adapt(task)
             with torch.no_grad():
                 loss, accuracy = task.query_loss(weights)
             return loss.double(), accuracy
 
-        losses, accuracies = zip(*self._map(score, batch, self.chunk), strict=True)
+        losses, accuracies = zip(*self._map(score, batch, self.tasks_per_pass), strict=True)
         loss = torch.cat(losses) if self.stacked else torch.stack(losses)
         return None if accuracies[0] is None else torch.stack(accuracies), loss, loss.isfinite().double()
 
     def _outputs(self, batch: Tasks) -> Tensor:
         def output(_: int, one: Tasks) -> Tensor:
             task = Task(self, one)
-            weights = self.rule.adapt(task)
+            weights = self.algorithm.adapt(task)
             with torch.no_grad():
                 return task.query_output(weights)
 
-        found = list(self._map(output, batch, self.chunk))
+        found = list(self._map(output, batch, self.tasks_per_pass))
         return torch.cat(found) if self.stacked else torch.stack(found)
 
 

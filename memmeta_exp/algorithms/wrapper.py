@@ -16,18 +16,18 @@ class LearnerWrapper(Learner):
         self.head_dtype = inner.head_dtype
 
     @property
-    def chunk(self) -> int:
+    def tasks_per_pass(self) -> int:
         """Tasks at a time."""
-        return self.inner.chunk
+        return self.inner.tasks_per_pass
 
     @property
-    def poll(self) -> Callable[[], None]:
+    def check_interrupt(self) -> Callable[[], None]:
         """As the learner's."""
-        return self.inner.poll
+        return self.inner.check_interrupt
 
-    @poll.setter
-    def poll(self, poll: Callable[[], None]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - an attribute
-        self.inner.poll = poll
+    @check_interrupt.setter
+    def check_interrupt(self, poll: Callable[[], None]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - an attribute
+        self.inner.check_interrupt = poll
 
     @property
     def warm(self) -> dict[str, Tensor]:

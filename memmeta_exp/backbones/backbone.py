@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from memmeta_exp.backbones.memory_layout import image_layout
-from memmeta_exp.backbones.task_norm import MOMENTUM, TaskBatchNorm2d, record
+from memmeta_exp.backbones.task_norm import MOMENTUM, TaskBatchNorm2d, update_running_stats
 
 Keys = tuple[int, ...]
 
@@ -40,25 +40,27 @@ class Backbone(nn.Module, ABC):
         """From now on; ConfigError where this backbone has no blocks to do it with."""
         self.checkpoint = True
 
-    def blend_batch_norm(self, batch_share: float) -> None:
+    def blend_batch_norm(self, task_stats_weight: float) -> None:
         """From now on evaluation under norm=running gives each task's own statistics this share (TaskBatchNorm2d)."""
         for module in self.modules():
             if isinstance(module, TaskBatchNorm2d):
-                module.batch_share = batch_share
+                module.task_stats_weight = task_stats_weight
 
-    def joins(self, device: torch.device) -> bool:
+    def prefers_joint_forward(self, device: torch.device) -> bool:
         """Whether the two halves of tasks are better taken as tasks of one pass than in a pass each."""
         return False
 
     @property
-    def stacks(self) -> bool:
+    def supports_per_task_weights(self) -> bool:
         """Whether it also runs with weights of each task's own, each parameter [T, ...] in place of its [...]."""
         return False
 
-    def record(self, tasks: Iterable[Tensor], weight: float = MOMENTUM) -> None:
+    def update_running_stats(self, tasks: Iterable[Tensor], weight: float = MOMENTUM) -> None:
         """One update of the running statistics (norm=running), of this weight, by the mean of the statistics of
         `tasks`, images [1, n, C, H, W] each."""
-        record(self, [norm for norm in self.modules() if isinstance(norm, TaskBatchNorm2d)], tasks, weight)
+        update_running_stats(
+            self, [norm for norm in self.modules() if isinstance(norm, TaskBatchNorm2d)], tasks, weight
+        )
 
     def _run(self, block: Callable[..., Tensor], *arguments: Any) -> Tensor:
         if not (self.checkpoint and torch.is_grad_enabled()):

@@ -88,7 +88,7 @@ class Conv4(Backbone):
             return False
         return all(norm.by_batch and norm.newest is None for norm in self.norms)  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
 
-    def joins(self, device: torch.device) -> bool:
+    def prefers_joint_forward(self, device: torch.device) -> bool:
         """On a GPU, for fewer launches. On a CPU two passes take 0.78 of the memory of one, and on one thread 0.91 of
         the time (docs/benchmarks.md)."""
         return device.type != "cpu" and self.fuses(device)

@@ -30,12 +30,12 @@ class MLP(Backbone):
         """d, whatever the size of the image."""
         return self.dim
 
-    def joins(self, device: torch.device) -> bool:
+    def prefers_joint_forward(self, device: torch.device) -> bool:
         """No point sees another."""
         return True
 
     @property
-    def stacks(self) -> bool:
+    def supports_per_task_weights(self) -> bool:
         """Always: no layer mixes points."""
         return True
 

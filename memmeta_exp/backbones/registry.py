@@ -62,7 +62,7 @@ def build_backbone(
     with nullcontext() if materialise else torch.device("meta"), seeded(generator.initial_seed()):
         backbone = BACKBONES[config.name](config, channels, image_size, generator, materialise)
         features = backbone.features(image_size)
-    backbone.blend_batch_norm(getattr(config, "batch_share", 0.0))
+    backbone.blend_batch_norm(getattr(config, "task_stats_weight", 0.0))
     if features == 0:
         raise ConfigError(
             f"images of {image_size}x{image_size} leave backbone={config.name} no features; use 16x16 or larger"

@@ -20,8 +20,8 @@ class TaskBatchNorm2d(nn.Module):
     Input [n*T, C, H, W] in sample-major order (row i*T + t is image i of task t), so that viewing it as [n, T*C, H, W]
     costs nothing and one batch norm with T*C channels normalises every task by itself.
 
-    running: in evaluation mode, normalise by running statistics, which `record` gathers, instead of by the statistics
-    of the batch at hand (transductive). batch_share: then by those of a mixture of both, a share s of the task's own
+    running: in evaluation mode, normalise by running statistics, which `update_running_stats` gathers, instead of by the statistics
+    of the batch at hand (transductive). task_stats_weight: then by those of a mixture of both, a share s of the task's own
     batch: mean s m + (1 - s) m', variance s v + (1 - s) v' + s (1 - s) (m - m')^2 (after Schneider et al. 2020, who
     leave the last term out). own_derivatives: batch statistics with the second derivative of batch_norm.py
     in place of torch's.
@@ -35,7 +35,7 @@ class TaskBatchNorm2d(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.running, self.eps, self.own_derivatives = running, eps, own_derivatives
-        self.batch_share = 0.0
+        self.task_stats_weight = 0.0
         self.newest: float | None = None  # weight of the next pass in the running statistics, None to leave them
         if running:
             self.register_buffer("running_mean", torch.zeros(channels))
@@ -49,7 +49,7 @@ class TaskBatchNorm2d(nn.Module):
     @property
     def by_images(self) -> bool:
         """Whether each image is normalised by itself, whatever images and tasks it comes with."""
-        return not self.by_batch and not self.batch_share
+        return not self.by_batch and not self.task_stats_weight
 
     @property
     def _by_own_derivatives(self) -> bool:
@@ -72,7 +72,7 @@ class TaskBatchNorm2d(nn.Module):
 
     def _blended(self, grouped: Tensor, weight: Tensor, bias: Tensor, tasks: int) -> Tensor:
         """`grouped` [n, T*C, H, W] normalised by the mixture, in the precision of the running statistics."""
-        x, s = grouped.to(self.running_mean.dtype), self.batch_share
+        x, s = grouped.to(self.running_mean.dtype), self.task_stats_weight
         own = x.mean(IMAGES)
         apart = own - self.running_mean.repeat(tasks)
         own_var = (x - own[:, None, None]).square().mean(IMAGES)
@@ -90,7 +90,7 @@ def running_weight(t: int, eval_every: int, iterations: int) -> float:
 
 
 @torch.no_grad()
-def record(
+def update_running_stats(
     net: Callable[[Tensor], Tensor], norms: list[TaskBatchNorm2d], tasks: Iterable[Tensor], weight: float
 ) -> None:
     """One update of the running statistics of `norms`, the layers of `net`, by the mean of the statistics of `tasks`,

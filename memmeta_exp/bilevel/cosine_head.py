@@ -75,7 +75,7 @@ class CosineHead(AutogradLower):
         """d_{W_c} < d_W g, V > = -mu V, [T, C, d+1]."""
         return -self.mu * v[0]
 
-    def calm_start(self) -> Tensor:
+    def regularizer_center(self) -> Tensor:
         """W_c for every task, [T, C, d+1]."""
         assert self.centre is not None, "a cosine to 0 is not defined"
         return self.centre.expand(len(self.z), -1, -1)

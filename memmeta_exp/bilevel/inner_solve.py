@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from memmeta_exp.bilevel.vectors import Solution, Vector, at_work, axpy, dot, norm
+from memmeta_exp.bilevel.vectors import Solution, Vector, axpy, dot, loop_status, norm
 
 ARMIJO_SLOPE = 1e-4  # sufficient decrease (Nocedal and Wright 2006, section 3.1)
 HALVINGS = 40
@@ -38,7 +38,7 @@ def _descent_to(
     count, still = torch.zeros_like(size, dtype=torch.int64), torch.zeros_like(step_size)
     for done in range(steps):
         active = ~(size <= tolerance)  # NaN is not solved
-        some, every = at_work(active, done)
+        some, every = loop_status(active, done)
         if not some:
             break
         phi = axpy(step_size if every else torch.where(active, step_size, still), slope, phi, -1)
@@ -68,7 +68,7 @@ def newton(
     count = torch.zeros_like(size, dtype=torch.int64)
     for done in range(steps):
         active = size > tolerance
-        if not at_work(active, done).some:
+        if not loop_status(active, done).some:
             break
         direction = inverse(phi)(slope)
         phi, now = _armijo(value, phi, now, direction, dot(slope, direction), active)
@@ -90,7 +90,7 @@ def _armijo(
         stepped = axpy(-length, direction, phi)
         reached = value(stepped)
         too_far = too_far & ~(reached <= now - ARMIJO_SLOPE * length * decrease + slack)
-        if not at_work(too_far, halving + 1).some:
+        if not loop_status(too_far, halving + 1).some:
             break
         length = torch.where(too_far, 0.5 ** (halving + 1), length)
     moves = active & ~too_far  # elsewhere a step may not be finite

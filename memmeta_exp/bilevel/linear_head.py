@@ -46,7 +46,7 @@ class LinearHead:
         """d_{W_c} < d_W g, V > = -mu V, [T, C, d+1]."""
         return -self.mu * v[0]
 
-    def calm_start(self) -> Tensor:
+    def regularizer_center(self) -> Tensor:
         """W_c for every task, [T, C, d+1]: where R is least."""
         shape = (len(self.z), self.target.shape[-1], self.z.shape[-1])
         return self.z.new_zeros(shape) if self.centre is None else self.centre.expand(shape)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from memmeta_exp.bilevel.vectors import Solution, Vector, at_work, axpy, dot, norm, subtract
+from memmeta_exp.bilevel.vectors import Solution, Vector, axpy, dot, loop_status, norm, subtract
 
 
 def cg(
@@ -26,14 +26,14 @@ def cg(
     p, rr = r, dot(r, r)
     target = max(tolerance or 0.0, torch.finfo(rr.dtype).eps) ** 2 * dot(b, b)
     active, zero, count, together = rr > target, torch.zeros_like(rr), torch.zeros_like(rr, dtype=torch.int64), 0
-    some, every = at_work(active, 0)
+    some, every = loop_status(active, 0)
     for done in range(1, steps + 1):
         if not some:
             break
         ap = matvec(p)
         curvature = dot(p, ap)
         active = active & (curvature > zero)
-        alpha, every = rr / curvature, at_work(active, done).every
+        alpha, every = rr / curvature, loop_status(active, done).every
         if not every:  # a frozen task stays where it is
             ap = tuple(torch.where(active.view(-1, *[1] * (t.dim() - 1)), t, 0.0) for t in ap)  # 0 * inf is NaN
             alpha = torch.where(active, alpha, zero)
@@ -44,7 +44,7 @@ def cg(
         rr = rr_next
         together, count = (together + 1, count) if every else (together, count + active)
         active = active & (rr > target)
-        some, every = at_work(active, done)
+        some, every = loop_status(active, done)
     stuck = (rr > target) & ~active  # r stayed as it was where the curvature was not positive
     return _diagnose(matvec, b, x, count + together, tolerance, stuck, others=1 if start is None else 2)
 

@@ -60,7 +60,7 @@ class Lower(Protocol):
         """d_{phi_c} < d_phi g, v >, of each task."""
         ...
 
-    def calm_start(self) -> Tensor:
+    def regularizer_center(self) -> Tensor:
         """phi_c for every task."""
         ...
 

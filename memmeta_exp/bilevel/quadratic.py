@@ -81,7 +81,7 @@ class QuadraticLower:
         """d_{phi_c} < d_phi g, v > = -mu v, [T, 1, q]."""
         return -self.mu * v[0]
 
-    def calm_start(self) -> Tensor:
+    def regularizer_center(self) -> Tensor:
         """phi_c for every task, [T, 1, q]."""
         return torch.zeros_like(self.minimum) if self.centre is None else self.centre.expand_as(self.minimum)
 

@@ -55,19 +55,19 @@ def subtract(a: Vector, b: Vector) -> Vector:
     return tuple(x - y for x, y in zip(a, b, strict=True))
 
 
-class AtWork(NamedTuple):
+class LoopStatus(NamedTuple):
     """Of the tasks of a loop: whether some are still active, and whether every one is."""
 
     some: bool
     every: bool
 
 
-def at_work(active: Tensor, rounds: int) -> AtWork:
+def loop_status(active: Tensor, rounds: int) -> LoopStatus:
     """Whether a loop over `active` tasks must go on after `rounds` rounds, and whether it may leave out the masks that
     hold frozen tasks where they are: neither changes a result.
     Meta tensors, of which only sizes matter, stop after three rounds: the third allocates what every later one
     does."""
     if active.is_meta:
-        return AtWork(rounds < ROUNDS_ON_META, False)
+        return LoopStatus(rounds < ROUNDS_ON_META, False)
     every = bool(active.all())
-    return AtWork(every or bool(active.any()), every)
+    return LoopStatus(every or bool(active.any()), every)

@@ -110,7 +110,7 @@ def _verify(arguments: list[str]) -> int:
 def _cache(arguments: list[str]) -> int:
     clear = flag(parse(arguments, {"clear": None}), "clear")
     from memmeta_exp.data import cache_contents
-    from memmeta_exp.data.aside import at_work, remove_stale
+    from memmeta_exp.data.aside import loop_status, remove_stale
     from memmeta_exp.data.cache import cache_folder
 
     unfinished, found = cache_contents.unfinished(), cache_contents.entries()
@@ -122,7 +122,9 @@ def _cache(arguments: list[str]) -> int:
         print(f"{entry.path}\n    {entry.size / 2**20:.1f} MiB, of {shown(entry.made_of)}, last used {used}", end="")
         print(", in use" if entry.in_use else "")
     for path in unfinished:
-        print(f"{path}\n    {'being made' if at_work(path) else 'left half-made, removed before the next conversion'}")
+        print(
+            f"{path}\n    {'being made' if loop_status(path) else 'left half-made, removed before the next conversion'}"
+        )
     total, most = sum(entry.size for entry in found), cache_contents.limit()
     print(f"{cache_folder()}: {total / 2**30:.2f} of at most {most / 2**30:g} GiB ({cache_contents.LIMIT_VARIABLE})")
     return 0

@@ -15,7 +15,7 @@ from memmeta_exp.config import Config, ConfigError, from_dict, from_yaml, to_dic
 from memmeta_exp.data import SinusoidTasks, TaskBatch
 from memmeta_exp.experiment.builder import Experiment, build, dataset_constants, resolve_device
 from memmeta_exp.experiment.evaluation import Score, score_tasks
-from memmeta_exp.memory.budget import fitted
+from memmeta_exp.memory.budget import fit_to_budget
 from memmeta_exp.tracking.run_folder import EpisodeResult, Result, SinusoidResult, read_test_episodes
 from memmeta_exp.training import checkpoint
 from memmeta_exp.training.state import image_digests, require_images
@@ -25,25 +25,25 @@ from memmeta_exp.utils.errors import DataError
 HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|cuda:N] [threads=N] [data_root=DIR]
                  [dataset.path=DIR] [dataset.split_file=FILE] [backbone.weights=FILE]
                  [tasks=N] [split=test|val] [shots=S] [queries=Q] [out=FILE.json]
-                 [eval_rule=own|gd|exact] [eval_steps=K] [eval_lr=LR] [eval_mu=MU] [mu=MU]
-                 [batch_share=S]
+                 [test_adaptation=own|gd|exact] [eval_steps=K] [eval_lr=LR] [eval_mu=MU] [mu=MU]
+                 [task_stats_weight=S]
                  [dataset=OTHER [dataset.KEY=VALUE] ...]
 
 Tests the model of the run folder DIR with the run's own configuration on the episodes of its test_episodes.csv, and
 prints the accuracy (of sine waves the mean squared error) with its 95 % interval and how many tasks score as they did.
 With tasks=N on the first N tasks of its test (or validation) stream instead, of S shots and Q queries a class (of a
 sine wave) where these are given. With dataset=OTHER on tasks of another dataset with the same image size and channels
-(a cross-domain test), as many as the run's own test has unless tasks=N says otherwise. With eval_rule by another
+(a cross-domain test), as many as the run's own test has unless tasks=N says otherwise. With test_adaptation by another
 adaptation to each task: the algorithm's own, K steps of LR on the head alone, or the head alone solved for exactly,
 its support loss plus eval_mu/2 |phi|^2 being least; with mu=MU by its own with another weight of R (algorithm.mu). With
-batch_share=S with that share of each task's own statistics in batch norm, of a run with backbone.norm=running. device,
+task_stats_weight=S with that share of each task's own statistics in batch norm, of a run with backbone.norm=running. device,
 threads and the rule are the run's own unless given, and so are data_root, dataset.path, dataset.split_file and
 backbone.weights, for files that have moved. Writes out=FILE alone.
 """
 SHAPE = ("shots", "queries")
-TAKES = {"gd": ("eval_steps", "eval_lr"), "exact": ("eval_mu",)}  # keys of each eval_rule alone
-RULE = ("eval_rule", *TAKES["gd"], *TAKES["exact"])
-OWN = {"mu": "algorithm", "batch_share": "backbone"}  # numbers of the run's own configuration, and their sections
+TAKES = {"gd": ("eval_steps", "eval_lr"), "exact": ("eval_mu",)}  # keys of each test_adaptation alone
+RULE = ("test_adaptation", *TAKES["gd"], *TAKES["exact"])
+OWN = {"mu": "algorithm", "task_stats_weight": "backbone"}  # numbers of the run's own configuration, and their sections
 CLOSE = 1e-4  # relative; another processor rounds squared errors otherwise
 
 
@@ -78,9 +78,9 @@ def main(arguments: list[str]) -> int:
     if rule:
         config = read_config(folder, machine | rule | ({} if dataset else shape))
     for of, keys in TAKES.items():
-        if config.eval_rule != of and rule.keys() & set(keys):
+        if config.test_adaptation != of and rule.keys() & set(keys):
             given = " and ".join(key for key in keys if key in rule)
-            raise ConfigError(f"{given}: for eval_rule={of} alone; set that rule, or leave {given} out")
+            raise ConfigError(f"{given}: for test_adaptation={of} alone; set that rule, or leave {given} out")
     changed = {key: text for key in OWN if (text := options[key]) is not None}
     for key, text in changed.items():
         config = _with(config, key, text)
@@ -116,7 +116,7 @@ def _built(config: Config, its_own: Any, weights: Path) -> Experiment:
     if config.images.normalise == "dataset" and config.dataset != its_own:
         stored = checkpoint.load(weights).get("normalised_by")
         of_dataset = (tuple(stored[0]), tuple(stored[1])) if stored else dataset_constants(its_own, config.data_root)
-    experiment = build(fitted(config, resolve_device(config.device)), of_dataset)
+    experiment = build(fit_to_budget(config, resolve_device(config.device)), of_dataset)
     experiment.model.classifier = None  # of training alone, and of another dataset's classes where this is one
     return experiment
 
@@ -131,9 +131,9 @@ def _with(config: Config, key: str, text: str) -> Config:
     """`config` with the number `key` of OWN as `text` says; ConfigError where it says no number, or there is no such
     key."""
     values, section = to_dict(config), OWN[key]
-    if key == "mu" and config.eval_rule != "own":
-        why = "has no R: leave one of them out" if config.eval_rule == "gd" else "has its own: say eval_mu"
-        raise ConfigError(f"mu is for the algorithm's own rule, and eval_rule={config.eval_rule} {why}")
+    if key == "mu" and config.test_adaptation != "own":
+        why = "has no R: leave one of them out" if config.test_adaptation == "gd" else "has its own: say eval_mu"
+        raise ConfigError(f"mu is for the algorithm's own rule, and test_adaptation={config.test_adaptation} {why}")
     if key not in values[section]:
         name = values[section]["name"]
         raise ConfigError(f"{key}={text}: {name} has no {section}.{key}; leave it out")
@@ -170,9 +170,9 @@ def _shape(config: Config) -> str:
 
 
 def _rule(config: Config) -> str:
-    if config.eval_rule == "own":
+    if config.test_adaptation == "own":
         return "the algorithm's own rule"
-    if config.eval_rule == "exact":
+    if config.test_adaptation == "exact":
         return f"the exact head, mu = {config.eval_mu:g}"
     return f"{config.eval_steps} steps of {config.eval_lr:g} on the head"
 

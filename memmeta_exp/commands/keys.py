@@ -14,7 +14,7 @@ Lists every configuration key of memmeta train with its type, what it may be, it
 those of whose name, options and meaning each WORD is a part: memmeta keys warm, memmeta keys algorithm=maml.
 format=markdown prints the page docs/keys.md."""
 FORMATS = ("text", "markdown")
-WIDEST = 120
+MAX_WIDTH = 120
 PAGE = """# Configuration keys
 
 Made from the code by `memmeta keys format=markdown`; `memmeta keys` prints the same to a terminal, and
@@ -65,7 +65,7 @@ def _has(text: str, word: str) -> bool:
 
 def text(tables: list[Table]) -> str:
     """For a terminal: a heading a table, and of each key one line of facts and its meaning below."""
-    width = min(shutil.get_terminal_size().columns, WIDEST)
+    width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
     lines: list[str] = []
     for table in tables:
         title = f"{table.title}: {table.about}" if table.about else table.title or "Top level"
@@ -97,7 +97,7 @@ def markdown(tables: list[Table]) -> str:
 def _markdown_table(table: Table) -> str:
     names = [f"`{table.group}={o}`{' (default)' if o == table.chosen else ''}" for o in table.options]
     about = f"{', '.join(names)}: {table.about}" if names else f"{table.about[:1].upper()}{table.about[1:]}."
-    lines = [*textwrap.wrap(_escaped(about), WIDEST, break_on_hyphens=False), ""] if table.about else []
+    lines = [*textwrap.wrap(_escaped(about), MAX_WIDTH, break_on_hyphens=False), ""] if table.about else []
     if table.keys:
         lines += ["| key | type | range or choices | default | meaning |", "|---|---|---|---|---|"]
         lines += [*map(_row, table.keys), ""]

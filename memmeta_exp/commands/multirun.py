@@ -10,7 +10,7 @@ from memmeta_exp.config.overrides import text_of
 from memmeta_exp.sweeps import results_table
 from memmeta_exp.sweeps.grid import plain
 from memmeta_exp.sweeps.naming import bare
-from memmeta_exp.sweeps.sweep_folder import standing_of
+from memmeta_exp.sweeps.sweep_folder import job_status
 from memmeta_exp.tracking.console import print_jobs
 from memmeta_exp.tracking.run_folder import RunFolder, holds_run
 
@@ -22,13 +22,13 @@ def swept(overrides: list[str]) -> list[str]:
     return [key for key, values in choices(overrides) if len(values) > 1]
 
 
-def conclude(folder: Path, overrides: list[str]) -> None:
+def write_results_table(folder: Path, overrides: list[str]) -> None:
     """Writes results.csv and results.parquet of the multirun in `folder`, prints the table and where all this is."""
     keys = [bare(key) for key in swept(overrides)]
     entries = []
     for name, said in _jobs(folder, overrides):
         values = {key: plain(said[key]) for key in keys if key in said}
-        entries.append(results_table.entry(name, folder / name, standing_of(folder / name), values))
+        entries.append(results_table.entry(name, folder / name, job_status(folder / name), values))
     results_table.write_entries(folder, entries)
     print_jobs(str(folder), [entry.row for entry in entries], ["job", *keys])
     print(f"results: {folder / 'results.csv'}")

@@ -12,12 +12,12 @@ from memmeta_exp.config import Config, ConfigError, to_dict
 from memmeta_exp.config.compose import jobs, unknown_flag
 from memmeta_exp.experiment.builder import build, resolve_device
 from memmeta_exp.experiment.profile import profile
-from memmeta_exp.memory.budget import fitted
+from memmeta_exp.memory.budget import fit_to_budget
 from memmeta_exp.memory.predict import check_predictable, predict
 from memmeta_exp.tracking import given_title, track_profile
 from memmeta_exp.tracking.console import print_prediction, print_profile
 from memmeta_exp.tracking.run_folder import RunFolder
-from memmeta_exp.training.runner import readable
+from memmeta_exp.training.runner import translate_error
 
 HELP = """memmeta profile [steps=5] [GROUP=OPTION] [KEY=VALUE] ...
 memmeta profile predict=cuda|auto [GROUP=OPTION] [KEY=VALUE] ...
@@ -92,16 +92,16 @@ def _steps(value: str | None) -> int:
 
 def _measured(config: Config, path: Path, steps: int, title: str | None) -> None:
     try:
-        experiment = build(fitted(config, resolve_device(config.device)))
+        experiment = build(fit_to_budget(config, resolve_device(config.device)))
         found = profile(experiment, steps).to_dict()
     except (RuntimeError, MemoryError) as error:
-        raise readable(error, config) from None
+        raise translate_error(error, config) from None
     print_profile(title or config.run_name, found)
     _write(config, path, {"steps": steps, **found}, str(experiment.device), title)
 
 
 def _predicted(config: Config, path: Path, title: str | None) -> None:
-    found = predict(fitted(config, torch.device("cuda"))).to_dict()
+    found = predict(fit_to_budget(config, torch.device("cuda"))).to_dict()
     print_prediction(title or config.run_name, found)
     _write(config, path, found, "cpu", title)
 

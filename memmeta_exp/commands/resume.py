@@ -5,9 +5,9 @@ from typing import Any
 
 from memmeta_exp.config import Config, ConfigError, absolute, changed, flat, from_dict, path_keys, to_dict
 from memmeta_exp.config.compose import text_of, values_of
-from memmeta_exp.distributed.process_group import ALONE, Ranks
+from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Ranks
 from memmeta_exp.training import runner
-from memmeta_exp.training.resume import MAY_CHANGE, Earlier, earlier_run
+from memmeta_exp.training.resume import MAY_CHANGE, ExistingRun, earlier_run
 
 KEY = "resume"
 
@@ -24,7 +24,7 @@ def split_resume(overrides: list[str]) -> tuple[str | None, list[str]]:
     return (named[0] if named else None), others
 
 
-def resume(folder: Path, overrides: list[str], check: Any, ranks: Ranks = ALONE) -> int:
+def resume(folder: Path, overrides: list[str], check: Any, ranks: Ranks = SINGLE_PROCESS) -> int:
     """Goes on with the run in `folder`; returns the exit code. `check` is told of the configuration before anything is
     written."""
     try:
@@ -40,7 +40,7 @@ def resume(folder: Path, overrides: list[str], check: Any, ranks: Ranks = ALONE)
     return 0
 
 
-def asked_config(earlier: Earlier, overrides: list[str]) -> Config:
+def asked_config(earlier: ExistingRun, overrides: list[str]) -> Config:
     """The configuration of the run with `overrides`; ConfigError where they are not among MAY_CHANGE, nor say where the
     files are that it names."""
     values = to_dict(earlier.config)

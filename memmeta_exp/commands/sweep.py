@@ -172,9 +172,9 @@ def _sweep(folder: SweepFolder, file: SweepFile, request: Request, jobs: Sequenc
         for job in left:
             folder.begin(job.id)
         if left and request.launcher == "basic":
-            stopped = launch.one_after_the_other(folder, left, _in_this_process, progress.update)
+            stopped = launch.run_serial(folder, left, _in_this_process, progress.update)
         elif left:
-            stopped = launch.side_by_side(folder, left, shared_out, progress.update)
+            stopped = launch.run_parallel(folder, left, shared_out, progress.update)
     finally:
         entries = results_table.write(folder, jobs)
         keys = varying([job.values for job in jobs])

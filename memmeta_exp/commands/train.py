@@ -29,12 +29,12 @@ from memmeta_exp.commands.output_dir import made_folder, named_folder
 from memmeta_exp.commands.resume import resume, split_resume
 from memmeta_exp.config import Config, channels_and_size, check_tasks_fit, from_omegaconf, to_dict
 from memmeta_exp.config.compose import jobs, one_line, unknown_flag
-from memmeta_exp.config.overrides import conf_dir, draws, readable, text_of
+from memmeta_exp.config.overrides import conf_dir, draws, text_of, translate_error
 from memmeta_exp.data import require
 from memmeta_exp.distributed.launch_env import place
-from memmeta_exp.distributed.process_group import ALONE, Group, Ranks
+from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Group, Ranks
 from memmeta_exp.experiment.builder import resolve_device
-from memmeta_exp.memory.budget import fitted
+from memmeta_exp.memory.budget import fit_to_budget
 from memmeta_exp.sweeps.naming import label, titled
 from memmeta_exp.sweeps.workers import has_workers, stopped_together
 from memmeta_exp.tracking import given_title
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
     writes; the others do what it sends them."""
     here = place()
     if here is None:
-        return _main(arguments, ALONE)
+        return _main(arguments, SINGLE_PROCESS)
     ranks = Group.joined(here)
     code = _lead(arguments, ranks) if here.rank == 0 else follow(ranks, check)
     ranks.leave()
@@ -141,17 +141,17 @@ def _multirun(overrides: list[str], flags: list[str]) -> int:
     known = "${" not in folder
 
     def launch() -> int:
-        return _hydra([*overrides, *flags], ALONE, multirun.swept(overrides))
+        return _hydra([*overrides, *flags], SINGLE_PROCESS, multirun.swept(overrides))
 
     try:
         code = stopped_together(launch) if has_workers(overrides) else launch()
     except Exception:
         if known:
             with suppress(OSError):  # which would hide the error
-                multirun.conclude(Path(folder), overrides)
+                multirun.write_results_table(Path(folder), overrides)
         raise
     if known:
-        multirun.conclude(Path(folder), overrides)
+        multirun.write_results_table(Path(folder), overrides)
     return code
 
 
@@ -216,7 +216,7 @@ def check(config: Config) -> None:
         return
     block = config.memory.checkpoint == "block"
     backbones.require(config.backbone, *channels_and_size(config.dataset), block)
-    fitted(config, device)
+    fit_to_budget(config, device)
 
 
 def _folder(overrides: list[str], multirun: bool, found: list[Config]) -> list[str]:
@@ -261,7 +261,7 @@ def _hydra(arguments: list[str], ranks: Ranks, swept: Sequence[str] = ()) -> int
     job = alone if ranks.size == 1 else on_ranks  # launchers pickle it
     GlobalHydra.instance().clear()
     several = {"-m", "--multirun"} & set(arguments)
-    before, sys.argv = sys.argv, ["memmeta train", *(readable(a, multirun=bool(several)) for a in arguments)]
+    before, sys.argv = sys.argv, ["memmeta train", *(translate_error(a, multirun=bool(several)) for a in arguments)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -283,7 +283,7 @@ def objective(summary: Mapping[str, float]) -> float:
     return -float(summary["val/mse_best"] if "val/mse_best" in summary else summary["val/loss_best"])
 
 
-def _job(cfg: DictConfig, ranks: Ranks = ALONE, swept: Sequence[str] = ()) -> float:
+def _job(cfg: DictConfig, ranks: Ranks = SINGLE_PROCESS, swept: Sequence[str] = ()) -> float:
     """One run, in the folder that Hydra made for it. Returns the `objective`."""
     settings, asked = HydraConfig.get(), request_to_worker()
     try:

@@ -24,14 +24,14 @@ from memmeta_exp.config.older import as_of_today
 from memmeta_exp.config.paths import absolute, path_keys
 from memmeta_exp.config.problems import LinearConfig, LogisticConfig, NoBackboneConfig, QuadraticConfig
 from memmeta_exp.config.regression import MlpConfig, RegressionHeadConfig, SinusoidConfig
-from memmeta_exp.config.run import NOT_OF_A_GROUP, SECTIONS, Config, digest, flat, group_digest, to_dict
+from memmeta_exp.config.run import IGNORED_IN_GROUPING, SECTIONS, Config, digest, flat, group_digest, to_dict
 from memmeta_exp.config.sections import NESTED, ImagesConfig, MemoryConfig, TrainingConfig
 from memmeta_exp.config.validation import closest
 from memmeta_exp.utils.errors import ConfigError
 
 __all__ = [
     "NESTED",
-    "NOT_OF_A_GROUP",
+    "IGNORED_IN_GROUPING",
     "SECTIONS",
     "SPLITS",
     "BaselineConfig",

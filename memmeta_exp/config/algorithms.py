@@ -136,7 +136,7 @@ class UnrolledConfig:
     """
 
     name: str = "anil"
-    adapts: str = "head"
+    adapted_params: str = "head"
     mu: float = 0.0
     inner_steps: int = 10
     inner_lr: float = 0.1
@@ -145,16 +145,16 @@ class UnrolledConfig:
     features: str = "once"
 
     def __post_init__(self) -> None:
-        one_of("algorithm.adapts", self.adapts, ("all", "head"))
+        one_of("algorithm.adapted_params", self.adapted_params, ("all", "head"))
         one_of("algorithm.features", self.features, ("once", "recompute"))
         one_of("algorithm.head_start", self.head_start, ("fixed", "learned", "prototype"))
         at_least("algorithm.mu", self.mu, 0)
-        at_least("algorithm.inner_steps", self.inner_steps, 0 if self.adapts == "all" else 1)
+        at_least("algorithm.inner_steps", self.inner_steps, 0 if self.adapted_params == "all" else 1)
         at_least("algorithm.inner_lr", self.inner_lr, 0, strict=True)
-        if self.adapts == "all" and self.features == "once":
+        if self.adapted_params == "all" and self.features == "once":
             raise ConfigError(
-                "algorithm.features=once with algorithm.adapts=all: the features change as the backbone adapts; set "
-                "algorithm.features=recompute, or algorithm.adapts=head"
+                "algorithm.features=once with algorithm.adapted_params=all: the features change as the backbone adapts; set "
+                "algorithm.features=recompute, or algorithm.adapted_params=head"
             )
 
     @property
@@ -175,7 +175,7 @@ class ImamlConfig:
     phi by gradient steps from theta; the meta-gradient (I + H/lam)^-1 d_phi f, H the Hessian of the support loss, by
     conjugate gradients.
 
-    lam: lambda; the solve needs it above H's most negative eigenvalue, in magnitude (lower/wrong_fraction tells).
+    lam: lambda; the solve needs it above H's most negative eigenvalue, in magnitude (hypergrad/inexact_fraction tells).
     inner_steps: K, gradient steps. inner_lr: their size. linear_steps: N of conjugate gradients, at most.
     linear_tolerance: bound on the relative residual, where they stop; null: none. damping: added to lam in the linear
     system. head_start: `learned`, or `fixed`: the head starts from, and is held to, one frozen random point.

@@ -7,7 +7,7 @@ from memmeta_exp.config.validation import PATH, at_least, at_most, below, one_of
 from memmeta_exp.utils.errors import ConfigError
 
 BLOCKS = 4  # of conv4 and of resnet12
-MOST_FILTERS = 4096
+MAX_FILTERS = 4096
 
 
 def _check_filters(filters: list[Any]) -> None:
@@ -15,7 +15,7 @@ def _check_filters(filters: list[Any]) -> None:
         if type(width) is not int:
             raise ConfigError(f"backbone.filters={width} is no number of filters: use a whole number")
         at_least("backbone.filters", width, 1)
-        at_most("backbone.filters", width, MOST_FILTERS)
+        at_most("backbone.filters", width, MAX_FILTERS)
 
 
 def _check_four(filters: list[Any]) -> None:
@@ -25,11 +25,11 @@ def _check_four(filters: list[Any]) -> None:
 
 
 def _check_share(share: float, norm: str) -> None:
-    at_least("backbone.batch_share", share, 0)
-    below("backbone.batch_share", share, 1)
+    at_least("backbone.task_stats_weight", share, 0)
+    below("backbone.task_stats_weight", share, 1)
     if share and norm != "running":
         raise ConfigError(
-            f"backbone.batch_share={share} is for backbone.norm=running, and norm={norm} has no running statistics to "
+            f"backbone.task_stats_weight={share} is for backbone.norm=running, and norm={norm} has no running statistics to "
             "share with: set backbone.norm=running, or leave it out"
         )
 
@@ -40,19 +40,19 @@ class Conv4Config:
 
     filters: channels of every block, or a list of four, [96,192,384,512] being the widths of R2D2's net; norm: batch
     norm by each task's batch statistics (`task`), by those in training and running statistics in evaluation
-    (`running`), or `none`; batch_share: under `running`, the share of each task's own batch statistics in those of
+    (`running`), or `none`; task_stats_weight: under `running`, the share of each task's own batch statistics in those of
     evaluation; block: `fused`, or `plain` (the released code's operators in its order).
     """
 
     name: str = "conv4"
     filters: Any = field(default=64, metadata={"type": "int or list[int]"})  # OmegaConf has no such union
     norm: str = "task"
-    batch_share: float = 0.0
+    task_stats_weight: float = 0.0
     block: str = "fused"
 
     def __post_init__(self) -> None:
         one_of("backbone.norm", self.norm, ("task", "running", "none"))
-        _check_share(self.batch_share, self.norm)
+        _check_share(self.task_stats_weight, self.norm)
         one_of("backbone.block", self.block, ("fused", "plain"))
         if isinstance(self.filters, list):
             _check_four(self.filters)
@@ -64,7 +64,7 @@ class Conv4Config:
 class Resnet12Config:
     """ResNet-12 (Lee et al. 2019): 4 residual blocks of three convolutions, features averaged over places.
 
-    filters: channels of each of the four blocks; norm: as for conv4, `task` or `running`; batch_share: as for conv4;
+    filters: channels of each of the four blocks; norm: as for conv4, `task` or `running`; task_stats_weight: as for conv4;
     drop_rate: in training, of what dropout (blocks 1 and 2) and DropBlock (blocks 3 and 4) drop; drop_block: side of
     DropBlock's squares.
     """
@@ -72,13 +72,13 @@ class Resnet12Config:
     name: str = "resnet12"
     filters: list[int] = field(default_factory=lambda: [64, 160, 320, 640])
     norm: str = "task"
-    batch_share: float = 0.0
+    task_stats_weight: float = 0.0
     drop_rate: float = 0.0
     drop_block: int = 5
 
     def __post_init__(self) -> None:
         one_of("backbone.norm", self.norm, ("task", "running"))
-        _check_share(self.batch_share, self.norm)
+        _check_share(self.task_stats_weight, self.norm)
         _check_four(self.filters)
         at_least("backbone.drop_block", self.drop_block, 1)
         at_least("backbone.drop_rate", self.drop_rate, 0)
@@ -90,20 +90,20 @@ class WideResnetConfig:
     """Wide residual network (Zagoruyko and Komodakis 2016), features averaged over places, without dropout.
 
     depth: 6 n + 4, from 10 on: n blocks in each of three groups; width: times 16, 32 and 64 channels; norm: as for
-    conv4, `task` or `running`; batch_share: as for conv4.
+    conv4, `task` or `running`; task_stats_weight: as for conv4.
     """
 
     name: str = "wrn28_10"
     depth: int = 28
     width: int = 10
     norm: str = "task"
-    batch_share: float = 0.0
+    task_stats_weight: float = 0.0
 
     def __post_init__(self) -> None:
         one_of("backbone.norm", self.norm, ("task", "running"))
-        _check_share(self.batch_share, self.norm)
+        _check_share(self.task_stats_weight, self.norm)
         at_least("backbone.width", self.width, 1)
-        at_most("backbone.width", self.width, MOST_FILTERS // 64)
+        at_most("backbone.width", self.width, MAX_FILTERS // 64)
         at_most("backbone.depth", self.depth, 1000)
         if self.depth < 10 or self.depth % 6 != 4:
             low = max(10, self.depth - (self.depth - 4) % 6)

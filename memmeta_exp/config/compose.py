@@ -12,7 +12,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException, Ove
 from omegaconf import DictConfig, OmegaConf
 
 from memmeta_exp.config import SECTIONS, Config, closest, from_omegaconf, to_dict
-from memmeta_exp.config.overrides import conf_dir, parser, readable, text_of
+from memmeta_exp.config.overrides import conf_dir, parser, text_of, translate_error
 from memmeta_exp.utils.errors import ConfigError
 from memmeta_exp.utils.path_keys import is_path_key
 
@@ -31,7 +31,7 @@ def composed(overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return compose("config", [readable(override) for override in overrides])
+            return compose("config", [translate_error(override) for override in overrides])
     except Exception as error:  # noqa: BLE001 - Hydra raises a dozen kinds, and all its input here is the user's
         raise ConfigError(one_line(error)) from None
 
@@ -47,7 +47,7 @@ def jobs(overrides: list[str], multirun: bool) -> list[Config]:
 def choices(overrides: list[str]) -> list[tuple[str, list[str]]]:
     """The key of each override, and the single overrides that it stands for: one, or those of a multirun's values (of
     an interval, which a search draws from, its two ends). Paths are as they are, without quotes."""
-    lines = [readable(override, multirun=True) for override in overrides]
+    lines = [translate_error(override, multirun=True) for override in overrides]
     try:
         parsed = parser().parse_overrides(lines)
         return [(o.get_key_element(), _singles(o, line)) for o, line in zip(parsed, lines, strict=True)]
@@ -76,7 +76,7 @@ def values_of(overrides: list[str]) -> dict[str, Any]:
     """What each override sets, by its dotted key or group, as the default configuration takes it; ConfigError where it
     does not."""
     values = OmegaConf.create(to_dict(from_omegaconf(composed(overrides))))
-    parsed = parser().parse_overrides([readable(override) for override in overrides])
+    parsed = parser().parse_overrides([translate_error(override) for override in overrides])
     return {o.key_or_group: OmegaConf.select(values, o.key_or_group) for o in parsed}
 
 

@@ -71,15 +71,15 @@ def check_head(config: Any) -> None:
 
 def _check_cosine(config: Any) -> None:
     a = config.algorithm
-    if config.eval_rule == "exact":
+    if config.test_adaptation == "exact":
         raise ConfigError(
-            "head=cosine with eval_rule=exact: its lower level is not convex, so there is no phi* that a solver can "
-            "certify; set eval_rule=own or gd"
+            "head=cosine with test_adaptation=exact: its lower level is not convex, so there is no phi* that a solver can "
+            "certify; set test_adaptation=own or gd"
         )
-    if config.convergence_of == "F":
+    if config.convergence_gradient == "F":
         raise ConfigError(
-            "head=cosine with convergence_of=F: its lower level is not convex, so there is no F that a solver can "
-            "certify; set convergence_of=own"
+            "head=cosine with convergence_gradient=F: its lower level is not convex, so there is no F that a solver can "
+            "certify; set convergence_gradient=own"
         )
     if a.name != "proposed":
         return

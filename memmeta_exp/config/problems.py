@@ -7,7 +7,7 @@ from memmeta_exp.config.facts import SPLITS, DatasetFacts
 from memmeta_exp.config.validation import at_least, at_most, one_of
 from memmeta_exp.utils.errors import ConfigError
 
-MOST_NUMBERS = 2**28  # of all S_i together: 2 GiB
+MAX_NUMBERS = 2**28  # of all S_i together: 2 GiB
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class QuadraticConfig:
         at_least("dataset.kappa", self.kappa, 1)
         at_most("dataset.seed", self.seed, 2**63 - 1)
         numbers = self.tasks * self.dim_phi * (self.dim_phi + self.dim_theta)
-        if numbers > MOST_NUMBERS:
+        if numbers > MAX_NUMBERS:
             raise ConfigError(
                 f"dataset=quadratic would take {numbers / 2**27:.0f} GiB; lower dataset.tasks, dim_phi or dim_theta to "
                 "stay below 2 GiB"
@@ -111,7 +111,7 @@ class LinearConfig:
         return "none"
 
 
-KNOWN: dict[str, dict[str, type]] = {
+ANALYTIC: dict[str, dict[str, type]] = {
     "dataset": {"quadratic": QuadraticConfig, "logistic": LogisticConfig},
     "backbone": {"none": NoBackboneConfig, "linear": LinearConfig},
 }
@@ -150,10 +150,10 @@ def _check_no_images(config: Any) -> None:
     name = config.dataset.name
     if config.precision == "bf16":
         raise ConfigError(f"precision=bf16 is for networks: dataset={name} takes precision=fp32 or fp64")
-    if config.eval_rule != "own":
+    if config.test_adaptation != "own":
         raise ConfigError(
-            f"eval_rule={config.eval_rule} is for accuracy on held-out tasks, and dataset={name} has none: leave "
-            "eval_rule=own"
+            f"test_adaptation={config.test_adaptation} is for accuracy on held-out tasks, and dataset={name} has none: leave "
+            "test_adaptation=own"
         )
     if config.memory.checkpoint == "block":
         raise ConfigError(f"memory.checkpoint=block is for networks: leave it none with dataset={name}")

@@ -7,8 +7,8 @@ from memmeta_exp.config.facts import DatasetFacts
 from memmeta_exp.config.validation import at_least, at_most
 from memmeta_exp.utils.errors import ConfigError
 
-MOST_LAYERS = 16
-WIDEST = 65536
+MAX_LAYERS = 16
+MAX_WIDTH = 65536
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class MlpConfig:
     hidden: list[int] = field(default_factory=lambda: [40, 40])
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.hidden) <= MOST_LAYERS:
-            raise ConfigError(f"backbone.hidden={self.hidden} has {len(self.hidden)} widths: give 1 to {MOST_LAYERS}")
+        if not 1 <= len(self.hidden) <= MAX_LAYERS:
+            raise ConfigError(f"backbone.hidden={self.hidden} has {len(self.hidden)} widths: give 1 to {MAX_LAYERS}")
         for width in self.hidden:
             at_least("backbone.hidden", width, 1)
-            at_most("backbone.hidden", width, WIDEST)
+            at_most("backbone.hidden", width, MAX_WIDTH)
 
     @property
     def norm(self) -> str:

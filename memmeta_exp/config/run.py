@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Union
 from memmeta_exp.config.algorithms import BaselineConfig, ProposedConfig, check_baseline
 from memmeta_exp.config.facts import channels_and_size
 from memmeta_exp.config.heads import LinearHeadConfig, check_head
-from memmeta_exp.config.problems import KNOWN, check_problem
+from memmeta_exp.config.problems import ANALYTIC, check_problem
 from memmeta_exp.config.regression import REGRESSION, check_regression
 from memmeta_exp.config.sections import SECTIONS as IMAGE_SECTIONS
 from memmeta_exp.config.sections import ImagesConfig, MemoryConfig, TrainingConfig
@@ -22,8 +22,8 @@ from memmeta_exp.utils.errors import ConfigError
 
 MU_WHERE_NONE = 0.01
 # runs that differ in these alone are repetitions
-NOT_OF_A_GROUP = ("seed", "tracking", "progress", "plots", "data_root", "checkpoint_every")
-SECTIONS = {group: {**options, **KNOWN.get(group, {})} for group, options in IMAGE_SECTIONS.items()}
+IGNORED_IN_GROUPING = ("seed", "tracking", "progress", "plots", "data_root", "checkpoint_every")
+SECTIONS = {group: {**options, **ANALYTIC.get(group, {})} for group, options in IMAGE_SECTIONS.items()}
 
 
 class TaskShape(NamedTuple):
@@ -59,18 +59,18 @@ class Config:
     precision: str = "fp32"
     threads: int | None = None
     workers: Union[int, str] = "auto"  # noqa: UP007 - as below
-    chunk: Union[int, str] = "auto"  # noqa: UP007 - OmegaConf 2.3 reads unions in this form
+    tasks_per_pass: Union[int, str] = "auto"  # noqa: UP007 - OmegaConf 2.3 reads unions in this form
     data_root: str | None = field(default=None, metadata=PATH)
     eval_every: int = 50
     checkpoint_every: int | None = None
     val_tasks: int = 100
     test_tasks: int = 600
-    eval_rule: str = "own"
+    test_adaptation: str = "own"
     eval_steps: int = 20
     eval_lr: float = 0.05
     eval_mu: float = 0.1
     convergence_tasks: int = 32
-    convergence_of: str = "F"
+    convergence_gradient: str = "F"
     convergence_mu: float | None = None
     progress: bool = True
     plots: bool = True
@@ -96,10 +96,10 @@ class Config:
             at_least(key, getattr(self, key), 0, strict=True)
         precisions = ("fp32", "bf16", "fp64")
         one_of("precision", self.precision, precisions, "fp32, bf16 or fp64; bf16 is the half precision there is")
-        one_of("eval_rule", self.eval_rule, ("own", "gd", "exact"))
-        one_of("convergence_of", self.convergence_of, ("F", "own"))
+        one_of("test_adaptation", self.test_adaptation, ("own", "gd", "exact"))
+        one_of("convergence_gradient", self.convergence_gradient, ("F", "own"))
         _check_device(self.device)
-        for key in ("chunk", "workers"):
+        for key in ("tasks_per_pass", "workers"):
             _check_number_or_auto(key, getattr(self, key))
         check_baseline(self)
         check_problem(self)
@@ -117,8 +117,10 @@ class Config:
 
     def _check_memory(self) -> None:
         a, name = self.algorithm, self.algorithm.name
-        if not (a.in_feature_space or self.regression) and self.chunk not in ("auto", 1):
-            raise ConfigError(f"chunk={self.chunk}: {name} takes one task at a time here; leave chunk=auto")
+        if not (a.in_feature_space or self.regression) and self.tasks_per_pass not in ("auto", 1):
+            raise ConfigError(
+                f"tasks_per_pass={self.tasks_per_pass}: {name} takes one task at a time here; leave tasks_per_pass=auto"
+            )
         if not a.in_feature_space and self.memory.mode == "half_task":
             raise ConfigError(
                 f"memory.mode=half_task is for algorithms in feature space: {name} runs the backbone at every inner "
@@ -137,7 +139,9 @@ class Config:
 
     def _check_attention(self) -> None:
         a, fused = self.algorithm, getattr(self.backbone, "attention", "plain") == "fused"
-        first_order = a.in_feature_space or getattr(a, "first_order", False) or getattr(a, "adapts", "all") == "head"
+        first_order = (
+            a.in_feature_space or getattr(a, "first_order", False) or getattr(a, "adapted_params", "all") == "head"
+        )
         if fused and not first_order:
             raise ConfigError(
                 f"backbone.attention=fused with {a.name}, which takes second derivatives of the backbone: the fused "
@@ -155,10 +159,10 @@ class Config:
                 f"images.normalise={self.images.normalise} with backbone=timm, which normalises images as its model's "
                 "weights expect: leave images.normalise=none"
             )
-        if self.images.mirrored and not self.algorithm.in_feature_space:
+        if self.images.test_time_flip and not self.algorithm.in_feature_space:
             raise ConfigError(
-                f"images.mirrored=true is for algorithms in feature space: {self.algorithm.name} as configured runs "
-                "the backbone at every inner step; leave images.mirrored=false"
+                f"images.test_time_flip=true is for algorithms in feature space: {self.algorithm.name} as configured runs "
+                "the backbone at every inner step; leave images.test_time_flip=false"
             )
         channels, size = channels_and_size(self.dataset)
         if channels == 1 and (self.images.normalise == "imagenet" or self.images.saturation):
@@ -195,14 +199,16 @@ class Config:
     @property
     def reference_mu(self) -> float:
         """R's weight in the F whose gradient norm is logged as convergence/grad_norm_sq: without R there is no F."""
-        head_only = getattr(self.algorithm, "adapts", "head") == "head"  # else mu is R's weight over all weights
+        head_only = (
+            getattr(self.algorithm, "adapted_params", "head") == "head"
+        )  # else mu is R's weight over all weights
         least = 0.0 if self.lower_modulus else MU_WHERE_NONE
         return self.convergence_mu or (self.algorithm.mu if head_only else 0.0) or least
 
     @property
     def known(self) -> bool:
         """Whether this is a problem on which the truth is known: a finite set of tasks and no images."""
-        return self.dataset.name in KNOWN["dataset"]
+        return self.dataset.name in ANALYTIC["dataset"]
 
     @property
     def classifies(self) -> bool:
@@ -273,4 +279,4 @@ def digest(values: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
 
 def group_digest(values: Mapping[str, Any]) -> str:
     """The digest that all repetitions (seeds) of the configuration `values` share."""
-    return digest(values, without=NOT_OF_A_GROUP)
+    return digest(values, without=IGNORED_IN_GROUPING)

@@ -36,7 +36,7 @@ class ImagesConfig:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
-    mirrored: bool = False
+    test_time_flip: bool = False
 
     def __post_init__(self) -> None:
         one_of("images.normalise", self.normalise, ("none", "dataset", "imagenet"))

@@ -3,18 +3,18 @@
 from memmeta_exp.data.episodes import EpisodeSampler, ImageSet, TaskBatch
 from memmeta_exp.data.fingerprint import fingerprint
 from memmeta_exp.data.finite_tasks import FiniteSampler, TaskIndices
-from memmeta_exp.data.image_transforms import AS_THEY_ARE, Pixels
+from memmeta_exp.data.image_transforms import UNCHANGED, ImageTransforms
 from memmeta_exp.data.registry import channel_statistics, load_split, require
 from memmeta_exp.data.sinusoid import SinusoidSampler, SinusoidTasks
 from memmeta_exp.utils.errors import DataError
 
 __all__ = [
-    "AS_THEY_ARE",
+    "UNCHANGED",
     "DataError",
     "EpisodeSampler",
     "FiniteSampler",
     "ImageSet",
-    "Pixels",
+    "ImageTransforms",
     "SinusoidSampler",
     "SinusoidTasks",
     "TaskBatch",

@@ -81,7 +81,7 @@ def half_made(parent: Path, name: str = r"\w+") -> list[Path]:
     return []
 
 
-def at_work(folder: Path) -> bool:
+def loop_status(folder: Path) -> bool:
     """Whether the process that makes a folder of `half_made` is alive."""
     with locked(_lock_of(folder), wait=False) as stale:
         return not stale

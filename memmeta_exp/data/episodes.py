@@ -18,7 +18,7 @@ from torch import Tensor
 
 from memmeta_exp.config.validation import shown
 from memmeta_exp.data.counter_rng import GAMMA, children, hashed, mix, root_key, smallest
-from memmeta_exp.data.image_transforms import AS_THEY_ARE, Pixels
+from memmeta_exp.data.image_transforms import UNCHANGED, ImageTransforms
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.utils.errors import ConfigError
 
@@ -104,7 +104,7 @@ class Half(NamedTuple):
     images: Tensor
     labels: Tensor
     keys: Tensor | None
-    pixels: Pixels
+    pixels: ImageTransforms
 
     def with_tasks_of(self, other: "Half") -> "Half":
         """As many tasks again: both halves' tasks, one after the other."""
@@ -125,7 +125,7 @@ class TaskBatch:
     items: Tensor
     shots: int
     origin: Origin | None = None
-    pixels: Pixels = AS_THEY_ARE
+    pixels: ImageTransforms = UNCHANGED
     keys: Tensor | None = None
 
     def __len__(self) -> int:
@@ -166,7 +166,7 @@ def half(tasks: Tasks, which: str) -> Half:
     if isinstance(tasks, TaskBatch):
         return tasks.half(which)
     data, labels = tasks.support() if which == "support" else tasks.query()
-    return Half(data, labels, None, AS_THEY_ARE)
+    return Half(data, labels, None, UNCHANGED)
 
 
 class EpisodeSampler:
@@ -183,7 +183,7 @@ class EpisodeSampler:
         ways: int,
         shots: int,
         queries: int,
-        pixels: Pixels = AS_THEY_ARE,
+        pixels: ImageTransforms = UNCHANGED,
     ) -> None:
         assert stream in STREAMS, stream
         classes, per_class = len(image_set.class_names), image_set.least

@@ -17,7 +17,7 @@ _DRAWS = 6  # of an image: row, column, flip, brightness, contrast, saturation; 
 
 
 @dataclass(frozen=True)
-class Pixels:
+class ImageTransforms:
     """crop_padding: p rows and columns of zeros around an image [H, W], of which a random H x W window is taken; flip:
     mirrored left to right half of the time; brightness, contrast, saturation: each factor uniform in [1 - x, 1 + x], in
     this order, each clamped to [0, 1]: b * v, c * v + (1 - c) * mean grey of the image, s * v + (1 - s) * grey.
@@ -78,7 +78,7 @@ class Pixels:
         return x
 
 
-AS_THEY_ARE = Pixels()
+UNCHANGED = ImageTransforms()
 
 
 @cache

@@ -12,7 +12,7 @@ NEEDED = (*NUMBERS, "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """This process among `size`, numbered `rank`; on its machine it is `local_rank` of `local_size`."""
 
     size: int
@@ -21,7 +21,7 @@ class Place:
     local_size: int
 
 
-def place(environment: Mapping[str, str] = os.environ) -> Place | None:
+def place(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
     """The place that torchrun gave this process; None for a process of its own. ConfigError where the environment says
     neither."""
     if environment.get("WORLD_SIZE", "1") == "1":
@@ -38,7 +38,7 @@ def place(environment: Mapping[str, str] = os.environ) -> Place | None:
     if min(numbers) < 0 or rank >= size or local_rank >= local_size or local_size > size:
         said = " ".join(f"{name}={value}" for name, value in zip(NUMBERS, values, strict=True))
         raise ConfigError(f"{said} names no rank of a group: start ranks with torchrun, or unset WORLD_SIZE")
-    return Place(size, rank, local_rank, local_size)
+    return RankInfo(size, rank, local_rank, local_size)
 
 
 def one_of_many(environment: Mapping[str, str] = os.environ) -> bool:

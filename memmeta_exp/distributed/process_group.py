@@ -6,7 +6,7 @@ it failed. So whatever ends one rank, in whatever line, the others learn of it w
 same iteration. Roll calls and what tasks report go over gloo, on the CPU, whose connections break at once when a
 process dies; gradients go over NCCL where they are on GPUs, right after a roll call that found everybody there.
 
-One process alone is `ALONE`, whose methods do nothing or give back what they are given.
+One process alone is `SINGLE_PROCESS`, whose methods do nothing or give back what they are given.
 """
 
 import io
@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from memmeta_exp.distributed.launch_env import Place
+from memmeta_exp.distributed.launch_env import RankInfo
 from memmeta_exp.utils.errors import ConfigError, MemmetaError, RankFailed, RankLost, RunError
 from memmeta_exp.utils.signals import StopAsked, StopRequest
 
@@ -71,21 +71,21 @@ class Ranks:
         """Rank 0 tells the others what to do next."""
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
 class Group(Ranks):
     """This rank of several. Methods that wait for the others raise RankLost where one is gone, RankFailed where one
     has failed and StopAsked where one gave up because it was asked to stop."""
 
-    def __init__(self, place: Place, control: Any = None, store: Any = None) -> None:
+    def __init__(self, place: RankInfo, control: Any = None, store: Any = None) -> None:
         self.rank, self.size, self.place = place.rank, place.size, place
         self.agreed: int | None = None
         self._control, self._store, self._fast = control, store, None
         self._stop: StopRequest | None = None
 
     @staticmethod
-    def joined(place: Place) -> "Group":
+    def joined(place: RankInfo) -> "Group":
         """The group whose other ranks do the same now. RunError where they cannot be reached."""
         try:
             store, _, _ = next(rendezvous("env://", place.rank, place.size))
@@ -138,7 +138,7 @@ class Group(Ranks):
     def signum(self, stop: StopRequest) -> int | None:
         return self.agreed
 
-    def roll_call(self, status: float = PRESENT, *values: float) -> list[float]:
+    def status_all_reduce(self, status: float = PRESENT, *values: float) -> list[float]:
         """Waits for all; returns the maximum over ranks of each of up to VALUES values."""
         largest, found = self._call(status, values)
         if found == FAILED:
@@ -174,10 +174,10 @@ class Group(Ranks):
         return found
 
     def largest(self, *values: float) -> tuple[float, ...]:
-        return tuple(self.roll_call(PRESENT, *values))
+        return tuple(self.status_all_reduce(PRESENT, *values))
 
     def require_same(self, what: str, value: Any) -> None:
-        self.roll_call()
+        self.status_all_reduce()
         found = self._all_objects(value)
         other = next((rank for rank in range(self.size) if found[rank] != found[0]), None)
         if other is not None:
@@ -186,7 +186,7 @@ class Group(Ranks):
     def require_same_weights(self, model: nn.Module) -> None:
         norms = [torch.linalg.vector_norm(p.detach(), dtype=torch.float64) for p in model.parameters()]
         norm = float(torch.stack(norms).sum())
-        most, least = self.roll_call(PRESENT, norm, -norm)
+        most, least = self.status_all_reduce(PRESENT, norm, -norm)
         if most != -least:
             raise RunError(
                 f"theta is no longer the same on all ranks (norms from {-least!r} to {most!r}): use machines and GPUs "
@@ -211,7 +211,7 @@ class Group(Ranks):
 
     def send(self, order: dict[str, Any]) -> None:
         """Plain values and tensors, such as a checkpoint."""
-        self.roll_call()
+        self.status_all_reduce()
         stream = io.BytesIO()
         torch.save(order, stream)
         content = torch.frombuffer(bytearray(stream.getvalue()), dtype=torch.uint8)
@@ -221,7 +221,7 @@ class Group(Ranks):
 
     def receive(self) -> dict[str, Any]:
         """What rank 0 sends."""
-        self.roll_call()
+        self.status_all_reduce()
         size = torch.zeros(1, dtype=torch.int64)
         self._do(lambda: dist.broadcast(size, 0, self._control))
         content = torch.empty(int(size), dtype=torch.uint8)
@@ -241,7 +241,7 @@ class Group(Ranks):
         with suppress(RuntimeError):
             self._store.set(_TOLD, "yes")
 
-    def another_tells(self) -> bool:
+    def loss_already_reported(self) -> bool:
         """Whether rank 0 says that a rank was lost, or another does because rank 0 is the one."""
         try:
             until = time.monotonic() + FIRST_TELLS_S

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from memmeta_exp.algorithms import Adapt, Learner, build_algorithm
 from memmeta_exp.algorithms.losses import losses_of
-from memmeta_exp.algorithms.proposed import gd_rule
+from memmeta_exp.algorithms.proposed import gradient_descent_adaptation
 from memmeta_exp.data import SinusoidTasks
 from memmeta_exp.data.sinusoid import INPUT
 from memmeta_exp.experiment.builder import Experiment, execution_of
@@ -60,10 +60,10 @@ def adaptation(experiment: Experiment, tasks: SinusoidTasks) -> dict[str, Any]:
 def _steps(experiment: Experiment) -> tuple[tuple[int, ...], bool]:
     """The numbers of steps to look at, and whether the rule takes none but solves."""
     config = experiment.config
-    newton = config.eval_rule == "own" and getattr(config.algorithm, "inner_solver", "gd") == "newton"
-    if newton or config.eval_rule == "exact":
+    newton = config.test_adaptation == "own" and getattr(config.algorithm, "inner_solver", "gd") == "newton"
+    if newton or config.test_adaptation == "exact":
         return (0, 1), True
-    own = config.algorithm.inner_steps if config.eval_rule == "own" else config.eval_steps
+    own = config.algorithm.inner_steps if config.test_adaptation == "own" else config.eval_steps
     return tuple(sorted({0, *STEPS, own})), False
 
 
@@ -87,10 +87,10 @@ def _with_steps(experiment: Experiment, steps: int | None) -> tuple[Learner, Ada
     config = experiment.config
     if steps is None:
         return experiment.learner, experiment.adapt
-    if config.eval_rule == "gd":
-        return experiment.learner, gd_rule(steps, config.eval_lr)
+    if config.test_adaptation == "gd":
+        return experiment.learner, gradient_descent_adaptation(steps, config.eval_lr)
     algorithm = replace(config.algorithm, inner_steps=steps)
     execution, losses = execution_of(config, experiment.device), losses_of(config.head)
     learner = build_algorithm(algorithm, experiment.model, execution, config.memory, losses)
-    learner.poll = experiment.learner.poll
+    learner.check_interrupt = experiment.learner.check_interrupt
     return learner, None

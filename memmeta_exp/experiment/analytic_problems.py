@@ -20,7 +20,7 @@ from memmeta_exp.experiment.convergence import gradient_norm_sq, squared_norm
 INNER_TOLERANCE = 1e-12  # on |d_phi g|, of the oracle for problems without a closed form
 
 
-class Truth(ABC):
+class ExactObjective(ABC):
     """F at the model as it stands. smoothness: L_F where it is known; learners: those that it is computed by."""
 
     smoothness: float | None = None
@@ -34,7 +34,7 @@ class Truth(ABC):
         """Puts what `share` makes of them in the place of its learners."""
 
 
-class ClosedForm(Truth):
+class ClosedForm(ExactObjective):
     """F of quadratic tasks."""
 
     def __init__(self, objective: QuadraticObjective, model: MetaModel) -> None:
@@ -48,7 +48,7 @@ class ClosedForm(Truth):
             "convergence/grad_norm_sq": float(squared_norm([objective.grad(u)])),
             "convergence/suboptimality": suboptimality,
             "convergence/distance": objective.distance(u),
-            "convergence/wrong_fraction": 0.0,
+            "convergence/inexact_fraction": 0.0,
         }
 
     def _parameters(self) -> Tensor:
@@ -58,7 +58,7 @@ class ClosedForm(Truth):
         return torch.cat([part.detach().flatten().to(self.objective.hessian) for part in parts])
 
 
-class Solved(Truth):
+class NumericalObjective(ExactObjective):
     """F by solving the lower level of every one of `tasks`, by `learner`."""
 
     def __init__(self, learner: Learner, tasks: Tasks) -> None:
@@ -75,14 +75,14 @@ class Solved(Truth):
             "val/loss": float(report.loss.double().mean()),
             **accuracy,
             "convergence/grad_norm_sq": norm,
-            "convergence/wrong_fraction": float(report.wrong.double().mean()),
+            "convergence/inexact_fraction": float(report.inexact.double().mean()),
         }
 
 
-class OwnGradient(Truth):
+class OwnGradient(ExactObjective):
     """As `truth`, but |grad F|^2 is that of the meta-gradient of `learner` over all of `tasks`."""
 
-    def __init__(self, truth: Truth, learner: Learner, tasks: Tasks) -> None:
+    def __init__(self, truth: ExactObjective, learner: Learner, tasks: Tasks) -> None:
         self.truth, self.learner, self.tasks, self.smoothness = truth, learner, tasks, truth.smoothness
         self.learners = (*truth.learners, learner)
 
@@ -93,8 +93,8 @@ class OwnGradient(Truth):
 
     def measure(self) -> dict[str, float]:
         norm, report = gradient_norm_sq(self.learner, self.tasks)
-        wrong = float(report.wrong.double().mean())
-        return {**self.truth.measure(), "convergence/grad_norm_sq": norm, "convergence/wrong_fraction": wrong}
+        inexact = float(report.inexact.double().mean())
+        return {**self.truth.measure(), "convergence/grad_norm_sq": norm, "convergence/inexact_fraction": inexact}
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class KnownProblem:
     sampler: FiniteSampler
     quadratic: QuadraticTasks | None = None
 
-    def truth(self, config: Config, execution: Execution, own: Learner | None) -> Truth:
+    def truth(self, config: Config, execution: Execution, own: Learner | None) -> ExactObjective:
         """F with R's weight config.reference_mu; own: the learner whose meta-gradient is measured in its place."""
         learned, tasks = config.algorithm.head_start == "learned", self.sampler.tasks
         if self.quadratic is not None:
@@ -114,11 +114,11 @@ class KnownProblem:
         else:
             start = config.algorithm.head_start
             exact = exact_reference(self.model, config.reference_mu, start, execution, INNER_TOLERANCE)
-            truth = Solved(exact, tasks)
+            truth = NumericalObjective(exact, tasks)
         return truth if own is None else OwnGradient(truth, own, tasks)
 
 
-def known_problem(config: Config, device: torch.device, dtype: torch.dtype) -> KnownProblem:
+def analytic_problem(config: Config, device: torch.device, dtype: torch.dtype) -> KnownProblem:
     """The problem that `config.dataset` describes, theta and phi_0 a function of config.seed."""
     d, learned = config.dataset, config.algorithm.head_start == "learned"
     if d.name == "quadratic":

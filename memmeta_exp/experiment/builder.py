@@ -16,21 +16,21 @@ from memmeta_exp.algorithms import (
     exact_reference,
 )
 from memmeta_exp.algorithms.losses import losses_of
-from memmeta_exp.algorithms.proposed import exact_rule, gd_rule
+from memmeta_exp.algorithms.proposed import exact_adaptation, gradient_descent_adaptation
 from memmeta_exp.backbones import MetaModel, build_model, image_layout
 from memmeta_exp.config import Config, check_tasks_fit
 from memmeta_exp.data import (
-    AS_THEY_ARE,
+    UNCHANGED,
     EpisodeSampler,
     ImageSet,
-    Pixels,
+    ImageTransforms,
     SinusoidSampler,
     channel_statistics,
     load_split,
 )
 from memmeta_exp.data.episodes import STREAMS
-from memmeta_exp.distributed.process_group import ALONE, Ranks
-from memmeta_exp.experiment.analytic_problems import Truth, known_problem
+from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Ranks
+from memmeta_exp.experiment.analytic_problems import ExactObjective, analytic_problem
 from memmeta_exp.utils.errors import ConfigError
 from memmeta_exp.utils.malloc import keep_freed_memory
 
@@ -54,8 +54,8 @@ class Experiment:
     reference: Learner | None
     adapt: Adapt | None
     samplers: dict[str, Any]
-    truth: Truth | None = None
-    ranks: Ranks = ALONE
+    truth: ExactObjective | None = None
+    ranks: Ranks = SINGLE_PROCESS
 
     @property
     def learners(self) -> list[Learner]:
@@ -136,23 +136,23 @@ def _experiment(config: Config, device: torch.device, samplers: Mapping[str, Any
         model=model,
         learner=own(),
         reference=own()
-        if config.convergence_of == "own"
+        if config.convergence_gradient == "own"
         else exact_reference(model, config.reference_mu, config.algorithm.head_start, execution, losses=losses),
-        adapt=_rule(config),
+        adapt=_test_adaptation(config),
         samplers=dict(samplers),
     )
 
 
-def _rule(config: Config) -> Adapt | None:
+def _test_adaptation(config: Config) -> Adapt | None:
     """How validation and test tasks adapt, where it is not the algorithm's own way."""
-    if config.eval_rule == "exact":
-        return exact_rule(config.eval_mu)
-    return gd_rule(config.eval_steps, config.eval_lr) if config.eval_rule == "gd" else None
+    if config.test_adaptation == "exact":
+        return exact_adaptation(config.eval_mu)
+    return gradient_descent_adaptation(config.eval_steps, config.eval_lr) if config.test_adaptation == "gd" else None
 
 
 def _known(config: Config, device: torch.device) -> Experiment:
     """The experiment on a problem whose tasks are all at hand."""
-    problem, execution = known_problem(config, device, DTYPES[config.precision]), execution_of(config, device)
+    problem, execution = analytic_problem(config, device, DTYPES[config.precision]), execution_of(config, device)
     own = partial(build_algorithm, config.algorithm, problem.model, execution, config.memory, problem.losses)
     return Experiment(
         config=config,
@@ -162,7 +162,7 @@ def _known(config: Config, device: torch.device) -> Experiment:
         reference=None,
         adapt=None,
         samplers={"train": problem.sampler},
-        truth=problem.truth(config, execution, own() if config.convergence_of == "own" else None),
+        truth=problem.truth(config, execution, own() if config.convergence_gradient == "own" else None),
     )
 
 
@@ -194,7 +194,7 @@ def execution_of(config: Config, device: torch.device) -> Execution:
     small = config.known or config.regression  # matrices that want all tasks at once and one thread
     threads = config.threads or (1 if small else DEFAULT_THREADS)
     by_task = device.type == "cpu" and not small
-    chunk = config.chunk if not isinstance(config.chunk, str) else 1 if by_task else config.batch_size
+    chunk = config.tasks_per_pass if not isinstance(config.tasks_per_pass, str) else 1 if by_task else config.batch_size
     workers = config.workers if not isinstance(config.workers, str) else threads if by_task else 1
     workers = min(workers, -(-config.batch_size // chunk))
     return Execution(chunk, config.precision == "bf16", workers, max(1, threads // workers))
@@ -207,9 +207,9 @@ def _episodes(config: Config, of_dataset: Constants) -> Callable[[ImageSet, str]
     """Samplers of a stream; of_dataset: mean and deviation of the training images, where they are asked for."""
     c = config.images
     mean, std = {"none": ((), ()), "imagenet": IMAGENET, "dataset": of_dataset}[c.normalise]
-    plain = replace(AS_THEY_ARE, mean=mean, std=std)
-    judged = replace(plain, mirrored=c.mirrored)
-    training = Pixels(c.crop_padding, c.flip, c.brightness, c.contrast, c.saturation, mean, std)
+    plain = replace(UNCHANGED, mean=mean, std=std)
+    judged = replace(plain, mirrored=c.test_time_flip)
+    training = ImageTransforms(c.crop_padding, c.flip, c.brightness, c.contrast, c.saturation, mean, std)
 
     def episodes(images: ImageSet, stream: str) -> EpisodeSampler:
         pixels = {"train": training, "reference": plain}.get(stream, judged)

@@ -3,14 +3,14 @@
 from typing import Any, Protocol
 
 from memmeta_exp.experiment.adaptation_curves import adaptation
-from memmeta_exp.experiment.analytic_problems import Truth
+from memmeta_exp.experiment.analytic_problems import ExactObjective
 from memmeta_exp.experiment.builder import Experiment
 from memmeta_exp.experiment.convergence import gradient_norm_sq
 from memmeta_exp.experiment.evaluation import Score, episode_results, score_tasks
 from memmeta_exp.tracking.run_folder import RunFolder
 
 
-class Judge(Protocol):
+class Evaluator(Protocol):
     """best: the validation key by which the best model is chosen, and 1 where more is better, -1 where less is."""
 
     @property
@@ -25,10 +25,10 @@ class Judge(Protocol):
         ...
 
 
-def judge_of(experiment: Experiment) -> Judge:
+def judge_of(experiment: Experiment) -> Evaluator:
     """The judge that fits the experiment's problem."""
     if experiment.truth is not None:
-        return Known(experiment.truth)
+        return AnalyticProblem(experiment.truth)
     return Regression(experiment) if experiment.config.regression else FewShot(experiment)
 
 
@@ -60,8 +60,8 @@ class FewShot:
     def _convergence(self) -> dict[str, float]:
         tasks = self.experiment.samplers["reference"].draw(0, self.config.convergence_tasks)
         norm, report = gradient_norm_sq(self.experiment.reference, tasks)
-        wrong = float(report.wrong.double().mean())
-        return {"convergence/grad_norm_sq": norm, "convergence/wrong_fraction": wrong}
+        inexact = float(report.inexact.double().mean())
+        return {"convergence/grad_norm_sq": norm, "convergence/inexact_fraction": inexact}
 
     def test(self, folder: RunFolder) -> dict[str, Any]:
         """Writes test_episodes too. Nothing where there are to be no test tasks."""
@@ -90,12 +90,12 @@ class Regression(FewShot):
         return found
 
 
-class Known:
+class AnalyticProblem:
     """F over all tasks there are. None is held out, so there is nothing to test."""
 
     best: tuple[str, int] = ("val/loss", -1)
 
-    def __init__(self, truth: Truth) -> None:
+    def __init__(self, truth: ExactObjective) -> None:
         self.truth = truth
 
     def validate(self) -> dict[str, float]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memmeta_exp.experiment.builder import Experiment, build_average, build_optimizer
-from memmeta_exp.experiment.train_step import Iteration
+from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.profiling.peak_memory import MIB, Peak
 from memmeta_exp.profiling.phase_profiler import PARTS, PhaseTimes, measure_phase_peaks
 from memmeta_exp.profiling.step_timer import StepTimer
@@ -54,7 +54,7 @@ def profile(experiment: Experiment, steps: int) -> Profile:
     """Runs WARM_UP iterations, `steps` timed whole and `steps` timed by phase in turn, and a metered one."""
     optimizer, _ = build_optimizer(experiment.config, experiment.model, experiment.smoothness)
     average, device = build_average(experiment.config, experiment.model), experiment.device
-    iteration = Iteration(experiment, optimizer, average)
+    iteration = TrainStep(experiment, optimizer, average)
     for t in range(1, WARM_UP + 1):
         iteration.clear()
         iteration(t)

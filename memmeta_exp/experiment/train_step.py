@@ -16,7 +16,7 @@ from memmeta_exp.utils.errors import RunError
 REMEDY = "the lower level or theta has diverged; lower optimizer.lr or algorithm.inner_lr, or raise algorithm.mu"
 
 
-class Iteration:
+class TrainStep:
     """Samples, accumulates the meta-gradient and steps theta: `iteration.clear(); iteration(t)` for t = 1, 2, ..
 
     What is timed and metered as an iteration is the call alone: gradients are freed before it, and made in it. A call
@@ -41,7 +41,7 @@ class Iteration:
         self._require_finite(report, t)
         weight = running_weight(t, e.config.eval_every, e.config.iterations)
         if weight and e.config.backbone.norm == "running":  # at the theta of the gradient, once the step is certain
-            e.learner.record(batch, weight)
+            e.learner.update_running_stats(batch, weight)
         with phase("optimizer"):
             self.optimizer.step()
             if self.average is not None:

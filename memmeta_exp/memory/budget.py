@@ -17,7 +17,7 @@ from memmeta_exp.profiling.peak_memory import MIB
 ROUNDING_UP = 1.005  # a CPU copies a little more than a GPU, whose layout is predicted: docs/memory.md
 
 
-def fitted(config: Config, device: torch.device) -> Config:
+def fit_to_budget(config: Config, device: torch.device) -> Config:
     """`config` with workers, chunk, memory.mode and memory.checkpoint chosen so that the predicted peak of everything
     allocated in an iteration is at most memory.budget_mib; `config` itself where there is no budget.
 
@@ -49,7 +49,7 @@ def up(mib: float) -> float:
 def candidates(config: Config, device: torch.device) -> Iterator[Config]:
     """The ways to run `config`, from fast to small; the first is the one that it takes without a budget."""
     memory = replace(config.memory, budget_mib=None)
-    sizes = [replace(config, chunk=c, workers=w, memory=memory) for c, w in _sizes(config, device)]
+    sizes = [replace(config, tasks_per_pass=c, workers=w, memory=memory) for c, w in _sizes(config, device)]
     yield from sizes
     a, last = config.algorithm, sizes[-1]
     if a.in_feature_space:
@@ -73,11 +73,11 @@ def _takes_blocks(config: Config) -> bool:
 def _sizes(config: Config, device: torch.device) -> list[tuple[int, int]]:
     """Chunk and workers, from the fastest to the smallest."""
     e = execution_of(config, device)
-    sizes = [(e.chunk, e.workers)]
+    sizes = [(e.tasks_per_pass, e.workers)]
     if isinstance(config.workers, str) and e.workers > 1:
-        sizes.append((e.chunk, 1))
+        sizes.append((e.tasks_per_pass, 1))
     chunks = config.algorithm.in_feature_space or config.regression
-    while isinstance(config.chunk, str) and chunks and sizes[-1][0] > 1:
+    while isinstance(config.tasks_per_pass, str) and chunks and sizes[-1][0] > 1:
         sizes.append((-(-sizes[-1][0] // 2), sizes[-1][1]))
     return sizes
 

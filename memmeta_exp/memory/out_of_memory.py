@@ -9,7 +9,7 @@ from memmeta_exp.memory.budget import candidates, peak_mib, up
 ELSE = "use fewer filters, smaller images or another device"
 
 
-def what_fits(config: Config) -> str:
+def suggest_config(config: Config) -> str:
     """One clause: the fastest chunk, workers and memory mode whose predicted peak is below both that of `config` and
     what the device has free, and the budget that chooses them; else what the least of them needs."""
     try:
@@ -31,7 +31,7 @@ def what_fits(config: Config) -> str:
 
 def _named(config: Config, smaller: Config) -> str:
     values = {
-        "chunk": (config.chunk, smaller.chunk),
+        "tasks_per_pass": (config.tasks_per_pass, smaller.tasks_per_pass),
         "workers": (config.workers, smaller.workers),
         "memory.mode": (config.memory.mode, smaller.memory.mode),
         "memory.checkpoint": (config.memory.checkpoint, smaller.memory.checkpoint),

@@ -13,12 +13,12 @@ import torch
 from memmeta_exp.config import Config
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.experiment.builder import Experiment, build_average, build_on_meta, build_optimizer
-from memmeta_exp.experiment.train_step import Iteration
+from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.profiling.meta_memory import (
     CUBLAS_WORKSPACE,
     CUBLAS_WORKSPACE_HOPPER,
-    ForetellingMeter,
-    MetaMemo,
+    MetaKernelCache,
+    MetaMemoryMeter,
     held_bytes,
 )
 from memmeta_exp.profiling.peak_memory import MIB, tensors_of
@@ -86,13 +86,13 @@ def predict(config: Config, as_on: torch.device = CUDA) -> Prediction:
     if any("_orig_mod" in name.split(".") for name, _ in experiment.model.named_modules()):
         raise ConfigError("compiled code cannot be predicted: what it keeps for backward is decided on the GPU")
     optimizer, _ = build_optimizer(config, experiment.model)
-    with MetaMemo():
+    with MetaKernelCache():
         return _of_all_chunks(experiment, optimizer)
 
 
 def _of_all_chunks(experiment: Experiment, optimizer: torch.optim.Optimizer) -> Prediction:
     """From two numbers of chunks where the batch has more than `CHUNKS`."""
-    config, chunk = experiment.config, experiment.learner.chunk
+    config, chunk = experiment.config, experiment.learner.tasks_per_pass
     _iteration(experiment, optimizer, min(chunk, config.batch_size))(1)  # makes the optimiser's state
     full, rest = divmod(config.batch_size, chunk)
     if full <= CHUNKS or experiment.learner.warm:  # these are rounded up once for the whole batch
@@ -138,11 +138,11 @@ class _FirstTasks:
         return self.sampler.draw(first, count)[: self.tasks]
 
 
-def _iteration(experiment: Experiment, optimizer: torch.optim.Optimizer, tasks: int) -> Iteration:
+def _iteration(experiment: Experiment, optimizer: torch.optim.Optimizer, tasks: int) -> TrainStep:
     """The iteration that draws the whole batch and goes through its first `tasks`."""
     samplers = {"train": _FirstTasks(experiment.samplers["train"], tasks)}
     average = build_average(experiment.config, experiment.model)
-    return Iteration(replace(experiment, samplers=samplers), optimizer, average)
+    return TrainStep(replace(experiment, samplers=samplers), optimizer, average)
 
 
 def _foretold(experiment: Experiment, optimizer: torch.optim.Optimizer, tasks: int) -> Prediction:
@@ -160,7 +160,7 @@ def _foretold(experiment: Experiment, optimizer: torch.optim.Optimizer, tasks: i
         "warm_starts": held_bytes(list(learner.warm.values())),
     }
     gc.collect()
-    with torch.compiler.set_stance("force_eager"), ForetellingMeter(iteration.persistent(), learner.warm) as meter:
+    with torch.compiler.set_stance("force_eager"), MetaMemoryMeter(iteration.persistent(), learner.warm) as meter:
         iteration(2)
     return Prediction(
         tensors=meter.requested_above_baseline,

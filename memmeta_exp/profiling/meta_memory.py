@@ -23,7 +23,7 @@ CONVOLUTIONS = {_aten.convolution, _aten.convolution_backward}
 MATRIX_PRODUCTS = {_aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm}
 
 
-class MetaMemo(TorchDispatchMode):
+class MetaKernelCache(TorchDispatchMode):
     """Meta tensors, several times as fast: what an operator returned for arguments of some shapes, strides and types
     is made again without asking its Python meta kernel, which takes 0.3 ms. Only of operators that neither write nor
     return an argument."""
@@ -43,12 +43,12 @@ class MetaMemo(TorchDispatchMode):
         if key not in self._known:
             result = func(*args, **kwargs)
             if _is_new(result, (args, kwargs)):
-                self._known[key] = tree_map_only(Tensor, _Made, result)
+                self._known[key] = tree_map_only(Tensor, _TensorSpec, result)
             return result
-        return tree_map_only(_Made, _Made.again, self._known[key])
+        return tree_map_only(_TensorSpec, _TensorSpec.again, self._known[key])
 
 
-class _Made:
+class _TensorSpec:
     """The metadata of a result."""
 
     def __init__(self, tensor: Tensor) -> None:
@@ -88,14 +88,14 @@ def _is_new(result: Any, arguments: Any) -> bool:
         if not isinstance(leaf, Tensor):
             continue
         storage = leaf.untyped_storage()
-        again = _Made(leaf).again().untyped_storage()
+        again = _TensorSpec(leaf).again().untyped_storage()
         if not leaf.is_meta or storage._cdata in taken or storage.nbytes() != again.nbytes():
             return False
         taken.add(storage._cdata)
     return True
 
 
-class ForetellingMeter(PeakMeter):
+class MetaMemoryMeter(PeakMeter):
     """A `PeakMeter` of meta tensors that also finds what else a GPU would hold. Tensors of the CPU (counters of steps)
     do not count. persistent: all that is there before the step.
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memmeta_exp.config import NOT_OF_A_GROUP, flat, group_digest
+from memmeta_exp.config import IGNORED_IN_GROUPING, flat, group_digest
 from memmeta_exp.reports.runs import Run
 
 ALGORITHMS = {
@@ -27,7 +27,7 @@ LETTERS = {  # as in the paper
 SECTIONS = ("algorithm", "dataset", "backbone", "head", "optimizer", "tracking", "memory")
 
 BOOKKEEPING = (
-    "eval_every", "val_tasks", "test_tasks", "convergence_tasks", "device", "threads", "workers", "chunk",
+    "eval_every", "val_tasks", "test_tasks", "convergence_tasks", "device", "threads", "workers", "tasks_per_pass",
 )  # fmt: skip
 METHOD = ("algorithm", "training", "images", "optimizer", "head", "backbone")
 MOST_NAMED = 3  # keys of the method that a label names whether it takes them or not
@@ -132,7 +132,7 @@ def _override_keys(groups: list[list[Run]]) -> list[str]:
     keys: dict[str, None] = {}
     for group in groups:
         for key in [key for run in group for key in run.overrides]:
-            if key.split(".")[0] not in (*NOT_OF_A_GROUP, "hydra", "steps", "predict"):
+            if key.split(".")[0] not in (*IGNORED_IN_GROUPING, "hydra", "steps", "predict"):
                 keys[key] = None
     return [
         key
@@ -148,7 +148,7 @@ def _config_keys(runs: list[Run]) -> list[str]:
     for run in runs:
         for key, value in flat(run.config).items():
             section, _, rest = key.partition(".")
-            if section not in NOT_OF_A_GROUP:
+            if section not in IGNORED_IN_GROUPING:
                 name = name_of(run.config, section) if rest and rest != "name" else ""
                 keys.setdefault(key, {}).setdefault(name, set()).add(repr(value))
     told = [key for key, names in keys.items() if any(len(values) > 1 for values in names.values())]

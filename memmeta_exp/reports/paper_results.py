@@ -13,7 +13,14 @@ import yaml
 from memmeta_exp.config import SECTIONS, ImagesConfig, TrainingConfig, channels_and_size, flat
 from memmeta_exp.reports.grouping import name_of, section_of
 
-PROTOCOL = {"iterations": 2000, "batch_size": 32, "queries": 5, "eval_rule": "gd", "eval_steps": 20, "eval_lr": 0.05}
+PROTOCOL = {
+    "iterations": 2000,
+    "batch_size": 32,
+    "queries": 5,
+    "test_adaptation": "gd",
+    "eval_steps": 20,
+    "eval_lr": 0.05,
+}
 MEMORY_FILTERS = 64  # the memory figure fits 64 filters at both image sizes
 EPISODE = {"ways": 5, "shots": 5}
 

@@ -135,9 +135,9 @@ def _lower_level(axis: Axes, rows: list[dict[str, Any]]) -> bool:
     lower = r"lower level: largest $\|\partial_\varphi g\|$"
     linear = r"linear system: largest $\|Hv - \partial_\varphi f\| \, / \, \|\partial_\varphi f\|$"
     curves = [
-        ("lower/residual_max", lower, {"color": BLUE, "linewidth": 1.2}),
+        ("inner/grad_norm_max", lower, {"color": BLUE, "linewidth": 1.2}),
         ("linear/residual_max", linear, {"color": VERMILLION, "linewidth": 1.2, "linestyle": "--"}),
-        ("lower/L_g", r"smoothness constant $L_g$", {"color": GREEN, "linewidth": 1.8, "linestyle": "-."}),
+        ("inner/L_g", r"smoothness constant $L_g$", {"color": GREEN, "linewidth": 1.8, "linestyle": "-."}),
     ]
     return _log_curves(axis, rows, curves)
 

@@ -17,8 +17,8 @@ STUDY = "stability/"  # experiments of the study
 SMOOTHED = 25  # iterations of the running mean of training accuracy
 OVER_TIME = (
     ("train/acc", "training accuracy (%)", 100.0, "linear"),
-    ("lower/L_g", "bound on $L_g$, largest of the batch", 1.0, "log"),
-    ("lower/residual_max", r"$|d_\phi g|$ where the solver stopped", 1.0, "log"),
+    ("inner/L_g", "bound on $L_g$, largest of the batch", 1.0, "log"),
+    ("inner/grad_norm_max", r"$|d_\phi g|$ where the solver stopped", 1.0, "log"),
     ("linear/residual_max", r"$|H v - d_\phi f| / |d_\phi f|$", 1.0, "log"),
 )
 

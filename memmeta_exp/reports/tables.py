@@ -144,10 +144,10 @@ def health(groups: Sequence[Configuration]) -> Table | None:
     names = {
         "convergence_error": ("convergence/error", 1.0),
         "grad_norm_sq": ("convergence/grad_norm_sq", 1.0),
-        "wrong_percent": ("lower/wrong_fraction", 100.0),
-        "lower_residual_max": ("lower/residual_max", 1.0),
+        "wrong_percent": ("hypergrad/inexact_fraction", 100.0),
+        "lower_residual_max": ("inner/grad_norm_max", 1.0),
         "linear_residual_max": ("linear/residual_max", 1.0),
-        "kappa": ("lower/kappa", 1.0),
+        "kappa": ("inner/kappa", 1.0),
     }
     rows = [_of(c) | found for c in groups if (found := _means(c, names))]
     columns = (

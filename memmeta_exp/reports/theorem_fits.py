@@ -116,7 +116,7 @@ def iterations(jobs: Sequence[Job]) -> list[Row]:
 def inner_accuracy(jobs: Sequence[Job]) -> list[Row]:
     """Theorem 2's conditions: the steps that a fixed accuracy needs, against kappa."""
     solvers = (
-        ("K", "lower/steps", "lower/residual_max", "algorithm.inner_tolerance", 1.0, "|d_phi g| <= {:g}"),
+        ("K", "inner/steps", "inner/grad_norm_max", "algorithm.inner_tolerance", 1.0, "|d_phi g| <= {:g}"),
         (
             "N",
             "linear/steps",

@@ -29,7 +29,7 @@ from omegaconf import DictConfig
 
 from memmeta_exp.config import ConfigError, closest
 from memmeta_exp.config.compose import one_line
-from memmeta_exp.config.overrides import conf_dir, readable
+from memmeta_exp.config.overrides import conf_dir, translate_error
 from memmeta_exp.sweeps import devices, job, slurm, workers
 from memmeta_exp.sweeps.grid import Job
 from memmeta_exp.sweeps.sweep_folder import SweepFolder
@@ -57,9 +57,7 @@ class Plan:
     threads: int | None = None
 
 
-def one_after_the_other(
-    folder: SweepFolder, jobs: Sequence[Job], action: Action, after: Callable[[], None]
-) -> int | None:
+def run_serial(folder: SweepFolder, jobs: Sequence[Job], action: Action, after: Callable[[], None]) -> int | None:
     """Does `action` for every job in this process, then `after`; returns the signal that stopped it, if one did."""
     by_id = {job.id: job for job in jobs}
     with StopRequest() as stop:
@@ -88,7 +86,7 @@ class _Stop(BaseException):
         self.signum = signum
 
 
-def side_by_side(folder: SweepFolder, jobs: Sequence[Job], plan: Plan, watch: Callable[[], None]) -> int | None:
+def run_parallel(folder: SweepFolder, jobs: Sequence[Job], plan: Plan, watch: Callable[[], None]) -> int | None:
     """Runs every job as a child of the processes that the launcher starts, calling `watch` meanwhile; returns the
     signal that stopped it, if one did. What a lost process leaves undone is tried once more."""
     with StopRequest() as stop:
@@ -218,11 +216,11 @@ def _launch(folder: SweepFolder, jobs: Sequence[Job], plan: Plan, task: Callable
     """Hands the jobs to Hydra's launcher, each as the overrides of its command line and the name of its folder."""
     overrides = [
         f"hydra/launcher={LAUNCHERS[plan.launcher]}",
-        readable(f"hydra.sweep.dir={folder.path / 'jobs'}"),
+        translate_error(f"hydra.sweep.dir={folder.path / 'jobs'}"),
         *plan.settings,
     ]
     if plan.launcher == "slurm":
-        overrides.append(readable(f"hydra.launcher.submitit_folder={folder.path / '.submitit' / '%j'}"))
+        overrides.append(translate_error(f"hydra.launcher.submitit_folder={folder.path / '.submitit' / '%j'}"))
     with _hydra() as hydra:
         config = hydra.compose_config("config", overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
@@ -235,7 +233,7 @@ def _launch(folder: SweepFolder, jobs: Sequence[Job], plan: Plan, task: Callable
 
 
 def _as_hydra_reads(job: Job) -> list[str]:
-    return [readable(override) for override in (*job.overrides, f"hydra.sweep.subdir={job.id}")]
+    return [translate_error(override) for override in (*job.overrides, f"hydra.sweep.subdir={job.id}")]
 
 
 def _release_workers() -> None:

@@ -114,10 +114,10 @@ class SweepFolder:
 
     def standing(self, job: Job) -> Standing:
         """What the job's folder and its end say."""
-        return standing_of(self.job(job.id), job.kind, self.ended(job.id))
+        return job_status(self.job(job.id), job.kind, self.ended(job.id))
 
 
-def standing_of(folder: Path, kind: str = "train", end: Mapping[str, Any] | None = None) -> Standing:
+def job_status(folder: Path, kind: str = "train", end: Mapping[str, Any] | None = None) -> Standing:
     """How the job in `folder` stands. end: how its process ended, where that is known."""
     status = read_status(folder)
     state, reason = status.get("state"), status.get("reason")

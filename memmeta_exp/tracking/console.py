@@ -32,10 +32,10 @@ ROWS = {  # summary key: (label, format)
     "convergence/distance": ("  distance to the minimiser", "{:.3e}"),
     "cost/gradient_evaluations": ("gradients evaluated, over tasks", "{:,}"),
     "cost/hessian_vector_products": ("  products of second derivatives", "{:,}"),
-    "lower/residual_max": ("lower level, largest |d_phi g|", "{:.2e}"),
-    "lower/kappa": ("  kappa = L_g / mu at the end", "{:.0f}"),
+    "inner/grad_norm_max": ("lower level, largest |d_phi g|", "{:.2e}"),
+    "inner/kappa": ("  kappa = L_g / mu at the end", "{:.0f}"),
     "linear/residual_max": ("linear solve, largest residual", "{:.2e}"),
-    "lower/wrong_fraction": ("hypergradients with a missed solve", "{:.2%}"),
+    "hypergrad/inexact_fraction": ("hypergradients with a missed solve", "{:.2%}"),
 }
 
 
@@ -110,7 +110,7 @@ JOB_NUMBERS = {  # as ROWS, in the order of the columns
     "time/step_seconds_median": ("step, seconds", "{:.4f}"),
 }
 MOST_ROWS = 50
-WIDEST = 10_000
+MAX_WIDTH = 10_000
 
 
 def print_jobs(title: str, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
@@ -124,7 +124,7 @@ def print_jobs(title: str, rows: Sequence[Mapping[str, Any]], keys: Sequence[str
         said = [_word(row.get(key)) for key in keys]
         table.add_row(*map(escape, said), str(row["state"]), *(_number(row, key) for key in numbers))
     console = Console()
-    Console(width=None if console.is_terminal else WIDEST).print(table)
+    Console(width=None if console.is_terminal else MAX_WIDTH).print(table)
     if len(rows) > MOST_ROWS:
         print(f"and {len(rows) - MOST_ROWS} more")
 
@@ -171,7 +171,7 @@ def print_profile(name: str, found: Mapping[str, Any]) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-FORETOLD = {  # of the prediction's bytes: label
+PREDICTION_LABELS = {  # of the prediction's bytes: label
     "tensors": "tensors above what persists, at the peak",
     "parameters": "parameters",
     "buffers": "buffers",
@@ -187,9 +187,9 @@ def print_prediction(name: str, found: Mapping[str, Any]) -> None:
     lines = found["bytes"]
     table = Table("predicted, not measured", title=f"{escape(name)} on a GPU")
     table.add_column("MiB", justify="right")
-    for key, label in FORETOLD.items():
+    for key, label in PREDICTION_LABELS.items():
         table.add_row(label, f"{lines[key] / MIB:.3f}")
-    named = sum(lines[key] for key in FORETOLD)
+    named = sum(lines[key] for key in PREDICTION_LABELS)
     workspaces = [(found[f"max_memory_allocated{which}"] - named) / MIB for which in ("", "_hopper")]
     table.add_row(f"cuBLAS workspaces, threads: {lines['matmul_threads']} (on Hopper)", _pair(*workspaces))
     table.add_section()

@@ -79,12 +79,12 @@ SECTIONS = (
         "solver health",
         "Whether the solves behind each hypergradient were solves.",
         (
-            Curve("hypergradients with a missed solve", ("lower/wrong_fraction", "convergence/wrong_fraction")),
+            Curve("hypergradients with a missed solve", ("hypergrad/inexact_fraction", "convergence/inexact_fraction")),
             Curve("validation tasks left unsolved", ("val/unsolved_fraction",)),
-            Curve("residual of the lower level", ("lower/residual_max",), log=True),
+            Curve("residual of the lower level", ("inner/grad_norm_max",), log=True),
             Curve("residual of the linear system", ("linear/residual_max",), log=True),
-            Curve("condition number kappa", ("lower/kappa",), log=True),
-            Curve("smoothness constant L_g", ("lower/L_g",), log=True),
+            Curve("condition number kappa", ("inner/kappa",), log=True),
+            Curve("smoothness constant L_g", ("inner/L_g",), log=True),
         ),
     ),
     Section(

@@ -74,10 +74,10 @@ def _unpacked(stream: BinaryIO, path: Path) -> dict[str, Any]:
         state = torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - what a damaged or hostile pickle raises has no end
         raise CheckpointError(f"{path} is no checkpoint ({type(error).__name__}); train the run again") from None
-    wrong = weights_fault(state)
-    if wrong:
+    inexact = weights_fault(state)
+    if inexact:
         raise CheckpointError(
-            f"{path} is damaged, or written by another version of memmeta ({wrong}); train the run again"
+            f"{path} is damaged, or written by another version of memmeta ({inexact}); train the run again"
         )
     return state
 

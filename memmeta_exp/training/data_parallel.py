@@ -15,7 +15,7 @@ from memmeta_exp.config import Config
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.distributed.process_group import GAVE_UP, Group, Ranks
 from memmeta_exp.experiment.builder import Experiment, build, resolve_device
-from memmeta_exp.memory.budget import fitted
+from memmeta_exp.memory.budget import fit_to_budget
 from memmeta_exp.utils.signals import StopAsked
 
 COLUMNS = tuple(field.name for field in fields(StepReport))
@@ -25,11 +25,11 @@ RUNNING = ("running_mean", "running_var")
 T = TypeVar("T")
 
 
-def assembled(config: Config, ranks: Ranks) -> Experiment:
+def build_distributed(config: Config, ranks: Ranks) -> Experiment:
     """The experiment of `config` on this rank, whose learners share their tasks with the others. memory.budget_mib is
     that of each rank."""
     if not isinstance(ranks, Group):
-        return build(fitted(config, resolve_device(config.device)))
+        return build(fit_to_budget(config, resolve_device(config.device)))
     placed = ranks.placed(config)
     device = resolve_device(placed.device)
     if device.type == "cuda":
@@ -49,7 +49,7 @@ def _fitted_share(config: Config, ranks: Group, device: torch.device) -> Config:
     if config.memory.budget_mib is None:
         return config
     share = replace(config, batch_size=max(ranks.sizes(config.batch_size)))
-    return replace(fitted(share, device), batch_size=config.batch_size)
+    return replace(fit_to_budget(share, device), batch_size=config.batch_size)
 
 
 class ShardedLearner(LearnerWrapper):
@@ -67,7 +67,7 @@ class ShardedLearner(LearnerWrapper):
         there are any, all ranks have to ask at once."""
         if not self.inner.warm:
             return {}
-        self.ranks.roll_call()
+        self.ranks.status_all_reduce()
         sizes = self.ranks.sizes(self._tasks)
         return {key: torch.cat(self.ranks.gather(value, sizes)) for key, value in self.inner.warm.items()}
 
@@ -112,14 +112,14 @@ class ShardedLearner(LearnerWrapper):
     def _outputs(self, batch: Tasks) -> Tensor:
         return self.outputs(batch)
 
-    def record(self, batch: Tasks, weight: float) -> None:
+    def update_running_stats(self, batch: Tasks, weight: float) -> None:
         """The running statistics move towards the mean over all tasks: the mean of what the ranks' shares make of them,
         each by its number of tasks."""
         mine = batch[self.ranks.share(len(batch))]
         buffers = [b for name, b in self.model.named_buffers() if name.rpartition(".")[2] in RUNNING]
         before = [b.clone() for b in buffers]
         try:
-            self._together(lambda: self.inner.record(mine, weight))
+            self._together(lambda: self.inner.update_running_stats(mine, weight))
             flat = torch.cat([b.flatten() for b in buffers]).mul_(len(mine) / len(batch))
             self.ranks.sum_(flat)
         except BaseException:
@@ -134,9 +134,9 @@ class ShardedLearner(LearnerWrapper):
         try:
             found = work()
         except StopAsked:
-            self.ranks.roll_call(GAVE_UP)
+            self.ranks.status_all_reduce(GAVE_UP)
             raise
-        self.ranks.roll_call()
+        self.ranks.status_all_reduce()
         return found
 
     def _gathered(self, rows: Tensor, count: int) -> Tensor:

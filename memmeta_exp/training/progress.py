@@ -13,7 +13,7 @@ class Progress:
     iteration: upper iterations done. row: what the row of that iteration holds so far, None where it has been logged;
     until then its validation may be missing. best_value: of the judge's key; best_model: the weights of
     best_iteration, on the CPU. latest, largest, total: the last value, the largest and the sum of each key of which the
-    run keeps that. wrong_sum: of lower/wrong_fraction. step_seconds: of the iterations that count. seconds: wall clock
+    run keeps that. wrong_sum: of hypergrad/inexact_fraction. step_seconds: of the iterations that count. seconds: wall clock
     of all processes so far.
     """
 
@@ -25,7 +25,7 @@ class Progress:
     latest: dict[str, float] = field(default_factory=dict)
     largest: dict[str, float] = field(default_factory=dict)
     total: dict[str, int] = field(default_factory=dict)
-    wrong_sum: float = 0.0
+    inexact_sum: float = 0.0
     memory_kind: str = ""
     step_seconds: list[float] = field(default_factory=list)
     seconds: float = 0.0

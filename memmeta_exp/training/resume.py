@@ -14,7 +14,7 @@ from memmeta_exp.training.state import TrainingState
 from memmeta_exp.utils.errors import CheckpointError
 
 MAY_CHANGE = (  # top-level keys, and those of `path_keys`; the others decide what is computed
-    "iterations", "checkpoint_every", "tracking", "device", "chunk", "workers", "threads", "progress", "plots",
+    "iterations", "checkpoint_every", "tracking", "device", "tasks_per_pass", "workers", "threads", "progress", "plots",
     "data_root",
 )  # fmt: skip
 NAMED = 4  # differing keys that a refusal names
@@ -23,7 +23,7 @@ logger = logging.getLogger("memmeta")
 
 
 @dataclass(frozen=True)
-class Earlier:
+class ExistingRun:
     """The run that a folder holds: its configuration, and what its status.json says."""
 
     folder: Path
@@ -59,7 +59,7 @@ def _require_raised(before: int, asked: Config, where: Path) -> None:
         )
 
 
-def earlier_run(folder: Path) -> Earlier | None:
+def earlier_run(folder: Path) -> ExistingRun | None:
     """The run in `folder`; None where none has begun, or its process was killed before it had written anything.
     ConfigError where it cannot be read."""
     if not holds_run(folder):
@@ -67,7 +67,7 @@ def earlier_run(folder: Path) -> Earlier | None:
     if (folder / "profile.json").is_file() and not (folder / "metrics.jsonl").is_file():
         raise ConfigError(f"{folder} holds what memmeta profile measured, not a run: name another folder")
     if (folder / "config.yaml").is_file():
-        return Earlier(folder, from_yaml(folder / "config.yaml"), read_status(folder))
+        return ExistingRun(folder, from_yaml(folder / "config.yaml"), read_status(folder))
     if any(folder.glob("checkpoints/*.pt")):
         raise ConfigError(f"{folder} holds checkpoints but no config.yaml: put it back, or name another folder")
     return None
@@ -96,7 +96,7 @@ def newest_state(folder: RunFolder, config: Config) -> dict[str, Any] | None:
     return saved
 
 
-def pick_up(saved: Mapping[str, Any], state: TrainingState, folder: RunFolder) -> None:
+def restore(saved: Mapping[str, Any], state: TrainingState, folder: RunFolder) -> None:
     """Brings `state` and the metrics to where `saved` was written. Raises DataError where the images are others."""
     state.load_state_dict(saved)
     folder.metrics.resume_at(saved["metrics"])
@@ -125,9 +125,9 @@ def _listed(differing: Mapping[str, tuple[Any, Any]]) -> str:
 
 def _fault(file: Path, found: Mapping[str, Any], folder: RunFolder) -> str | None:
     """What keeps a checkpoint from being gone on from, if anything."""
-    wrong = saved_fault(found)
-    if wrong:
-        return f"{file} is damaged, or written by another version of memmeta ({wrong})"
+    inexact = saved_fault(found)
+    if inexact:
+        return f"{file} is damaged, or written by another version of memmeta ({inexact})"
     if not folder.metrics.holds(found["metrics"]):
         return f"{folder.metrics.file} was cut short or altered before its iteration {found['iteration']}"
     return None

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from memmeta_exp.config import Config, ConfigError, to_dict
-from memmeta_exp.distributed.process_group import ALONE, Ranks
-from memmeta_exp.memory.out_of_memory import what_fits
+from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Ranks
+from memmeta_exp.memory.out_of_memory import suggest_config
 from memmeta_exp.reports.plots import plot_run
 from memmeta_exp.tracking import Tracker
 from memmeta_exp.tracking.console import ProgressBar, print_summary
 from memmeta_exp.tracking.run_folder import RunFolder, read_status
-from memmeta_exp.training.data_parallel import assembled
-from memmeta_exp.training.resume import earlier_run, merged_overrides, newest_state, pick_up
+from memmeta_exp.training.data_parallel import build_distributed
+from memmeta_exp.training.resume import earlier_run, merged_overrides, newest_state, restore
 from memmeta_exp.training.state import TrainingState
 from memmeta_exp.training.trainer import Trainer
 from memmeta_exp.utils.errors import CheckpointError, DataError, RunError, RunInterrupted
@@ -28,7 +28,9 @@ REFUSALS = (ConfigError, CheckpointError, DataError)  # to begin, or to go on wi
 logger = logging.getLogger("memmeta")
 
 
-def run(config: Config, path: Path, overrides: list[str], ranks: Ranks = ALONE, title: str | None = None) -> Path:
+def run(
+    config: Config, path: Path, overrides: list[str], ranks: Ranks = SINGLE_PROCESS, title: str | None = None
+) -> Path:
     """Trains `config` in the existing folder `path`, or goes on with the run that is there; returns the path of its
     summary.json. Of a run that is finished nothing is changed. Of several ranks, this is what rank 0 does: training/worker.py
     has the others. title: what the run is called, None: as before, or by its name.
@@ -83,7 +85,7 @@ def _in_folder(
         _mark(folder, "interrupted", str(stopped) or "interrupted from the keyboard")
         raise
     except BaseException as error:
-        error = readable(error, config)
+        error = translate_error(error, config)
         if not (isinstance(error, REFUSALS) and folder.restore_description(before)):
             _mark(folder, "failed", str(error).partition("\n")[0] or type(error).__name__)
         raise error from None
@@ -97,12 +99,12 @@ def _mark(folder: RunFolder, state: str, reason: str) -> None:
         logger.warning("%s: status.json still says running (%s)", folder.path, error.strerror)
 
 
-def readable(error: BaseException, config: Config) -> BaseException:
+def translate_error(error: BaseException, config: Config) -> BaseException:
     """What the machine refused as a RunError that says what to do, any other error as it is. torch has no type of its
     own for the refusal of the CPU's allocator."""
     refused = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     if refused or isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return RunError(f"out of memory with chunk={config.chunk}: {what_fits(config)}")
+        return RunError(f"out of memory with tasks_per_pass={config.tasks_per_pass}: {suggest_config(config)}")
     if isinstance(error, OSError) and error.errno in STORAGE:
         where = f"{error.filename}: " if error.filename else ""
         return RunError(
@@ -117,10 +119,10 @@ def _run(config: Config, folder: RunFolder, stop: StopRequest, ranks: Ranks) -> 
     saved = newest_state(folder, config)
     ranks.send({"config": to_dict(config), "folder": str(folder.path), "saved": saved})
     with stop.leaving_at_once():
-        state = TrainingState(assembled(config, ranks), config)
+        state = TrainingState(build_distributed(config, ranks), config)
     ranks.require_same("the images", state.images)
     if saved is not None:
-        pick_up(saved, state, folder)
+        restore(saved, state, folder)
     _write_env(state, folder, resumed=saved is not None)
     with (
         Tracker(config, folder, saved["wandb_id"] if saved else None, folder.title) as tracker,
@@ -139,7 +141,11 @@ def _run(config: Config, folder: RunFolder, stop: StopRequest, ranks: Ranks) -> 
 def _write_env(state: TrainingState, folder: RunFolder, resumed: bool) -> None:
     """env.json, with a warning where a run goes on elsewhere than it began, for its bits are then others."""
     execution, memory = state.experiment.learner.execution, state.experiment.config.memory
-    chosen = {"ranks": state.experiment.ranks.size, "workers": execution.workers, "chunk": execution.chunk}
+    chosen = {
+        "ranks": state.experiment.ranks.size,
+        "workers": execution.workers,
+        "tasks_per_pass": execution.tasks_per_pass,
+    }
     chosen |= {"memory.mode": memory.mode, "memory.checkpoint": memory.checkpoint}
     env = folder.write_env({"device": str(state.experiment.device), **chosen})
     before, now = _where(env.get("earlier", [{}])[-1]), _where(env)
@@ -150,5 +156,5 @@ def _write_env(state: TrainingState, folder: RunFolder, resumed: bool) -> None:
 
 def _where(env: dict[str, Any]) -> dict[str, Any]:
     """What of env.json decides rounding."""
-    found = {key: env[key] for key in ("device_name", "ranks", "threads", "workers", "chunk") if key in env}
+    found = {key: env[key] for key in ("device_name", "ranks", "threads", "workers", "tasks_per_pass") if key in env}
     return found | ({"torch": env["versions"].get("torch")} if isinstance(env.get("versions"), dict) else {})

@@ -72,10 +72,10 @@ def weights_fault(found: Any) -> str | None:
 
 def saved_fault(found: Any) -> str | None:
     """The first fault of the content of a checkpoint to go on from, in one clause."""
-    wrong = fault(found, Saved)
-    if wrong is None and found["progress"]["iteration"] != found["iteration"]:
+    inexact = fault(found, Saved)
+    if inexact is None and found["progress"]["iteration"] != found["iteration"]:
         return "'progress.iteration' is not 'iteration'"
-    return wrong
+    return inexact
 
 
 def like(value: Any, template: Any, where: str) -> str | None:
@@ -100,9 +100,9 @@ def like(value: Any, template: Any, where: str) -> str | None:
 
 def optimizer_fault(found: OptimizerState, optimizer: torch.optim.Optimizer) -> str | None:
     """The first place where a stored state is none of `optimizer`, in one clause."""
-    wrong = like(found["param_groups"], optimizer.state_dict()["param_groups"], "optimizer.param_groups")
-    if wrong:
-        return wrong
+    inexact = like(found["param_groups"], optimizer.state_dict()["param_groups"], "optimizer.param_groups")
+    if inexact:
+        return inexact
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     entry = _entry(optimizer)
     for number, state in found["state"].items():
@@ -112,9 +112,9 @@ def optimizer_fault(found: OptimizerState, optimizer: torch.optim.Optimizer) -> 
             key: torch.empty_like(parameters[number], device="cpu") if isinstance(of, Tensor) and of.ndim else of
             for key, of in entry.items()
         }
-        wrong = like(state, shaped, f"optimizer.state.{number}")
-        if wrong:
-            return wrong
+        inexact = like(state, shaped, f"optimizer.state.{number}")
+        if inexact:
+            return inexact
     return None
 
 

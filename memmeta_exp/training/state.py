@@ -55,9 +55,9 @@ class TrainingState:
         device = self.experiment.device
         try:
             require_images(self.images, state["images"])
-            wrong = self._fault(state)
-            if wrong:
-                raise CheckpointError(f"the checkpoint does not fit ({wrong}); {OTHER_VERSION}")
+            inexact = self._fault(state)
+            if inexact:
+                raise CheckpointError(f"the checkpoint does not fit ({inexact}); {OTHER_VERSION}")
             self.experiment.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])

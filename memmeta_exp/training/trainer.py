@@ -9,7 +9,7 @@ import torch
 
 from memmeta_exp.algorithms import StepReport
 from memmeta_exp.experiment.evaluators import judge_of
-from memmeta_exp.experiment.train_step import Iteration
+from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.profiling.peak_memory import Peak, measure_peak
 from memmeta_exp.profiling.step_timer import StepTimer
 from memmeta_exp.tracking import Tracker
@@ -22,10 +22,10 @@ from memmeta_exp.utils.signals import StopAsked, StopRequest
 
 METERED = 2  # the iteration whose memory is metered on CPU (metering slows it): the optimiser's state exists by then
 PEAKS = ("memory/peak_mib", "memory/above_baseline_mib")
-LARGEST = ("lower/residual_max", "linear/residual_max", *PEAKS)
+LARGEST = ("inner/grad_norm_max", "linear/residual_max", *PEAKS)
 COSTS = ("cost/gradient_evaluations", "cost/hessian_vector_products")
 LAST = (
-    "train/loss", "train/acc", "lower/L_g", "lower/kappa", "convergence/error", "convergence/grad_norm_sq",
+    "train/loss", "train/acc", "inner/L_g", "inner/kappa", "convergence/error", "convergence/grad_norm_sq",
     "convergence/suboptimality", "convergence/distance",
 )  # fmt: skip
 REMEDY = "theta has diverged; lower optimizer.lr or raise algorithm.mu"
@@ -50,7 +50,7 @@ class Trainer:
         self.folder, self.tracker, self.bar, self.stop = folder, tracker, bar, stop
         self.config, self.ranks = self.experiment.config, self.experiment.ranks
         self.judge = judge_of(self.experiment)
-        self.iteration = Iteration(self.experiment, state.optimizer, state.average)
+        self.iteration = TrainStep(self.experiment, state.optimizer, state.average)
         self.timer = StepTimer(self.experiment.device, counted=self.progress.step_seconds)
         self.began = started - self.progress.seconds
 
@@ -59,7 +59,7 @@ class Trainer:
         try:
             self._train()
         except RankLost as lost:
-            raise self._bereft(lost) from None
+            raise self._on_rank_lost(lost) from None
 
     def _train(self) -> None:
         p = self.progress
@@ -106,14 +106,14 @@ class Trainer:
 
     def _poll(self, check: Any) -> None:
         for learner in self.experiment.learners:
-            learner.poll = check
+            learner.check_interrupt = check
 
     def _interrupted(self) -> RunInterrupted:
         signum = self.ranks.signum(self.stop)
         assert signum is not None
         return RunInterrupted(signum, self.progress.iteration, self.folder.path)
 
-    def _bereft(self, lost: RankLost) -> RankLost:
+    def _on_rank_lost(self, lost: RankLost) -> RankLost:
         """The state is that of the last iteration, and is saved unless warm starts have gone with the rank."""
         try:
             self._save()
@@ -121,7 +121,7 @@ class Trainer:
         except RankLost:
             where = "its last checkpoint"
         self._log_part()
-        return self._to_go_on(lost, where)
+        return self._with_resume_hint(lost, where)
 
     def _log_part(self) -> None:
         """A row whose validation is missing, in metrics.jsonl alone, which has it replaced when the run goes on: W&B
@@ -129,7 +129,7 @@ class Trainer:
         if self.progress.row:
             self.folder.log({"iteration": self.progress.iteration, **self.progress.row})
 
-    def _to_go_on(self, lost: RankLost, where: str) -> RankLost:
+    def _with_resume_hint(self, lost: RankLost, where: str) -> RankLost:
         return RankLost(f"{lost}: memmeta train resume={self.folder.path} goes on from {where}, on any number of ranks")
 
     def _iterate(self, t: int) -> dict[str, float]:
@@ -160,19 +160,19 @@ class Trainer:
 
     def _check(self, metrics: dict[str, float], t: int) -> None:
         """Warns once of hypergradients that are not gradients of F."""
-        wrong = metrics["lower/wrong_fraction"]
-        if wrong and not self.progress.wrong_sum:
+        inexact = metrics["hypergrad/inexact_fraction"]
+        if inexact and not self.progress.inexact_sum:
             logger.warning(
                 "iteration %d: %.0f %% of the hypergradients come from a solve that fell short (|d_phi g| up to %.1e, "
-                "linear residual up to %.1e); lower/wrong_fraction has the rest",
+                "linear residual up to %.1e); hypergrad/inexact_fraction has the rest",
                 t,
-                100 * wrong,
-                metrics.get("lower/residual_max", math.nan),
+                100 * inexact,
+                metrics.get("inner/grad_norm_max", math.nan),
                 metrics.get("linear/residual_max", 0.0),
             )
-        self.progress.wrong_sum += wrong
+        self.progress.inexact_sum += inexact
         if t == 1:
-            self._check_step_size(metrics.get("lower/L_g", 0.0))
+            self._check_step_size(metrics.get("inner/L_g", 0.0))
 
     def _check_step_size(self, smoothness: float) -> None:
         """The theory's condition on gradient descent, lambda_phi <= 1/L_g, at the features of the first iteration."""
@@ -232,7 +232,7 @@ class Trainer:
         except StopAsked:
             raise self._interrupted() from None
         except RankLost as lost:
-            raise self._to_go_on(lost, f"iteration {self.progress.iteration}") from None
+            raise self._with_resume_hint(lost, f"iteration {self.progress.iteration}") from None
 
     def summary(self, test: dict[str, Any]) -> dict[str, Any]:
         """summary.json, whose keys docs/run_folder.md defines."""
@@ -245,8 +245,8 @@ class Trainer:
             **self.progress.largest,
             "memory/kind": self.progress.memory_kind,
             "time/step_seconds_median": self.timer.median_seconds,
-            "convergence/mu": self.config.reference_mu if self.config.convergence_of == "F" else None,
-            "lower/wrong_fraction": self.progress.wrong_sum / self.config.iterations,
+            "convergence/mu": self.config.reference_mu if self.config.convergence_gradient == "F" else None,
+            "hypergrad/inexact_fraction": self.progress.inexact_sum / self.config.iterations,
             "tasks_seen": self.config.iterations * self.config.batch_size,
             "iterations": self.config.iterations,
         }
@@ -264,19 +264,19 @@ def _report_metrics(report: StepReport, mu: float) -> dict[str, float]:
     if report.accuracy is not None:
         values["train/acc"] = report.accuracy.mean()
     values |= {
-        "lower/wrong_fraction": report.wrong.double().mean(),
+        "hypergrad/inexact_fraction": report.inexact.double().mean(),
         "cost/gradient_evaluations": report.gradients.sum(),
         "cost/hessian_vector_products": report.products.sum(),
     }
     if report.inner_residual is not None:
-        values["lower/residual_max"] = report.inner_residual.max()
+        values["inner/grad_norm_max"] = report.inner_residual.max()
     if report.smoothness is not None:
         smoothness = report.smoothness.max()
-        values["lower/L_g"] = smoothness
-        values["lower/kappa"] = smoothness / mu if mu else torch.full_like(smoothness, torch.inf)
+        values["inner/L_g"] = smoothness
+        values["inner/kappa"] = smoothness / mu if mu else torch.full_like(smoothness, torch.inf)
     if report.linear_residual is not None:
         values["linear/residual_max"] = report.linear_residual.max()
-    for key, steps in (("lower/steps", report.inner_steps), ("linear/steps", report.linear_steps)):
+    for key, steps in (("inner/steps", report.inner_steps), ("linear/steps", report.linear_steps)):
         if steps is not None:
             values[key] = steps.double().mean()
     numbers = torch.stack([value.double() for value in values.values()]).tolist()

@@ -11,8 +11,8 @@ from memmeta_exp.experiment.builder import resolve_device
 from memmeta_exp.tracking import Tracker
 from memmeta_exp.tracking.console import ProgressBar
 from memmeta_exp.tracking.run_folder import RunFolder
-from memmeta_exp.training.data_parallel import assembled
-from memmeta_exp.training.runner import readable
+from memmeta_exp.training.data_parallel import build_distributed
+from memmeta_exp.training.runner import translate_error
 from memmeta_exp.training.state import TrainingState
 from memmeta_exp.training.trainer import Trainer
 from memmeta_exp.utils.errors import MemmetaError, RankLost, RunError, RunInterrupted
@@ -27,7 +27,7 @@ def follow(ranks: Group, check: Callable[[Config], None]) -> int:
     except Stopped as stopped:
         return 128 + stopped.signum
     except RankLost as lost:
-        lost.told = ranks.another_tells()
+        lost.told = ranks.loss_already_reported()
         raise
     except (MemmetaError, OSError) as error:
         told = error if isinstance(error, MemmetaError) else RunError(str(error))
@@ -53,21 +53,21 @@ def _follow(ranks: Group, check: Callable[[Config], None]) -> int:
         except (RankLost, KeyboardInterrupt, Stopped):
             raise
         except BaseException as error:
-            error = readable(error, ranks.placed(config))
+            error = translate_error(error, ranks.placed(config))
             ranks.fail(error)
             raise error from None
 
 
 def _run(config: Config, order: dict[str, Any], ranks: Group) -> None:
-    started, folder = time.perf_counter(), _Unwritten(order["folder"])
+    started, folder = time.perf_counter(), _ReadOnlyRunFolder(order["folder"])
     with StopRequest() as stop, ProgressBar(config.iterations, enabled=False) as bar:
         ranks.listen(stop)
         with stop.leaving_at_once():
-            state = TrainingState(assembled(config, ranks), config)
+            state = TrainingState(build_distributed(config, ranks), config)
         ranks.require_same("the images", state.images)
         if order["saved"] is not None:
             state.load_state_dict(order["saved"])
-        trainer = _Follower(state, folder, _Untold(config, folder), bar, stop, started)
+        trainer = _Follower(state, folder, _NullTracker(config, folder), bar, stop, started)
         trainer.train()
         trainer.test()
 
@@ -81,11 +81,11 @@ class _Follower(Trainer):
     def _save_best(self) -> None:
         pass
 
-    def _bereft(self, lost: RankLost) -> RankLost:
-        return self._to_go_on(lost, "its last checkpoint")
+    def _on_rank_lost(self, lost: RankLost) -> RankLost:
+        return self._with_resume_hint(lost, "its last checkpoint")
 
 
-class _Unwritten(RunFolder):
+class _ReadOnlyRunFolder(RunFolder):
     def write_test_episodes(self, episodes: Any) -> None:
         pass
 
@@ -93,6 +93,6 @@ class _Unwritten(RunFolder):
         pass
 
 
-class _Untold(Tracker):
+class _NullTracker(Tracker):
     def log(self, iteration: int, metrics: Any) -> None:
         pass

@@ -23,7 +23,7 @@ from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 from tests.backbones.conftest import TINY
 
 WAYS = 3
-MAML = UnrolledConfig(name="maml", adapts="all", features="recompute", inner_steps=2)
+MAML = UnrolledConfig(name="maml", adapted_params="all", features="recompute", inner_steps=2)
 ALGORITHMS: dict[str, tuple[Any, MemoryConfig]] = {
     "proposed": (ProposedConfig(), MemoryConfig()),
     "proposed, learned start": (ProposedConfig(head_start="learned"), MemoryConfig()),
@@ -122,10 +122,15 @@ def test_neither_chunks_nor_threads_nor_halves_matter(backbone: str) -> None:
         return torch.cat([g.flatten() for g in gradients(learner, batch).values()])
 
     one = found()
-    for other in (found(chunk=3), found("half_task"), found("block", chunk=2), found("block, half_task", chunk=4)):
+    for other in (
+        found(tasks_per_pass=3),
+        found("half_task"),
+        found("block", tasks_per_pass=2),
+        found("block, half_task", tasks_per_pass=4),
+    ):
         assert (one - other).norm() < 1e-8 * one.norm()
     assert torch.equal(one, found(workers=3))
-    assert torch.equal(found("block", chunk=2), found("block", chunk=2, workers=2))
+    assert torch.equal(found("block", tasks_per_pass=2), found("block", tasks_per_pass=2, workers=2))
 
 
 DROPPED = Resnet12Config(filters=[4, 5, 6, 8], drop_rate=0.3, drop_block=2)

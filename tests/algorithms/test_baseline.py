@@ -81,7 +81,7 @@ def test_the_gradient_is_that_of_a_linear_layer(batch: TaskBatch, memory: Memory
     assert (found - reference).abs().max() < 1e-12 * reference.abs().max()
     report = learner.step(batch)
     torch.testing.assert_close(torch.cat([report.loss, accuracy(report)]), values, rtol=1e-12, atol=0)
-    assert not report.wrong.any()
+    assert not report.inexact.any()
     assert report.gradients.tolist() == [1] * TASKS
     assert report.products.tolist() == [0] * TASKS
 
@@ -132,7 +132,7 @@ def test_cosines_are_those_of_torch(batch: TaskBatch, memory: MemoryConfig | Non
 def test_the_ladder_of_powers_by_hand(batch: TaskBatch) -> None:
     """d = 2, power 1/2: (9, 16) becomes sqrt 2 (3, 4) / 5, a negative entry 0; and training does not see it."""
     learner = smooth(config=dataclasses.replace(COSINE, power=0.5))
-    found = learner._ladder(torch.tensor([[9.0, 16.0], [-1.0, 0.25]]))
+    found = learner._tukey_transform(torch.tensor([[9.0, 16.0], [-1.0, 0.25]]))
     torch.testing.assert_close(found, 2**0.5 * torch.tensor([[0.6, 0.8], [0.0, 1.0]]))
     assert torch.equal(learner.step(batch).loss, smooth(config=COSINE).step(batch).loss)
 
@@ -168,7 +168,7 @@ def test_new_tasks_are_adapted_to_as_proposed_does(batch: TaskBatch) -> None:
     """The same model, mu and solver: the same scores, and the classifier of training has no part in them."""
     learner = smooth()
     proposed = build_algorithm(ProposedConfig(mu=BaselineConfig().mu), learner.model, learner.execution)
-    assert isinstance(learner.rule, Proposed)
+    assert isinstance(learner.algorithm, Proposed)
     a, b = learner.evaluate(batch), proposed.evaluate(batch)
     learner.model.classifier = None
     for columns in zip(a, b, learner.evaluate(batch), strict=True):

@@ -122,7 +122,7 @@ def autograd_calls(monkeypatch) -> dict[str, int]:
     return found
 
 
-MAML = UnrolledConfig("maml", adapts="all", inner_steps=3, inner_lr=0.1, features="recompute")
+MAML = UnrolledConfig("maml", adapted_params="all", inner_steps=3, inner_lr=0.1, features="recompute")
 
 
 @pytest.mark.parametrize("mu", [0.0, 0.1])

@@ -28,7 +28,7 @@ SOLVED = dataclasses.replace(  # for a head that has neither a factorisation nor
     EXACT, mu=1.0, inner_solver="gd", inner_steps=400, inner_lr=0.1, linear_solver="cg", linear_steps=60
 )
 ANIL = UnrolledConfig(inner_steps=3, inner_lr=0.5)
-MAML = UnrolledConfig(name="maml", adapts="all", features="recompute", inner_steps=2, inner_lr=0.2)
+MAML = UnrolledConfig(name="maml", adapted_params="all", features="recompute", inner_steps=2, inner_lr=0.2)
 
 
 def learner_of(head: Any, config: Any, chunk: int = 2) -> Learner:
@@ -65,14 +65,14 @@ def test_central_differences(batch: TaskBatch, case: str) -> None:
     learner = learner_of(*CASES[case])
     assert_central_differences(learner, batch)
     report = learner.step(batch)
-    assert not report.wrong.any()
+    assert not report.inexact.any()
 
 
 def test_a_cosine_head_that_was_not_solved_says_so(batch: TaskBatch) -> None:
     """From a short random start descent passes weights of length near 0, where a cosine's curvature has no bound."""
     report = learner_of(COSINE, with_start(SOLVED, "learned")).step(batch)
     assert report.inner_residual is not None
-    assert report.wrong[report.inner_residual > 0.1].all()
+    assert report.inexact[report.inner_residual > 0.1].all()
     assert (report.inner_residual > 0.1).any()
 
 
@@ -117,16 +117,16 @@ def test_prototypes_do_not_depend_on_the_chunk(batch: TaskBatch) -> None:
     assert (one - all_).norm() < 1e-12 * one.norm()
 
 
-SYNTHETIC = ["dataset=synthetic", "convergence_of=own"]
+SYNTHETIC = ["dataset=synthetic", "convergence_gradient=own"]
 GD = ["algorithm.inner_solver=gd", "algorithm.inner_lr=0.1", "algorithm.linear_solver=cg"]
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["head=cosine", "convergence_of=F", "algorithm=anil"], "set convergence_of=own"),
+        (["head=cosine", "convergence_gradient=F", "algorithm=anil"], "set convergence_gradient=own"),
         (["head=cosine"], "no Hessian to factorise"),
-        (["head=cosine", "algorithm=anil", "eval_rule=exact"], "set eval_rule=own or gd"),
+        (["head=cosine", "algorithm=anil", "test_adaptation=exact"], "set test_adaptation=own or gd"),
         (["head=cosine", *GD], "set algorithm.head_start to learned or prototype"),
         (["head=ridge", "head.scale=0"], "above 0"),
         (["algorithm=maml", "algorithm.head_start=prototype"], "for algorithms in feature space"),

@@ -57,7 +57,7 @@ def test_closed_form_with_the_dense_hessian(batch: TaskBatch) -> None:
     found, model, task = gradient(learner, batch), learner.model, Task(learner, batch)
     names = [name for name, _ in model.named_parameters()]
     shapes = [p.shape for p in model.parameters()]
-    phi = torch.cat([learner.rule.adapt(task)[name].flatten() for name in names])
+    phi = torch.cat([learner.algorithm.adapt(task)[name].flatten() for name in names])
 
     def loss(x: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         parts = x.split([s.numel() for s in shapes])
@@ -73,7 +73,7 @@ def test_closed_form_with_the_dense_hessian(batch: TaskBatch) -> None:
 def test_the_plain_query_gradient_as_lambda_grows(batch: TaskBatch) -> None:
     """lam -> infinity holds phi to theta: dF -> d f(theta), which is FOMAML's gradient with no step to speak of."""
     no_step = UnrolledConfig(
-        name="fomaml", adapts="all", features="recompute", first_order=True, inner_steps=1, inner_lr=1e-12
+        name="fomaml", adapted_params="all", features="recompute", first_order=True, inner_steps=1, inner_lr=1e-12
     )
     plain = gradient(smooth_learner(no_step), batch)
 
@@ -89,13 +89,13 @@ def test_the_plain_query_gradient_as_lambda_grows(batch: TaskBatch) -> None:
 
 def test_a_missed_solve_is_reported(batch: TaskBatch) -> None:
     report = smooth_learner(SOLVED).step(batch)
-    assert not report.wrong.any()
+    assert not report.inexact.any()
     assert report.inner_residual is not None
     assert report.linear_residual is not None
     assert report.inner_residual.max() < 1e-9
     assert report.linear_residual.max() < 1e-12
     assert report.smoothness is None
-    assert smooth_learner(dataclasses.replace(SOLVED, inner_steps=1)).step(batch).wrong.all()
+    assert smooth_learner(dataclasses.replace(SOLVED, inner_steps=1)).step(batch).inexact.all()
     one = dataclasses.replace(SOLVED, linear_steps=1, linear_tolerance=None)
     assert smooth_learner(one).step(batch).linear_residual.max() > 1e-3  # pyright: ignore[reportOptionalMemberAccess]
 

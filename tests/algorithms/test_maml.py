@@ -15,7 +15,7 @@ from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 from memmeta_exp.profiling.peak_memory import PeakMeter
 from tests.algorithms.conftest import TASKS, assert_central_differences, gradient, smooth_learner
 
-MAML = UnrolledConfig(name="maml", adapts="all", features="recompute", inner_steps=3, inner_lr=0.4)
+MAML = UnrolledConfig(name="maml", adapted_params="all", features="recompute", inner_steps=3, inner_lr=0.4)
 FOMAML = dataclasses.replace(MAML, name="fomaml", first_order=True)
 ANIL = UnrolledConfig(name="anil", inner_steps=4, inner_lr=0.5)
 ITD_BIO = UnrolledConfig(name="itd_bio", mu=0.1, inner_steps=4, inner_lr=0.5, head_start="fixed")
@@ -125,13 +125,13 @@ def test_recomputed_features_give_the_same_gradient(
 
 
 def test_adapting_all_is_not_adapting_the_head(batch: TaskBatch) -> None:
-    head = dataclasses.replace(MAML, adapts="head")
+    head = dataclasses.replace(MAML, adapted_params="head")
     assert (gradient(smooth_learner(MAML), batch) - gradient(smooth_learner(head), batch)).norm() > 1e-3
 
 
 def test_features_once_needs_a_backbone_that_stays() -> None:
     with pytest.raises(ConfigError, match="features=once"):
-        UnrolledConfig(name="maml", adapts="all", features="once")
+        UnrolledConfig(name="maml", adapted_params="all", features="once")
 
 
 @pytest.mark.parametrize("block", ["fused", "plain"])
@@ -274,7 +274,7 @@ def _copy(model: MetaModel) -> nn.Module:
     return copy.deepcopy(model)
 
 
-CHANGES = {"mu": 0.5, "inner_steps": 5, "inner_lr": 0.1, "first_order": True, "adapts": "head"}
+CHANGES = {"mu": 0.5, "inner_steps": 5, "inner_lr": 0.1, "first_order": True, "adapted_params": "head"}
 
 
 @pytest.mark.parametrize("key", CHANGES)

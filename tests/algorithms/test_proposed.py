@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memmeta_exp.algorithms import Execution, FeatureSpaceLearner, Proposed, exact_reference
-from memmeta_exp.algorithms.proposed import exact_rule, gd_rule
+from memmeta_exp.algorithms.proposed import exact_adaptation, gradient_descent_adaptation
 from memmeta_exp.backbones import MetaModel, build_model
 from memmeta_exp.backbones.conv4 import Conv4
 from memmeta_exp.bilevel import cg, implicit
@@ -61,7 +61,7 @@ def test_feature_space_equals_the_general_autograd_path(batch: TaskBatch, head_s
     start = model.head_start.detach()
     with torch.no_grad():
         z_s = model.backbone(x_s.double().div(255))
-    phi = learner.rule.adapt(learner.rule.lower(z_s, y_s, start), start.expand(TASKS, -1, -1)).value
+    phi = learner.algorithm.adapt(learner.algorithm.lower(z_s, y_s, start), start.expand(TASKS, -1, -1)).value
     general = implicit(f, g, (theta, start), phi, lambda a, b: cg(a, b, steps=500, tolerance=1e-13))
     reference = torch.cat([t.flatten() / TASKS for t in general.grad[: 2 if head_start == "learned" else 1]])
     found = torch.cat([t.flatten() for t in (learner_grads(learner, batch, model))])
@@ -96,7 +96,7 @@ def test_unrolled_gradient_descent_tends_to_it(batch: TaskBatch) -> None:
     learner = smooth_learner(EXACT)
     exact = gradient(learner, batch)
     (x_s, y_s), (x_q, y_q) = batch.support(), batch.query()
-    rule, start = learner.rule, learner.model.head_start
+    rule, start = learner.algorithm, learner.model.head_start
 
     def unrolled(steps: int) -> Tensor:
         theta = next(learner.model.backbone.parameters())
@@ -201,7 +201,7 @@ def test_peak_memory_against_a_supervised_step_on_one_task(monkeypatch) -> None:
     floor = memory.supervised_peak()
     assert 0.7 * floor < memory.peak(ProposedConfig(), 2) <= 0.85 * floor
     with monkeypatch.context() as patch:
-        patch.setattr(Conv4, "joins", Conv4.fuses)
+        patch.setattr(Conv4, "prefers_joint_forward", Conv4.fuses)
         assert 0.9 * floor < memory.peak(ProposedConfig(), 2) <= 1.05 * floor
     assert 0.4 * floor < memory.peak(ProposedConfig(), 2, half_task=True) <= 0.55 * floor
 
@@ -265,7 +265,7 @@ def test_warm_starts_go_to_their_own_slots(batch: TaskBatch, chunk: int) -> None
     learner.step(batch)
     (x_s, y_s), start = batch.support(), learner.model.head_start
     with torch.no_grad():
-        lower = learner.rule.lower(learner.model.backbone(x_s.double().div(255)), y_s, start)
+        lower = learner.algorithm.lower(learner.model.backbone(x_s.double().div(255)), y_s, start)
     phi = (start.expand(TASKS, -1, -1),)
     for _ in range(2):
         phi = (phi[0] - 0.1 * lower.grad(phi)[0],)
@@ -281,24 +281,26 @@ def test_warm_starts_go_to_their_own_slots(batch: TaskBatch, chunk: int) -> None
 
 def test_a_missed_solve_is_reported(batch: TaskBatch) -> None:
     good = smooth_learner(EXACT).step(batch)
-    assert not good.wrong.any()
+    assert not good.inexact.any()
     assert good.linear_residual is not None
     assert good.linear_residual.max() < 1e-10
     short = smooth_learner(dataclasses.replace(EXACT, inner_steps=1)).step(batch)
-    assert short.wrong.all()
+    assert short.inexact.all()
     unsolved = dataclasses.replace(EXACT, inner_solver="gd", inner_steps=2, inner_tolerance=None)
-    assert smooth_learner(unsolved).step(batch).wrong.all(), "no tolerance asked for, but the lower level is not solved"
+    assert smooth_learner(unsolved).step(batch).inexact.all(), (
+        "no tolerance asked for, but the lower level is not solved"
+    )
     enough = dataclasses.replace(unsolved, inner_steps=2000)
-    assert not smooth_learner(enough).step(batch).wrong.any()
+    assert not smooth_learner(enough).step(batch).inexact.any()
     unmoved = dataclasses.replace(unsolved, head_start="prototype", inner_lr=1e-9)
-    assert smooth_learner(unmoved).step(batch).wrong.all(), "what phi_0 brings with it nobody has solved for"
+    assert smooth_learner(unmoved).step(batch).inexact.all(), "what phi_0 brings with it nobody has solved for"
     prototypes = dataclasses.replace(EXACT, head_start="prototype")
-    assert not smooth_learner(prototypes).step(batch).wrong.any()
+    assert not smooth_learner(prototypes).step(batch).inexact.any()
     released = ProposedConfig(
         mu=0.0, inner_solver="gd", inner_lr=0.1, inner_tolerance=None,
         linear_solver="cg", linear_steps=20, linear_tolerance=None,
     )  # fmt: skip
-    assert conv_learner(released).step(batch).wrong.all(), "without R there is no lower solution: trap 1"
+    assert conv_learner(released).step(batch).inexact.all(), "without R there is no lower solution: trap 1"
 
 
 def test_the_reference_is_exact_and_does_not_depend_on_how_training_solves(batch: TaskBatch) -> None:
@@ -316,7 +318,7 @@ def test_the_reference_solves_in_float64_on_a_float32_model(batch: TaskBatch, he
     assert report.inner_residual is not None
     assert report.inner_residual.dtype == torch.float64
     assert report.inner_residual.max() < 1e-9
-    assert not report.wrong.any()
+    assert not report.inexact.any()
     gradients = {name: p.grad for name, p in learner.model.named_parameters()}
     assert ("head_start" in gradients) == (head_start == "learned")
     assert all(g is not None and g.dtype == torch.float32 and bool(g.isfinite().all()) for g in gradients.values())
@@ -324,7 +326,7 @@ def test_the_reference_solves_in_float64_on_a_float32_model(batch: TaskBatch, he
 
 def test_evaluation_adapts_by_the_rule_asked_for(batch: TaskBatch) -> None:
     learner = smooth_learner(EXACT)
-    own, ruled = learner.evaluate(batch), learner.evaluate(batch, gd_rule(20, 0.05))
+    own, ruled = learner.evaluate(batch), learner.evaluate(batch, gradient_descent_adaptation(20, 0.05))
     assert own[0].shape == own[1].shape == (TASKS,)
     assert not torch.equal(own[1], ruled[1])
     (x_s, y_s), (x_q, y_q) = batch.support(), batch.query()
@@ -348,7 +350,7 @@ def test_evaluation_adapts_by_the_rule_asked_for(batch: TaskBatch) -> None:
         dataclasses.replace(EXACT, mu=3.0, head_start="learned"),
         dataclasses.replace(EXACT, head_start="prototype"),
         UnrolledConfig(),
-        UnrolledConfig(name="maml", adapts="all", features="recompute"),
+        UnrolledConfig(name="maml", adapted_params="all", features="recompute"),
         ImamlConfig(),
     ],
     ids=["proposed", "prototype", "anil", "maml", "imaml"],
@@ -356,7 +358,7 @@ def test_evaluation_adapts_by_the_rule_asked_for(batch: TaskBatch) -> None:
 def test_the_exact_rule_judges_the_features_of_all_algorithms_alike(batch: TaskBatch, config) -> None:
     """The head that minimises the support loss + 0.2/2 |phi|^2, as torch's L-BFGS finds it, wherever phi_0 is."""
     learner = smooth_learner(config)
-    accuracy, loss, converged = learner.evaluate(batch, exact_rule(0.2))
+    accuracy, loss, converged = learner.evaluate(batch, exact_adaptation(0.2))
     assert converged.all()
     assert accuracy is not None
     for task in range(TASKS):

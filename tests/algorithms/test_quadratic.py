@@ -145,7 +145,7 @@ def query_slope(w: Tensor) -> Tensor:
 def test_maml_adapts_theta_and_phi(first_order: bool) -> None:
     """dF/dw = (I - lambda G)^K d f(w_K), G the Hessian of g in both; first order leaves the power out."""
     config = UnrolledConfig(
-        "maml", adapts="all", inner_steps=3, inner_lr=0.02, features="recompute", first_order=first_order
+        "maml", adapted_params="all", inner_steps=3, inner_lr=0.02, features="recompute", first_order=first_order
     )
     w = torch.cat(start(config))
     end = query_slope(all_weights(w, 3, 0.02))

@@ -22,7 +22,7 @@ TASKS = 6
 EXACT = ProposedConfig(mu=0.05, inner_tolerance=1e-11, linear_tolerance=1e-10)
 ANIL = UnrolledConfig(inner_steps=3, inner_lr=0.1)
 ITD_BIO = UnrolledConfig(name="itd_bio", mu=0.05, inner_steps=4, inner_lr=0.1, head_start="fixed")
-MAML = UnrolledConfig(name="maml", adapts="all", features="recompute", inner_steps=2, inner_lr=0.05)
+MAML = UnrolledConfig(name="maml", adapted_params="all", features="recompute", inner_steps=2, inner_lr=0.05)
 FOMAML = dataclasses.replace(MAML, name="fomaml", first_order=True)
 SOLVED = ImamlConfig(lam=20.0, inner_steps=24, inner_lr=0.04, linear_steps=60, linear_tolerance=1e-11)
 INNER_STEP = MemoryConfig(checkpoint="inner_step")
@@ -62,7 +62,7 @@ def test_central_differences(tasks: SinusoidTasks, name: str) -> None:
     assert_central_differences(learner, tasks)
     report = learner.step(tasks)
     assert report.accuracy is None
-    assert not report.wrong.any()
+    assert not report.inexact.any()
 
 
 def ridge_objective(model: Any, tasks: SinusoidTasks, mu: float) -> Tensor:
@@ -134,7 +134,7 @@ TOGETHER = {
 def test_tasks_together_are_what_they_are_alone(tasks: SinusoidTasks, name: str) -> None:
     config, memory = TOGETHER[name]
     together, apart = (learner_of(config, chunk, memory) for chunk in (4, 1))
-    assert (together.chunk, apart.chunk) == (4, 1)
+    assert (together.tasks_per_pass, apart.tasks_per_pass) == (4, 1)
     if isinstance(apart, WeightSpaceLearner):
         apart.stacked = False  # the way of networks that do not stack
     reports = [learner.step(tasks) for learner in (together, apart)]

@@ -106,8 +106,8 @@ CHANGES = {"mu": 0.5, "inner_steps": 5, "inner_lr": 0.1, "first_order": True, "h
 
 @pytest.mark.parametrize("key", CHANGES)
 def test_every_option_changes_the_gradient(batch: TaskBatch, key: str) -> None:
-    """`adapts` and `features` are told apart in test_maml."""
-    assert set(CHANGES) == {f.name for f in dataclasses.fields(UnrolledConfig)} - {"name", "adapts", "features"}
+    """`adapted_params` and `features` are told apart in test_maml."""
+    assert set(CHANGES) == {f.name for f in dataclasses.fields(UnrolledConfig)} - {"name", "adapted_params", "features"}
     plain = gradient(smooth_learner(ANIL), batch)
     changed = gradient(smooth_learner(dataclasses.replace(ANIL, **{key: CHANGES[key]})), batch)
     assert plain.shape != changed.shape or (plain - changed).abs().max() > 1e-6 * plain.abs().max()

@@ -20,7 +20,7 @@ from memmeta_exp.config import (
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 from memmeta_exp.profiling.peak_memory import PeakMeter
 
-MAML = UnrolledConfig(name="maml", adapts="all", features="recompute", inner_steps=2)
+MAML = UnrolledConfig(name="maml", adapted_params="all", features="recompute", inner_steps=2)
 CASES = {
     "proposed": (ProposedConfig(inner_warm_start=True, inner_solver="gd", inner_tolerance=None), MemoryConfig()),
     "half_task": (ProposedConfig(head_start="learned"), MemoryConfig(mode="half_task")),
@@ -53,13 +53,13 @@ def test_the_same_bits(batch: TaskBatch, name: str, norm: str) -> None:
         )
         learner = build_algorithm(config, model, Execution(workers=workers), memory)
         if norm == "running":
-            learner.record(batch, 0.1)
+            learner.update_running_stats(batch, 0.1)
         learner.step(batch)
         report = learner.step(batch)
         grads = [p.grad for p in model.parameters() if p.grad is not None]
         scores = [column for column in learner.evaluate(batch) if column is not None]
         assert len(scores) == 3
-        return [report.loss, report.wrong, *grads, *learner.warm.values(), *scores]
+        return [report.loss, report.inexact, *grads, *learner.warm.values(), *scores]
 
     one, several = result(1), result(3)
     assert sum(float(g.abs().sum()) for g in one[2:]) > 0

@@ -87,7 +87,7 @@ def test_running_statistics_are_the_mean_over_the_tasks_of_an_iteration(generato
     x = [net.convs[0](task[0]) for task in tasks]
     mean = torch.stack([y.mean((0, 2, 3)) for y in x]).mean(0)
     var = torch.stack([y.var((0, 2, 3)) for y in x]).mean(0)
-    net.record(tasks)
+    net.update_running_stats(tasks)
     norm = net.norms[0]
     assert torch.allclose(norm.running_mean, 0.1 * mean)  # pyright: ignore[reportArgumentType]
     assert torch.allclose(norm.running_var, 0.9 + 0.1 * var)  # pyright: ignore[reportArgumentType]
@@ -97,7 +97,7 @@ def test_running_statistics_are_the_mean_over_the_tasks_of_an_iteration(generato
     assert not torch.allclose(training, evaluated)
     alone = net(tasks[0][:, :1])
     assert torch.allclose(alone, evaluated[:, :1]), "in evaluation an image does not depend on the others"
-    net.record([])
+    net.update_running_stats([])
     assert net.fuses(torch.device("cpu")) is False
     net.train()
     assert net.fuses(torch.device("cpu")) is True

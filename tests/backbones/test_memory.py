@@ -12,7 +12,7 @@ from tests.memory.test_predict import metered
 
 SMALL = [
     "dataset=synthetic", "dataset.classes=3", "dataset.images_per_class=6", "ways=3", "shots=2", "queries=2",
-    "threads=1", "batch_size=2", "chunk=1",
+    "threads=1", "batch_size=2", "tasks_per_pass=1",
 ]  # fmt: skip
 BACKBONES = {
     "resnet12": ["backbone=resnet12", "backbone.filters=[4,5,6,8]"],
@@ -24,7 +24,7 @@ BACKBONES = {
 }
 WITHOUT = "dla46_c"
 BLOCK = "memory.checkpoint=block"
-MAML = ["algorithm=maml", "algorithm.inner_steps=2", "chunk=auto"]
+MAML = ["algorithm=maml", "algorithm.inner_steps=2", "tasks_per_pass=auto"]
 
 
 def config(*overrides: str) -> Config:
@@ -33,7 +33,7 @@ def config(*overrides: str) -> Config:
 
 @pytest.fixture
 def gpu_layout(monkeypatch) -> None:
-    for module in ("build", "backbones.backbone", "algorithms.learner"):
+    for module in ("experiment.builder", "backbones.backbone", "algorithms.learner"):
         monkeypatch.setattr(f"memmeta_exp.{module}.image_layout", lambda device: torch.contiguous_format)
 
 
@@ -86,7 +86,7 @@ def test_a_deep_network_needs_the_inputs_of_its_blocks() -> None:
 def test_not_for_weights_that_are_gone(algorithm: str) -> None:
     recompute = ["algorithm.features=recompute"] if algorithm == "anil" else []
     with pytest.raises(ConfigError, match=r"memory\.checkpoint=block is for algorithms in feature space"):
-        config(f"algorithm={algorithm}", BLOCK, "chunk=auto", *recompute)
+        config(f"algorithm={algorithm}", BLOCK, "tasks_per_pass=auto", *recompute)
 
 
 def test_the_budget_chooses_it(monkeypatch) -> None:
@@ -94,12 +94,12 @@ def test_the_budget_chooses_it(monkeypatch) -> None:
     needs = {("task", "none"): 40, ("half_task", "none"): 30, ("task", "block"): 20, ("half_task", "block"): 10}
     monkeypatch.setattr(budget, "peak_mib", lambda c, device: needs[c.memory.mode, c.memory.checkpoint])
     for way, mib in needs.items():
-        memory = budget.fitted(config(f"memory.budget_mib={mib}"), torch.device("cuda")).memory
+        memory = budget.fit_to_budget(config(f"memory.budget_mib={mib}"), torch.device("cuda")).memory
         assert (memory.mode, memory.checkpoint) == way
-    fixed = budget.fitted(config("memory.budget_mib=25", BLOCK), torch.device("cuda")).memory
+    fixed = budget.fit_to_budget(config("memory.budget_mib=25", BLOCK), torch.device("cuda")).memory
     assert (fixed.mode, fixed.checkpoint) == ("task", "block")
     with pytest.raises(ConfigError, match="budget_mib=10, the least that will do"):
-        budget.fitted(config("memory.budget_mib=9"), torch.device("cuda"))
+        budget.fit_to_budget(config("memory.budget_mib=9"), torch.device("cuda"))
 
 
 def test_a_model_that_cannot_run_blocks_twice(monkeypatch) -> None:
@@ -109,7 +109,7 @@ def test_a_model_that_cannot_run_blocks_twice(monkeypatch) -> None:
     with pytest.raises(ConfigError, match="cannot run its blocks twice in timm"):
         require(cannot.backbone, 3, 64, checkpoint=True)
     with pytest.raises(ConfigError, match="budget_mib=2, the least that will do"):
-        budget.fitted(cannot, torch.device("cuda"))
+        budget.fit_to_budget(cannot, torch.device("cuda"))
 
 
 def test_what_has_no_bound_is_refused() -> None:
@@ -117,8 +117,8 @@ def test_what_has_no_bound_is_refused() -> None:
     with pytest.raises(ConfigError, match="attention=fused cannot be predicted"):
         predict(config(*vit, "backbone.attention=fused"))
     with pytest.raises(ConfigError, match="no bound"):
-        budget.fitted(config(*vit, "precision=bf16", "memory.budget_mib=1000"), torch.device("cpu"))
+        budget.fit_to_budget(config(*vit, "precision=bf16", "memory.budget_mib=1000"), torch.device("cpu"))
     with pytest.raises(ConfigError, match="which takes second derivatives"):
         config(*vit, "backbone.attention=fused", *MAML)
-    assert config(*vit, "backbone.attention=fused", "algorithm=fomaml", "chunk=auto")
+    assert config(*vit, "backbone.attention=fused", "algorithm=fomaml", "tasks_per_pass=auto")
     assert budget._bound(config(*vit, "backbone.attention=fused")).attention == "plain"

@@ -121,7 +121,7 @@ def test_running_statistics_are_for_evaluation(name: str, generator: torch.Gener
     import dataclasses
 
     model, x = built(dataclasses.replace(TINY[name], norm="running")), images(2, generator)
-    model.backbone.record(task[None] for task in x)
+    model.backbone.update_running_stats(task[None] for task in x)
     training = model.backbone(x)
     model.eval()
     evaluated = model.backbone(x)

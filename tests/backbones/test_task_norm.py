@@ -15,7 +15,7 @@ def test_a_mixture_is_what_both_batches_together_have(generator) -> None:
     first, second = (torch.rand(n, 3, 4, 4, dtype=torch.float64, generator=generator) + n for n in (6, 2))
     norm = TaskBatchNorm2d(3, running=True).double().eval()
     norm.running_mean, norm.running_var = statistics(first)
-    norm.batch_share = 0.25
+    norm.task_stats_weight = 0.25
     mean, var = statistics(torch.cat([first, second]))
     expected = (second - mean[:, None, None]) / (var[:, None, None] + norm.eps).sqrt()
     assert torch.allclose(norm(second, 1), expected, atol=1e-12)
@@ -29,7 +29,7 @@ def test_tasks_of_a_chunk_are_as_each_by_itself(make, share, generator) -> None:
     net.blend_batch_norm(share)
     images = torch.rand(3, 5, 3, 16, 16, dtype=torch.float64, generator=generator)
     for _ in range(40):
-        net.record(task[None] for task in images)
+        net.update_running_stats(task[None] for task in images)
     net.eval()
     together, apart = net(images), torch.cat([net(task[None]) for task in images])
     assert torch.allclose(together, apart, atol=1e-12)
@@ -41,7 +41,7 @@ def test_a_share_lies_between_running_and_batch_statistics(generator) -> None:
     net = Conv4(3, 4, generator, norm="running").double()
     images = torch.rand(1, 5, 3, 16, 16, dtype=torch.float64, generator=generator)
     by_batch = net(images)
-    net.record([images + 1])
+    net.update_running_stats([images + 1])
     net.eval()
     running, far = net(images), []
     for share in (0.5, 0.9, 0.999999):

@@ -37,7 +37,7 @@ def test_the_search_takes_the_least_seconds_after_a_round_to_warm_up(monkeypatch
     rounds = {(25, False): [0.1, 5, 5], (50, False): [4, 4, 4], (100, False): [4, 3, 6], (50, True): [9, 2, 7]}
     times = {which: iter(taken) for which, taken in rounds.items()}
     times[25, True] = iter([8, 8, 8])
-    monkeypatch.setattr(floor, "supervised", lambda setting, batch, chunk, side_by_side: ((chunk, side_by_side), []))
+    monkeypatch.setattr(floor, "supervised", lambda setting, batch, chunk, run_parallel: ((chunk, run_parallel), []))
     monkeypatch.setattr(floor, "seconds", lambda setting, step: next(times[step]))
     assert floor.fastest(setting, some_tasks(2), rounds=2) == ((50, True), 50, True)
 

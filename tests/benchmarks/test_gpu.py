@@ -74,7 +74,7 @@ def test_the_published_peaks_are_those_of_today() -> None:
 @pytest.mark.parametrize("part", [*(pytest.param(p, marks=pytest.mark.slow) for p in ("memory", "floor")), "released"])
 def test_the_command_without_a_gpu(part: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(gpu, "CASES", {name: gpu.CASES[name] for name in ("proposed", "maml checkpoint")})
-    monkeypatch.setattr(Conv4, "joins", Conv4.fuses)  # as on a GPU, which is what is predicted
+    monkeypatch.setattr(Conv4, "prefers_joint_forward", Conv4.fuses)  # as on a GPU, which is what is predicted
     gpu.main(["--device", "cpu", "--small", "--parts", part, "--out", str(tmp_path)])
     result = json.loads((tmp_path / "gpu.json").read_text())
     text = (tmp_path / "gpu.md").read_text()

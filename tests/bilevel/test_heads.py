@@ -47,7 +47,7 @@ def test_derivatives(case, name: str) -> None:
     same(head.cross((phi,), (v,)), by_z)
     if c is not None:
         same(head.cross_centre((v,)), by_c[0])
-        assert torch.equal(head.calm_start(), c)
+        assert torch.equal(head.regularizer_center(), c)
 
 
 def test_ridge_is_one_newton_step_and_the_normal_equations(case) -> None:

@@ -116,7 +116,7 @@ def test_no_step_raises_the_objective(generator) -> None:
 def test_large_features_are_solved_in_float32_from_a_calm_start(generator) -> None:
     z = 300.0 * torch.randn(T, 25, 64, generator=generator).abs() / 8
     g = SoftmaxHead(z, torch.arange(25).remainder(C).expand(T, 25), C, 1e-3)
-    found = solve_newton(g, (g.calm_start(),), tolerance=1e-3, steps=40)
+    found = solve_newton(g, (g.regularizer_center(),), tolerance=1e-3, steps=40)
     assert found.converged.all()
 
 

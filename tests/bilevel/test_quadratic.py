@@ -48,7 +48,7 @@ def test_the_lower_level_is_its_own_derivatives(tasks, generator, centred: bool)
     assert close(g.cross(phi, v), torch.autograd.grad(product, z, retain_graph=True)[0])
     if centre is not None:
         assert close(g.cross_centre(v).sum(0), torch.autograd.grad(product, centre)[0])
-        assert torch.equal(g.calm_start(), centre.expand(T, 1, Q))
+        assert torch.equal(g.regularizer_center(), centre.expand(T, 1, Q))
 
 
 def test_the_constants_of_g_are_exact(tasks) -> None:

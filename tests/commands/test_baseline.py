@@ -29,7 +29,7 @@ def test_F_is_that_of_tasks_as_they_are_tested() -> None:
     [
         (["dataset=sinusoid"], "dataset=sinusoid has none: choose another algorithm"),
         (["dataset=logistic"], "dataset=logistic has none: choose another algorithm"),
-        (["head=cosine", "convergence_of=own"], "set head=linear or head=ridge"),
+        (["head=cosine", "convergence_gradient=own"], "set head=linear or head=ridge"),
         (["algorithm.classifier=cosines"], "did you mean 'cosine'?"),
         (["algorithm.power=2"], "algorithm.power=2.0 is out of range"),
         (["algorithm.power=0"], "algorithm.power=0.0 is out of range"),
@@ -82,14 +82,14 @@ def test_another_mu(train, memmeta, tmp_path) -> None:
 def test_another_share_of_the_tasks_own_statistics(train, memmeta, tmp_path) -> None:
     """As of a run with that share, which plays no part in training."""
     loss = []
-    for trained, asked in (("0.1", []), ("0.6", []), ("0.1", ["batch_share=0.6"])):
+    for trained, asked in (("0.1", []), ("0.6", []), ("0.1", ["task_stats_weight=0.6"])):
         if not (tmp_path / trained).exists():
-            share = ["backbone.norm=running", f"backbone.batch_share={trained}"]
+            share = ["backbone.norm=running", f"backbone.task_stats_weight={trained}"]
             train(*WIDE, *share, f"hydra.run.dir={trained}")
         result = memmeta("evaluate", f"run={tmp_path / trained}", "checkpoint=last", *asked, "out=found.json")
         assert result.code == 0, result.err
         loss.append(json.loads((tmp_path / "found.json").read_text())["test/loss"])
-    assert result.out.rstrip().endswith("batch_share = 0.6")
+    assert result.out.rstrip().endswith("task_stats_weight = 0.6")
     assert loss[2] == loss[1] != loss[0]
 
 
@@ -108,12 +108,12 @@ def test_statistics_of_long_ago_are_no_statistics(train, memmeta, monkeypatch) -
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["batch_share=0.5"], "batch_share=0.5 is for backbone.norm=running"),
-        (["batch_share=1"], "backbone.batch_share=1.0 is out of range"),
+        (["task_stats_weight=0.5"], "task_stats_weight=0.5 is for backbone.norm=running"),
+        (["task_stats_weight=1"], "backbone.task_stats_weight=1.0 is out of range"),
         (["mu=much"], "mu=much is no number"),
         (["mu=nan"], "mu=nan is not finite"),
         (["mu=0"], "algorithm.mu=0.0 is out of range"),
-        (["mu=1", "eval_rule=gd"], "eval_rule=gd has no R"),
+        (["mu=1", "test_adaptation=gd"], "test_adaptation=gd has no R"),
     ],
 )
 def test_a_number_that_is_refused(train, memmeta, options: list[str], said: str) -> None:

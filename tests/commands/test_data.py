@@ -19,7 +19,7 @@ from memmeta_exp.data.prepare import download, fetch
 from memmeta_exp.data.prepare.readers import images, omniglot
 from memmeta_exp.data.prepare.urls import PAGES, RELEASES, Release, RemoteFile
 from memmeta_exp.experiment.builder import build, build_optimizer
-from memmeta_exp.experiment.train_step import Iteration
+from memmeta_exp.experiment.train_step import TrainStep
 from tests.commands.conftest import Result
 from tests.data import official
 from tests.data.servers import Server, serving
@@ -55,7 +55,7 @@ def step(*overrides: str) -> float:
     """One training iteration of a configuration; the norm of the gradient that it stepped along."""
     experiment = build(from_omegaconf(composed([*STEP, *overrides])))
     optimizer, _ = build_optimizer(experiment.config, experiment.model)
-    report = Iteration(experiment, optimizer)(1)
+    report = TrainStep(experiment, optimizer)(1)
     assert bool(report.loss.isfinite().all())
     return float(sum(p.grad.norm() for p in experiment.model.parameters() if p.grad is not None))
 

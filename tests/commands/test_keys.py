@@ -58,7 +58,7 @@ def test_every_key_has_type_default_and_meaning_and_every_option_a_word(tables) 
 def test_facts_are_those_of_the_code(tables) -> None:
     assert key(tables, "device").allowed == "`auto`, `cpu`, `cuda`"
     assert key(tables, "test_tasks").allowed == "from 2 to 2^20"
-    assert key(tables, "chunk").type == "int or str"
+    assert key(tables, "tasks_per_pass").type == "int or str"
     assert key(tables, "backbone.drop_rate").allowed == "from 0 to below 1"
     assert key(tables, "optimizer.lr").allowed == "above 0"
     assert key(tables, "optimizer.lr").default == "`0.001` (adam, adamw), `0.01` (sgd)"
@@ -120,7 +120,7 @@ def test_words_search_names_options_and_meanings(memmeta) -> None:
     assert done.code == 0
     assert "  memory.budget_mib  float or null: above 0; default null\n" in done.out
     assert "seed" not in done.out
-    assert "`" not in memmeta("keys", "algorithm.adapts").out
+    assert "`" not in memmeta("keys", "algorithm.adapted_params").out
 
 
 def test_the_terminal_has_every_key(memmeta, tables, monkeypatch) -> None:

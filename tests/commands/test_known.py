@@ -7,7 +7,7 @@ import torch
 
 from memmeta_exp.config import Config, from_omegaconf
 from memmeta_exp.config.compose import composed, jobs
-from memmeta_exp.experiment.analytic_problems import INNER_TOLERANCE, Solved
+from memmeta_exp.experiment.analytic_problems import INNER_TOLERANCE, NumericalObjective
 from memmeta_exp.experiment.builder import build
 from memmeta_exp.tracking.run_folder import read_metrics
 
@@ -90,7 +90,7 @@ def test_every_algorithm_runs_on_quadratics(run, algorithm: str) -> None:
 
 def test_own_gradient_of_a_biased_algorithm_is_another(run) -> None:
     itd = [*QUADRATIC, "algorithm=itd_bio", "algorithm.inner_steps=2", "iterations=3"]
-    (_, of_F), (_, own) = run(*itd), run(*itd, "convergence_of=own")
+    (_, of_F), (_, own) = run(*itd), run(*itd, "convergence_gradient=own")
     assert of_F[0]["val/loss"] == own[0]["val/loss"]
     assert abs(of_F[0]["convergence/grad_norm_sq"] / own[0]["convergence/grad_norm_sq"] - 1) > 0.01
 
@@ -107,7 +107,7 @@ def test_the_logistic_oracle(head_start: str) -> None:
     """grad F by the oracle against central differences of the F that it reports, and its lower level."""
     experiment = build(config(*LOGISTIC, f"algorithm.head_start={head_start}"))
     truth = experiment.truth
-    assert isinstance(truth, Solved)
+    assert isinstance(truth, NumericalObjective)
     report = truth.learner.step(truth.tasks)
     assert report.inner_residual is not None
     assert report.inner_residual.max() <= INNER_TOLERANCE
@@ -167,8 +167,8 @@ REFUSED = {
     ("dataset=quadratic", "optimizer.lr=null"): "set optimizer.lr",
     ("dataset=logistic", "optimizer=sgd", "optimizer.lr=null"): "set optimizer.lr",
     ("dataset=quadratic", "precision=bf16"): "fp32 or fp64",
-    ("dataset=quadratic", "eval_rule=gd"): "leave eval_rule=own",
-    ("dataset=quadratic", "eval_rule=exact"): "leave eval_rule=own",
+    ("dataset=quadratic", "test_adaptation=gd"): "leave test_adaptation=own",
+    ("dataset=quadratic", "test_adaptation=exact"): "leave test_adaptation=own",
     ("dataset=quadratic", "memory.budget_mib=100"): "leave it null",
     ("dataset=quadratic", "dataset.kappa=0.5"): "at least 1",
     ("dataset=quadratic", "dataset.dim_phi=100000"): "below 2 GiB",

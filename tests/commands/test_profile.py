@@ -11,7 +11,7 @@ from memmeta_exp.commands import profile as command
 from memmeta_exp.config import from_dict
 from memmeta_exp.config.compose import jobs
 from memmeta_exp.experiment.builder import build, build_optimizer
-from memmeta_exp.experiment.train_step import Iteration
+from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.profiling.peak_memory import MIB, measure_peak
 from tests.commands.conftest import TINY, Result
 
@@ -50,7 +50,7 @@ def peak_of_an_iteration(algorithm: str) -> float:
     (config,) = jobs([*TINY, f"algorithm={algorithm}", "algorithm.inner_steps=3"], False)
     experiment = build(config)
     optimizer, _ = build_optimizer(config, experiment.model)
-    iteration = Iteration(experiment, optimizer)
+    iteration = TrainStep(experiment, optimizer)
     iteration(1)
     iteration.clear()
     _, peak = measure_peak(lambda: iteration(2), "cpu", iteration.persistent())
@@ -70,10 +70,10 @@ def test_it_is_the_number_that_training_logs(train, profile, overrides: list[str
 @pytest.mark.slow
 def test_with_workers_one_is_taken_apart(profile) -> None:
     """What runs in other threads would be seen by no observer."""
-    alone, side_by_side = (written(profile("steps=1", "threads=2", f"workers={n}"))[1] for n in (1, 2))
-    assert alone["phases"].keys() == side_by_side["phases"].keys()
-    assert alone["memory/above_baseline_mib"] == side_by_side["memory/above_baseline_mib"]
-    assert (alone["workers"], side_by_side["workers"]) == (1, 2)
+    alone, run_parallel = (written(profile("steps=1", "threads=2", f"workers={n}"))[1] for n in (1, 2))
+    assert alone["phases"].keys() == run_parallel["phases"].keys()
+    assert alone["memory/above_baseline_mib"] == run_parallel["memory/above_baseline_mib"]
+    assert (alone["workers"], run_parallel["workers"]) == (1, 2)
     maml = [written(profile("steps=1", "algorithm=maml", "threads=2", f"workers={n}"))[1] for n in (1, 2)]
     assert maml[0]["memory/above_baseline_mib"] == maml[1]["memory/above_baseline_mib"]
 
@@ -157,7 +157,7 @@ def test_a_profile_that_fails_is_one_line_and_leaves_nothing(profile, tmp_path, 
     def refuse(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 5 GiB.")
 
-    monkeypatch.setattr("memmeta_exp.experiment.train_step.Iteration.__call__", refuse)
+    monkeypatch.setattr("memmeta_exp.experiment.train_step.TrainStep.__call__", refuse)
     result = profile()
     assert result.code == 1
     assert len(result.err.splitlines()) == 1

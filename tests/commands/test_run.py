@@ -21,7 +21,7 @@ import torch
 from omegaconf import OmegaConf
 
 from memmeta_exp import tracking
-from memmeta_exp.algorithms.proposed import gd_rule
+from memmeta_exp.algorithms.proposed import gradient_descent_adaptation
 from memmeta_exp.cli import main
 from memmeta_exp.commands import evaluate
 from memmeta_exp.config import SECTIONS, Config
@@ -36,7 +36,7 @@ from tests.commands.conftest import TINY
 
 REQUIRED = (
     "test/acc", "test/acc_ci95", "val/acc_best", "memory/peak_mib", "time/step_seconds_median", "time/total_seconds",
-    "convergence/error", "convergence/grad_norm_sq", "lower/residual_max", "lower/L_g", "lower/kappa",
+    "convergence/error", "convergence/grad_norm_sq", "inner/grad_norm_max", "inner/L_g", "inner/kappa",
     "linear/residual_max", "tasks_seen",
 )  # fmt: skip
 
@@ -83,8 +83,8 @@ def test_the_numbers_are_those_of_their_definitions(train) -> None:
     assert summary["convergence/error"] == pytest.approx(statistics.mean(norms))
     assert summary["convergence/grad_norm_sq"] == norms[-1]
     assert summary["val/acc_best"] == max(row["val/acc"] for row in rows if "val/acc" in row)
-    assert summary["lower/residual_max"] == max(row["lower/residual_max"] for row in rows[1:])
-    assert summary["lower/kappa"] == pytest.approx(summary["lower/L_g"] / 0.1, rel=1e-6)
+    assert summary["inner/grad_norm_max"] == max(row["inner/grad_norm_max"] for row in rows[1:])
+    assert summary["inner/kappa"] == pytest.approx(summary["inner/L_g"] / 0.1, rel=1e-6)
     assert [row["iteration"] for row in rows if "memory/peak_mib" in row] == [2]
 
 
@@ -151,15 +151,15 @@ def test_evaluate_adapts_by_another_rule(a_run, memmeta) -> None:
     restore(experiment.model, a_run / "checkpoints" / "best.pt")
     tasks = experiment.samplers["test"].draw(0, config.test_tasks)
     for steps, lr in ((3, 0.5), (20, 0.05)):
-        options = ["eval_rule=gd", *([] if steps == 20 else [f"eval_steps={steps}", f"eval_lr={lr}"])]
+        options = ["test_adaptation=gd", *([] if steps == 20 else [f"eval_steps={steps}", f"eval_lr={lr}"])]
         result = memmeta("evaluate", f"run={a_run}", *options, "out=new.json")
         assert f"adapted by {steps} steps of {lr} on the head" in result.out
         assert "as stored" not in result.out
-        _, loss, _ = experiment.learner.evaluate(tasks, gd_rule(steps, lr))
+        _, loss, _ = experiment.learner.evaluate(tasks, gradient_descent_adaptation(steps, lr))
         assert json.loads(Path("new.json").read_text())["test/loss"] == pytest.approx(loss.mean().item(), rel=1e-12)
-    own = memmeta("evaluate", f"run={a_run}", "eval_rule=own")
+    own = memmeta("evaluate", f"run={a_run}", "test_adaptation=own")
     assert "adapted by the algorithm's own rule; 5 tasks score as stored" in own.out
-    solved = (["eval_rule=exact", "eval_mu=0.7"], ["mu=0.7"])
+    solved = (["test_adaptation=exact", "eval_mu=0.7"], ["mu=0.7"])
     exact, mine = (memmeta("evaluate", f"run={a_run}", *options) for options in solved)
     assert "adapted by the exact head, mu = 0.7" in exact.out
     assert exact.out.partition(" over ")[0] == mine.out.partition(" over ")[0], (
@@ -169,7 +169,7 @@ def test_evaluate_adapts_by_another_rule(a_run, memmeta) -> None:
 
 def test_evaluate_says_how_many_heads_were_not_solved_for(a_run, memmeta) -> None:
     """|d_phi g| <= eval_mu / 1000 is beyond float32 here."""
-    result = memmeta("evaluate", f"run={a_run}", "eval_rule=exact", "eval_mu=1e-30")
+    result = memmeta("evaluate", f"run={a_run}", "test_adaptation=exact", "eval_mu=1e-30")
     assert result.code == 0
     assert "of 100.0% of them the head missed its tolerance" in result.out
 
@@ -177,13 +177,16 @@ def test_evaluate_says_how_many_heads_were_not_solved_for(a_run, memmeta) -> Non
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["eval_steps=3"], "for eval_rule=gd alone"),
-        (["eval_mu=3"], "for eval_rule=exact alone"),
-        (["eval_rule=gd", "eval_mu=3"], "eval_mu: for eval_rule=exact alone; set that rule, or leave eval_mu out"),
-        (["eval_rule=exact", "eval_lr=3"], "for eval_rule=gd alone"),
-        (["eval_rule=exact", "mu=1"], "say eval_mu"),
-        (["eval_rule=exact", "eval_mu=0"], "eval_mu=0.0 is out of range"),
-        (["eval_rule=exakt"], "did you mean 'exact'"),
+        (["eval_steps=3"], "for test_adaptation=gd alone"),
+        (["eval_mu=3"], "for test_adaptation=exact alone"),
+        (
+            ["test_adaptation=gd", "eval_mu=3"],
+            "eval_mu: for test_adaptation=exact alone; set that rule, or leave eval_mu out",
+        ),
+        (["test_adaptation=exact", "eval_lr=3"], "for test_adaptation=gd alone"),
+        (["test_adaptation=exact", "mu=1"], "say eval_mu"),
+        (["test_adaptation=exact", "eval_mu=0"], "eval_mu=0.0 is out of range"),
+        (["test_adaptation=exakt"], "did you mean 'exact'"),
     ],
 )
 def test_rules_that_evaluate_refuses(a_run, memmeta, options: list[str], said: str) -> None:
@@ -339,9 +342,9 @@ def test_two_runs_never_share_a_folder(tmp_path) -> None:
 
 KNOBS = [
     "ways=2", "shots=3", "queries=3", "batch_size=3", "seed=1", "precision=bf16", "eval_every=1", "val_tasks=6",
-    "test_tasks=7", "eval_rule=gd", "convergence_tasks=3", "convergence_mu=0.7", "iterations=7",
+    "test_tasks=7", "test_adaptation=gd", "convergence_tasks=3", "convergence_mu=0.7", "iterations=7",
     "backbone.filters=9", "optimizer.lr=0.1", "optimizer.weight_decay=0.5", "optimizer.schedule=cosine",
-    "optimizer=sgd", "optimizer.average=0.5", "convergence_of=own", "backbone.norm=running", "backbone.norm=none",
+    "optimizer=sgd", "optimizer.average=0.5", "convergence_gradient=own", "backbone.norm=running", "backbone.norm=none",
     "backbone.block=plain",
 ]  # fmt: skip
 
@@ -350,13 +353,13 @@ ELSEWHERE = {  # keys that change no number of a run, and where they are tested
     "algorithm": "tests/algorithms", "dataset": "test_config, tests/data", "backbone": "KNOBS", "optimizer": "KNOBS",
     "tracking": "tests/tracking", "device": "test_bad_input", "threads": "test_threads_and_progress",
     "progress": "test_threads_and_progress", "sampling": "test_known.py",
-    "plots": "test_pictures_can_be_left_out", "chunk": "test_chunk_changes_memory_alone",
+    "plots": "test_pictures_can_be_left_out", "tasks_per_pass": "test_chunk_changes_memory_alone",
     "memory": "tests/algorithms", "workers": "tests/algorithms/test_workers.py, and test_threads_and_progress",
     "head": "tests/algorithms/test_heads.py", "images": "tests/data/test_pixels.py",
     "training": "test_training_tasks.py",
     "data_root": "test_bad_input", "checkpoint_every": "tests/training",
-    "eval_steps": "below, under eval_rule=gd", "eval_lr": "below, under eval_rule=gd",
-    "eval_mu": "below, under eval_rule=exact",
+    "eval_steps": "below, under test_adaptation=gd", "eval_lr": "below, under test_adaptation=gd",
+    "eval_mu": "below, under test_adaptation=exact",
 }  # fmt: skip
 
 
@@ -399,16 +402,16 @@ def test_every_key_changes_something(tmp_path) -> None:
     sgd = outcome("optimizer=sgd")
     assert outcome("optimizer=sgd", "optimizer.momentum=0.9") != sgd
     running = outcome("backbone.norm=running")
-    assert outcome("backbone.norm=running", "backbone.batch_share=0.5") != running
-    ruled = outcome("eval_rule=gd")
+    assert outcome("backbone.norm=running", "backbone.task_stats_weight=0.5") != running
+    ruled = outcome("test_adaptation=gd")
     for knob in ("eval_steps=3", "eval_lr=0.5"):
-        assert outcome("eval_rule=gd", knob) != ruled, knob
-    assert outcome("eval_rule=exact") == plain, "the default solves the same problem"
-    assert outcome("eval_rule=exact", "eval_mu=0.7") != plain
+        assert outcome("test_adaptation=gd", knob) != ruled, knob
+    assert outcome("test_adaptation=exact") == plain, "the default solves the same problem"
+    assert outcome("test_adaptation=exact", "eval_mu=0.7") != plain
 
 
 def test_chunk_changes_memory_alone(train) -> None:
-    one, two = (train(f"chunk={chunk}", "iterations=1").summary.parent for chunk in (1, 2))
+    one, two = (train(f"tasks_per_pass={chunk}", "iterations=1").summary.parent for chunk in (1, 2))
     a, b = (read_metrics(folder)[1] for folder in (one, two))
     assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-5)
     assert b["memory/above_baseline_mib"] > 1.5 * a["memory/above_baseline_mib"]
@@ -429,7 +432,7 @@ def test_running_out_of_memory_is_a_failure_in_one_line(train, monkeypatch) -> N
     def refuse(*_: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes.")
 
-    monkeypatch.setattr("memmeta_exp.experiment.train_step.Iteration.__call__", refuse)
+    monkeypatch.setattr("memmeta_exp.experiment.train_step.TrainStep.__call__", refuse)
     result = train("hydra.run.dir=full")
     assert result.code == 1
     assert "smaller chunk" in result.err.splitlines()[-1]
@@ -440,7 +443,7 @@ def test_any_refusal_of_the_machine_is_one_line(train, monkeypatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files", "some/file")
 
-    monkeypatch.setattr("memmeta_exp.experiment.train_step.Iteration.__call__", refuse)
+    monkeypatch.setattr("memmeta_exp.experiment.train_step.TrainStep.__call__", refuse)
     result = train("hydra.run.dir=refused", "progress=false")
     assert (result.code, result.err) == (1, "memmeta: some/file: Too many open files\n")
 
@@ -449,7 +452,7 @@ def test_warnings_reach_the_user(train) -> None:
     """Through Hydra, which would disable every logger that it did not set up."""
     short = train("algorithm.inner_solver=gd", "algorithm.inner_steps=1", "algorithm.inner_tolerance=null")
     assert "of the hypergradients come from a solve that fell short" in short.err
-    assert json.loads(short.summary.read_text())["lower/wrong_fraction"] == 1
+    assert json.loads(short.summary.read_text())["hypergrad/inexact_fraction"] == 1
     assert "1/L_g" not in short.err, "a measured step keeps the condition"
     long = train("algorithm.inner_solver=gd", "algorithm.inner_lr=10")
     assert len([line for line in long.err.splitlines() if "times the 1/L_g" in line]) == 1
@@ -460,12 +463,12 @@ def test_warnings_reach_the_user(train) -> None:
 
 
 HAS = {  # of the numbers that not every algorithm has
-    "proposed": {"lower/residual_max", "lower/L_g", "linear/residual_max"},
-    "anil": {"lower/residual_max", "lower/L_g"},
-    "itd_bio": {"lower/residual_max", "lower/L_g"},
+    "proposed": {"inner/grad_norm_max", "inner/L_g", "linear/residual_max"},
+    "anil": {"inner/grad_norm_max", "inner/L_g"},
+    "itd_bio": {"inner/grad_norm_max", "inner/L_g"},
     "maml": set(),
     "fomaml": set(),
-    "imaml": {"lower/residual_max", "linear/residual_max"},
+    "imaml": {"inner/grad_norm_max", "linear/residual_max"},
     "baseline": set(),
 }
 

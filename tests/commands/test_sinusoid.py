@@ -57,7 +57,7 @@ def test_the_numbers_are_those_of_their_definitions(a_run) -> None:
     at_best = next(row for row in rows if row.get("val/mse") == summary["val/mse_best"])
     assert summary["val/best_iteration"] == at_best["iteration"]
     assert not any("acc" in key for key in (*summary, *rows[-1]))
-    assert summary["lower/wrong_fraction"] == 0
+    assert summary["hypergrad/inexact_fraction"] == 0
     assert objective(summary) == -summary["val/mse_best"]
 
 
@@ -102,16 +102,16 @@ def test_no_test_at_all_and_training_tasks_of_their_own(wave) -> None:
 
 
 def test_adaptation_by_the_rule_of_evaluation(wave) -> None:
-    """eval_rule=gd: steps of eval_lr on the head alone."""
-    assert wave("eval_rule=gd", "eval_steps=4", "eval_lr=0.01", "hydra.run.dir=run").code == 0
+    """test_adaptation=gd: steps of eval_lr on the head alone."""
+    assert wave("test_adaptation=gd", "eval_steps=4", "eval_lr=0.01", "hydra.run.dir=run").code == 0
     found = json.loads(Path("run/adaptation.json").read_text())
     assert (found["solved"], found["steps"]) == (False, [0, 1, 2, 3, 4, 5, 10])
     assert found["mse"][4] == pytest.approx(summary_of(Path("run"))["test/mse"], rel=1e-5)
 
 
 def test_adaptation_by_the_exact_head(wave) -> None:
-    """eval_rule=exact takes no steps, whatever the algorithm does."""
-    assert wave("algorithm=anil", "eval_rule=exact", "eval_mu=0.01", "hydra.run.dir=run").code == 0
+    """test_adaptation=exact takes no steps, whatever the algorithm does."""
+    assert wave("algorithm=anil", "test_adaptation=exact", "eval_mu=0.01", "hydra.run.dir=run").code == 0
     found = json.loads(Path("run/adaptation.json").read_text())
     assert (found["solved"], found["steps"]) == (True, [0, 1])
     assert found["mse"][1] == pytest.approx(summary_of(Path("run"))["test/mse"], rel=1e-5)
@@ -204,7 +204,7 @@ REFUSED = {
     ("backbone=linear",): "set backbone=",
     ("head=linear",): "set head=regression",
     ("head=ridge",): "set head=regression",
-    ("head=cosine", "algorithm=anil", "convergence_of=own"): "set head=regression",
+    ("head=cosine", "algorithm=anil", "convergence_gradient=own"): "set head=regression",
     ("ways=3",): "leave ways out",
     ("training.ways=7",): "leave training.ways out",
     ("sampling=all",): "needs a finite set of tasks",

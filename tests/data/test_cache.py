@@ -94,7 +94,7 @@ def test_nothing_but_what_was_made_here_is_removed(birds: Path, cache: Path, mon
 
 def test_what_killed_processes_left_is_removed_and_what_is_being_made_is_not(birds: Path, cache: Path) -> None:
     cache.mkdir(parents=True)
-    with aside.work_folder(cache, "0123456789abcdef") as at_work:
+    with aside.work_folder(cache, "0123456789abcdef") as loop_status:
         dead = cache / ".0123456789abcdef-deadbeef"
         dead.mkdir()
         (cache / ".0123456789abcdef-deadbeef.lock").touch()
@@ -102,8 +102,10 @@ def test_what_killed_processes_left_is_removed_and_what_is_being_made_is_not(bir
         arrays.touch()
         os.utime(arrays, (5, 5))
         made = store(birds)
-        assert at_work.is_dir()
-        assert sorted(p.name for p in cache.iterdir()) == sorted([made.name, at_work.name, at_work.name + ".lock"])
+        assert loop_status.is_dir()
+        assert sorted(p.name for p in cache.iterdir()) == sorted(
+            [made.name, loop_status.name, loop_status.name + ".lock"]
+        )
         assert not arrays.exists()
     assert list(cache.iterdir()) == [made]
 

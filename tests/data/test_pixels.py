@@ -10,14 +10,14 @@ from torch import Tensor
 from memmeta_exp.backbones import image_layout
 from memmeta_exp.config import ConfigError, SyntheticConfig, from_omegaconf
 from memmeta_exp.config.compose import composed
-from memmeta_exp.data import AS_THEY_ARE, EpisodeSampler, ImageSet, Pixels, load_split
+from memmeta_exp.data import UNCHANGED, EpisodeSampler, ImageSet, ImageTransforms, load_split
 from memmeta_exp.data.counter_rng import children, root_key, uniform
 from memmeta_exp.data.torchmeta_compat import import_torchmeta
 from memmeta_exp.experiment.builder import build
 
 N, SIZE = 400, 7
 LAYOUT = image_layout(torch.device("cpu"))
-EVERYTHING = Pixels(2, True, 0.4, 0.4, 0.4, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+EVERYTHING = ImageTransforms(2, True, 0.4, 0.4, 0.4, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 
 @pytest.fixture
@@ -28,19 +28,19 @@ def images(generator: torch.Generator) -> Tensor:
 KEYS = children(torch.tensor([root_key("test")]), N)[0]
 
 
-def floats(pixels: Pixels, images: Tensor, keys: Tensor | None = KEYS) -> Tensor:
+def floats(pixels: ImageTransforms, images: Tensor, keys: Tensor | None = KEYS) -> Tensor:
     return pixels.floats(images, keys, torch.float32, LAYOUT)
 
 
 def test_without_settings_images_are_scaled_alone(images: Tensor):
-    plain = floats(AS_THEY_ARE, images, None)
+    plain = floats(UNCHANGED, images, None)
     assert torch.equal(plain, images.to(torch.float32, memory_format=LAYOUT).div_(255))
-    assert not AS_THEY_ARE.augments
+    assert not UNCHANGED.augments
     assert plain.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_crop_is_a_window_of_the_padded_image(images: Tensor):
-    cropped = (floats(Pixels(crop_padding=2), images) * 255).round().to(torch.uint8)
+    cropped = (floats(ImageTransforms(crop_padding=2), images) * 255).round().to(torch.uint8)
     padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
     seen = set()
     for before, after in zip(padded, cropped, strict=True):
@@ -53,7 +53,7 @@ def test_a_crop_is_a_window_of_the_padded_image(images: Tensor):
 
 
 def test_half_of_the_images_are_mirrored(images: Tensor):
-    flipped = (floats(Pixels(flip=True), images) * 255).round().to(torch.uint8)
+    flipped = (floats(ImageTransforms(flip=True), images) * 255).round().to(torch.uint8)
     same = (flipped == images).flatten(1).all(1)
     mirrored = (flipped == images.flip(-1)).flatten(1).all(1)
     assert bool((same ^ mirrored).all())
@@ -61,10 +61,13 @@ def test_half_of_the_images_are_mirrored(images: Tensor):
 
 
 def test_crop_and_flip_together_are_both(images: Tensor):
-    both, crop = floats(Pixels(crop_padding=2, flip=True), images), floats(Pixels(crop_padding=2), images)
-    centre = floats(Pixels(flip=True), images)
+    both, crop = (
+        floats(ImageTransforms(crop_padding=2, flip=True), images),
+        floats(ImageTransforms(crop_padding=2), images),
+    )
+    centre = floats(ImageTransforms(flip=True), images)
     assert not torch.equal(both, crop)
-    kept = (centre == floats(AS_THEY_ARE, images, None)).flatten(1).all(1)
+    kept = (centre == floats(UNCHANGED, images, None)).flatten(1).all(1)
     assert torch.equal(both[kept], crop[kept]), "the window does not depend on the flip"
 
 
@@ -76,14 +79,14 @@ def test_the_jitter_is_that_of_torchvision(images: Tensor, name: str):
     adjust = getattr(functional, f"adjust_{name}")
     scaled = images.float() / 255
     expected = torch.stack([adjust(image, float(f)) for image, f in zip(scaled, factors, strict=True)])
-    found = floats(replace(AS_THEY_ARE, **{name: 0.4}), images)
+    found = floats(replace(UNCHANGED, **{name: 0.4}), images)
     assert torch.allclose(found, expected, atol=2e-6)
     assert 0.6 <= float(factors.min()) < 0.65
     assert 1.35 < float(factors.max()) <= 1.4
 
 
 def test_normalisation_is_subtraction_and_division(images: Tensor):
-    found = floats(replace(AS_THEY_ARE, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)), images, None)
+    found = floats(replace(UNCHANGED, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)), images, None)
     for c, (mean, std) in enumerate(((0.5, 0.2), (0.4, 0.3), (0.3, 0.4))):
         assert torch.allclose(found[:, c], (images[:, c].float() / 255 - mean) / std, atol=1e-6)
 
@@ -186,7 +189,7 @@ def gradients(*overrides: str) -> Tensor:
     ("algorithm", "overrides"),
     [
         ("proposed", ["memory.mode=half_task"]),
-        ("proposed", ["chunk=3"]),
+        ("proposed", ["tasks_per_pass=3"]),
         ("anil", ["memory.mode=half_task"]),
         ("maml", ["memory.checkpoint=inner_step"]),
     ],
@@ -207,7 +210,7 @@ def test_workers_see_the_same_to_the_bit(algorithm: str):
 
 def test_mirrored_tasks_are_judged_as_their_mirror_images_are():
     """And only then: training, and the measure of convergence, see images as without it."""
-    e, plain = experiment("images.mirrored=true"), experiment()
+    e, plain = experiment("images.test_time_flip=true"), experiment()
     tasks, images = e.samplers["val"].draw(0, 6), e.samplers["val"].image_set
     turned = replace(tasks, image_set=replace(images, images=images.images.flip(-1).contiguous()))
     loss, other = e.learner.evaluate(tasks)[1], e.learner.evaluate(turned)[1]
@@ -226,7 +229,7 @@ def test_mirrored_tasks_are_judged_as_their_mirror_images_are():
         (["images.crop_padding=-1"], "at least 0"),
         (["images.crop_padding=17"], "at most 16"),
         (["images.brightness=1.5"], "at most 1"),
-        (["images.mirrored=true", "algorithm=maml"], "is for algorithms in feature space: maml"),
+        (["images.test_time_flip=true", "algorithm=maml"], "is for algorithms in feature space: maml"),
         (["images.flip=maybe"], "images.flip"),
         (["images.flp=true"], "did you mean 'images.flip'?"),
         (["dataset.channels=1", "images.normalise=imagenet"], "is for colour images, and synthetic is grey"),
@@ -241,7 +244,7 @@ def test_wrong_use_is_refused(overrides: list[str], word: str):
 
 def test_grey_images_jitter_too(images: Tensor):
     grey = images[:, :1].contiguous()
-    found = floats(Pixels(brightness=0.4, contrast=0.4), grey)
+    found = floats(ImageTransforms(brightness=0.4, contrast=0.4), grey)
     assert found.shape == grey.shape
     assert not torch.equal(found, grey.float() / 255)
 

@@ -112,7 +112,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_iteration(on, alone, tmp_pat
     ("what", "said"),
     [
         ("OSError", "rank 1: OSError: injected"),
-        pytest.param("MemoryError", "rank 1: out of memory with chunk=auto", marks=pytest.mark.slow),
+        pytest.param("MemoryError", "rank 1: out of memory with tasks_per_pass=auto", marks=pytest.mark.slow),
     ],
 )
 def test_a_rank_that_fails_ends_all_with_its_line(on, tmp_path, what: str, said: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from memmeta_exp.algorithms import StepReport
-from memmeta_exp.experiment.train_step import Iteration
+from memmeta_exp.experiment.train_step import TrainStep
 
 
 def recorded(eval_every: int, iterations: int, norm: str = "running") -> dict[int, float]:
@@ -18,7 +18,7 @@ def recorded(eval_every: int, iterations: int, norm: str = "running") -> dict[in
         def step(self, batch):
             return StepReport(one, one, one, one, one)
 
-        def record(self, batch, weight: float) -> None:
+        def update_running_stats(self, batch, weight: float) -> None:
             weights[now[0]] = weight
 
     theta = torch.nn.Parameter(torch.zeros(1))
@@ -27,7 +27,7 @@ def recorded(eval_every: int, iterations: int, norm: str = "running") -> dict[in
     )
     sampler = SimpleNamespace(draw=lambda first, count: None)
     experiment = SimpleNamespace(config=config, learner=Learner(), samplers={"train": sampler})
-    iteration = Iteration(experiment, torch.optim.SGD([theta], lr=0.1))  # pyright: ignore[reportArgumentType]
+    iteration = TrainStep(experiment, torch.optim.SGD([theta], lr=0.1))  # pyright: ignore[reportArgumentType]
     for t in range(1, iterations + 1):
         now[0] = t
         iteration(t)

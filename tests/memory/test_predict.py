@@ -13,9 +13,9 @@ from memmeta_exp.backbones.conv4 import Conv4
 from memmeta_exp.config import Config, ConfigError
 from memmeta_exp.config.compose import jobs
 from memmeta_exp.experiment.builder import build, build_on_meta, build_optimizer
-from memmeta_exp.experiment.train_step import Iteration
+from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.memory.predict import predict
-from memmeta_exp.profiling.meta_memory import CUBLAS_WORKSPACE, MetaMemo
+from memmeta_exp.profiling.meta_memory import CUBLAS_WORKSPACE, MetaKernelCache
 from memmeta_exp.profiling.peak_memory import ALLOCATOR_BLOCK, PeakMeter
 
 SMALL = ["dataset=synthetic", "dataset.classes=5", "dataset.images_per_class=12", "backbone.filters=8", "threads=1"]
@@ -47,7 +47,7 @@ def metered(of: Config) -> tuple[PeakMeter, int]:
     """The third iteration on the CPU, and how many tensors the optimiser keeps there whatever the device."""
     experiment = build(of)
     optimizer, _ = build_optimizer(of, experiment.model)
-    iteration = Iteration(experiment, optimizer)
+    iteration = TrainStep(experiment, optimizer)
     for t in (1, 2):
         iteration.clear()
         iteration(t)
@@ -61,20 +61,20 @@ def metered(of: Config) -> tuple[PeakMeter, int]:
 @pytest.fixture
 def gpu_layout(contiguous, monkeypatch) -> None:
     """The CPU does as a GPU would, and takes both halves of a task in one pass."""
-    monkeypatch.setattr(Conv4, "joins", Conv4.fuses)
+    monkeypatch.setattr(Conv4, "prefers_joint_forward", Conv4.fuses)
 
 
 @pytest.fixture
 def contiguous(monkeypatch) -> None:
     """The CPU computes in the layout of a GPU: channels-last copies where contiguous does not, and the other way."""
-    for module in ("build", "backbones.backbone", "algorithms.learner"):
+    for module in ("experiment.builder", "backbones.backbone", "algorithms.learner"):
         monkeypatch.setattr(f"memmeta_exp.{module}.image_layout", lambda device: torch.contiguous_format)
 
 
 @pytest.mark.parametrize("algorithm", ["certified", "anil"])
 def test_as_the_cpu_itself_would(contiguous, algorithm: str) -> None:
     """A pass for each half of a task."""
-    of = config(*ALGORITHMS[algorithm], "batch_size=2", "chunk=1")
+    of = config(*ALGORITHMS[algorithm], "batch_size=2", "tasks_per_pass=1")
     assert predict(of, torch.device("cpu")).tensors == metered(of)[0].requested_above_baseline
     assert predict(of).tensors > predict(of, torch.device("cpu")).tensors
 
@@ -104,7 +104,7 @@ def test_what_an_inner_step_more_adds_on_a_gpu(structure: str) -> None:
 )
 def test_five_steps_of_maml_kept_and_recomputed(block: str, kept: float, recomputed: float) -> None:
     """MiB of one task on Conv4-64 at 32x32: with all inner steps' graphs, and with one at a time."""
-    size = ["dataset=synthetic", "dataset.image_size=32", "backbone.filters=64", "batch_size=1", "chunk=1"]
+    size = ["dataset=synthetic", "dataset.image_size=32", "backbone.filters=64", "batch_size=1", "tasks_per_pass=1"]
     maml = ["algorithm=maml", "algorithm.inner_steps=5", f"backbone.block={block}", "tracking=disabled", *size]
     found = [
         predict(jobs([*maml, f"memory.checkpoint={kind}"], False)[0]).above_baseline_mib
@@ -123,7 +123,7 @@ BLOCKS = [
 
 @pytest.mark.parametrize(("algorithm", "block"), BLOCKS)
 def test_the_same_bytes_as_on_the_cpu(gpu_layout, algorithm: str, block: str) -> None:
-    of = config(*ALGORITHMS[algorithm], "batch_size=2", "chunk=1", f"backbone.block={block}")
+    of = config(*ALGORITHMS[algorithm], "batch_size=2", "tasks_per_pass=1", f"backbone.block={block}")
     found, (meter, counters) = predict(of), metered(of)
     assert found.tensors == meter.requested_above_baseline > 2**20
     absolute = found.allocated() - found.matmul_threads * CUBLAS_WORKSPACE
@@ -136,13 +136,13 @@ def test_the_same_bytes_as_on_the_cpu(gpu_layout, algorithm: str, block: str) ->
     "overrides",
     [
         WARM, ["backbone.norm=running"], ["backbone.norm=none"], ["optimizer=sgd", "optimizer.momentum=0.9"],
-        ["algorithm=maml", "algorithm.inner_steps=2", "backbone.norm=none"], ["dataset.image_size=84"], ["chunk=2"],
+        ["algorithm=maml", "algorithm.inner_steps=2", "backbone.norm=none"], ["dataset.image_size=84"], ["tasks_per_pass=2"],
         ["queries=4"], ["dataset.channels=1", "dataset.image_size=28"],
     ],
     ids=" ".join,
 )  # fmt: skip
 def test_the_same_bytes_in_other_settings(gpu_layout, overrides: list[str]) -> None:
-    of = config("batch_size=2", "chunk=1", *overrides)
+    of = config("batch_size=2", "tasks_per_pass=1", *overrides)
     assert predict(of).tensors == metered(of)[0].requested_above_baseline
 
 
@@ -150,7 +150,7 @@ def test_the_same_bytes_in_other_settings(gpu_layout, overrides: list[str]) -> N
 def test_where_the_layout_of_the_cpu_differs() -> None:
     """Features of channels-last activations are a copy of the last block's output, 25 x 8 x 2 x 2 floats, where those
     of contiguous ones are a view; second-order MAML has one alive for each of K = 3 support passes at its peak."""
-    of = config(*ALGORITHMS["maml"], "batch_size=2", "chunk=1")
+    of = config(*ALGORITHMS["maml"], "batch_size=2", "tasks_per_pass=1")
     assert metered(of)[0].requested_above_baseline - predict(of).tensors == 3 * (25 * 8 * 2 * 2 * 4)
 
 
@@ -158,7 +158,7 @@ ONE_STEP = "algorithm.inner_steps=1"
 SHORT = [
     [], ["memory.mode=half_task"], ["algorithm=anil"], ["algorithm=anil", "algorithm.features=recompute", ONE_STEP],
     ["algorithm=maml", ONE_STEP], ["algorithm=maml", ONE_STEP, "memory.checkpoint=inner_step"], ["algorithm=fomaml"],
-    ["algorithm=imaml", ONE_STEP, "algorithm.linear_steps=1"], ["chunk=2", "batch_size=11"],
+    ["algorithm=imaml", ONE_STEP, "algorithm.linear_steps=1"], ["tasks_per_pass=2", "batch_size=11"],
 ]  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def quick(overrides: list[list[str]]) -> list:
 
 @pytest.mark.parametrize("overrides", quick(SHORT))
 def test_chunks_left_out_change_nothing(monkeypatch, overrides: list[str]) -> None:
-    of = config("batch_size=5", "chunk=1", *overrides)
+    of = config("batch_size=5", "tasks_per_pass=1", *overrides)
     short = predict(of)
     monkeypatch.setattr(memmeta_exp.memory.predict, "CHUNKS", 100)
     assert predict(of) == short
@@ -207,9 +207,9 @@ def test_without_data_in_seconds(monkeypatch, dataset: str) -> None:
 @pytest.mark.slow
 def test_chunk_auto_is_that_of_a_gpu() -> None:
     auto = predict(config("batch_size=4"))
-    assert auto == predict(config("batch_size=4", "chunk=4"))
-    assert auto.tensors > 3 * predict(config("batch_size=4", "chunk=1")).tensors
-    assert build_on_meta(config("batch_size=4", "device=cpu")).learner.execution.chunk == 4
+    assert auto == predict(config("batch_size=4", "tasks_per_pass=4"))
+    assert auto.tensors > 3 * predict(config("batch_size=4", "tasks_per_pass=1")).tensors
+    assert build_on_meta(config("batch_size=4", "device=cpu")).learner.execution.tasks_per_pass == 4
 
 
 def test_what_libraries_and_the_allocator_add() -> None:
@@ -238,15 +238,15 @@ def test_what_meta_tensors_do_not_show_is_refused(monkeypatch) -> None:
 
 @pytest.mark.parametrize("algorithm", ["certified", "fomaml", pytest.param("maml", marks=pytest.mark.slow)])
 def test_what_was_once_computed_is_what_meta_kernels_say(monkeypatch, algorithm: str) -> None:
-    of = config(*ALGORITHMS[algorithm], "batch_size=2", "chunk=1")
+    of = config(*ALGORITHMS[algorithm], "batch_size=2", "tasks_per_pass=1")
     remembered = predict(of)
-    monkeypatch.setattr(memmeta_exp.memory.predict, "MetaMemo", nullcontext)
+    monkeypatch.setattr(memmeta_exp.memory.predict, "MetaKernelCache", nullcontext)
     assert predict(of) == remembered
 
 
 def test_a_memo_tells_arguments_apart() -> None:
     x = torch.ones(4, 3, dtype=torch.int32, device="meta")
-    with MetaMemo() as memo:
+    with MetaKernelCache() as memo:
         for _ in range(2):
             assert ((x * 2).dtype, (x * 2.0).dtype) == (torch.int32, torch.float32), "2 == 2.0, and promotes otherwise"
             assert (x.T + 1).stride() == (1, 3)

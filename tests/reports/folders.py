@@ -23,7 +23,7 @@ from memmeta_exp.config.sections import OptimizerConfig, TrackingConfig
 ALGORITHMS: dict[str, Any] = {
     "proposed": ProposedConfig(),
     "anil": UnrolledConfig(name="anil"),
-    "maml": UnrolledConfig(name="maml", adapts="all", features="recompute", inner_steps=3, inner_lr=0.5),
+    "maml": UnrolledConfig(name="maml", adapted_params="all", features="recompute", inner_steps=3, inner_lr=0.5),
 }
 DATASETS: dict[str, Any] = {"glyphs": GlyphsConfig(), "cifar_fs": CifarFsConfig(), "synthetic": SyntheticConfig()}
 ENV = {

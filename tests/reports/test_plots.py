@@ -31,7 +31,7 @@ def has_colour(png: Path, colour: str) -> bool:
 
 def test_a_full_run_gives_both_figures(tmp_path: Path) -> None:
     names = "train__loss train__acc val__acc val__acc_ci95 convergence__grad_norm_sq convergence__error "
-    names += "lower__residual_max linear__residual_max lower__L_g"
+    names += "inner__grad_norm_max linear__residual_max inner__L_g"
     written = plot_run(write_run(tmp_path, **dict.fromkeys(names.split(), 0.5)))
     assert written == [tmp_path / "plots" / "training.png", tmp_path / "plots" / "convergence.png"]
     for png in written:
@@ -52,7 +52,7 @@ def test_what_was_not_logged_is_left_out(tmp_path: Path) -> None:
 
 def test_there_is_no_panel_without_a_curve(tmp_path: Path) -> None:
     (gradient,) = plot_run(write_run(tmp_path / "a", convergence__grad_norm_sq=1.0))
-    (lower,) = plot_run(write_run(tmp_path / "b", lower__L_g=1.0))
+    (lower,) = plot_run(write_run(tmp_path / "b", inner__L_g=1.0))
     assert [imread(png).shape[:2] for png in (gradient, lower)] == [(608, 800)] * 2
     assert (has_colour(gradient, "green"), has_colour(lower, "green")) == (False, True)
     rows = [{"iteration": 1, "val/acc": 0.25}]
@@ -69,8 +69,8 @@ def test_nothing_to_draw_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_zeros_have_no_place_on_a_logarithmic_axis(tmp_path: Path) -> None:
-    assert plot_run(write_run(tmp_path, lower__residual_max=0.0)) == []
-    (figure,) = plot_run(write_run(tmp_path / "positive", lower__residual_max=0.0, lower__L_g=2.0))
+    assert plot_run(write_run(tmp_path, inner__grad_norm_max=0.0)) == []
+    (figure,) = plot_run(write_run(tmp_path / "positive", inner__grad_norm_max=0.0, inner__L_g=2.0))
     assert has_colour(figure, "green")
 
 

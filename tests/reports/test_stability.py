@@ -19,8 +19,8 @@ def write_cell(root: Path, name: str, lr: float, mu: float, accuracies: tuple[fl
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     for row in rows[1:]:
         row |= {
-            "lower/L_g": 10.0 * row["iteration"],
-            "lower/residual_max": 1e-3,
+            "inner/L_g": 10.0 * row["iteration"],
+            "inner/grad_norm_max": 1e-3,
             "linear/residual_max": 1e-6,
             "train/acc": 0.5,
         }

@@ -10,7 +10,7 @@ from memmeta_exp.reports.runs import Run, collect, read_run
 from memmeta_exp.reports.table import DASH, Table, number, table, words
 from tests.reports.folders import SATURATING, config, write_profile, write_run
 
-PROTOCOL = {"batch_size": 32, "iterations": 2000, "eval_rule": "gd"}
+PROTOCOL = {"batch_size": 32, "iterations": 2000, "test_adaptation": "gd"}
 
 
 def run(
@@ -43,7 +43,7 @@ def test_one_configuration_is_named_by_what_it_is(tmp_path: Path) -> None:
 def test_the_words_of_the_command_line_come_first(tmp_path: Path) -> None:
     """An experiment changes many keys: its name says it."""
     ours = run(tmp_path / "ours", overrides=("dataset=glyphs", "seed=0"))
-    changes = {"optimizer__lr": 1e-4, "algorithm__mu": 0.0, "eval_rule": "gd"}
+    changes = {"optimizer__lr": 1e-4, "algorithm__mu": 0.0, "test_adaptation": "gd"}
     theirs = run(tmp_path / "theirs", overrides=("experiment=paper/released", "seed=0"), **changes)
     assert [c.label for c in configurations([ours, theirs])] == ["experiment=default", "experiment=paper/released"]
     unexplained = run(tmp_path / "other", overrides=("seed=0",), shots=1)
@@ -70,7 +70,7 @@ def test_the_papers_numbers_are_those_published() -> None:
     assert paper_results.same_protocol(config("proposed", "cifar_fs", **PROTOCOL))
     for change in (
         {"training__ways": 20},
-        {"images__mirrored": True},
+        {"images__test_time_flip": True},
         {"images__flip": True},
         {"optimizer__average": 0.9},
     ):

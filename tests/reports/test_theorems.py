@@ -97,7 +97,7 @@ def test_a_biased_method_has_another_slope(tmp_path: Path) -> None:
 
 def accuracy_job(sweep: Path, kappa: float, K: float, N: float, residual: float = 1e-7) -> None:
     tolerances = {"inner_tolerance": 1e-6, "linear_tolerance": 1e-6}
-    row = {"lower/steps": K, "linear/steps": N, "lower/residual_max": residual, "linear/residual_max": 1e-7}
+    row = {"inner/steps": K, "linear/steps": N, "inner/grad_norm_max": residual, "linear/residual_max": 1e-7}
     job(sweep, f"{kappa}", {"dataset": {"kappa": kappa}, "algorithm": tolerances}, [{}, row])
 
 

@@ -171,7 +171,7 @@ def test_the_paper_s_settings_and_ours_differ_as_they_say() -> None:
 
     ours, paper = (config(f"experiment={which}", "algorithm=maml") for which in ("ours/cifar_fs", "paper/cifar_fs"))
     assert (ours.batch_size, ours.iterations, ours.test_tasks) == (paper.batch_size, paper.iterations, paper.test_tasks)
-    assert (ours.eval_rule, paper.eval_rule) == ("own", "gd")
+    assert (ours.test_adaptation, paper.test_adaptation) == ("own", "gd")
     released, fair = (config(f"experiment=memory/{which}/anil", "dataset=synthetic") for which in ("released", "fair"))
     assert (released.algorithm.features, released.backbone.block) == ("recompute", "plain")
     assert (fair.algorithm.features, fair.backbone.block) == ("once", "fused")

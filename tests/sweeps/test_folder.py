@@ -96,10 +96,10 @@ def test_finished_without_numbers_is_not_finished(folder) -> None:
 
 def test_the_table_has_a_row_for_every_job(folder) -> None:
     jobs = [
-        job("a", seed=0, chunk=1),
-        job("b", seed=1, chunk="auto"),
-        job("c", kind="profile", seed=2, chunk=1),
-        job("d", seed=None, chunk=1),
+        job("a", seed=0, tasks_per_pass=1),
+        job("b", seed=1, tasks_per_pass="auto"),
+        job("c", kind="profile", seed=2, tasks_per_pass=1),
+        job("d", seed=None, tasks_per_pass=1),
     ]
     leave(folder, "a", status={"state": "finished"}, summary={"test/acc": 0.5, "memory/kind": "cpu-tensors", "n": 3})
     leave(folder, "b", status={"state": "failed", "reason": 'loss, "nan"'}, summary={"test/acc": 0.1})
@@ -111,7 +111,7 @@ def test_the_table_has_a_row_for_every_job(folder) -> None:
         "state",
         "reason",
         "seed",
-        "chunk",
+        "tasks_per_pass",
         "test/acc",
         "memory/kind",
         "n",
@@ -120,7 +120,7 @@ def test_the_table_has_a_row_for_every_job(folder) -> None:
     assert list(frame["job"]) == ["jobs/a", "jobs/b", "jobs/c", "jobs/d"]
     assert list(frame["state"]) == ["finished", "failed", "finished", "waiting"]
     assert frame["reason"].tolist()[1] == 'loss, "nan"'
-    assert list(frame["chunk"]) == ["1", "auto", "1", "1"], "a column of numbers and texts holds texts"
+    assert list(frame["tasks_per_pass"]) == ["1", "auto", "1", "1"], "a column of numbers and texts holds texts"
     assert frame["seed"].iloc[:3].tolist() == [0, 1, 2]
     assert frame["test/acc"].isna().tolist() == [False, True, True, True], "numbers come from finished jobs alone"
     assert frame["bytes.tensors"].tolist()[2] == 7

@@ -85,11 +85,11 @@ def test_a_title_stands_in_place_of_the_name_as_far_as_there_is_room(tmp_path: P
 
 def test_what_is_not_finite_is_null_locally_and_left_out_in_wandb(tmp_path: Path) -> None:
     with Tracker(make_config(mode="offline"), RunFolder(tmp_path)) as tracker:
-        tracker.log(1, {"train/loss": math.nan, "lower/kappa": math.inf, "train/acc": 0.5})
-    assert read_metrics(tmp_path) == [{"iteration": 1, "train/loss": None, "lower/kappa": None, "train/acc": 0.5}]
+        tracker.log(1, {"train/loss": math.nan, "inner/kappa": math.inf, "train/acc": 0.5})
+    assert read_metrics(tmp_path) == [{"iteration": 1, "train/loss": None, "inner/kappa": None, "train/acc": 0.5}]
     (row,) = read_history(finished_file(tmp_path))
     assert row["train/acc"] == 0.5
-    assert not {"train/loss", "lower/kappa"} & row.keys()
+    assert not {"train/loss", "inner/kappa"} & row.keys()
 
 
 def test_disabled_writes_local_files_only(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from memmeta_exp.algorithms import FeatureSpaceLearner
-from memmeta_exp.experiment.train_step import Iteration
+from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.tracking import metrics_file
 from memmeta_exp.tracking.run_folder import read_metrics
 from memmeta_exp.training import checkpoint
@@ -71,28 +71,28 @@ def test_a_solve_that_misses_its_tolerance_is_reported(train) -> None:
         assert result.code == 0
         assert len([line for line in result.err.splitlines() if "a solve that fell short" in line]) == 1
         folder = result.summary.parent
-        assert json.loads((folder / "summary.json").read_text())["lower/wrong_fraction"] == 1
-        assert {row["lower/wrong_fraction"] for row in read_metrics(folder)[1:]} == {1.0}
+        assert json.loads((folder / "summary.json").read_text())["hypergrad/inexact_fraction"] == 1
+        assert {row["hypergrad/inexact_fraction"] for row in read_metrics(folder)[1:]} == {1.0}
 
 
 @pytest.mark.slow
 def test_out_of_memory_says_what_would_fit(train, memmeta, tmp_path, monkeypatch) -> None:
-    real = Iteration.__call__
+    real = TrainStep.__call__
 
-    def refuse(self: Iteration, t: int) -> Any:
+    def refuse(self: TrainStep, t: int) -> Any:
         if self.experiment.device.type == "meta":  # where the prediction runs it
             return real(self, t)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Iteration, "__call__", refuse)
+        patch.setattr(TrainStep, "__call__", refuse)
         line = last_line(train(RUN), 1)
-    assert "out of memory with chunk=auto: the tasks need" in line
+    assert "out of memory with tasks_per_pass=auto: the tasks need" in line
     assert status(tmp_path / "run")["state"] == "failed"
     named, _, budget = line.rpartition("memory.budget_mib=")
     assert "memory.mode=half_task needs" in named
-    fitted = train("iterations=2", f"memory.budget_mib={budget.partition(' ')[0]}")
-    assert json.loads((fitted.summary.parent / "env.json").read_text())["memory.mode"] == "half_task"
+    fit_to_budget = train("iterations=2", f"memory.budget_mib={budget.partition(' ')[0]}")
+    assert json.loads((fit_to_budget.summary.parent / "env.json").read_text())["memory.mode"] == "half_task"
     assert memmeta("train", "resume=run").code == 0, "and with more memory the run goes on"
 
 

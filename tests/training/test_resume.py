@@ -177,7 +177,7 @@ BAD = {
     ("resume=run", "--cfg", "job"): "--cfg",
     ("resume=run", "iterations=none"): "iterations",
     ("resume=run", "iterations=2", "device=cuda:99"): "device=cpu",
-    ("resume=run", "chunk=0"): "at least 1",
+    ("resume=run", "tasks_per_pass=0"): "at least 1",
 }
 
 
@@ -201,7 +201,9 @@ def test_a_cosine_schedule_is_laid_out_for_its_iterations(train, memmeta, tmp_pa
 def test_more_iterations_are_those_of_a_longer_run(train, left_alone, memmeta, tmp_path) -> None:
     alone = left_alone("iterations=9")
     assert train(RUN).code == 0
-    longer = memmeta("train", "resume=run", "iterations=9", "tracking=offline", "checkpoint_every=2", "chunk=auto")
+    longer = memmeta(
+        "train", "resume=run", "iterations=9", "tracking=offline", "checkpoint_every=2", "tasks_per_pass=auto"
+    )
     assert longer.code == 0, longer.err
     run = tmp_path / "run"
     config = OmegaConf.load(run / "config.yaml")
