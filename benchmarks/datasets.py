@@ -23,7 +23,8 @@ from memmeta_exp.data.prepare.fetch import import_files
 from memmeta_exp.data.prepare.readers import omniglot, tieredimagenet
 from memmeta_exp.data.prepare.verify import verify
 from memmeta_exp.data.store import write_store
-from memmeta_exp.experiment.builder import build, build_optimizer
+from memmeta_exp.experiment.builder import build
+from memmeta_exp.experiment.optimizers import build_optimizer
 from memmeta_exp.experiment.train_step import TrainStep
 from tests.data import official
 

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from memmeta_exp.algorithms import (
-    Execution,
-    FeatureGradient,
-    FeatureSpaceLearner,
-    build_algorithm,
-)
+from memmeta_exp.algorithms import Execution, FeatureGradient, FeatureSpaceLearner, build_algorithm
+from memmeta_exp.algorithms.imaml import ImamlConfig
+from memmeta_exp.algorithms.proposed import ProposedConfig
+from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.backbones import MetaModel, build_model
-from memmeta_exp.config import Conv4Config, ImamlConfig, MemoryConfig, ProposedConfig, UnrolledConfig
+from memmeta_exp.backbones.conv4 import Conv4Config
+from memmeta_exp.config import MemoryConfig
 from memmeta_exp.data import TaskBatch
 
 HALF_TASK = MemoryConfig(mode="half_task")
@@ -31,12 +30,12 @@ ALGORITHMS: dict[str, tuple[Any, MemoryConfig | None]] = {
     "proposed_same_chunk": (ProposedConfig(), None),
     "proposed_k20_same_chunk": (BY_STEPS, None),
     "proposed_half_task": (ProposedConfig(), HALF_TASK),
-    "anil": (UnrolledConfig(name="anil"), None),
-    "itd_bio": (UnrolledConfig(name="itd_bio", mu=1e-4, inner_steps=20, head_start="fixed"), None),
-    "fomaml": (UnrolledConfig(name="fomaml", inner_steps=5, first_order=True, **ALL_WEIGHTS), None),
-    "maml": (UnrolledConfig(name="maml", inner_steps=5, **ALL_WEIGHTS), None),
+    "anil": (AnilConfig(name="anil"), None),
+    "itd_bio": (AnilConfig(name="itd_bio", mu=1e-4, inner_steps=20, head_start="fixed"), None),
+    "fomaml": (AnilConfig(name="fomaml", inner_steps=5, first_order=True, **ALL_WEIGHTS), None),
+    "maml": (AnilConfig(name="maml", inner_steps=5, **ALL_WEIGHTS), None),
     "maml_checkpoint": (
-        UnrolledConfig(name="maml", inner_steps=5, **ALL_WEIGHTS), MemoryConfig(checkpoint="inner_step")
+        AnilConfig(name="maml", inner_steps=5, **ALL_WEIGHTS), MemoryConfig(checkpoint="inner_step")
     ),
     "imaml": (ImamlConfig(inner_steps=5, inner_lr=0.01, linear_steps=5, lam=50.0), None),
 }  # fmt: skip
@@ -118,7 +117,7 @@ def meta(
     config, memory = ALGORITHMS[name]
     model = setting.model(config.head_start == "learned")
     optimizer = adam(model)
-    whole = setting.device.type == "cuda" and config.in_feature_space
+    whole = setting.device.type == "cuda" and config.head_only
     workers = setting.workers if run_parallel else 1
     execution = Execution(chunk or (len(batch) if whole else 1), setting.bf16, workers, setting.workers // workers)
     learner = build_algorithm(config, model, execution, memory)

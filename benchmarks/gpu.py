@@ -26,11 +26,15 @@ from benchmarks import floor
 from benchmarks.arguments import found_device, names
 from benchmarks.released import released_step
 from memmeta_exp.algorithms import Execution, build_algorithm
+from memmeta_exp.algorithms.proposed import ProposedConfig
 from memmeta_exp.backbones import build_model
-from memmeta_exp.config import Config, Conv4Config, ProposedConfig, SyntheticConfig
+from memmeta_exp.backbones.conv4 import Conv4Config
+from memmeta_exp.config import Config
 from memmeta_exp.config.compose import jobs
+from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, load_split
-from memmeta_exp.experiment.builder import build, build_optimizer
+from memmeta_exp.experiment.builder import build
+from memmeta_exp.experiment.optimizers import build_optimizer
 from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.memory.predict import predict
 from memmeta_exp.profiling.peak_memory import MIB, measure_peak

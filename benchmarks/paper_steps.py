@@ -23,7 +23,8 @@ import torch
 
 from benchmarks.arguments import at_least, names
 from memmeta_exp.config.compose import jobs
-from memmeta_exp.experiment.builder import build, build_optimizer
+from memmeta_exp.experiment.builder import build
+from memmeta_exp.experiment.optimizers import build_optimizer
 from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.tracking.environment import cpu_model
 

@@ -34,7 +34,8 @@ from benchmarks.peer_libraries.environments import RECIPES, InstallError, python
 from benchmarks.peer_libraries.problem import COMPARED, SETTINGS, Settings, gradient_error
 from benchmarks.peer_libraries.processes import WorkerError, WorkerProcess
 from memmeta_exp.backbones import build_model
-from memmeta_exp.config import Conv4Config, SyntheticConfig
+from memmeta_exp.backbones.conv4 import Conv4Config
+from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, load_split
 from memmeta_exp.data.cache import cache_folder
 from memmeta_exp.tracking.environment import cpu_model

@@ -28,7 +28,8 @@ def golden_run(algorithm: str) -> dict[str, object]:
     """The query loss of every task of every iteration and the test accuracy and loss, as hexadecimal floats, and the
     SHA-256 of the weights."""
     from memmeta_exp.config.compose import jobs
-    from memmeta_exp.experiment.builder import build, build_optimizer
+    from memmeta_exp.experiment.builder import build
+    from memmeta_exp.experiment.optimizers import build_optimizer
 
     (config,) = jobs([*OVERRIDES, f"algorithm={algorithm}"], multirun=False)
     experiment = build(config)
@@ -72,10 +73,10 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, "-m", "tests.golden", *sys.argv[1:]], {**os.environ, **PINNED})
     import torch
 
-    from memmeta_exp.config import SECTIONS
+    from memmeta_exp.config import options
 
     torch.backends.mkldnn.set_flags(False)
-    runs = {name: golden_run(name) for name in SECTIONS["algorithm"]}
+    runs = {name: golden_run(name) for name in options("algorithm")}
     if "--print" in sys.argv:
         print(json.dumps(runs))
         return

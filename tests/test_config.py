@@ -8,7 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from memmeta_exp.config import (
-    SECTIONS,
+    GROUPS,
     Config,
     ConfigError,
     ImagesConfig,
@@ -112,7 +112,7 @@ GOES_WITH = {  # options that need others
 }
 
 
-@pytest.mark.parametrize("group", SECTIONS)
+@pytest.mark.parametrize("group", GROUPS)
 def test_every_option_of_a_group_composes(group: str) -> None:
     options = [f.stem for f in (conf_dir() / group).glob("*.yaml")]
     assert options

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memmeta_exp.config import SECTIONS
+from memmeta_exp.config import options
 from tests.golden import FILE, made_with, vendor
 
 GOLDEN = json.loads(FILE.read_text())
@@ -23,7 +23,7 @@ def runs() -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("algorithm", SECTIONS["algorithm"])
+@pytest.mark.parametrize("algorithm", options("algorithm"))
 def test_to_the_bit(runs: dict, algorithm: str) -> None:
     known = {name: GOLDEN[name] for name in ("torch", "libc")}
     if made_with() != known or vendor() not in GOLDEN["runs"]:
@@ -32,7 +32,7 @@ def test_to_the_bit(runs: dict, algorithm: str) -> None:
 
 
 @pytest.mark.parametrize("of", GOLDEN["runs"])
-@pytest.mark.parametrize("algorithm", SECTIONS["algorithm"])
+@pytest.mark.parametrize("algorithm", options("algorithm"))
 def test_to_rounding_on_every_machine(runs: dict, algorithm: str, of: str) -> None:
     here, there = runs[algorithm], GOLDEN["runs"][of][algorithm]
     for t, (ours, theirs) in enumerate(zip(here["loss"], there["loss"], strict=True)):
@@ -45,4 +45,4 @@ def test_to_rounding_on_every_machine(runs: dict, algorithm: str, of: str) -> No
 def test_the_algorithms_are_told_apart() -> None:
     for runs in GOLDEN["runs"].values():
         digests = {run["weights_sha256"] for run in runs.values()}
-        assert len(digests) == len(runs) == len(SECTIONS["algorithm"])
+        assert len(digests) == len(runs) == len(options("algorithm"))

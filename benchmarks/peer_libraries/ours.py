@@ -18,13 +18,13 @@ LIBRARY = memmeta_exp
 
 def _head_only(name: str, s: Settings) -> Any:
     start = "learned" if s.learned else "fixed"
-    return config.UnrolledConfig(
+    return config.AnilConfig(
         name=name, mu=s.mu, inner_steps=s.inner_steps, inner_lr=s.inner_lr, head_start=start, first_order=False
     )
 
 
 def _all_weights(name: str, s: Settings) -> Any:
-    return config.UnrolledConfig(
+    return config.AnilConfig(
         name=name,
         adapted_params="all",
         features="recompute",

@@ -14,6 +14,7 @@ sqrt(d) z^power / |z^power| in place of z.
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,11 +23,52 @@ from torch.nn import functional as F
 from memmeta_exp.algorithms.feature_space import Backward, FeatureSpaceLearner, Gradients, Part
 from memmeta_exp.algorithms.learner import Execution, StepReport
 from memmeta_exp.algorithms.losses import SOFTMAX, Losses
-from memmeta_exp.algorithms.proposed import Proposed
+from memmeta_exp.algorithms.proposed import Proposed, ProposedConfig
 from memmeta_exp.backbones import MetaModel
-from memmeta_exp.config import BaselineConfig, ProposedConfig
+from memmeta_exp.config import AlgorithmConfig, MemoryConfig, option, register
 from memmeta_exp.data.episodes import TaskBatch, half
 from memmeta_exp.data.tasks import Tasks
+from memmeta_exp.utils.errors import ConfigError
+
+
+@register
+@dataclass(frozen=True)
+class BaselineConfig(AlgorithmConfig):
+    """Baseline (Chen et al. 2019), without a meta-gradient: training classifies all images of its tasks among all
+    classes of the training split; a new task's head is that of `proposed`, by Newton's method."""
+
+    label: ClassVar[str] = "baseline"
+    classifies = True
+    name: str = "baseline"
+    classifier: str = option(
+        "linear", "classifier of training: linear (Baseline) or cosine (Baseline++)", choices=("cosine", "linear")
+    )
+    scale: float = option(10.0, "scale of the cosines", above=0)
+    power: float = option(
+        1.0,
+        "new tasks see the features z as z^power, negative ones as 0, scaled to length sqrt(d) (Tukey's ladder of "
+        "powers, Yang et al. 2021); 1: as they are, unscaled; the F whose gradient is measured always sees z",
+        above=0,
+        at_most=1,
+    )
+    mu: float = option(0.1, "weight of R(phi) = mu/2 |phi|^2 in g, for new tasks and in that F", above=0)
+    inner_steps: int = option(20, "steps of newton, at most", at_least=1)
+    inner_tolerance: float = option(1e-4, "bound on |d_phi g|, where newton stops", above=0)
+
+    def check_with(self, config: Any) -> None:
+        if not config.dataset.has_images:
+            raise ConfigError(
+                f"algorithm=baseline classifies the images of a training split, and dataset={config.dataset.name} has "
+                "none: choose another algorithm"
+            )
+        if not config.head.convex:
+            raise ConfigError(
+                f"head={config.head.name} with algorithm=baseline has no Hessian to factorise, and its new tasks' "
+                "heads are found by Newton's method: set head=linear or head=ridge"
+            )
+
+    def build(self, model: MetaModel, execution: Execution, memory: MemoryConfig, losses: Losses) -> "BaselineLearner":
+        return BaselineLearner(model, self, execution, losses, half_task=memory.mode == "half_task")
 
 
 @dataclass(frozen=True)

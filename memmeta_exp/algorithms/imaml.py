@@ -8,15 +8,57 @@ theta through phi alone, so that with H the Hessian of L_support
 by N steps of conjugate gradients. H need not be positive definite: only lam makes g convex near phi.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from memmeta_exp.algorithms.learner import INEXACT_TOLERANCE
-from memmeta_exp.algorithms.weight_space import Task, TaskGradient, Weights
+from memmeta_exp.algorithms.learner import INEXACT_TOLERANCE, Execution
+from memmeta_exp.algorithms.losses import Losses
+from memmeta_exp.algorithms.weight_space import Task, TaskGradient, Weights, WeightSpaceLearner
+from memmeta_exp.backbones import MetaModel
 from memmeta_exp.bilevel import Solution, Vector, cg, implicit
 from memmeta_exp.bilevel.vectors import norm, subtract
-from memmeta_exp.config import ImamlConfig
+from memmeta_exp.config import AlgorithmConfig, MemoryConfig, option, register
 from memmeta_exp.profiling.phases import phase
+
+
+@register
+@dataclass(frozen=True)
+class ImamlConfig(AlgorithmConfig):
+    """iMAML (Rajeswaran et al. 2019): all weights adapt, g = cross-entropy + lam/2 |phi - theta|^2.
+
+    phi by gradient steps from theta; the meta-gradient (I + H/lam)^-1 d_phi f, H the Hessian of the support loss, by
+    conjugate gradients.
+    """
+
+    label: ClassVar[str] = "iMAML"
+    head_only = False
+    adapted_params = "all"
+    first_order = False
+    name: str = "imaml"
+    lam: float = option(
+        2.0,
+        "lambda; the solve needs it above H's most negative eigenvalue, in magnitude, which 2.0 is not at random "
+        "weights (hypergrad/inexact_fraction tells): 50 solves, more steps and damping help",
+        above=0,
+    )
+    inner_steps: int = option(16, "K, gradient steps", at_least=1)
+    inner_lr: float = option(0.1, "size of an inner step", above=0)
+    linear_steps: int = option(5, "N of conjugate gradients on I + H/lam, at most", at_least=1)
+    linear_tolerance: float | None = option(
+        None, "bound on the relative residual, where they stop; null: none", above=0
+    )
+    damping: float = option(0.0, "added to lam in the linear system", at_least=0)
+    head_start: str = option(
+        "learned",
+        "learned, or fixed: the head starts from, and is held to, one frozen random point",
+        choices=("fixed", "learned"),
+    )
+
+    def build(self, model: MetaModel, execution: Execution, memory: MemoryConfig, losses: Losses) -> WeightSpaceLearner:
+        return WeightSpaceLearner(model, Imaml(self), execution, losses)
 
 
 class Imaml:

@@ -1,6 +1,7 @@
 """What a task's f and g are, of features (head-only algorithms) or of a network's output (all weights adapt)."""
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +20,65 @@ from memmeta_exp.bilevel import (
     Upper,
 )
 from memmeta_exp.bilevel.vectors import one_hot
+from memmeta_exp.config import option, register
+from memmeta_exp.config.components import HeadConfig
+
+
+@register
+@dataclass(frozen=True)
+class LinearHeadConfig(HeadConfig):
+    """Softmax-linear: g and f are mean cross-entropies of logits W z + b, g with its R."""
+
+    label: ClassVar[str] = "softmax"
+    name: str = "linear"
+
+    def losses(self) -> "Losses":
+        return SOFTMAX
+
+
+@register
+@dataclass(frozen=True)
+class RidgeHeadConfig(HeadConfig):
+    """Ridge regression on one-hot labels (R2D2, Bertinetto et al. 2019): g = mean 1/2 |W z + b - y|^2 with its R; f is
+    the mean cross-entropy of the scaled outputs."""
+
+    label: ClassVar[str] = "ridge"
+    name: str = "ridge"
+    scale: float = option(10.0, "scale of the outputs in f", above=0)
+
+    def losses(self) -> "Losses":
+        return RidgeLosses(self.scale)
+
+
+@register
+@dataclass(frozen=True)
+class CosineHeadConfig(HeadConfig):
+    """Softmax on cosine similarity (Gidaris and Komodakis 2018): logits scale <z / |z|, w_c / |w_c|>, for g and f."""
+
+    convex: ClassVar[bool] = False
+    label: ClassVar[str] = "cosine"
+    name: str = "cosine"
+    scale: float = option(10.0, "scale of the cosines", above=0)
+
+    @property
+    def cosine(self) -> float | None:
+        return self.scale
+
+    def losses(self) -> "Losses":
+        return CosineLosses(self.scale)
+
+
+@register
+@dataclass(frozen=True)
+class RegressionHeadConfig(HeadConfig):
+    """Linear regression: g = mean 1/2 |W z + b - y|^2 with its R, f = mean |W z + b - y|^2. For dataset=sinusoid."""
+
+    is_regression: ClassVar[bool] = True
+    label: ClassVar[str] = "linear regression"
+    name: str = "regression"
+
+    def losses(self) -> "Losses":
+        return RegressionLosses()
 
 
 class Losses(Protocol):
@@ -141,12 +201,3 @@ class QuadraticLosses:
 
 
 SOFTMAX = SoftmaxLosses()
-
-
-def losses_of(head: Any) -> Losses:
-    """The losses of a head's configuration."""
-    if head.name == "ridge":
-        return RidgeLosses(head.scale)
-    if head.name == "regression":
-        return RegressionLosses()
-    return CosineLosses(head.scale) if head.name == "cosine" else SOFTMAX

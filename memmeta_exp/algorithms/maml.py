@@ -14,12 +14,99 @@ back by the adjoint recursion, one step's graph at a time, to the same gradient:
 First order drops the terms with d_w g in them: dF/dw_0 = d_w f(w_K, u), dF/du = d_u f(w_K, u).
 """
 
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
-from memmeta_exp.algorithms.weight_space import HEAD, Task, TaskGradient, Weights
-from memmeta_exp.config import UnrolledConfig
+from memmeta_exp.algorithms.learner import Execution, Learner
+from memmeta_exp.algorithms.losses import Losses
+from memmeta_exp.algorithms.weight_space import HEAD, Task, TaskGradient, Weights, WeightSpaceLearner
+from memmeta_exp.backbones import MetaModel
+from memmeta_exp.config import AlgorithmConfig, MemoryConfig, option, register, same_option
 from memmeta_exp.profiling.phases import phase
+from memmeta_exp.utils.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class UnrolledConfig(AlgorithmConfig):
+    """Differentiation through K = inner_steps gradient steps of size inner_lr. phi: what adapts."""
+
+    adapted_params: str = option(
+        "all", "parameters that take the inner steps: all, or the head", choices=("all", "head")
+    )
+    mu: float = option(0.0, "weight of R(phi) = mu/2 |phi|^2 in g", at_least=0)
+    inner_steps: int = option(
+        5, "K, gradient steps; 0: training on all tasks at once, for all weights and dataset=sinusoid", at_least=0
+    )
+    inner_lr: float = option(0.1, "size of an inner step", above=0)
+    head_start: str = option(
+        "learned",
+        "the head's start: learned, fixed (random, frozen) or, with features=once, prototype (from the class means)",
+        choices=("fixed", "learned", "prototype"),
+    )
+    first_order: bool = option(False, "the inner gradients are constants to the outer derivative (as in FOMAML)")
+    features: str = option(
+        "recompute",
+        "where the head alone adapts, compute features once, or recompute them with a graph at every inner step, as "
+        "the released ANIL and ITD-BiO do, to the same result",
+        choices=("once", "recompute"),
+    )
+
+    def check(self) -> None:
+        if self.adapted_params == "all" and self.features == "once":
+            raise ConfigError(
+                "algorithm.features=once with algorithm.adapted_params=all: the features change as the backbone "
+                "adapts; set algorithm.features=recompute, or algorithm.adapted_params=head"
+            )
+        if self.adapted_params == "head" and self.inner_steps == 0:
+            raise ConfigError("algorithm.inner_steps=0 is out of range: it must be at least 1")
+
+    def check_with(self, config: Any) -> None:
+        if self.inner_steps == 0 and not config.dataset.is_regression:
+            raise ConfigError(
+                "algorithm.inner_steps=0 is training on all tasks at once, which classes that differ from task to task "
+                "do not allow (dataset=sinusoid does): set algorithm.inner_steps to 1 or more"
+            )
+
+    @property
+    def head_only(self) -> bool:
+        """Whether the lower level sees features alone."""
+        return self.features == "once"
+
+    @property
+    def unrolls(self) -> bool:
+        """Whether a graph of the inner steps is kept."""
+        return not self.first_order
+
+    def build(self, model: MetaModel, execution: Execution, memory: MemoryConfig, losses: Losses) -> Learner:
+        recompute = memory.checkpoint == "inner_step"
+        return WeightSpaceLearner(model, Maml(self, recompute), execution, losses)
+
+
+@register
+@dataclass(frozen=True)
+class MamlConfig(UnrolledConfig):
+    """MAML (Finn et al. 2017): all weights are learned and adapt, differentiated through K steps."""
+
+    label: ClassVar[str] = "MAML"
+    name: str = "maml"
+    features: str = option(
+        "recompute",
+        "recompute: features change at every inner step, for the backbone adapts too",
+        choices=("recompute",),
+    )
+
+
+@register
+@dataclass(frozen=True)
+class FomamlConfig(MamlConfig):
+    """First-order MAML (Finn et al. 2017): the query gradient at phi_K, no second derivative and no graph kept."""
+
+    label: ClassVar[str] = "FOMAML"
+    name: str = "fomaml"
+    first_order: bool = same_option(UnrolledConfig, "first_order", True)
 
 
 class Maml:

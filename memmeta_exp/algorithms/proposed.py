@@ -1,14 +1,98 @@
 """The memory-reduced method (Algorithm 1 of the paper) in feature space."""
 
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
 from torch import Tensor
 
-from memmeta_exp.algorithms.feature_space import FeatureGradient
-from memmeta_exp.algorithms.learner import INEXACT_TOLERANCE, Adapt
+from memmeta_exp.algorithms.feature_space import FeatureGradient, FeatureSpaceLearner
+from memmeta_exp.algorithms.learner import INEXACT_TOLERANCE, Adapt, Execution
 from memmeta_exp.algorithms.losses import SOFTMAX, Losses
+from memmeta_exp.backbones import MetaModel
 from memmeta_exp.bilevel import Lower, Solution, Vector, cg, direct, gradient_descent, newton
 from memmeta_exp.bilevel.vectors import norm
-from memmeta_exp.config import ProposedConfig
+from memmeta_exp.config import AlgorithmConfig, MemoryConfig, option, register
 from memmeta_exp.profiling.phases import phase
+from memmeta_exp.utils.errors import ConfigError
+
+
+@register
+@dataclass(frozen=True)
+class ProposedConfig(AlgorithmConfig):
+    """The memory-reduced method: phi_i* by `inner_solver`, v_i by `linear_solver`, no inner history kept.
+
+    R(phi) = mu/2 |phi|^2, or mu/2 |phi - phi_0|^2 unless head_start is fixed.
+    """
+
+    label: ClassVar[str] = "proposed"
+    name: str = "proposed"
+    mu: float = option(0.1, "weight of R; 0 only with inner_solver=gd and linear_solver=cg", at_least=0)
+    inner_solver: str = option("newton", "newton: to inner_tolerance; gd: gradient descent", choices=("gd", "newton"))
+    inner_steps: int = option(20, "K of gd; at most this many of newton", at_least=1)
+    inner_lr: float | None = option(None, "step of gd; null: 1/L_g, measured from each task's features", above=0)
+    inner_tolerance: float | None = option(
+        1e-4, "bound on |d_phi g|, where the inner solver stops; null: none, gd takes all K steps", above=0
+    )
+    inner_warm_start: bool = option(False, "each slot of the batch starts from its last phi (Algorithm 1 as printed)")
+    linear_solver: str = option("direct", "direct: a factorisation; cg: conjugate gradients", choices=("cg", "direct"))
+    linear_steps: int = option(20, "N of cg, at most", at_least=1)
+    linear_tolerance: float | None = option(
+        1e-3, "bound on |H v - d_phi f| / |d_phi f|, where cg stops; null: none", above=0
+    )
+    linear_warm_start: bool = option(False, "cg starts from the slot's last v (Algorithm 1 as printed)")
+    head_start: str = option(
+        "fixed",
+        "phi_0: fixed (random, frozen), learned (meta-learned, R centred on it) or prototype (the class means of each "
+        "task, R centred on them)",
+        choices=("fixed", "learned", "prototype"),
+    )
+
+    def check(self) -> None:
+        if self.inner_solver == "newton" and self.inner_tolerance is None:
+            raise ConfigError(
+                "algorithm.inner_tolerance=null with algorithm.inner_solver=newton: newton stops by its tolerance; "
+                "set it (1e-4 is the default) or use algorithm.inner_solver=gd"
+            )
+        if self.head_start == "learned" and self.mu == 0:
+            raise ConfigError(
+                "algorithm.mu=0 with algorithm.head_start=learned: the start is learned through R, which is centred "
+                "on it; set algorithm.mu above 0 or algorithm.head_start=fixed"
+            )
+
+    def check_with(self, config: Any) -> None:
+        if not config.lower_modulus:
+            self._check_strong_convexity()
+        if not config.head.convex:
+            self._check_nonconvex(config.head.name)
+
+    def _check_strong_convexity(self) -> None:
+        if self.mu > 0:
+            return
+        for key, solver in (("inner_solver", "newton"), ("linear_solver", "direct")):
+            if getattr(self, key) == solver:
+                other = "gd" if key == "inner_solver" else "cg"
+                raise ConfigError(
+                    f"algorithm.mu=0 with algorithm.{key}={solver}: without R the lower level has no solution in "
+                    f"general; set algorithm.mu above 0 (0.1 is the default) or algorithm.{key}={other}"
+                )
+
+    def _check_nonconvex(self, head: str) -> None:
+        if self.inner_solver != "gd" or self.inner_lr is None or self.linear_solver != "cg":
+            raise ConfigError(
+                f"head={head} with algorithm=proposed has no Hessian to factorise and no bound on L_g: set "
+                "algorithm.inner_solver=gd algorithm.inner_lr=NUMBER algorithm.linear_solver=cg"
+            )
+        if self.head_start == "fixed":
+            raise ConfigError(
+                f"head={head} with algorithm=proposed algorithm.head_start=fixed: R around 0 shrinks weights whose "
+                "length a cosine does not see, for ever; set algorithm.head_start to learned or prototype"
+            )
+
+    def build(
+        self, model: MetaModel, execution: Execution, memory: MemoryConfig, losses: Losses
+    ) -> FeatureSpaceLearner:
+        return FeatureSpaceLearner(model, Proposed(self, losses), execution, half_task=memory.mode == "half_task")
 
 
 class Proposed:
@@ -114,3 +198,21 @@ def exact_adaptation(mu: float) -> Adapt:
     features: on larger ones it weighs less."""
     newtons = Proposed(ProposedConfig(mu=mu, inner_steps=50, inner_tolerance=mu / 1000))
     return Adapt(newtons.adapt, mu)
+
+
+def exact_reference(
+    model: MetaModel,
+    mu: float,
+    head_start: str,
+    execution: Execution,
+    tolerance: float = 1e-9,
+    losses: Losses = SOFTMAX,
+) -> FeatureSpaceLearner:
+    """grad F with the lower level and the linear system solved in float64, whatever algorithm trains theta and however
+    accurately: what convergence/grad_norm_sq is measured by. The backbone runs in its own precision, never autocast,
+    and half a task at a time, so that measuring needs no more memory than training. tolerance: on |d_phi g|."""
+    config = ProposedConfig(
+        mu=mu, inner_steps=50, inner_tolerance=tolerance, linear_tolerance=1e-8, head_start=head_start
+    )
+    algorithm = Proposed(config, losses)
+    return FeatureSpaceLearner(model, algorithm, replace(execution, bf16=False), torch.float64, half_task=True)

@@ -8,16 +8,51 @@ K heads and K logits a task; `first_order` keeps none and treats every d_phi g a
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from memmeta_exp.algorithms.feature_space import FeatureGradient
+from memmeta_exp.algorithms.feature_space import FeatureGradient, FeatureSpaceLearner
+from memmeta_exp.algorithms.learner import Execution, Learner
 from memmeta_exp.algorithms.losses import SOFTMAX, Losses
+from memmeta_exp.algorithms.maml import UnrolledConfig
+from memmeta_exp.backbones import MetaModel
 from memmeta_exp.bilevel import Lower, Solution, Vector, gradient_descent
-from memmeta_exp.config import UnrolledConfig
+from memmeta_exp.config import MemoryConfig, register, same_option
 from memmeta_exp.profiling.phases import phase
+
+
+@register
+@dataclass(frozen=True)
+class AnilConfig(UnrolledConfig):
+    """ANIL (Raghu et al. 2020): the backbone and the head's start are learned, the head adapts, differentiated through
+    K steps."""
+
+    label: ClassVar[str] = "ANIL"
+    name: str = "anil"
+    adapted_params: str = same_option(UnrolledConfig, "adapted_params", "head")
+    inner_steps: int = same_option(UnrolledConfig, "inner_steps", 10)
+    features: str = same_option(UnrolledConfig, "features", "once")
+
+    def build(self, model: MetaModel, execution: Execution, memory: MemoryConfig, losses: Losses) -> Learner:
+        if not self.head_only:
+            return super().build(model, execution, memory, losses)
+        return FeatureSpaceLearner(model, Unrolled(self, losses), execution, half_task=memory.mode == "half_task")
+
+
+@register
+@dataclass(frozen=True)
+class ItdBioConfig(AnilConfig):
+    """ITD-BiO (Ji et al. 2021): the backbone is learned, the head starts from one frozen point and g has an L2 term,
+    differentiated through K steps."""
+
+    label: ClassVar[str] = "ITD-BiO"
+    name: str = "itd_bio"
+    mu: float = same_option(UnrolledConfig, "mu", 1e-4)
+    inner_steps: int = same_option(UnrolledConfig, "inner_steps", 20)
+    head_start: str = same_option(UnrolledConfig, "head_start", "fixed")
 
 
 class Unrolled:

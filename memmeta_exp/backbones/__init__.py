@@ -5,13 +5,13 @@ from memmeta_exp.backbones.conv4 import Conv4
 from memmeta_exp.backbones.memory_layout import image_layout
 from memmeta_exp.backbones.meta_model import MetaModel, QuadraticModel, build_model
 from memmeta_exp.backbones.mlp import MLP
-from memmeta_exp.backbones.registry import BACKBONES, require
+from memmeta_exp.backbones.registry import require
 from memmeta_exp.backbones.resnet12 import ResNet12
 from memmeta_exp.backbones.task_norm import RECORDED, running_weight
+from memmeta_exp.backbones.timm_backbone import TimmConfig
 from memmeta_exp.backbones.wide_resnet import WideResNet
 
 __all__ = [
-    "BACKBONES",
     "MLP",
     "RECORDED",
     "Backbone",
@@ -20,6 +20,7 @@ __all__ = [
     "MetaModel",
     "QuadraticModel",
     "ResNet12",
+    "TimmConfig",
     "WideResNet",
     "build_model",
     "image_layout",

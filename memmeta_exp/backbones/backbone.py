@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,49 @@ from torch.utils.checkpoint import checkpoint
 
 from memmeta_exp.backbones.memory_layout import image_layout
 from memmeta_exp.backbones.task_norm import MOMENTUM, TaskBatchNorm2d, update_running_stats
+from memmeta_exp.config import option
+from memmeta_exp.config.components import BackboneConfig
+from memmeta_exp.utils.errors import ConfigError
+
+MAX_FILTERS = 4096
+BLOCKS = 4  # of conv4 and of resnet12
+
+
+@dataclass(frozen=True)
+class NormalisedConfig(BackboneConfig):
+    """Base of networks with batch norm."""
+
+    norm: str = option(
+        "task",
+        "batch norm by each task's batch statistics (task), or by those in training and running statistics in "
+        "evaluation (running)",
+        choices=("task", "running"),
+    )
+    task_stats_weight: float = option(
+        0.0,
+        "under norm=running, the weight of each task's own batch statistics in those of evaluation",
+        at_least=0,
+        below=1,
+    )
+
+    def check(self) -> None:
+        if self.task_stats_weight and self.norm != "running":
+            raise ConfigError(
+                f"backbone.task_stats_weight={self.task_stats_weight} is for backbone.norm=running, and "
+                f"norm={self.norm} has no running statistics to mix with: set backbone.norm=running, or leave it out"
+            )
+
+
+def check_filters(filters: list[Any], blocks: int = BLOCKS) -> None:
+    """ConfigError unless `filters` has a number of channels for each block."""
+    if len(filters) != blocks:
+        raise ConfigError(
+            f"backbone.filters={filters} has {len(filters)} numbers: give one for each of the {blocks} blocks"
+        )
+    for width in filters:
+        if type(width) is not int:
+            raise ConfigError(f"backbone.filters={width} is no number of filters: use a whole number")
+
 
 Keys = tuple[int, ...]
 

@@ -1,17 +1,62 @@
 """Conv4, the four-block convolutional backbone of the few-shot literature (Vinyals et al. 2016)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memmeta_exp.backbones.backbone import Backbone, Keys, by_task, laid_out, sample_major
+from memmeta_exp.backbones.backbone import (
+    MAX_FILTERS,
+    Backbone,
+    Keys,
+    NormalisedConfig,
+    by_task,
+    check_filters,
+    laid_out,
+    sample_major,
+)
 from memmeta_exp.backbones.ops.batch_norm_pool import batch_norm_pool
 from memmeta_exp.backbones.ops.convolution import conv3x3
 from memmeta_exp.backbones.ops.pool import pool_relu
 from memmeta_exp.backbones.task_norm import TaskBatchNorm2d
+from memmeta_exp.config import option, register
+
+
+@register
+@dataclass(frozen=True)
+class Conv4Config(NormalisedConfig):
+    """Conv4 (Vinyals et al. 2016): 4 x [conv3x3, batch norm, ReLU, max-pool 2]."""
+
+    label: ClassVar[str] = "Conv4"
+    name: str = "conv4"
+    filters: Any = option(
+        64,
+        "channels of every block, or a list of four; [96,192,384,512] are the widths of R2D2's net",
+        type="int or list[int]",  # OmegaConf has no such union
+        at_least=1,
+        at_most=MAX_FILTERS,
+    )
+    norm: str = option(
+        "task",
+        "batch norm by each task's batch statistics (task), by those in training and running statistics in evaluation "
+        "(running), or none",
+        choices=("task", "running", "none"),
+    )
+    block: str = option(
+        "fused", "fused, or plain: the released code's operators in its order", choices=("fused", "plain")
+    )
+
+    def check(self) -> None:
+        super().check()
+        check_filters(self.filters if isinstance(self.filters, list) else [self.filters] * 4)
+
+    def build(self, channels: int, image_size: int, generator: torch.Generator, materialise: bool = True) -> "Conv4":
+        return Conv4(channels, self.filters, generator, self.norm, self.block)
+
 
 BLOCKS = 4
 

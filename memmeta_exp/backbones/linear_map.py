@@ -1,11 +1,41 @@
 """Maps from tasks to features that are no networks: what the theory's problems have for a backbone."""
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from memmeta_exp.backbones.backbone import Backbone
+from memmeta_exp.config import option, register
+from memmeta_exp.config.components import BackboneConfig
+
+
+@register
+@dataclass(frozen=True)
+class NoBackboneConfig(BackboneConfig):
+    """dataset=quadratic has theta itself where others have features."""
+
+    dataset: ClassVar[str | None] = "quadratic"
+    label: ClassVar[str] = "none"
+    name: str = "none"
+
+
+@register
+@dataclass(frozen=True)
+class LinearConfig(BackboneConfig):
+    """A linear map, for dataset=logistic."""
+
+    dataset: ClassVar[str | None] = "logistic"
+    label: ClassVar[str] = "linear map"
+    name: str = "linear"
+    features: int = option(8, "how many it has", at_least=1, at_most=4096)
+
+    def build(
+        self, channels: int, image_size: int, generator: torch.Generator, materialise: bool = True
+    ) -> "LinearMap":
+        return LinearMap(channels * image_size**2, self.features, generator)
 
 
 class Theta(nn.Module):

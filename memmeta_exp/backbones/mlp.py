@@ -2,13 +2,43 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memmeta_exp.backbones.backbone import Backbone, Keys, linear
+from memmeta_exp.config import option, register
+from memmeta_exp.config.components import BackboneConfig
+from memmeta_exp.utils.errors import ConfigError
+
+MAX_LAYERS = 16
+
+
+@register
+@dataclass(frozen=True)
+class MlpConfig(BackboneConfig):
+    """A multilayer perceptron, ReLU after each layer; images are flattened."""
+
+    label: ClassVar[str] = "MLP"
+    name: str = "mlp"
+    hidden: list[int] = option(
+        [40, 40],
+        "widths of 1 to 16 layers; features are those of the last; [40, 40] with the head is the regressor of Finn et "
+        "al. 2017",
+        at_least=1,
+        at_most=65536,
+    )
+
+    def check(self) -> None:
+        if not 1 <= len(self.hidden) <= MAX_LAYERS:
+            raise ConfigError(f"backbone.hidden={self.hidden} has {len(self.hidden)} widths: give 1 to {MAX_LAYERS}")
+
+    def build(self, channels: int, image_size: int, generator: torch.Generator, materialise: bool = True) -> "MLP":
+        return MLP(channels * image_size**2, self.hidden, generator)
 
 
 class MLP(Backbone):

@@ -1,15 +1,50 @@
 """ResNet-12 as few-shot learning has it (Lee et al. 2019, MetaOptNet), with and without DropBlock."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memmeta_exp.backbones.backbone import Backbone, Keys, by_task, sample_major
+from memmeta_exp.backbones.backbone import (
+    MAX_FILTERS,
+    Backbone,
+    Keys,
+    NormalisedConfig,
+    by_task,
+    check_filters,
+    sample_major,
+)
 from memmeta_exp.backbones.drop_block import drop, drop_block
 from memmeta_exp.backbones.task_norm import TaskBatchNorm2d
+from memmeta_exp.config import option, register
+
+
+@register
+@dataclass(frozen=True)
+class Resnet12Config(NormalisedConfig):
+    """ResNet-12 (Lee et al. 2019): 4 residual blocks of three convolutions, features averaged over places."""
+
+    label: ClassVar[str] = "ResNet-12"
+    name: str = "resnet12"
+    filters: list[int] = option(
+        [64, 160, 320, 640], "channels of each of the four blocks", at_least=1, at_most=MAX_FILTERS
+    )
+    drop_rate: float = option(
+        0.0, "in training, rate of dropout (blocks 1 and 2) and of DropBlock (blocks 3 and 4)", at_least=0, below=1
+    )
+    drop_block: int = option(5, "side of DropBlock's squares", at_least=1)
+
+    def check(self) -> None:
+        super().check()
+        check_filters(self.filters)
+
+    def build(self, channels: int, image_size: int, generator: torch.Generator, materialise: bool = True) -> "ResNet12":
+        return ResNet12(channels, self.filters, generator, self.norm, self.drop_rate, self.drop_block)
+
 
 SLOPE = 0.1  # of the leaky ReLU
 BLOCKS = 4

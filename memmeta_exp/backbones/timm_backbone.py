@@ -1,8 +1,9 @@
 """A model of timm as a backbone. timm is an extra: it is imported when the first one is built."""
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,9 +12,61 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from memmeta_exp.backbones.backbone import Backbone, Keys, laid_out
 from memmeta_exp.backbones.weights_file import read_weights
-from memmeta_exp.config import TimmConfig, closest
+from memmeta_exp.config import closest, option, register
+from memmeta_exp.config.components import BackboneConfig
 from memmeta_exp.utils.errors import ConfigError
 from memmeta_exp.utils.torchvision_compat import import_torchvision
+
+
+@register
+@dataclass(frozen=True)
+class TimmConfig(BackboneConfig):
+    """Any model of timm, without its classifier: features as pooled for it."""
+
+    normalises: ClassVar[bool] = True
+    label: ClassVar[str] = "timm"
+    name: str = "timm"
+    model: str = option("resnet18", "timm's name for the model")
+    weights: str | None = option(
+        None,
+        "a file of weights (safetensors, or a state dict that torch.load takes with weights_only=True); with neither "
+        "this nor pretrained, initial values from `seed`",
+        path=True,
+    )
+    pretrained: bool = option(False, "timm's own weights for the model, from the hub")
+    frozen: int = option(
+        0,
+        "how many of timm's groups of layers are not meta-learned, from the stem (the first) on: a stage of a "
+        "convolutional network, a block of a transformer",
+        at_least=0,
+    )
+    norm: str = option(
+        "task",
+        "batch norm by each task's batch statistics (task) or by the statistics that came with the weights, never "
+        "updated (fixed); models without batch norm are the same under both",
+        choices=("task", "fixed"),
+    )
+    attention: str = option(
+        "plain", "plain, or fused (one kernel, less memory, no second derivative)", choices=("plain", "fused")
+    )
+
+    def check(self) -> None:
+        if self.pretrained and self.weights is not None:
+            raise ConfigError("backbone.pretrained=true with backbone.weights=FILE are two sources: leave one out")
+        if self.norm == "fixed" and not (self.pretrained or self.weights):
+            raise ConfigError(
+                "backbone.norm=fixed without weights: an untrained network has no statistics to fix; set "
+                "backbone.weights=FILE or backbone.pretrained=true, or leave backbone.norm=task"
+            )
+
+    @property
+    def title(self) -> str:
+        return self.model.rpartition("/")[2]
+
+    def build(
+        self, channels: int, image_size: int, generator: torch.Generator, materialise: bool = True
+    ) -> "TimmBackbone":
+        return TimmBackbone(self, channels, image_size, generator, materialise)
 
 
 class TimmBackbone(Backbone):

@@ -1,11 +1,42 @@
 """Wide residual networks (Zagoruyko and Komodakis 2016), WRN-28-10 in few-shot learning (Rusu et al. 2019)."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memmeta_exp.backbones.backbone import Backbone, Keys, by_task, sample_major
+from memmeta_exp.backbones.backbone import MAX_FILTERS, Backbone, Keys, NormalisedConfig, by_task, sample_major
 from memmeta_exp.backbones.task_norm import TaskBatchNorm2d
+from memmeta_exp.config import option, register
+from memmeta_exp.utils.errors import ConfigError
+
+
+@register
+@dataclass(frozen=True)
+class WideResnetConfig(NormalisedConfig):
+    """Wide residual network (Zagoruyko and Komodakis 2016), features averaged over places, without dropout."""
+
+    label: ClassVar[str] = "WRN-28-10"
+    name: str = "wrn28_10"
+    depth: int = option(28, "6 n + 4, from 10 on: n blocks in each of three groups", at_most=1000)
+    width: int = option(10, "times 16, 32 and 64 channels", at_least=1, at_most=MAX_FILTERS // 64)
+
+    def check(self) -> None:
+        super().check()
+        if self.depth < 10 or self.depth % 6 != 4:
+            low = max(10, self.depth - (self.depth - 4) % 6)
+            raise ConfigError(
+                f"backbone.depth={self.depth} is no depth of a wide residual network, 6 n + 4 from 10 on; "
+                f"use {low} or {low + 6}"
+            )
+
+    def build(
+        self, channels: int, image_size: int, generator: torch.Generator, materialise: bool = True
+    ) -> "WideResNet":
+        return WideResNet(channels, self.depth, self.width, generator, self.norm)
+
 
 STEM = 16
 GROUPS = (16, 32, 64)  # channels, times the width

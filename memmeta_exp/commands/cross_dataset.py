@@ -5,9 +5,17 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from memmeta_exp.config import Config, ConfigError, channels_and_size, check_tasks_fit, from_dict, path_keys, to_dict
+from memmeta_exp.config import (
+    Config,
+    ConfigError,
+    channels_and_size,
+    check_tasks_fit,
+    from_dict,
+    option_class,
+    path_keys,
+    to_dict,
+)
 from memmeta_exp.config.compose import composed, text_of
-from memmeta_exp.config.datasets import DATASETS
 
 GROUP = "dataset"
 
@@ -36,11 +44,13 @@ def on_other_dataset(config: Config, overrides: list[str], shape: Mapping[str, i
         raise ConfigError(f"{overrides[0]} is a key of which dataset? Choose it too: {GROUP}=NAME")
     section: Any = OmegaConf.to_container(composed(overrides).dataset, resolve=True)
     for name in (section["name"], config.dataset.name):
-        if name not in DATASETS:
+        if not option_class("dataset", name).has_images:
             raise ConfigError(f"{overrides[0]}: a test on another dataset is for images, and {GROUP}={name} has none")
     try:
         asked: dict[str, Any] = {key: value for key, value in shape.items() if value is not None}
-        if config.classifies:  # training tasks leave no trace in the model, and may be of more classes than there are
+        if (
+            config.algorithm.classifies
+        ):  # training tasks leave no trace in the model, and may be of more classes than there are
             asked["training"] = {}
         moved = from_dict({**to_dict(config), GROUP: section, **asked})
         check_tasks_fit(moved)

@@ -5,11 +5,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from memmeta_exp.commands.arguments import flag, parse
-from memmeta_exp.config import SECTIONS, ConfigError, FolderConfig, closest, section
-from memmeta_exp.config.overrides import conf_dir
+from memmeta_exp.config import ConfigError, closest, options, section
+from memmeta_exp.config.compose import group_values
+from memmeta_exp.config.datasets import FolderConfig
 from memmeta_exp.config.validation import shown
 from memmeta_exp.utils.errors import DataError
 
@@ -89,7 +88,7 @@ def _import_folder(path: str, rest: list[str]) -> int:
 
 
 def _verify(arguments: list[str]) -> int:
-    names = (*(n for n in SECTIONS["dataset"]), "cifar100")
+    names = (*(n for n in options("dataset")), "cifar100")
     name, rest = _name("verify", arguments, names)
     data_root = None
     if name == "folder":
@@ -132,9 +131,7 @@ def _cache(arguments: list[str]) -> int:
 
 def _as_in_conf(name: str) -> Any:
     """The configuration of a dataset with the values of conf/dataset/NAME.yaml."""
-    file = conf_dir() / "dataset" / f"{name}.yaml"
-    values: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
-    return section("dataset", {**values, "name": name})
+    return section("dataset", group_values(f"dataset/{name}"))
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {

@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
     machine = {"device": options["device"], "data_root": options["data_root"], **moved}
     machine |= {"threads": whole_number(options, "threads", least=1)}
     config = read_config(folder, machine | ({} if dataset else shape))
-    if config.known:
+    if config.dataset.has_finite_tasks:
         raise ConfigError(
             f"{folder} is a run on dataset={config.dataset.name}, which has no test tasks: summary.json has F itself"
         )
@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> int:
         score = score_tasks(experiment, experiment.samplers[split].draw(0, tasks))
         where = f" of {config.dataset.name}" if dataset else ""
         return _say(config, split, score, f"{tasks} tasks{where} ({_shape(config)}), {which}", options["out"])
-    tasks_of: Any = _waves_of if config.regression else _images_of
+    tasks_of: Any = _waves_of if config.dataset.is_regression else _images_of
     score = score_tasks(experiment, tasks_of(experiment, episodes, folder))
     of = f"{len(episodes)} stored tasks, {which}"
     if _rule(config) == as_stored and not changed:
@@ -164,7 +164,7 @@ def _as_many(config: Config, folder: Path) -> int:
 
 
 def _shape(config: Config) -> str:
-    if config.regression:
+    if config.dataset.is_regression:
         return f"{config.shots}-shot, {config.queries} queries"
     return f"{config.ways}-way {config.shots}-shot, {config.queries} queries a class"
 
@@ -245,7 +245,7 @@ def _episodes(folder: Path, config: Config) -> list[Any]:
         if not config.test_tasks:
             why, instead = "the run has test_tasks=0", "say how many to test on with tasks=N"
         raise ConfigError(f"{folder} has no test_episodes.csv: {why}; {instead}")
-    episodes = _waves(folder, config) if config.regression else _stored(folder, config)
+    episodes = _waves(folder, config) if config.dataset.is_regression else _stored(folder, config)
     if len(episodes) < 2:
         raise ConfigError(
             f"{folder / 'test_episodes.csv'} is damaged: it holds {len(episodes)} tasks, at least 2 needed"

@@ -212,7 +212,7 @@ def check(config: Config) -> None:
     device = resolve_device(config.device)
     check_tasks_fit(config)
     require(config.dataset, config.data_root)
-    if config.known:  # nothing is read, and what is made is small
+    if config.dataset.has_finite_tasks:  # nothing is read, and what is made is small
         return
     block = config.memory.checkpoint == "block"
     backbones.require(config.backbone, *channels_and_size(config.dataset), block)

@@ -1,5 +1,6 @@
 """From command-line overrides to checked configurations, and Hydra's complaints to one line each."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterable
 from functools import cache
@@ -11,7 +12,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from memmeta_exp.config import SECTIONS, Config, closest, from_omegaconf, to_dict
+from memmeta_exp.config import GROUPS, Config, closest, from_omegaconf, option_class, options, to_dict
 from memmeta_exp.config.overrides import conf_dir, parser, text_of, translate_error
 from memmeta_exp.utils.errors import ConfigError
 from memmeta_exp.utils.path_keys import is_path_key
@@ -23,11 +24,11 @@ def composed(overrides: list[str]) -> DictConfig:
     """What Hydra composes from `overrides`; ConfigError, in one line, where it cannot."""
     for override in overrides:
         group, _, rest = override.partition(".name=")
-        if group in SECTIONS and rest:
+        if group in GROUPS and rest:
             raise ConfigError(f"'{override}' changes a name alone: choose with {group}={rest}")
         group, _, rest = override.partition("=")
-        if group in SECTIONS and rest in ("", "null") and override != group:
-            raise ConfigError(f"{group}={rest} chooses nothing; choose from {', '.join(sorted(options(group)))}")
+        if group in GROUPS and rest in ("", "null") and override != group:
+            raise ConfigError(f"{group}={rest} chooses nothing; choose from {', '.join(sorted(group_options(group)))}")
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -66,7 +67,7 @@ def _singles(override: Override, line: str) -> list[str]:
     singles = [f"{key}={value}" for value in values]
     if not singles:
         group = key.lstrip("+")
-        known = options(group) if group in SECTIONS else []
+        known = group_options(group) if group in GROUPS else []
         nested = ", and those in folders by their names (glob finds none of them)" if group == "experiment" else ""
         raise ConfigError(f"{line} stands for no value: name at least one{nested}{closest('', known)}")
     return [f"{key}={text_of(single)}" for single in singles] if is_path_key(key) else singles
@@ -109,9 +110,9 @@ def unknown_flag(argument: str, known: Iterable[str]) -> str:
 def _unknown_option(path: str) -> str:
     """path: GROUP/OPTION as Hydra looked for it; a group may itself be nested (hydra/launcher)."""
     group, _, option = path.partition("/")
-    if group not in (*SECTIONS, "experiment"):
+    if group not in (*GROUPS, "experiment"):
         return f"unknown option '{path}'; see memmeta train --help"
-    return f"unknown {group} '{option}'{closest(option, options(group))}"
+    return f"unknown {group} '{option}'{closest(option, group_options(group))}"
 
 
 def _unknown_key(key: str) -> str:
@@ -122,19 +123,33 @@ def _unknown_key(key: str) -> str:
     return f"unknown key '{key}'{closest(key, keys)}"
 
 
-def options(group: str) -> list[str]:
-    """The options of a config group, nested ones as paths."""
+def group_options(group: str) -> list[str]:
+    """The options of a config group: the files of conf/GROUP, nested ones as paths, and what plug-ins have entered."""
     base = conf_dir() / group
-    return [str(file.relative_to(base).with_suffix("")) for file in base.rglob("*.yaml")]
+    files = {str(file.relative_to(base).with_suffix("")) for file in base.rglob("*.yaml")}
+    named = {group_values(f"{group}/{file}").get("name") for file in files} if group in GROUPS else set()
+    entered = set(options(group)) - named if group in GROUPS else set()
+    return sorted(files | entered)
+
+
+def group_values(file: str) -> dict[str, Any]:
+    """The values of conf/FILE.yaml, or of GROUP/OPTION without a file those of its dataclass."""
+    path = conf_dir() / f"{file}.yaml"
+    if not path.is_file():
+        group, _, name = file.partition("/")
+        return dataclasses.asdict(option_class(group, name)())
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 @cache
 def _keys() -> frozenset[str]:
     """Every key and group of every option of the default configuration, dotted."""
-    keys: set[str] = set(SECTIONS) | {"experiment"}
-    for group in SECTIONS:
-        for option in options(group):
-            keys |= _flat(OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{option}.yaml")), f"{group}.")
+    keys: set[str] = set(GROUPS) | {"experiment"}
+    for group in GROUPS:
+        for option in group_options(group):
+            keys |= _flat(group_values(f"{group}/{option}"), f"{group}.")
     keys |= _flat(OmegaConf.to_container(composed([])), "")
     return frozenset(key for key in keys if not key.endswith((".name", ".defaults")))
 

@@ -13,7 +13,7 @@ STREAMS = (("train", "train"), ("reference", "train"), ("val", "val"), ("test", 
 def check_tasks_fit(config: Any) -> None:
     """ConfigError where a split of the dataset of `config` (a Config) has too few classes, or a class too few images,
     for one task."""
-    if config.dataset.name == "quadratic" or config.regression:
+    if not config.dataset.has_classes:
         return
     facts = config.dataset.facts()
     for stream, split in STREAMS:
@@ -22,7 +22,7 @@ def check_tasks_fit(config: Any) -> None:
 
 def _prefix(config: Any, stream: str) -> str:
     """Of the keys that say what a task of `stream` consists of."""
-    training = stream == "train" or (stream == "reference" and not config.classifies)
+    training = stream == "train" or (stream == "reference" and not config.algorithm.classifies)
     return "training." if training and config.training != TrainingConfig() else ""
 
 

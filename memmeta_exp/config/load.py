@@ -11,7 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 from memmeta_exp.config.fits import check_tasks_fit
 from memmeta_exp.config.older import as_of_today
 from memmeta_exp.config.paths import absolute
-from memmeta_exp.config.run import SECTIONS, Config, group_digest
+from memmeta_exp.config.registry import GROUPS, option_class, options
+from memmeta_exp.config.run import Config, group_digest
 from memmeta_exp.config.sections import NESTED
 from memmeta_exp.config.validation import closest
 from memmeta_exp.utils.errors import ConfigError, DataError
@@ -45,26 +46,29 @@ def _structured(key: str, schema: type, values: Mapping[str, Any]) -> Any:
         raise ConfigError(f"{path}: {str(error.msg or error).splitlines()[0]}") from None
 
 
+DEFAULTS = {  # the option of a group where a section names none
+    "algorithm": "proposed",
+    "dataset": "glyphs",
+    "backbone": "conv4",
+    "head": "linear",
+    "optimizer": "adam",
+    "tracking": "wandb",
+}
+MAY_BE_MISSING = ("head",)  # of runs whose config.yaml is from before there was a choice
+
+
 def section(group: str, values: Mapping[str, Any]) -> Any:
-    """The section of `group` that `values` (as of conf/GROUP/OPTION.yaml) describe; ConfigError where they describe
-    none."""
-    schemas = SECTIONS[group]
-    name = str(values.get("name", next(iter(schemas))))
-    if name not in schemas:
-        raise ConfigError(f"{group}.name={name} is unknown{closest(name, schemas)}")
-    return _structured(group, schemas[name], values)
-
-
-DEFAULT = {"head": {"name": "linear"}}  # of runs whose config.yaml is from before there was a choice
+    """The section of `group` that `values` (as in conf/GROUP/OPTION.yaml) describe; ConfigError where there is none."""
+    return _structured(group, option_class(group, str(values.get("name", DEFAULTS[group]))), values)
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
     """The `Config` that a plain dictionary (a resolved config.yaml) describes; ConfigError where it cannot be run."""
     values, sections = dict(values), {}
-    for group, schemas in SECTIONS.items():
-        chosen = values.pop(group, DEFAULT.get(group))
+    for group in GROUPS:
+        chosen = values.pop(group, {} if group in MAY_BE_MISSING else None)
         if not isinstance(chosen, Mapping):
-            raise ConfigError(f"{group}={chosen} is not a section: choose it with {group}={next(iter(schemas))}")
+            raise ConfigError(f"{group}={chosen} is not a section: choose it with {group}={DEFAULTS[group]}")
         sections[group] = section(group, chosen)
     values.pop("experiment", None)
     for key, schema in NESTED.items():
@@ -107,12 +111,12 @@ def stored_values(file: Path) -> dict[str, Any]:
     FileNotFoundError and ConfigError."""
     values = _read(file)
     known: dict[str, Any] = {"": Config, **NESTED}
-    for group, schemas in SECTIONS.items():
-        section = values.get(group, {})
-        known[group] = schemas.get(str(section.get("name"))) if isinstance(section, dict) else None
+    for group in GROUPS:
+        stored = values.get(group, {})
+        known[group] = options(group).get(str(stored.get("name"))) if isinstance(stored, dict) else None
     for group, schema in known.items():
-        section = values.get(group, {}) if group else {k: v for k, v in values.items() if k not in known}
-        found = fault(section, dict[str, Any], group) or _mistyped(section, schema, group)
+        stored = values.get(group, {}) if group else {k: v for k, v in values.items() if k not in known}
+        found = fault(stored, dict[str, Any], group) or _mistyped(stored, schema, group)
         if found:
             raise ConfigError(f"{file} is damaged: {found}")
     try:

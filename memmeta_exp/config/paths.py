@@ -5,15 +5,16 @@ import os
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from memmeta_exp.config.run import SECTIONS, Config
-from memmeta_exp.config.validation import PATH
+from memmeta_exp.config.registry import GROUPS, options
+from memmeta_exp.config.run import Config
+from memmeta_exp.config.section import option_of
 
 
 def path_keys() -> tuple[str, ...]:
-    """Every such key of every option, dotted: those whose fields have PATH for metadata."""
+    """Every such key of every option, dotted: those whose fields are entered with `path=True`."""
     found = dict.fromkeys(_paths(Config))
-    for group, options in SECTIONS.items():
-        found |= dict.fromkeys(f"{group}.{name}" for schema in options.values() for name in _paths(schema))
+    for group in GROUPS:
+        found |= dict.fromkeys(f"{group}.{name}" for schema in options(group).values() for name in _paths(schema))
     return tuple(found)
 
 
@@ -24,7 +25,7 @@ def absolute(config: Config) -> Config:
 
 
 def _paths(schema: Any) -> list[str]:
-    return [f.name for f in fields(schema) if f.metadata.items() >= PATH.items()]
+    return [f.name for f in fields(schema) if option_of(f).path]
 
 
 def _absolute(section: Any) -> Any:

@@ -1,128 +1,80 @@
-"""The sections of a run's configuration: one dataclass for each option of each config group."""
+"""The sections of config.yaml that have no options to choose among."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
-from memmeta_exp.config.algorithms import BaselineConfig, ImamlConfig, ProposedConfig, UnrolledConfig
-from memmeta_exp.config.backbones import BACKBONES
-from memmeta_exp.config.datasets import DATASETS
-from memmeta_exp.config.heads import HEADS
-from memmeta_exp.config.regression import REGRESSION, MlpConfig
-from memmeta_exp.config.validation import at_least, at_most, below, one_of
-from memmeta_exp.utils.errors import ConfigError
+from memmeta_exp.config.section import Section, option
 
 
 @dataclass(frozen=True)
-class MemoryConfig:
-    """What is computed twice, or in parts, to keep less. The keys' meanings: conf/config.yaml."""
+class MemoryConfig(Section):
+    """What is computed twice, or in parts, to keep less."""
 
-    mode: str = "task"
-    checkpoint: str = "none"
-    budget_mib: float | None = None
-
-    def __post_init__(self) -> None:
-        one_of("memory.mode", self.mode, ("task", "half_task"))
-        one_of("memory.checkpoint", self.checkpoint, ("none", "inner_step", "block"))
-        at_least("memory.budget_mib", self.budget_mib, 0, strict=True)
-
-
-@dataclass(frozen=True)
-class ImagesConfig:
-    """What becomes of images before the backbone: normalised on every stream, augmented (data/image_transforms.py) on that of
-    training alone, mirrored on those of validation and test. The keys' meanings: conf/config.yaml."""
-
-    normalise: str = "none"
-    crop_padding: int = 0
-    flip: bool = False
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    test_time_flip: bool = False
-
-    def __post_init__(self) -> None:
-        one_of("images.normalise", self.normalise, ("none", "dataset", "imagenet"))
-        at_least("images.crop_padding", self.crop_padding, 0)
-        for key in ("brightness", "contrast", "saturation"):
-            at_least(f"images.{key}", getattr(self, key), 0)
-            at_most(f"images.{key}", getattr(self, key), 1)
+    group: ClassVar[str] = "memory"
+    mode: str = option(
+        "task",
+        "task: graphs of both halves of a task at once; half_task: of support or query alone at any time, for one more "
+        "forward pass of the support half (head-only algorithms)",
+        choices=("task", "half_task"),
+    )
+    checkpoint: str = option(
+        "none",
+        "none: all graphs are kept; inner_step: one inner step's graph at a time (maml; anil and itd_bio with "
+        "features=recompute); block: each backbone block is run twice, its input alone kept (head-only algorithms)",
+        choices=("none", "inner_step", "block"),
+    )
+    budget_mib: float | None = option(
+        None,
+        "choose tasks_per_pass, mode and checkpoint so that memory/peak_mib stays below this; null: as set",
+        above=0,
+    )
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """How training tasks, and those on which convergence is measured, differ from the tasks of validation and test;
-    null: not at all. The keys' meanings: conf/config.yaml."""
+class TrainingConfig(Section):
+    """Where training tasks, and those on which convergence is measured, differ from those of validation and test."""
 
-    ways: int | None = None
-    shots: int | None = None
-    queries: int | None = None
-
-    def __post_init__(self) -> None:
-        for key, least in (("ways", 2), ("shots", 1), ("queries", 1)):
-            at_least(f"training.{key}", getattr(self, key), least)
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """The upper optimiser on theta, of torch.optim.
-
-    lr: the step size (of cosine, the first); null: 1/L_F, with sgd on dataset=quadratic, whose L_F is known.
-    weight_decay: as in torch.optim. momentum: as in torch.optim. schedule: of lr over the run, `constant`, or `cosine`
-    to 0. average: decay of an exponential moving average of theta, the one that is validated, tested and kept as the
-    best; 0: theta itself is. It begins at theta_1, which keeps the weight average^(T-1): a run should be several 1 / (1
-    - average) iterations long.
-    """
-
-    name: str = "adam"
-    lr: float | None = 1e-3
-    weight_decay: float = 0.0
-    momentum: float = 0.0
-    schedule: str = "constant"
-    average: float = 0.0
-
-    def __post_init__(self) -> None:
-        one_of("optimizer.schedule", self.schedule, ("constant", "cosine"))
-        at_least("optimizer.lr", self.lr, 0, strict=True)
-        at_least("optimizer.weight_decay", self.weight_decay, 0)
-        for key in ("momentum", "average"):
-            at_least(f"optimizer.{key}", getattr(self, key), 0)
-            below(f"optimizer.{key}", getattr(self, key), 1)
-        if self.momentum and self.name != "sgd":
-            raise ConfigError(f"optimizer.momentum={self.momentum} is for sgd; with {self.name} leave it 0")
+    group: ClassVar[str] = "training"
+    ways: int | None = option(
+        None,
+        "classes of a task; null: ways; more make features that tell more apart (Snell et al. 2017)",
+        at_least=2,
+    )
+    shots: int | None = option(None, "support images of a class; null: shots", at_least=1)
+    queries: int | None = option(None, "query images of a class; null: queries", at_least=1)
 
 
 @dataclass(frozen=True)
-class TrackingConfig:
-    """W&B, besides the local files, which are written in every mode.
+class ImagesConfig(Section):
+    """What becomes of images before the backbone."""
 
-    mode: `online`, `offline` (no account needed; `wandb sync` sends it later) or `disabled`. project: W&B's project.
-    entity: the user or team whose project it is; null: the account's default. tags: of the run in W&B, besides its own.
-    init_timeout_s: online, seconds to reach the server before going on offline.
-    """
+    group: ClassVar[str] = "images"
+    normalise: str = option(
+        "none",
+        "none: in [0, 1]; dataset: mean 0 and deviation 1 of each channel over the training split; imagenet: by its "
+        "published constants",
+        choices=("none", "dataset", "imagenet"),
+    )
+    crop_padding: int = option(
+        0, "pixels of zeros around a training image, of which a random window of its size is taken", at_least=0
+    )
+    flip: bool = option(False, "training images are mirrored left to right, half of the time")
+    brightness: float = option(
+        0.0, "x: that of a training image times a random factor in [1 - x, 1 + x]", at_least=0, at_most=1
+    )
+    contrast: float = option(
+        0.0,
+        "x: that of a training image, about its mean grey, times a factor in [1 - x, 1 + x]",
+        at_least=0,
+        at_most=1,
+    )
+    saturation: float = option(
+        0.0,
+        "x: that of a training image, about its grey version, times a factor in [1 - x, 1 + x]",
+        at_least=0,
+        at_most=1,
+    )
+    test_time_flip: bool = option(False, "validation and test: features averaged over an image and its mirror image")
 
-    name: str = "wandb"
-    mode: str = "offline"
-    project: str = "memmeta"
-    entity: str | None = None
-    tags: list[str] = field(default_factory=list)
-    init_timeout_s: float = 4.0
 
-    def __post_init__(self) -> None:
-        one_of("tracking.mode", self.mode, ("online", "offline", "disabled"))
-        at_least("tracking.init_timeout_s", self.init_timeout_s, 0, strict=True)
-
-
-SECTIONS: dict[str, dict[str, type]] = {
-    "algorithm": {
-        "proposed": ProposedConfig,
-        "imaml": ImamlConfig,
-        **dict.fromkeys(("maml", "fomaml", "anil", "itd_bio"), UnrolledConfig),
-        "baseline": BaselineConfig,
-    },
-    "dataset": {**DATASETS, **REGRESSION},
-    "backbone": {**BACKBONES, "mlp": MlpConfig},
-    "head": HEADS,
-    "optimizer": dict.fromkeys(("adam", "adamw", "sgd"), OptimizerConfig),
-    "tracking": {"wandb": TrackingConfig},
-}
-
-NESTED: dict[str, type] = {"memory": MemoryConfig, "images": ImagesConfig, "training": TrainingConfig}
-"""Sections without options to choose among: their values stand in config.yaml itself."""
+NESTED: dict[str, type[Section]] = {"memory": MemoryConfig, "training": TrainingConfig, "images": ImagesConfig}

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from memmeta_exp.config import LogisticConfig
+from memmeta_exp.config.problems import LogisticConfig
 from memmeta_exp.data.episodes import ImageSet
 
 _CENTRE_STD = 24.0

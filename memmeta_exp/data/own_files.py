@@ -6,7 +6,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from memmeta_exp.config import FolderConfig
+from memmeta_exp.config.datasets import FolderConfig
 from memmeta_exp.config.folder import Files
 from memmeta_exp.config.validation import shown
 from memmeta_exp.data.prepare.readers.images import VERSION

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from memmeta_exp.bilevel import QuadraticTasks
-from memmeta_exp.config import QuadraticConfig
+from memmeta_exp.config.problems import QuadraticConfig
 
 RHO = 0.1  # of rho/2 |theta - d_i|^2 in f, which gives f a derivative by theta itself
 

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memmeta_exp.config.problems import ANALYTIC
-from memmeta_exp.config.regression import REGRESSION
 from memmeta_exp.data.episodes import ImageSet
 from memmeta_exp.utils.errors import DataError
 
@@ -63,7 +61,7 @@ LOADERS: dict[str, Callable[[Any, str, str | None], ImageSet]] = {
     "synthetic": _load_synthetic,
     "logistic": _load_logistic,
 }
-WITHOUT_IMAGES = {*ANALYTIC["dataset"], *REGRESSION} - set(LOADERS)
+WITHOUT_IMAGES = frozenset({"quadratic", "sinusoid"})
 
 
 def resolve_root(data_root: str | None, name: str) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from memmeta_exp.config import FolderConfig
+from memmeta_exp.config.datasets import FolderConfig
 from memmeta_exp.config.entries import said
 from memmeta_exp.config.folder import folder_files
 from memmeta_exp.config.validation import shown

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from memmeta_exp.config import SPLITS, SyntheticConfig
+from memmeta_exp.config import SPLITS
+from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data.episodes import ImageSet
 
 _PATTERN_SIZE = 4

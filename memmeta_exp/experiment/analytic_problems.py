@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from memmeta_exp.algorithms import Execution, Learner, exact_reference
+from memmeta_exp.algorithms import Execution, Learner
 from memmeta_exp.algorithms.losses import SOFTMAX, Losses, QuadraticLosses
+from memmeta_exp.algorithms.proposed import exact_reference
 from memmeta_exp.backbones import MetaModel, QuadraticModel, build_model
 from memmeta_exp.bilevel import QuadraticObjective, QuadraticTasks
 from memmeta_exp.config import Config

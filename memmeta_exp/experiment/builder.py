@@ -6,17 +6,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from memmeta_exp.algorithms import (
-    Adapt,
-    Execution,
-    Learner,
-    build_algorithm,
-    exact_reference,
-)
-from memmeta_exp.algorithms.losses import losses_of
-from memmeta_exp.algorithms.proposed import exact_adaptation, gradient_descent_adaptation
+from memmeta_exp.algorithms import Adapt, Execution, Learner, build_algorithm
+from memmeta_exp.algorithms.proposed import exact_adaptation, exact_reference, gradient_descent_adaptation
 from memmeta_exp.backbones import MetaModel, build_model, image_layout
 from memmeta_exp.config import Config, check_tasks_fit
 from memmeta_exp.data import (
@@ -35,7 +27,6 @@ from memmeta_exp.utils.errors import ConfigError
 from memmeta_exp.utils.malloc import keep_freed_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}  # of parameters: bf16 is autocast
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 DATA_SHARE = 0.5  # of a GPU's free memory that the training split may take; a larger one stays in host memory
 DEFAULT_THREADS = torch.get_num_threads()
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
@@ -90,9 +81,9 @@ def build(config: Config, of_dataset: Constants | None = None) -> Experiment:
     device = resolve_device(config.device)
     keep_freed_memory()
     torch.set_num_threads(execution_of(config, device).threads_each)
-    if config.known:
+    if config.dataset.has_finite_tasks:
         return _known(config, device)
-    samplers = _drawn(config, device) if config.regression else _samplers(config, device, of_dataset)
+    samplers = _drawn(config, device) if config.dataset.is_regression else _samplers(config, device, of_dataset)
     return _experiment(config, device, samplers)
 
 
@@ -100,7 +91,7 @@ def build_on_meta(config: Config) -> Experiment:
     """The experiment as it would be on a GPU, of meta tensors: all its shapes and no values, so that nothing is read
     and nothing computed. It has the training stream alone."""
     facts, meta = config.dataset.facts(), torch.device("meta")
-    if config.regression:
+    if config.dataset.is_regression:
         return _experiment(config, meta, _drawn(config, meta))
     names = tuple(map(str, range(facts.classes["train"])))
     tensor = torch.empty(facts.shape("train"), dtype=torch.uint8, device=meta)
@@ -119,16 +110,16 @@ def _experiment(config: Config, device: torch.device, samplers: Mapping[str, Any
     facts, learned = config.dataset.facts(), config.algorithm.head_start == "learned"
     backbone, real = config.backbone, device.type != "meta"
     # of phi_0: a task takes as many as it has classes, or one number is regressed on
-    rows = 1 if config.regression else max(config.ways, config.task("reference").ways)
-    classes = facts.classes["train"] if config.classifies else None
+    rows = 1 if config.dataset.is_regression else max(config.ways, config.task("reference").ways)
+    classes = facts.classes["train"] if config.algorithm.classifies else None
     model = build_model(backbone, facts.channels, facts.image_size, rows, learned, config.seed, real, classes)
-    model.cosine = config.head.scale if config.head.name == "cosine" else None
+    model.cosine = config.head.cosine
     if config.memory.checkpoint == "block":
         model.backbone.checkpoint_blocks()  # pyright: ignore[reportCallIssue]
     model = model.to(device=device, dtype=DTYPES[config.precision])
     model = model.to(memory_format=image_layout(device))  # pyright: ignore[reportCallIssue] - torch's own overload
     execution = execution_of(config, device)
-    losses = losses_of(config.head)
+    losses = config.head.losses()
     own = partial(build_algorithm, config.algorithm, model, execution, config.memory, losses)
     return Experiment(
         config=config,
@@ -166,32 +157,12 @@ def _known(config: Config, device: torch.device) -> Experiment:
     )
 
 
-def build_optimizer(
-    config: Config, model: MetaModel, smoothness: float | None = None
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """The upper optimiser and its schedule. `foreach` is named because its default differs between devices. smoothness:
-    L_F, for optimizer.lr=null."""
-    c = config.optimizer
-    lr = c.lr if c.lr is not None or smoothness is None else 1 / smoothness
-    options: dict[str, Any] = {"lr": lr, "weight_decay": c.weight_decay, "foreach": True}
-    if c.name == "sgd":
-        options["momentum"] = c.momentum
-    optimizer = OPTIMIZERS[c.name](model.parameters(), **options)
-    if c.schedule == "cosine":
-        return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.iterations)
-    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-
-
-def build_average(config: Config, model: MetaModel) -> AveragedModel | None:
-    """The moving average of the model that `optimizer.average` asks for; buffers are the model's own."""
-    decay = config.optimizer.average
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
-
-
 def execution_of(config: Config, device: torch.device) -> Execution:
     """Chunks and threads: on a CPU, tasks side by side win twice what threads within an operator do, for one task's
     activations fit a core's cache and small operators do not divide."""
-    small = config.known or config.regression  # matrices that want all tasks at once and one thread
+    small = (
+        config.dataset.has_finite_tasks or config.dataset.is_regression
+    )  # matrices that want all tasks at once and one thread
     threads = config.threads or (1 if small else DEFAULT_THREADS)
     by_task = device.type == "cpu" and not small
     chunk = config.tasks_per_pass if not isinstance(config.tasks_per_pass, str) else 1 if by_task else config.batch_size

@@ -29,7 +29,7 @@ def judge_of(experiment: Experiment) -> Evaluator:
     """The judge that fits the experiment's problem."""
     if experiment.truth is not None:
         return AnalyticProblem(experiment.truth)
-    return Regression(experiment) if experiment.config.regression else FewShot(experiment)
+    return Regression(experiment) if experiment.config.dataset.is_regression else FewShot(experiment)
 
 
 class FewShot:

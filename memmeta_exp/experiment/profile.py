@@ -4,7 +4,8 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from memmeta_exp.experiment.builder import Experiment, build_average, build_optimizer
+from memmeta_exp.experiment.builder import Experiment
+from memmeta_exp.experiment.optimizers import build_average, build_optimizer
 from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.profiling.peak_memory import MIB, Peak
 from memmeta_exp.profiling.phase_profiler import PARTS, PhaseTimes, measure_phase_peaks

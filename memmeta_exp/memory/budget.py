@@ -52,12 +52,12 @@ def candidates(config: Config, device: torch.device) -> Iterator[Config]:
     sizes = [replace(config, tasks_per_pass=c, workers=w, memory=memory) for c, w in _sizes(config, device)]
     yield from sizes
     a, last = config.algorithm, sizes[-1]
-    if a.in_feature_space:
+    if a.head_only:
         halves = ("task", "half_task") if memory.mode == "task" else (memory.mode,)
         kept = ("none", "block") if memory.checkpoint == "none" and _takes_blocks(config) else (memory.checkpoint,)
         ways = [(checkpoint, mode) for checkpoint in kept for mode in halves]
         yield from (replace(last, memory=replace(memory, mode=m, checkpoint=c)) for c, m in ways[1:])
-    if not a.in_feature_space and a.unrolls and memory.checkpoint == "none":
+    if not a.head_only and a.unrolls and memory.checkpoint == "none":
         yield replace(last, memory=replace(memory, checkpoint="inner_step"))
 
 
@@ -76,7 +76,7 @@ def _sizes(config: Config, device: torch.device) -> list[tuple[int, int]]:
     sizes = [(e.tasks_per_pass, e.workers)]
     if isinstance(config.workers, str) and e.workers > 1:
         sizes.append((e.tasks_per_pass, 1))
-    chunks = config.algorithm.in_feature_space or config.regression
+    chunks = config.algorithm.head_only or config.dataset.is_regression
     while isinstance(config.tasks_per_pass, str) and chunks and sizes[-1][0] > 1:
         sizes.append((-(-sizes[-1][0] // 2), sizes[-1][1]))
     return sizes

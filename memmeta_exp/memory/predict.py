@@ -12,7 +12,8 @@ import torch
 
 from memmeta_exp.config import Config
 from memmeta_exp.data.tasks import Tasks
-from memmeta_exp.experiment.builder import Experiment, build_average, build_on_meta, build_optimizer
+from memmeta_exp.experiment.builder import Experiment, build_on_meta
+from memmeta_exp.experiment.optimizers import build_average, build_optimizer
 from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.profiling.meta_memory import (
     CUBLAS_WORKSPACE,
@@ -104,7 +105,7 @@ def _of_all_chunks(experiment: Experiment, optimizer: torch.optim.Optimizer) -> 
 
 def check_predictable(config: Config) -> None:
     """ConfigError where the iteration of `config` differs on meta tensors from what a GPU runs."""
-    if config.known:
+    if config.dataset.has_finite_tasks:
         raise ConfigError(f"dataset={config.dataset.name} cannot be predicted: memory is that of networks on images")
     if config.precision == "bf16":
         raise ConfigError(

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from memmeta_exp.config import SECTIONS, ImagesConfig, TrainingConfig, channels_and_size, flat
+from memmeta_exp.config import ImagesConfig, TrainingConfig, channels_and_size, flat, options
 from memmeta_exp.reports.grouping import name_of, section_of
 
 PROTOCOL = {
@@ -75,7 +75,7 @@ def peak_curve(algorithm: str, size: int) -> tuple[list[int], list[float]] | Non
 def image_size(config: dict[str, Any]) -> int | None:
     """Pixels a side of the dataset's images; None where it has none."""
     section = section_of(config, "dataset")
-    schema = SECTIONS["dataset"].get(str(section.get("name")))
+    schema = options("dataset").get(str(section.get("name")))
     try:
         return channels_and_size(schema(**section))[1] if schema else None
     except (TypeError, ValueError, AttributeError):  # a section of another version, or of a problem without images

@@ -7,8 +7,9 @@ from typing import Any
 
 from memmeta_exp.config import Config, to_dict
 from memmeta_exp.data import fingerprint
-from memmeta_exp.experiment.builder import Experiment, build_average, build_optimizer
+from memmeta_exp.experiment.builder import Experiment
 from memmeta_exp.experiment.convergence import RunningMean
+from memmeta_exp.experiment.optimizers import build_average, build_optimizer
 from memmeta_exp.training.progress import Progress
 from memmeta_exp.training.saved_state import like, optimizer_fault
 from memmeta_exp.utils.errors import CheckpointError, DataError

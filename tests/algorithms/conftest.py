@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from memmeta_exp.algorithms import Execution, Learner, build_algorithm
 from memmeta_exp.backbones import MetaModel
-from memmeta_exp.config import MemoryConfig, SyntheticConfig
+from memmeta_exp.config import MemoryConfig
+from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 from memmeta_exp.data.tasks import Tasks
 
@@ -38,9 +39,7 @@ def smooth_learner(
 ) -> Any:  # whose rule tests look into
     generator = torch.Generator().manual_seed(5)
     model = MetaModel(Smooth(generator), 6, WAYS, config.head_start == "learned", generator)
-    return build_algorithm(
-        config, model.double(), Execution(chunk if config.in_feature_space else 1, workers=workers), memory
-    )
+    return build_algorithm(config, model.double(), Execution(chunk if config.head_only else 1, workers=workers), memory)
 
 
 def gradient(learner: Learner, batch: Tasks) -> Tensor:

@@ -10,29 +10,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from memmeta_exp.algorithms import Execution, Learner, build_algorithm
+from memmeta_exp.algorithms.imaml import ImamlConfig
+from memmeta_exp.algorithms.proposed import ProposedConfig
+from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.backbones import build_model
-from memmeta_exp.config import (
-    ImamlConfig,
-    MemoryConfig,
-    ProposedConfig,
-    Resnet12Config,
-    SyntheticConfig,
-    UnrolledConfig,
-)
+from memmeta_exp.backbones.resnet12 import Resnet12Config
+from memmeta_exp.config import MemoryConfig
+from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 from tests.backbones.conftest import TINY
 
 WAYS = 3
-MAML = UnrolledConfig(name="maml", adapted_params="all", features="recompute", inner_steps=2)
+MAML = AnilConfig(name="maml", adapted_params="all", features="recompute", inner_steps=2)
 ALGORITHMS: dict[str, tuple[Any, MemoryConfig]] = {
     "proposed": (ProposedConfig(), MemoryConfig()),
     "proposed, learned start": (ProposedConfig(head_start="learned"), MemoryConfig()),
     "half_task": (ProposedConfig(), MemoryConfig(mode="half_task")),
     "block": (ProposedConfig(), MemoryConfig(checkpoint="block")),
     "block, half_task": (ProposedConfig(), MemoryConfig(mode="half_task", checkpoint="block")),
-    "anil": (UnrolledConfig(inner_steps=2), MemoryConfig()),
-    "itd_bio": (UnrolledConfig(name="itd_bio", mu=1e-4, inner_steps=2, head_start="fixed"), MemoryConfig()),
-    "anil recomputed": (UnrolledConfig(features="recompute", inner_steps=2), MemoryConfig()),
+    "anil": (AnilConfig(inner_steps=2), MemoryConfig()),
+    "itd_bio": (AnilConfig(name="itd_bio", mu=1e-4, inner_steps=2, head_start="fixed"), MemoryConfig()),
+    "anil recomputed": (AnilConfig(features="recompute", inner_steps=2), MemoryConfig()),
     "maml": (MAML, MemoryConfig()),
     "maml, inner_step": (MAML, MemoryConfig(checkpoint="inner_step")),
     "fomaml": (dataclasses.replace(MAML, first_order=True), MemoryConfig()),

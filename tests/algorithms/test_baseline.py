@@ -9,8 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from memmeta_exp.algorithms import BaselineLearner, Execution, Proposed, StepReport, build_algorithm
+from memmeta_exp.algorithms.baseline import BaselineConfig
+from memmeta_exp.algorithms.proposed import ProposedConfig
 from memmeta_exp.backbones import MetaModel, build_model
-from memmeta_exp.config import BaselineConfig, Conv4Config, MemoryConfig, ProposedConfig, SyntheticConfig
+from memmeta_exp.backbones.conv4 import Conv4Config
+from memmeta_exp.config import MemoryConfig
+from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, ImageSet, TaskBatch, load_split
 from tests.algorithms.conftest import QUERIES, SHOTS, TASKS, WAYS, Smooth, assert_central_differences
 

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from memmeta_exp.algorithms import StepReport
+from memmeta_exp.algorithms.imaml import ImamlConfig
+from memmeta_exp.algorithms.proposed import ProposedConfig
+from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.algorithms.weight_space import Task
 from memmeta_exp.bilevel import SoftmaxHead
-from memmeta_exp.config import ImamlConfig, MemoryConfig, ProposedConfig, UnrolledConfig
+from memmeta_exp.config import MemoryConfig
 from memmeta_exp.data import TaskBatch
 from tests.algorithms.conftest import TASKS, smooth_learner
 
@@ -60,7 +63,7 @@ def totals(report: StepReport) -> dict[str, int]:
 
 
 GD_CG = ProposedConfig(mu=0.1, inner_solver="gd", inner_tolerance=None, linear_solver="cg", linear_tolerance=None)
-ANIL = UnrolledConfig(inner_steps=4)
+ANIL = AnilConfig(inner_steps=4)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ def test_a_task_that_has_stopped_asks_no_more(batch: TaskBatch) -> None:
 
 
 @pytest.mark.parametrize("first_order", [False, True])
-def test_of_unrolling_in_feature_space(batch: TaskBatch, seen: dict[str, int], first_order: bool) -> None:
+def test_of_unrolling_head_only(batch: TaskBatch, seen: dict[str, int], first_order: bool) -> None:
     """f's own derivative, by features and phi at once, is autograd's: one a task that the head does not see."""
     config = dataclasses.replace(ANIL, first_order=first_order)
     found = totals(smooth_learner(config, chunk=1).step(batch))
@@ -122,7 +125,7 @@ def autograd_calls(monkeypatch) -> dict[str, int]:
     return found
 
 
-MAML = UnrolledConfig("maml", adapted_params="all", inner_steps=3, inner_lr=0.1, features="recompute")
+MAML = AnilConfig("maml", adapted_params="all", inner_steps=3, inner_lr=0.1, features="recompute")
 
 
 @pytest.mark.parametrize("mu", [0.0, 0.1])

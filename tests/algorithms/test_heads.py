@@ -6,18 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from memmeta_exp.algorithms import Execution, Learner, build_algorithm, exact_reference
-from memmeta_exp.algorithms.losses import losses_of
+from memmeta_exp.algorithms import Execution, Learner, build_algorithm
+from memmeta_exp.algorithms.imaml import ImamlConfig
+from memmeta_exp.algorithms.losses import CosineHeadConfig, LinearHeadConfig, RidgeHeadConfig
+from memmeta_exp.algorithms.proposed import ProposedConfig, exact_reference
+from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.backbones import MetaModel
-from memmeta_exp.config import (
-    ConfigError,
-    CosineHeadConfig,
-    ImamlConfig,
-    LinearHeadConfig,
-    ProposedConfig,
-    RidgeHeadConfig,
-    UnrolledConfig,
-)
+from memmeta_exp.config import ConfigError
 from memmeta_exp.config.compose import jobs
 from memmeta_exp.data import TaskBatch
 from tests.algorithms.conftest import WAYS, Smooth, assert_central_differences, gradient
@@ -27,16 +22,16 @@ EXACT = ProposedConfig(mu=0.1, inner_tolerance=1e-11, linear_tolerance=1e-10)
 SOLVED = dataclasses.replace(  # for a head that has neither a factorisation nor a bound on L_g
     EXACT, mu=1.0, inner_solver="gd", inner_steps=400, inner_lr=0.1, linear_solver="cg", linear_steps=60
 )
-ANIL = UnrolledConfig(inner_steps=3, inner_lr=0.5)
-MAML = UnrolledConfig(name="maml", adapted_params="all", features="recompute", inner_steps=2, inner_lr=0.2)
+ANIL = AnilConfig(inner_steps=3, inner_lr=0.5)
+MAML = AnilConfig(name="maml", adapted_params="all", features="recompute", inner_steps=2, inner_lr=0.2)
 
 
 def learner_of(head: Any, config: Any, chunk: int = 2) -> Learner:
     generator = torch.Generator().manual_seed(5)
     model = MetaModel(Smooth(generator), 6, WAYS, config.head_start == "learned", generator).double()
     model.cosine = head.scale if head.name == "cosine" else None
-    execution = Execution(chunk if config.in_feature_space else 1)
-    return build_algorithm(config, model, execution, losses=losses_of(head))
+    execution = Execution(chunk if config.head_only else 1)
+    return build_algorithm(config, model, execution, losses=head.losses())
 
 
 def with_start(config: Any, start: str) -> Any:
@@ -105,7 +100,7 @@ def test_the_scale_and_the_head_change_the_gradient(batch: TaskBatch, head: Any)
 @pytest.mark.parametrize("start", ["fixed", "prototype"])
 def test_the_reference_is_the_gradient_of_this_heads_objective(batch: TaskBatch, start: str) -> None:
     learner = learner_of(RIDGE, with_start(EXACT, start))
-    reference = exact_reference(learner.model, 0.1, start, Execution(2), losses=losses_of(RIDGE))
+    reference = exact_reference(learner.model, 0.1, start, Execution(2), losses=RIDGE.losses())
     found, expected = gradient(learner, batch), gradient(reference, batch)
     assert expected.norm() > 1e-3
     assert (found - expected).norm() < 1e-8 * expected.norm()
@@ -129,7 +124,7 @@ GD = ["algorithm.inner_solver=gd", "algorithm.inner_lr=0.1", "algorithm.linear_s
         (["head=cosine", "algorithm=anil", "test_adaptation=exact"], "set test_adaptation=own or gd"),
         (["head=cosine", *GD], "set algorithm.head_start to learned or prototype"),
         (["head=ridge", "head.scale=0"], "above 0"),
-        (["algorithm=maml", "algorithm.head_start=prototype"], "for algorithms in feature space"),
+        (["algorithm=maml", "algorithm.head_start=prototype"], "for head-only algorithms"),
         (["algorithm=imaml", "algorithm.head_start=prototype"], "is unknown"),
         (["dataset=logistic", "backbone=linear", "head=ridge"], "leave head=linear"),
     ],

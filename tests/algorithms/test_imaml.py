@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.func import functional_call, hessian
 from torch.nn import functional as F
 
-from memmeta_exp.algorithms.imaml import Imaml
+from memmeta_exp.algorithms.imaml import Imaml, ImamlConfig
+from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.algorithms.weight_space import Task
-from memmeta_exp.config import ConfigError, ImamlConfig, UnrolledConfig
+from memmeta_exp.config import ConfigError
 from memmeta_exp.data import TaskBatch
 from tests.algorithms.conftest import assert_central_differences, gradient, smooth_learner
 
@@ -72,7 +73,7 @@ def test_closed_form_with_the_dense_hessian(batch: TaskBatch) -> None:
 
 def test_the_plain_query_gradient_as_lambda_grows(batch: TaskBatch) -> None:
     """lam -> infinity holds phi to theta: dF -> d f(theta), which is FOMAML's gradient with no step to speak of."""
-    no_step = UnrolledConfig(
+    no_step = AnilConfig(
         name="fomaml", adapted_params="all", features="recompute", first_order=True, inner_steps=1, inner_lr=1e-12
     )
     plain = gradient(smooth_learner(no_step), batch)

@@ -9,16 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memmeta_exp.algorithms import Execution, WeightSpaceLearner, build_algorithm
+from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.backbones import MetaModel, build_model
-from memmeta_exp.config import ConfigError, Conv4Config, MemoryConfig, SyntheticConfig, UnrolledConfig
+from memmeta_exp.backbones.conv4 import Conv4Config
+from memmeta_exp.config import ConfigError, MemoryConfig
+from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 from memmeta_exp.profiling.peak_memory import PeakMeter
 from tests.algorithms.conftest import TASKS, assert_central_differences, gradient, smooth_learner
 
-MAML = UnrolledConfig(name="maml", adapted_params="all", features="recompute", inner_steps=3, inner_lr=0.4)
+MAML = AnilConfig(name="maml", adapted_params="all", features="recompute", inner_steps=3, inner_lr=0.4)
 FOMAML = dataclasses.replace(MAML, name="fomaml", first_order=True)
-ANIL = UnrolledConfig(name="anil", inner_steps=4, inner_lr=0.5)
-ITD_BIO = UnrolledConfig(name="itd_bio", mu=0.1, inner_steps=4, inner_lr=0.5, head_start="fixed")
+ANIL = AnilConfig(name="anil", inner_steps=4, inner_lr=0.5)
+ITD_BIO = AnilConfig(name="itd_bio", mu=0.1, inner_steps=4, inner_lr=0.5, head_start="fixed")
 RECOMPUTE = MemoryConfig(checkpoint="inner_step")
 
 
@@ -28,11 +31,11 @@ RECOMPUTE = MemoryConfig(checkpoint="inner_step")
     ids=["maml", "maml+R", "frozen head start"],
 )
 @pytest.mark.parametrize("memory", [None, RECOMPUTE], ids=["graph", "adjoint"])
-def test_central_differences(batch: TaskBatch, config: UnrolledConfig, memory: MemoryConfig | None) -> None:
+def test_central_differences(batch: TaskBatch, config: AnilConfig, memory: MemoryConfig | None) -> None:
     assert_central_differences(smooth_learner(config, memory=memory), batch)
 
 
-def by_hand(learner, batch: TaskBatch, config: UnrolledConfig, drop_hessian: bool) -> Tensor:
+def by_hand(learner, batch: TaskBatch, config: AnilConfig, drop_hessian: bool) -> Tensor:
     """MAML without functional_call, one graph through all tasks; the Hessian terms dropped where told to."""
     model, total = learner.model, torch.zeros((), dtype=torch.float64)
     parameters = list(model.parameters())
@@ -101,7 +104,7 @@ def test_by_hand_on_one_number() -> None:
 
 
 @pytest.mark.parametrize("config", [MAML, dataclasses.replace(ANIL, features="recompute", mu=0.1)])
-def test_one_step_at_a_time_is_the_same_gradient(batch: TaskBatch, config: UnrolledConfig) -> None:
+def test_one_step_at_a_time_is_the_same_gradient(batch: TaskBatch, config: AnilConfig) -> None:
     kept, again = (gradient(smooth_learner(config, memory=memory), batch) for memory in (None, RECOMPUTE))
     assert kept.norm() > 1e-3
     assert (kept - again).abs().max() < 1e-13
@@ -110,7 +113,7 @@ def test_one_step_at_a_time_is_the_same_gradient(batch: TaskBatch, config: Unrol
 @pytest.mark.parametrize("config", [ANIL, ITD_BIO, dataclasses.replace(ANIL, first_order=True)])
 @pytest.mark.parametrize("memory", [None, RECOMPUTE], ids=["graph", "adjoint"])
 def test_recomputed_features_give_the_same_gradient(
-    batch: TaskBatch, config: UnrolledConfig, memory: MemoryConfig | None
+    batch: TaskBatch, config: AnilConfig, memory: MemoryConfig | None
 ) -> None:
     once = smooth_learner(config)
     again = smooth_learner(dataclasses.replace(config, features="recompute"), memory=memory)
@@ -131,7 +134,7 @@ def test_adapting_all_is_not_adapting_the_head(batch: TaskBatch) -> None:
 
 def test_features_once_needs_a_backbone_that_stays() -> None:
     with pytest.raises(ConfigError, match="features=once"):
-        UnrolledConfig(name="maml", adapted_params="all", features="once")
+        AnilConfig(name="maml", adapted_params="all", features="once")
 
 
 @pytest.mark.parametrize("block", ["fused", "plain"])
@@ -173,7 +176,7 @@ def test_bf16_is_the_backbones_alone() -> None:
     images = load_split(SyntheticConfig(classes=6, images_per_class=8, image_size=16), "train")
     batch = EpisodeSampler(images, "train", 0, 3, 2, 4).draw(0, 2)
 
-    def found(config: UnrolledConfig) -> Tensor:
+    def found(config: AnilConfig) -> Tensor:
         model = build_model(Conv4Config(filters=6), 3, 16, 3, True, seed=0)
         return gradient(build_algorithm(config, model, Execution(bf16=True)), batch)
 
@@ -230,7 +233,7 @@ def test_first_order_keeps_no_graph_of_its_steps() -> None:
 
 
 @pytest.mark.parametrize("config", [MAML, FOMAML], ids=["maml", "fomaml"])
-def test_peak_does_not_grow_with_the_batch(config: UnrolledConfig) -> None:
+def test_peak_does_not_grow_with_the_batch(config: AnilConfig) -> None:
     memory = Memory(filters=16)
     assert memory.peak(config, tasks=6) <= 1.01 * memory.peak(config, tasks=2)
 

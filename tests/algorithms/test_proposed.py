@@ -7,12 +7,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memmeta_exp.algorithms import Execution, FeatureSpaceLearner, Proposed, exact_reference
-from memmeta_exp.algorithms.proposed import exact_adaptation, gradient_descent_adaptation
+from memmeta_exp.algorithms import Execution, FeatureSpaceLearner, Proposed
+from memmeta_exp.algorithms.imaml import ImamlConfig
+from memmeta_exp.algorithms.proposed import (
+    ProposedConfig,
+    exact_adaptation,
+    exact_reference,
+    gradient_descent_adaptation,
+)
+from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.backbones import MetaModel, build_model
-from memmeta_exp.backbones.conv4 import Conv4
+from memmeta_exp.backbones.conv4 import Conv4, Conv4Config
 from memmeta_exp.bilevel import cg, implicit
-from memmeta_exp.config import Conv4Config, ImamlConfig, MemoryConfig, ProposedConfig, SyntheticConfig, UnrolledConfig
+from memmeta_exp.config import MemoryConfig
+from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 from memmeta_exp.profiling.peak_memory import PeakMeter
 from tests.algorithms.conftest import (
@@ -349,8 +357,8 @@ def test_evaluation_adapts_by_the_rule_asked_for(batch: TaskBatch) -> None:
     [
         dataclasses.replace(EXACT, mu=3.0, head_start="learned"),
         dataclasses.replace(EXACT, head_start="prototype"),
-        UnrolledConfig(),
-        UnrolledConfig(name="maml", adapted_params="all", features="recompute"),
+        AnilConfig(),
+        AnilConfig(name="maml", adapted_params="all", features="recompute"),
         ImamlConfig(),
     ],
     ids=["proposed", "prototype", "anil", "maml", "imaml"],

@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 
 from memmeta_exp.algorithms import Execution, build_algorithm
+from memmeta_exp.algorithms.imaml import ImamlConfig
 from memmeta_exp.algorithms.losses import QuadraticLosses
+from memmeta_exp.algorithms.proposed import ProposedConfig
+from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.backbones import QuadraticModel
 from memmeta_exp.bilevel import QuadraticObjective, QuadraticTasks
-from memmeta_exp.config import ImamlConfig, ProposedConfig, QuadraticConfig, UnrolledConfig
+from memmeta_exp.config.problems import QuadraticConfig
 from memmeta_exp.data import TaskIndices
 from memmeta_exp.data.quadratic import draw_tasks
 
@@ -83,7 +86,7 @@ def test_proposed_tends_to_the_gradient_of_F_with_K_and_N() -> None:
     assert by_N[-1] < 1e-9
 
 
-def unrolled(config: UnrolledConfig, u: Tensor) -> Tensor:
+def unrolled(config: AnilConfig, u: Tensor) -> Tensor:
     """Mean f after K head steps, in closed form: phi_K = y + (I - lambda S)^K (phi_0 - y)."""
     theta, phi = u[:P], u[P:]
     y = TASKS.slope @ theta + TASKS.offset
@@ -97,13 +100,13 @@ def _query(theta: Tensor, phi: Tensor) -> Tensor:
     return values.mean() / 2
 
 
-ANIL = UnrolledConfig(inner_steps=4, inner_lr=0.1)
+ANIL = AnilConfig(inner_steps=4, inner_lr=0.1)
 ITD_BIO = dataclasses.replace(ANIL, name="itd_bio", head_start="fixed")
 
 
 @pytest.mark.parametrize("config", [ANIL, ITD_BIO], ids=["anil", "itd_bio"])
 @pytest.mark.parametrize("features", ["once", "recompute"])
-def test_anil_and_itd_bio_differentiate_K_steps(config: UnrolledConfig, features: str) -> None:
+def test_anil_and_itd_bio_differentiate_K_steps(config: AnilConfig, features: str) -> None:
     config = dataclasses.replace(config, features=features)
     u = torch.cat(start(config)).requires_grad_()
     (expected,) = torch.autograd.grad(unrolled(config, u), u)
@@ -144,7 +147,7 @@ def query_slope(w: Tensor) -> Tensor:
 @pytest.mark.parametrize("first_order", [False, True])
 def test_maml_adapts_theta_and_phi(first_order: bool) -> None:
     """dF/dw = (I - lambda G)^K d f(w_K), G the Hessian of g in both; first order leaves the power out."""
-    config = UnrolledConfig(
+    config = AnilConfig(
         "maml", adapted_params="all", inner_steps=3, inner_lr=0.02, features="recompute", first_order=first_order
     )
     w = torch.cat(start(config))

@@ -10,19 +10,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from memmeta_exp.algorithms import Execution, Learner, WeightSpaceLearner, build_algorithm
+from memmeta_exp.algorithms.imaml import ImamlConfig
 from memmeta_exp.algorithms.losses import RegressionLosses
-from memmeta_exp.algorithms.proposed import Proposed
+from memmeta_exp.algorithms.proposed import Proposed, ProposedConfig
+from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.backbones import build_model
+from memmeta_exp.backbones.mlp import MlpConfig
 from memmeta_exp.bilevel import SquaredError
-from memmeta_exp.config import ImamlConfig, MemoryConfig, MlpConfig, ProposedConfig, UnrolledConfig
+from memmeta_exp.config import MemoryConfig
 from memmeta_exp.data import SinusoidSampler, SinusoidTasks
 from tests.algorithms.conftest import assert_central_differences, gradient
 
 TASKS = 6
 EXACT = ProposedConfig(mu=0.05, inner_tolerance=1e-11, linear_tolerance=1e-10)
-ANIL = UnrolledConfig(inner_steps=3, inner_lr=0.1)
-ITD_BIO = UnrolledConfig(name="itd_bio", mu=0.05, inner_steps=4, inner_lr=0.1, head_start="fixed")
-MAML = UnrolledConfig(name="maml", adapted_params="all", features="recompute", inner_steps=2, inner_lr=0.05)
+ANIL = AnilConfig(inner_steps=3, inner_lr=0.1)
+ITD_BIO = AnilConfig(name="itd_bio", mu=0.05, inner_steps=4, inner_lr=0.1, head_start="fixed")
+MAML = AnilConfig(name="maml", adapted_params="all", features="recompute", inner_steps=2, inner_lr=0.05)
 FOMAML = dataclasses.replace(MAML, name="fomaml", first_order=True)
 SOLVED = ImamlConfig(lam=20.0, inner_steps=24, inner_lr=0.04, linear_steps=60, linear_tolerance=1e-11)
 INNER_STEP = MemoryConfig(checkpoint="inner_step")

@@ -8,19 +8,20 @@ from torch.nn import functional as F
 
 from memmeta_exp.algorithms import Unrolled
 from memmeta_exp.algorithms.losses import RegressionLosses
-from memmeta_exp.config import ProposedConfig, UnrolledConfig
+from memmeta_exp.algorithms.proposed import ProposedConfig
+from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.data import TaskBatch
 from memmeta_exp.profiling.peak_memory import PeakMeter
 from tests.algorithms.conftest import TASKS, assert_central_differences, gradient, smooth_learner
 
-ANIL = UnrolledConfig(name="anil", inner_steps=4, inner_lr=0.5)
-ITD_BIO = UnrolledConfig(name="itd_bio", mu=0.1, inner_steps=4, inner_lr=0.5, head_start="fixed")
+ANIL = AnilConfig(name="anil", inner_steps=4, inner_lr=0.5)
+ITD_BIO = AnilConfig(name="itd_bio", mu=0.1, inner_steps=4, inner_lr=0.5, head_start="fixed")
 
 
 @pytest.mark.parametrize(
     "config", [ANIL, ITD_BIO, dataclasses.replace(ANIL, mu=0.2)], ids=["anil", "itd_bio", "anil+R"]
 )
-def test_central_differences(batch: TaskBatch, config: UnrolledConfig) -> None:
+def test_central_differences(batch: TaskBatch, config: AnilConfig) -> None:
     assert_central_differences(smooth_learner(config), batch)
 
 
@@ -107,7 +108,7 @@ CHANGES = {"mu": 0.5, "inner_steps": 5, "inner_lr": 0.1, "first_order": True, "h
 @pytest.mark.parametrize("key", CHANGES)
 def test_every_option_changes_the_gradient(batch: TaskBatch, key: str) -> None:
     """`adapted_params` and `features` are told apart in test_maml."""
-    assert set(CHANGES) == {f.name for f in dataclasses.fields(UnrolledConfig)} - {"name", "adapted_params", "features"}
+    assert set(CHANGES) == {f.name for f in dataclasses.fields(AnilConfig)} - {"name", "adapted_params", "features"}
     plain = gradient(smooth_learner(ANIL), batch)
     changed = gradient(smooth_learner(dataclasses.replace(ANIL, **{key: CHANGES[key]})), batch)
     assert plain.shape != changed.shape or (plain - changed).abs().max() > 1e-6 * plain.abs().max()

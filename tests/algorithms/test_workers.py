@@ -7,28 +7,26 @@ import pytest
 import torch
 
 from memmeta_exp.algorithms import Execution, build_algorithm
+from memmeta_exp.algorithms.baseline import BaselineConfig
+from memmeta_exp.algorithms.imaml import ImamlConfig
+from memmeta_exp.algorithms.proposed import ProposedConfig
+from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.backbones import build_model
-from memmeta_exp.config import (
-    BaselineConfig,
-    Conv4Config,
-    ImamlConfig,
-    MemoryConfig,
-    ProposedConfig,
-    SyntheticConfig,
-    UnrolledConfig,
-)
+from memmeta_exp.backbones.conv4 import Conv4Config
+from memmeta_exp.config import MemoryConfig
+from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 from memmeta_exp.profiling.peak_memory import PeakMeter
 
-MAML = UnrolledConfig(name="maml", adapted_params="all", features="recompute", inner_steps=2)
+MAML = AnilConfig(name="maml", adapted_params="all", features="recompute", inner_steps=2)
 CASES = {
     "proposed": (ProposedConfig(inner_warm_start=True, inner_solver="gd", inner_tolerance=None), MemoryConfig()),
     "half_task": (ProposedConfig(head_start="learned"), MemoryConfig(mode="half_task")),
-    "anil": (UnrolledConfig(), MemoryConfig()),
+    "anil": (AnilConfig(), MemoryConfig()),
     "maml": (MAML, MemoryConfig()),
     "checkpoint": (MAML, MemoryConfig(checkpoint="inner_step")),
     "fomaml": (dataclasses.replace(MAML, first_order=True), MemoryConfig()),
-    "recompute": (UnrolledConfig(features="recompute", inner_steps=2), MemoryConfig()),
+    "recompute": (AnilConfig(features="recompute", inner_steps=2), MemoryConfig()),
     "imaml": (ImamlConfig(inner_steps=2), MemoryConfig()),
     "baseline": (BaselineConfig(), MemoryConfig()),
     "baseline, half_task": (BaselineConfig(), MemoryConfig(mode="half_task")),

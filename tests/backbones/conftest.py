@@ -2,7 +2,11 @@
 
 from typing import Any
 
-from memmeta_exp.config import Conv4Config, MlpConfig, Resnet12Config, TimmConfig, WideResnetConfig
+from memmeta_exp.backbones.conv4 import Conv4Config
+from memmeta_exp.backbones.mlp import MlpConfig
+from memmeta_exp.backbones.resnet12 import Resnet12Config
+from memmeta_exp.backbones.timm_backbone import TimmConfig
+from memmeta_exp.backbones.wide_resnet import WideResnetConfig
 
 TINY: dict[str, Any] = {
     "conv4": Conv4Config(filters=[4, 5, 6, 7]),

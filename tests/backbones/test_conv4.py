@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from memmeta_exp.backbones import Conv4, build_model
-from memmeta_exp.config import Conv4Config
+from memmeta_exp.backbones.conv4 import Conv4Config
 
 
 def test_equals_the_textbook_order_of_layers(generator) -> None:

@@ -85,7 +85,7 @@ def test_a_deep_network_needs_the_inputs_of_its_blocks() -> None:
 @pytest.mark.parametrize("algorithm", ["maml", "fomaml", "imaml", "anil"])
 def test_not_for_weights_that_are_gone(algorithm: str) -> None:
     recompute = ["algorithm.features=recompute"] if algorithm == "anil" else []
-    with pytest.raises(ConfigError, match=r"memory\.checkpoint=block is for algorithms in feature space"):
+    with pytest.raises(ConfigError, match=r"memory\.checkpoint=block is for head-only algorithms"):
         config(f"algorithm={algorithm}", BLOCK, "tasks_per_pass=auto", *recompute)
 
 

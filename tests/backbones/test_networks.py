@@ -1,7 +1,7 @@
 """What holds for every backbone: shapes, seeds, each task's own statistics, blocks that are run twice."""
 
 import random
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from memmeta_exp.backbones import build_model, registry, require
+from memmeta_exp.backbones import build_model, require
 from memmeta_exp.backbones.backbone import Backbone
-from memmeta_exp.config import SECTIONS, ConfigError, Resnet12Config, WideResnetConfig
-from memmeta_exp.config.sections import SECTIONS as OF_IMAGES
+from memmeta_exp.backbones.resnet12 import Resnet12Config
+from memmeta_exp.backbones.wide_resnet import WideResnetConfig
+from memmeta_exp.config import BackboneConfig, ConfigError, options
 from tests.backbones.conftest import TINY
 
 SIZE = 32
@@ -51,10 +52,15 @@ class OfTorch(Backbone):
         return self.net(images.flatten(0, 1)).unflatten(0, images.shape[:2]) * self.scale.sum()
 
 
-def test_a_network_of_ones_own_is_a_function_of_the_seed(monkeypatch) -> None:
-    monkeypatch.setitem(registry.BACKBONES, "mine", lambda *_: OfTorch())
+@dataclass(frozen=True)
+class OfTorchConfig(BackboneConfig):
+    def build(self, channels: int, image_size: int, generator: torch.Generator, materialise: bool = True) -> OfTorch:
+        return OfTorch()
+
+
+def test_a_network_of_ones_own_is_a_function_of_the_seed() -> None:
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
-    a, again, other = (built(SimpleNamespace(name="mine"), seed).state_dict() for seed in (2**63 - 1, 2**63 - 1, 1))
+    a, again, other = (built(OfTorchConfig(), seed).state_dict() for seed in (2**63 - 1, 2**63 - 1, 1))
     assert all(torch.equal(a[key], again[key]) for key in a)
     differing = [key for key in a if not torch.equal(a[key], other[key])]
     assert len(differing) == len(a) == 6
@@ -63,7 +69,9 @@ def test_a_network_of_ones_own_is_a_function_of_the_seed(monkeypatch) -> None:
 
 
 def test_every_option_is_here() -> None:
-    assert {config.name for config in TINY.values()} == set(OF_IMAGES["backbone"])
+    assert {config.name for config in TINY.values()} == {
+        name for name, option in options("backbone").items() if option.dataset is None
+    }
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -156,4 +164,4 @@ def test_images_that_are_too_small() -> None:
 )
 def test_what_a_section_refuses(option: str, bad: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        SECTIONS["backbone"][option](**bad)
+        options("backbone")[option](**bad)

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from memmeta_exp.backbones import build_model, require
-from memmeta_exp.backbones.timm_backbone import import_timm
-from memmeta_exp.config import ConfigError, TimmConfig
+from memmeta_exp.backbones.timm_backbone import TimmConfig, import_timm
+from memmeta_exp.config import ConfigError
 
 RESNET, VIT = TimmConfig(model="test_resnet"), TimmConfig(model="test_vit")
 SIZE = 32

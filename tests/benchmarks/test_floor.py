@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks import floor, floor_steps
-from memmeta_exp.config import SyntheticConfig
+from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 
 SMALL = ["--filters", "4", "--tasks", "2", "--pairs", "2", "--threads", "1"]

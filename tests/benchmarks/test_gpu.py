@@ -10,9 +10,10 @@ import torch
 from benchmarks import floor, floor_steps, gpu, released
 from benchmarks.released import released_step
 from memmeta_exp.algorithms import build_algorithm
+from memmeta_exp.algorithms.proposed import ProposedConfig
 from memmeta_exp.backbones import build_model
-from memmeta_exp.backbones.conv4 import Conv4
-from memmeta_exp.config import Conv4Config, ProposedConfig, SyntheticConfig
+from memmeta_exp.backbones.conv4 import Conv4, Conv4Config
+from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, load_split
 from memmeta_exp.profiling.peak_memory import PeakMeter
 

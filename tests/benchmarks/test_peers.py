@@ -15,7 +15,7 @@ from benchmarks.peer_libraries.environments import RECIPES, InstallError, Recipe
 from benchmarks.peer_libraries.problem import SETTINGS, build_network, gradient_error, task_of
 from benchmarks.peer_libraries.processes import WorkerError, WorkerProcess
 from memmeta_exp.backbones import build_model
-from memmeta_exp.config import Conv4Config
+from memmeta_exp.backbones.conv4 import Conv4Config
 
 TINY = ["--filters", "4", "--image-size", "16", "--tasks", "2", "--rounds", "2"]
 

@@ -32,7 +32,7 @@ def test_train_and_evaluate(memmeta, backbone: list[str]) -> None:
         (["images.normalise=imagenet"], "leave images.normalise=none"),
         (["dataset.image_size=28"], "does not take images of 3 channels and 28x28"),
         (["algorithm=imaml", "backbone.attention=fused"], "leave backbone.attention=plain"),
-        (["algorithm=maml", "memory.checkpoint=block"], "memory.checkpoint=block is for algorithms in feature space"),
+        (["algorithm=maml", "memory.checkpoint=block"], "memory.checkpoint=block is for head-only algorithms"),
         (
             ["backbone.model=dla46_c", "dataset.image_size=64", "memory.checkpoint=block"],
             "memory.checkpoint=none",

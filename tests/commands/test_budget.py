@@ -8,7 +8,8 @@ import torch
 
 from memmeta_exp.config import Config, ConfigError
 from memmeta_exp.config.compose import jobs
-from memmeta_exp.experiment.builder import build, build_optimizer
+from memmeta_exp.experiment.builder import build
+from memmeta_exp.experiment.optimizers import build_optimizer
 from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.memory.budget import fit_to_budget
 from memmeta_exp.profiling.peak_memory import measure_peak

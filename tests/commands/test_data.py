@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memmeta_exp.config import DatasetFacts, MiniImagenetConfig, OmniglotConfig, TieredImagenetConfig, from_omegaconf
+from memmeta_exp.config import DatasetFacts, from_omegaconf
 from memmeta_exp.config.compose import composed
+from memmeta_exp.config.datasets import MiniImagenetConfig, OmniglotConfig, TieredImagenetConfig
 from memmeta_exp.data import cache_contents, cifar100_torchmeta
 from memmeta_exp.data.cifar100_torchmeta import hdf5_path
 from memmeta_exp.data.prepare import download, fetch
 from memmeta_exp.data.prepare.readers import images, omniglot
 from memmeta_exp.data.prepare.urls import PAGES, RELEASES, Release, RemoteFile
-from memmeta_exp.experiment.builder import build, build_optimizer
+from memmeta_exp.experiment.builder import build
+from memmeta_exp.experiment.optimizers import build_optimizer
 from memmeta_exp.experiment.train_step import TrainStep
 from tests.commands.conftest import Result
 from tests.data import official

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from memmeta_exp.commands import profile as command
 from memmeta_exp.config import from_dict
 from memmeta_exp.config.compose import jobs
-from memmeta_exp.experiment.builder import build, build_optimizer
+from memmeta_exp.experiment.builder import build
+from memmeta_exp.experiment.optimizers import build_optimizer
 from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.profiling.peak_memory import MIB, measure_peak
 from tests.commands.conftest import TINY, Result

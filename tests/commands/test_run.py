@@ -24,7 +24,7 @@ from memmeta_exp import tracking
 from memmeta_exp.algorithms.proposed import gradient_descent_adaptation
 from memmeta_exp.cli import main
 from memmeta_exp.commands import evaluate
-from memmeta_exp.config import SECTIONS, Config
+from memmeta_exp.config import Config, options
 from memmeta_exp.config.compose import jobs
 from memmeta_exp.experiment.builder import build
 from memmeta_exp.tracking.run_folder import RunFolder, read_metrics
@@ -475,7 +475,7 @@ HAS = {  # of the numbers that not every algorithm has
 
 @pytest.mark.parametrize(
     "algorithm",
-    [pytest.param(name, marks=[pytest.mark.slow] if name == "imaml" else []) for name in SECTIONS["algorithm"]],
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "imaml" else []) for name in options("algorithm")],
 )
 def test_every_algorithm_runs_and_says_what_it_has(train, memmeta, algorithm: str) -> None:
     result = train(f"algorithm={algorithm}")

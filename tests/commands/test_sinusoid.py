@@ -14,7 +14,7 @@ import torch
 
 from memmeta_exp.cli import main
 from memmeta_exp.commands.train import objective
-from memmeta_exp.config import SECTIONS
+from memmeta_exp.config import options
 from memmeta_exp.reports.grouping import configurations
 from memmeta_exp.reports.runs import collect
 from memmeta_exp.reports.sinusoid import alt_text, draw, lines, plot, read
@@ -63,7 +63,7 @@ def test_the_numbers_are_those_of_their_definitions(a_run) -> None:
 
 ALGORITHMS = [
     pytest.param(name, marks=[pytest.mark.slow] if name in ("fomaml", "itd_bio") else [])
-    for name in SECTIONS["algorithm"]
+    for name in options("algorithm")
     if name != "baseline"  # refused: there are no classes to tell apart
 ]
 

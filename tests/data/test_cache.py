@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memmeta_exp.config import FolderConfig
+from memmeta_exp.config.datasets import FolderConfig
 from memmeta_exp.data import aside, cache_contents, load_split
 from memmeta_exp.data.cache_contents import entries, hold, tidy
 from memmeta_exp.data.prepare import progress

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from memmeta_exp.config import SPLITS, FolderConfig, from_omegaconf
+from memmeta_exp.config import SPLITS, from_omegaconf
 from memmeta_exp.config.compose import composed
+from memmeta_exp.config.datasets import FolderConfig
 from memmeta_exp.data import fingerprint, load_split
 from memmeta_exp.data.prepare.verify import verify
 from memmeta_exp.experiment.builder import build

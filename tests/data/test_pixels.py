@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from memmeta_exp.backbones import image_layout
-from memmeta_exp.config import ConfigError, SyntheticConfig, from_omegaconf
+from memmeta_exp.config import ConfigError, from_omegaconf
 from memmeta_exp.config.compose import composed
+from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import UNCHANGED, EpisodeSampler, ImageSet, ImageTransforms, load_split
 from memmeta_exp.data.counter_rng import children, root_key, uniform
 from memmeta_exp.data.torchmeta_compat import import_torchmeta
@@ -229,7 +230,7 @@ def test_mirrored_tasks_are_judged_as_their_mirror_images_are():
         (["images.crop_padding=-1"], "at least 0"),
         (["images.crop_padding=17"], "at most 16"),
         (["images.brightness=1.5"], "at most 1"),
-        (["images.test_time_flip=true", "algorithm=maml"], "is for algorithms in feature space: maml"),
+        (["images.test_time_flip=true", "algorithm=maml"], "is for head-only algorithms: maml"),
         (["images.flip=maybe"], "images.flip"),
         (["images.flp=true"], "did you mean 'images.flip'?"),
         (["dataset.channels=1", "images.normalise=imagenet"], "is for colour images, and synthetic is grey"),

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from memmeta_exp.config import SECTIONS, SPLITS, DatasetFacts, SyntheticConfig
+from memmeta_exp.config import SPLITS, DatasetConfig, DatasetFacts, options
+from memmeta_exp.config import registry as registry_of_options
+from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import DataError, ImageSet, load_split, registry
 from memmeta_exp.data.cifar100_torchmeta import hdf5_path
 from memmeta_exp.data.prepare.status import status
@@ -16,7 +18,7 @@ SMALL = SyntheticConfig(classes=6, images_per_class=50, channels=2, image_size=1
 
 
 def test_every_dataset_of_the_schema_has_a_loader():
-    assert set(registry.LOADERS) == set(SECTIONS["dataset"]) - {"quadratic", "sinusoid"}, "which have no images"
+    assert set(registry.LOADERS) == set(options("dataset")) - {"quadratic", "sinusoid"}, "which have no images"
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -53,7 +55,7 @@ def test_status_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("MEMMETA_CACHE", str(tmp_path))
     monkeypatch.delenv("MEMMETA_DATA", raising=False)
     rows = {row.name: row for row in status()}
-    assert list(rows) == list(SECTIONS["dataset"])
+    assert list(rows) == list(options("dataset"))
     assert rows["glyphs"].present
     assert rows["glyphs"].verified is None
     assert "MEMMETA_DATA" in rows["cifar_fs"].detail
@@ -79,7 +81,7 @@ def test_importing_the_package_loads_no_heavy_library():
 
 
 @dataclass(frozen=True)
-class MineConfig:
+class MineConfig(DatasetConfig):
     name: str = "mine"
 
     def facts(self) -> DatasetFacts:
@@ -92,7 +94,7 @@ def mine(config: MineConfig, split: str, data_root: str | None) -> ImageSet:
 
 
 def test_a_dataset_that_was_entered_is_listed_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(SECTIONS["dataset"], "mine", MineConfig)
+    monkeypatch.setitem(registry_of_options._entered["dataset"], "mine", MineConfig)
     assert "has no loader" in status(str(tmp_path))[-1].detail
     with pytest.raises(DataError, match=r"dataset=mine has no loader: enter one in LOADERS"):
         registry.require(MineConfig())
@@ -109,4 +111,4 @@ def test_a_dataset_that_was_entered_is_listed_and_verified(tmp_path: Path, monke
 
 @pytest.mark.parametrize("name", sorted(registry.WITHOUT_IMAGES))
 def test_a_problem_without_images_is_verified_as_one(name: str):
-    assert [(c.what, c.passed) for c in verify(SECTIONS["dataset"][name]())] == [("pixels", None)]
+    assert [(c.what, c.passed) for c in verify(options("dataset")[name]())] == [("pixels", None)]

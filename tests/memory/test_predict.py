@@ -12,7 +12,8 @@ import memmeta_exp.memory.predict
 from memmeta_exp.backbones.conv4 import Conv4
 from memmeta_exp.config import Config, ConfigError
 from memmeta_exp.config.compose import jobs
-from memmeta_exp.experiment.builder import build, build_on_meta, build_optimizer
+from memmeta_exp.experiment.builder import build, build_on_meta
+from memmeta_exp.experiment.optimizers import build_optimizer
 from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.memory.predict import predict
 from memmeta_exp.profiling.meta_memory import CUBLAS_WORKSPACE, MetaKernelCache

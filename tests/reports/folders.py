@@ -8,22 +8,17 @@ from typing import Any
 
 import yaml
 
-from memmeta_exp.config import (
-    CifarFsConfig,
-    Config,
-    Conv4Config,
-    GlyphsConfig,
-    ProposedConfig,
-    SyntheticConfig,
-    UnrolledConfig,
-    to_dict,
-)
+from memmeta_exp.algorithms.proposed import ProposedConfig
+from memmeta_exp.algorithms.unrolled import AnilConfig
+from memmeta_exp.backbones.conv4 import Conv4Config
+from memmeta_exp.config import Config, to_dict
+from memmeta_exp.config.datasets import CifarFsConfig, GlyphsConfig, SyntheticConfig
 from memmeta_exp.config.sections import OptimizerConfig, TrackingConfig
 
 ALGORITHMS: dict[str, Any] = {
     "proposed": ProposedConfig(),
-    "anil": UnrolledConfig(name="anil"),
-    "maml": UnrolledConfig(name="maml", adapted_params="all", features="recompute", inner_steps=3, inner_lr=0.5),
+    "anil": AnilConfig(name="anil"),
+    "maml": AnilConfig(name="maml", adapted_params="all", features="recompute", inner_steps=3, inner_lr=0.5),
 }
 DATASETS: dict[str, Any] = {"glyphs": GlyphsConfig(), "cifar_fs": CifarFsConfig(), "synthetic": SyntheticConfig()}
 ENV = {

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from memmeta_exp.cli import main
 from memmeta_exp.commands import train as train_command
-from memmeta_exp.config import SECTIONS, from_dict, to_dict
+from memmeta_exp.config import GROUPS, from_dict, to_dict
 from memmeta_exp.config.compose import _keys
 from memmeta_exp.training import runner
 from memmeta_exp.training.trainer import Trainer
@@ -93,7 +93,7 @@ def nothing_is_trained() -> Iterator[None]:
 
 
 def keys() -> list[str]:
-    groups = [*SECTIONS, "experiment", "protocol", "settings", "hydra/launcher", "hydra.run.dir", "hydra.sweep.dir"]
+    groups = [*GROUPS, "experiment", "protocol", "settings", "hydra/launcher", "hydra.run.dir", "hydra.sweep.dir"]
     return sorted(_keys() | set(groups))
 
 

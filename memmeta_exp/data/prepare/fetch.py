@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from memmeta_exp.config import SECTIONS
+from memmeta_exp.config import options
 from memmeta_exp.data import cifar100_torchmeta
 from memmeta_exp.data.aside import half_made, remove_stale, work_folder
 from memmeta_exp.data.prepare.answers import SourceError
@@ -142,7 +142,7 @@ def import_files(name: str, path: Path, root: Path, progress: Progress = silent)
 
 def _counted(name: str, split: str, read: Callable[[], SplitImages]) -> SplitImages:
     """What `read` gives; DataError, before any image is read, where it is not as many as the dataset has."""
-    found, facts = read(), SECTIONS["dataset"][name]().facts()
+    found, facts = read(), options("dataset")[name]().facts()
     counts = np.bincount(found.labels, minlength=len(found.names))
     total, least = facts.total(split), counts.min(initial=len(found.labels))
     if (len(counts), counts.sum()) != (facts.classes[split], total) or least < facts.images_per_class:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from inspect import getdoc
 from pathlib import Path
 
-from memmeta_exp.config import SECTIONS, FolderConfig
+from memmeta_exp.config import options
+from memmeta_exp.config.datasets import FolderConfig
 from memmeta_exp.data.registry import loader_of
 from memmeta_exp.utils.errors import ConfigError, DataError, MemmetaError
 
@@ -34,19 +35,19 @@ def status(data_root: str | None = None, path: str | None = None, split_file: st
         **{name: _stored(name, data_root) for name in ("miniimagenet", "tieredimagenet", "omniglot")},
     }
     return [
-        DatasetStatus(name, _description(name), *(known.get(name) or _entered(name))) for name in SECTIONS["dataset"]
+        DatasetStatus(name, _description(name), *(known.get(name) or _entered(name))) for name in options("dataset")
     ]
 
 
 def _description(name: str) -> str:
-    return (getdoc(SECTIONS["dataset"][name]) or name).splitlines()[0]
+    return (getdoc(options("dataset")[name]) or name).splitlines()[0]
 
 
 def _entered(name: str) -> _Row:
     """A dataset with a loader of its own, of which its configuration and its facts are known."""
     try:
         loader_of(name)
-        SECTIONS["dataset"][name]().facts()
+        options("dataset")[name]().facts()
     except (MemmetaError, OSError, TypeError) as error:
         return False, None, str(error).partition("\n")[0] or type(error).__name__
     return True, None, f"read by its own loader; `memmeta data verify {name}` counts what it holds"

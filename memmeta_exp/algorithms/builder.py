@@ -1,0 +1,17 @@
+"""From an algorithm's configuration to its learner."""
+
+from memmeta_exp.algorithms.learner import Execution, Learner
+from memmeta_exp.algorithms.losses import SOFTMAX, Losses
+from memmeta_exp.backbones import MetaModel
+from memmeta_exp.config import AlgorithmConfig, MemoryConfig
+
+
+def build_algorithm(
+    config: AlgorithmConfig,
+    model: MetaModel,
+    execution: Execution | None = None,
+    memory: MemoryConfig | None = None,
+    losses: Losses = SOFTMAX,
+) -> Learner:
+    """The learner of `config` on `model`, in the model's precision, for tasks whose f and g are `losses`."""
+    return config.build(model, execution or Execution(), memory or MemoryConfig(), losses)
