@@ -62,9 +62,9 @@ def case(name: str, size: int, steps: int, tasks: int, options: argparse.Namespa
     filters = 4 if options.small else SIZES[size]
     (config,) = jobs(
         [
-            *CASES[name], f"device={options.device}", "dataset=synthetic", f"dataset.image_size={size}", "tasks_per_pass=1",
-            f"backbone.filters={filters}", f"algorithm.inner_steps={steps}", f"batch_size={tasks}", "threads=1",
-            "tracking=disabled", f"backbone.block={options.block}",
+            *CASES[name], f"device={options.device}", "dataset=synthetic", f"dataset.image_size={size}",
+            "tasks_per_pass=1", f"backbone.filters={filters}", f"algorithm.inner_steps={steps}", f"batch_size={tasks}",
+            "threads=1", "tracking=disabled", f"backbone.block={options.block}",
         ],
         multirun=False,
     )  # fmt: skip

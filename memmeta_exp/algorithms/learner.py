@@ -36,13 +36,13 @@ class Adapt:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a learner runs; no result depends on it beyond rounding, and none on `workers` at all.
+    """How a learner runs. No result depends on it beyond rounding, and none on `workers` at all.
 
-    tasks_per_pass: tasks per backbone pass where no inner step moves the backbone; bf16: the backbone under bfloat16 autocast;
-    workers: threads that each take a chunk at a time, with `threads_each` threads of torch's own. While an observer of
-    operators (the memory meter) or of phases is on, which sees one thread alone, one worker does it all: N of them hold
-    up to N times what one does. as_on: the device whose ways are taken, where it is not that of the tensors: of meta
-    tensors, that which they stand for.
+    tasks_per_pass: tasks of one backbone pass, a chunk, where no inner step moves the backbone. bf16: the backbone runs
+    under bfloat16 autocast. workers: threads that each take a chunk at a time, with `threads_each` threads of torch's
+    own; N of them hold up to N times the memory of one. While the memory meter or the phase profiler observes, one
+    worker does everything, because they see one thread alone. as_on: the device whose execution strategy to emulate
+    when tensors are on `meta`.
     """
 
     tasks_per_pass: int = 1

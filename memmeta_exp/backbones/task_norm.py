@@ -20,11 +20,11 @@ class TaskBatchNorm2d(nn.Module):
     Input [n*T, C, H, W] in sample-major order (row i*T + t is image i of task t), so that viewing it as [n, T*C, H, W]
     costs nothing and one batch norm with T*C channels normalises every task by itself.
 
-    running: in evaluation mode, normalise by running statistics, which `update_running_stats` gathers, instead of by the statistics
-    of the batch at hand (transductive). task_stats_weight: then by those of a mixture of both, a share s of the task's own
-    batch: mean s m + (1 - s) m', variance s v + (1 - s) v' + s (1 - s) (m - m')^2 (after Schneider et al. 2020, who
-    leave the last term out). own_derivatives: batch statistics with the second derivative of batch_norm.py
-    in place of torch's.
+    running: in evaluation mode, normalise by running statistics, which `update_running_stats` gathers, instead of by
+    the statistics of the batch at hand (transductive). task_stats_weight: the weight s of each task's own statistics in
+    a mixture of both: mean s m + (1 - s) m', variance s v + (1 - s) v' + s (1 - s) (m - m')^2 (after Schneider et al.
+    2020, who leave the last term out). own_derivatives: batch statistics with the second derivative of
+    ops/batch_norm.py in place of torch's.
     """
 
     running_mean: Tensor

@@ -27,8 +27,11 @@ class Key:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The keys of options that mean the same by them. group: that of the options, or the section, or empty for the top
-    level; options: whose keys they are, none outside a group; chosen: which of them is the default; about: what it is."""
+    """The keys of options that mean the same by them.
+
+    group: that of the options, or the section, or empty for the top level; options: whose keys they are, none outside a
+    group; chosen: which of them is the default; about: what it is.
+    """
 
     group: str
     options: tuple[str, ...]

@@ -13,9 +13,9 @@ from memmeta_exp.commands.arguments import parse, whole_number
 from memmeta_exp.commands.cross_dataset import on_other_dataset, split_dataset, split_paths
 from memmeta_exp.config import Config, ConfigError, from_dict, from_yaml, to_dict
 from memmeta_exp.data import SinusoidTasks, TaskBatch
-from memmeta_exp.experiment.builder import Experiment, build, dataset_constants, resolve_device
+from memmeta_exp.experiment.builder import Experiment, dataset_constants
 from memmeta_exp.experiment.evaluation import Score, score_tasks
-from memmeta_exp.memory.budget import fit_to_budget
+from memmeta_exp.memory.budget import build_within_budget
 from memmeta_exp.tracking.run_folder import EpisodeResult, Result, SinusoidResult, read_test_episodes
 from memmeta_exp.training import checkpoint
 from memmeta_exp.training.state import image_digests, require_images
@@ -36,9 +36,9 @@ sine wave) where these are given. With dataset=OTHER on tasks of another dataset
 (a cross-domain test), as many as the run's own test has unless tasks=N says otherwise. With test_adaptation by another
 adaptation to each task: the algorithm's own, K steps of LR on the head alone, or the head alone solved for exactly,
 its support loss plus eval_mu/2 |phi|^2 being least; with mu=MU by its own with another weight of R (algorithm.mu). With
-task_stats_weight=S with that share of each task's own statistics in batch norm, of a run with backbone.norm=running. device,
-threads and the rule are the run's own unless given, and so are data_root, dataset.path, dataset.split_file and
-backbone.weights, for files that have moved. Writes out=FILE alone.
+task_stats_weight=S with that weight of each task's own statistics in batch norm, of a run with
+backbone.norm=running. device, threads and the adaptation are the run's own unless given, and so are data_root,
+dataset.path, dataset.split_file and backbone.weights, for files that have moved. Writes out=FILE alone.
 """
 SHAPE = ("shots", "queries")
 TAKES = {"gd": ("eval_steps", "eval_lr"), "exact": ("eval_mu",)}  # keys of each test_adaptation alone
@@ -116,7 +116,7 @@ def _built(config: Config, its_own: Any, weights: Path) -> Experiment:
     if config.images.normalise == "dataset" and config.dataset != its_own:
         stored = checkpoint.load(weights).get("normalised_by")
         of_dataset = (tuple(stored[0]), tuple(stored[1])) if stored else dataset_constants(its_own, config.data_root)
-    experiment = build(fit_to_budget(config, resolve_device(config.device)), of_dataset)
+    experiment = build_within_budget(config, of_dataset)
     experiment.model.classifier = None  # of training alone, and of another dataset's classes where this is one
     return experiment
 

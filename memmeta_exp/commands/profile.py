@@ -10,9 +10,8 @@ from memmeta_exp.commands.output_dir import kept_if_done, named_folder
 from memmeta_exp.commands.train import check, tracked
 from memmeta_exp.config import Config, ConfigError, to_dict
 from memmeta_exp.config.compose import jobs, unknown_flag
-from memmeta_exp.experiment.builder import build, resolve_device
 from memmeta_exp.experiment.profile import profile
-from memmeta_exp.memory.budget import fit_to_budget
+from memmeta_exp.memory.budget import build_within_budget, fit_to_budget
 from memmeta_exp.memory.predict import check_predictable, predict
 from memmeta_exp.tracking import given_title, track_profile
 from memmeta_exp.tracking.console import print_prediction, print_profile
@@ -92,7 +91,7 @@ def _steps(value: str | None) -> int:
 
 def _measured(config: Config, path: Path, steps: int, title: str | None) -> None:
     try:
-        experiment = build(fit_to_budget(config, resolve_device(config.device)))
+        experiment = build_within_budget(config)
         found = profile(experiment, steps).to_dict()
     except (RuntimeError, MemoryError) as error:
         raise translate_error(error, config) from None

@@ -33,7 +33,7 @@ from memmeta_exp.config.overrides import conf_dir, draws, text_of, translate_err
 from memmeta_exp.data import require
 from memmeta_exp.distributed.launch_env import place
 from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Group, Ranks
-from memmeta_exp.experiment.builder import resolve_device
+from memmeta_exp.experiment.execution import resolve_device
 from memmeta_exp.memory.budget import fit_to_budget
 from memmeta_exp.sweeps.naming import label, titled
 from memmeta_exp.sweeps.workers import has_workers, stopped_together

@@ -45,9 +45,10 @@ class AlgorithmConfig(Component):
 class DatasetConfig(Component):
     """Base of `dataset=`.
 
-    has_images: tasks are of images. has_classes: a task is drawn from classes. is_regression: tasks have no classes, and the metric is the squared error.
-    has_finite_tasks: all tasks are at hand, and F itself can be measured. knows_smoothness: L_F is known. modulus: the
-    constant of strong convexity that g has without R. backbone: the one backbone it goes with, None: any for images.
+    has_images: tasks are of images. has_classes: a task is drawn from classes. is_regression: tasks have no classes,
+    and the metric is the squared error. has_finite_tasks: all tasks are at hand, and F itself can be measured.
+    knows_smoothness: L_F is known. modulus: the constant of strong convexity that g has without R. backbone: the one
+    backbone it goes with, None: any for images.
     """
 
     group: ClassVar[str] = "dataset"
@@ -73,8 +74,11 @@ class DatasetConfig(Component):
 
 @dataclass(frozen=True)
 class BackboneConfig(Component):
-    """Base of `backbone=`. norm: which statistics its batch norm uses, `none` where it has none. dataset: the one
-    dataset it is for, None: any with images. normalises: it normalises images itself. title: its name in the names of runs."""
+    """Base of `backbone=`.
+
+    norm: which statistics its batch norm uses, `none` where it has none. dataset: the one dataset it is for, None: any
+    with images. normalises: it normalises images itself. title: its name in the names of runs.
+    """
 
     group: ClassVar[str] = "backbone"
     dataset: ClassVar[str | None] = None

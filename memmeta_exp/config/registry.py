@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from memmeta_exp.config.section import Component
 from memmeta_exp.config.validation import closest
@@ -52,14 +52,14 @@ def _origin(component: type) -> tuple[str, str]:
     return component.__module__, component.__qualname__
 
 
-def options(group: str) -> dict[str, type[Component]]:
+def options(group: str) -> dict[str, Any]:
     """Every option of a group by name, in the order of entry."""
     for module in BUILT_IN:
         importlib.import_module(module)
     return dict(_entered[group])
 
 
-def option_class(group: str, name: str) -> type[Component]:
+def option_class(group: str, name: str) -> Any:
     """The configuration class of GROUP=NAME; ConfigError, with the nearest name, where there is none."""
     known = options(group)
     if name not in known:

@@ -163,7 +163,7 @@ class Config(Section):
         return f"{self._family}-s{self.seed}"
 
     @property
-    def group(self) -> str:
+    def run_group(self) -> str:
         """The same for every seed of one configuration: the run name without its seed and a digest of the rest."""
         return f"{self._family}-{group_digest(to_dict(self))}"
 

@@ -11,7 +11,7 @@ from memmeta_exp.algorithms import Adapt, Learner, build_algorithm
 from memmeta_exp.algorithms.proposed import gradient_descent_adaptation
 from memmeta_exp.data import SinusoidTasks
 from memmeta_exp.data.sinusoid import INPUT
-from memmeta_exp.experiment.builder import Experiment, execution_of
+from memmeta_exp.experiment.builder import Experiment
 from memmeta_exp.utils.statistics import mean_ci95
 
 STEPS = (1, 2, 3, 5, 10)  # of gradient descent; those that the algorithm takes are added
@@ -89,7 +89,7 @@ def _with_steps(experiment: Experiment, steps: int | None) -> tuple[Learner, Ada
     if config.test_adaptation == "gd":
         return experiment.learner, gradient_descent_adaptation(steps, config.eval_lr)
     algorithm = replace(config.algorithm, inner_steps=steps)
-    execution, losses = execution_of(config, experiment.device), config.head.losses()
+    execution, losses = experiment.learner.execution, config.head.losses()
     learner = build_algorithm(algorithm, experiment.model, execution, config.memory, losses)
     learner.check_interrupt = experiment.learner.check_interrupt
     return learner, None

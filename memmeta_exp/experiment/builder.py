@@ -23,20 +23,21 @@ from memmeta_exp.data import (
 from memmeta_exp.data.episodes import STREAMS
 from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Ranks
 from memmeta_exp.experiment.analytic_problems import ExactObjective, analytic_problem
-from memmeta_exp.utils.errors import ConfigError
+from memmeta_exp.experiment.execution import resolve_device, resolve_execution
 from memmeta_exp.utils.malloc import keep_freed_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}  # of parameters: bf16 is autocast
 DATA_SHARE = 0.5  # of a GPU's free memory that the training split may take; a larger one stays in host memory
-DEFAULT_THREADS = torch.get_num_threads()
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything a run computes with. reference: what measures |grad F|^2 on sampled tasks; truth: F itself, where it
-    is known: one of the two is None. adapt: the test-time rule, None for the algorithm's own. ranks: those that the
-    learners share their tasks with."""
+    """Everything a run computes with.
+
+    reference: measures |grad F|^2 on sampled tasks. truth: F itself, on problems with a known solution. One of the two
+    is None. adapt: the test-time adaptation, None for the algorithm's own. ranks: those that share the tasks.
+    """
 
     config: Config
     device: torch.device
@@ -60,44 +61,37 @@ class Experiment:
         return self.truth.smoothness if self.truth else None
 
 
-def resolve_device(name: str) -> torch.device:
-    """The torch device that `device=NAME` means; ConfigError where this machine has none such."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda" if count else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= count:
-        found = f"{count} CUDA device{'s' if count > 1 else ''}" if count else "no CUDA device"
-        raise ConfigError(f"device={name}: torch finds {found} here; use device=cpu or device=auto")
-    return device
+def build(config: Config, device: torch.device | None = None, of_dataset: Constants | None = None) -> Experiment:
+    """The experiment of `config`, its initial values a function of the configuration alone.
 
-
-def build(config: Config, of_dataset: Constants | None = None) -> Experiment:
-    """The experiment of `config`, initial values a function of it alone. of_dataset: mean and deviation by which
-    images.normalise=dataset normalises, by default those of its own training images. Raises ConfigError and
-    DataError."""
+    device: None for the one that `config.device` means. of_dataset: mean and deviation by which
+    images.normalise=dataset normalises, None for those of the dataset's own training images. Raises ConfigError and
+    DataError.
+    """
     check_tasks_fit(config)
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the default would round convolutions to 10-bit mantissas
-    device = resolve_device(config.device)
+    device = device or resolve_device(config.device)
+    execution = resolve_execution(config, device)
     keep_freed_memory()
-    torch.set_num_threads(execution_of(config, device).threads_each)
+    torch.set_num_threads(execution.threads_each)
     if config.dataset.has_finite_tasks:
-        return _known(config, device)
+        return _analytic(config, device, execution)
     samplers = _drawn(config, device) if config.dataset.is_regression else _samplers(config, device, of_dataset)
-    return _experiment(config, device, samplers)
+    return _experiment(config, device, execution, samplers)
 
 
 def build_on_meta(config: Config) -> Experiment:
     """The experiment as it would be on a GPU, of meta tensors: all its shapes and no values, so that nothing is read
     and nothing computed. It has the training stream alone."""
     facts, meta = config.dataset.facts(), torch.device("meta")
+    execution = resolve_execution(config, meta)
     if config.dataset.is_regression:
-        return _experiment(config, meta, _drawn(config, meta))
+        return _experiment(config, meta, execution, _drawn(config, meta))
     names = tuple(map(str, range(facts.classes["train"])))
     tensor = torch.empty(facts.shape("train"), dtype=torch.uint8, device=meta)
     images = ImageSet(tensor, names, _alike(facts.images["train"], len(names)) if "train" in facts.images else None)
     anything = tuple([0.5] * facts.channels)  # the values change no shape
-    return _experiment(config, meta, {"train": _episodes(config, (anything, anything))(images, "train")})
+    return _experiment(config, meta, execution, {"train": _episodes(config, (anything, anything))(images, "train")})
 
 
 def _alike(images: int, classes: int) -> tuple[int, ...]:
@@ -106,7 +100,7 @@ def _alike(images: int, classes: int) -> tuple[int, ...]:
     return tuple(each + (i < rest) for i in range(classes))
 
 
-def _experiment(config: Config, device: torch.device, samplers: Mapping[str, Any]) -> Experiment:
+def _experiment(config: Config, device: torch.device, execution: Execution, samplers: Mapping[str, Any]) -> Experiment:
     facts, learned = config.dataset.facts(), config.algorithm.head_start == "learned"
     backbone, real = config.backbone, device.type != "meta"
     # of phi_0: a task takes as many as it has classes, or one number is regressed on
@@ -118,7 +112,6 @@ def _experiment(config: Config, device: torch.device, samplers: Mapping[str, Any
         model.backbone.checkpoint_blocks()  # pyright: ignore[reportCallIssue]
     model = model.to(device=device, dtype=DTYPES[config.precision])
     model = model.to(memory_format=image_layout(device))  # pyright: ignore[reportCallIssue] - torch's own overload
-    execution = execution_of(config, device)
     losses = config.head.losses()
     own = partial(build_algorithm, config.algorithm, model, execution, config.memory, losses)
     return Experiment(
@@ -141,9 +134,9 @@ def _test_adaptation(config: Config) -> Adapt | None:
     return gradient_descent_adaptation(config.eval_steps, config.eval_lr) if config.test_adaptation == "gd" else None
 
 
-def _known(config: Config, device: torch.device) -> Experiment:
+def _analytic(config: Config, device: torch.device, execution: Execution) -> Experiment:
     """The experiment on a problem whose tasks are all at hand."""
-    problem, execution = analytic_problem(config, device, DTYPES[config.precision]), execution_of(config, device)
+    problem = analytic_problem(config, device, DTYPES[config.precision])
     own = partial(build_algorithm, config.algorithm, problem.model, execution, config.memory, problem.losses)
     return Experiment(
         config=config,
@@ -155,20 +148,6 @@ def _known(config: Config, device: torch.device) -> Experiment:
         samplers={"train": problem.sampler},
         truth=problem.truth(config, execution, own() if config.convergence_gradient == "own" else None),
     )
-
-
-def execution_of(config: Config, device: torch.device) -> Execution:
-    """Chunks and threads: on a CPU, tasks side by side win twice what threads within an operator do, for one task's
-    activations fit a core's cache and small operators do not divide."""
-    small = (
-        config.dataset.has_finite_tasks or config.dataset.is_regression
-    )  # matrices that want all tasks at once and one thread
-    threads = config.threads or (1 if small else DEFAULT_THREADS)
-    by_task = device.type == "cpu" and not small
-    chunk = config.tasks_per_pass if not isinstance(config.tasks_per_pass, str) else 1 if by_task else config.batch_size
-    workers = config.workers if not isinstance(config.workers, str) else threads if by_task else 1
-    workers = min(workers, -(-config.batch_size // chunk))
-    return Execution(chunk, config.precision == "bf16", workers, max(1, threads // workers))
 
 
 IMAGENET: Constants = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as torchvision's models publish them

@@ -9,7 +9,8 @@ import torch
 
 from memmeta_exp.backbones import require
 from memmeta_exp.config import Config, ConfigError, channels_and_size
-from memmeta_exp.experiment.builder import execution_of
+from memmeta_exp.experiment.builder import Constants, Experiment, build
+from memmeta_exp.experiment.execution import resolve_device, resolve_execution
 from memmeta_exp.memory.predict import predict
 from memmeta_exp.profiling.meta_memory import CUBLAS_WORKSPACE
 from memmeta_exp.profiling.peak_memory import MIB
@@ -39,6 +40,15 @@ def fit_to_budget(config: Config, device: torch.device) -> Config:
         f"memory.budget_mib={budget:g} is too small for {config.algorithm.name}: "
         f"set memory.budget_mib={up(min(needs)):g}, the least that will do, or a smaller backbone or image"
     )
+
+
+def build_within_budget(config: Config, of_dataset: Constants | None = None) -> Experiment:
+    """The experiment of `config`, on the device that it means, run in the fastest way that its budget allows.
+
+    of_dataset: see `build`. Raises ConfigError and DataError.
+    """
+    device = resolve_device(config.device)
+    return build(fit_to_budget(config, device), device, of_dataset)
 
 
 def up(mib: float) -> float:
@@ -72,7 +82,7 @@ def _takes_blocks(config: Config) -> bool:
 
 def _sizes(config: Config, device: torch.device) -> list[tuple[int, int]]:
     """Chunk and workers, from the fastest to the smallest."""
-    e = execution_of(config, device)
+    e = resolve_execution(config, device)
     sizes = [(e.tasks_per_pass, e.workers)]
     if isinstance(config.workers, str) and e.workers > 1:
         sizes.append((e.tasks_per_pass, 1))
@@ -92,7 +102,7 @@ def peak_mib(config: Config, device: torch.device) -> float:
     if device.type == "cuda":
         hopper = torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= (9, 0)
         return ROUNDING_UP * (found.allocated(hopper) + found.unsplit_at_most) / MIB
-    others = (execution_of(config, device).workers - 1) * found.tensors
+    others = (resolve_execution(config, device).workers - 1) * found.tensors
     return ROUNDING_UP * (found.allocated() - found.matmul_threads * CUBLAS_WORKSPACE + others) / MIB
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from memmeta_exp.config import Config, ConfigError
-from memmeta_exp.experiment.builder import resolve_device
+from memmeta_exp.experiment.execution import resolve_device
 from memmeta_exp.memory.budget import candidates, peak_mib, up
 
 ELSE = "use fewer filters, smaller images or another device"

@@ -135,7 +135,7 @@ def _init(config: Config, run_dir: Path, called: dict[str, str], mode: Any, run_
         project=config.tracking.project,
         entity=config.tracking.entity,
         name=called["name"],
-        group=config.group,
+        group=config.run_group,
         job_type=called["job_type"],
         tags=[*config.tracking.tags, config.algorithm.name, config.dataset.name, config.backbone.name],
         config=to_dict(config),

@@ -14,8 +14,9 @@ from memmeta_exp.algorithms.wrapper import LearnerWrapper
 from memmeta_exp.config import Config
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.distributed.process_group import GAVE_UP, Group, Ranks
-from memmeta_exp.experiment.builder import Experiment, build, resolve_device
-from memmeta_exp.memory.budget import fit_to_budget
+from memmeta_exp.experiment.builder import Experiment, build
+from memmeta_exp.experiment.execution import resolve_device
+from memmeta_exp.memory.budget import build_within_budget, fit_to_budget
 from memmeta_exp.utils.signals import StopAsked
 
 COLUMNS = tuple(field.name for field in fields(StepReport))
@@ -29,12 +30,12 @@ def build_distributed(config: Config, ranks: Ranks) -> Experiment:
     """The experiment of `config` on this rank, whose learners share their tasks with the others. memory.budget_mib is
     that of each rank."""
     if not isinstance(ranks, Group):
-        return build(fit_to_budget(config, resolve_device(config.device)))
+        return build_within_budget(config)
     placed = ranks.placed(config)
     device = resolve_device(placed.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    experiment = build(_fitted_share(placed, ranks, device))
+    experiment = build(_fitted_share(placed, ranks, device), device)
 
     def share(learner: Learner) -> Learner:
         return ShardedLearner(learner, ranks)

@@ -31,9 +31,10 @@ logger = logging.getLogger("memmeta")
 def run(
     config: Config, path: Path, overrides: list[str], ranks: Ranks = SINGLE_PROCESS, title: str | None = None
 ) -> Path:
-    """Trains `config` in the existing folder `path`, or goes on with the run that is there; returns the path of its
-    summary.json. Of a run that is finished nothing is changed. Of several ranks, this is what rank 0 does: training/worker.py
-    has the others. title: what the run is called, None: as before, or by its name.
+    """Trains `config` in the existing folder `path`, or goes on with the run that is there.
+
+    Returns the path of its summary.json. A finished run is left as it is. Of several ranks this is rank 0's part:
+    training/worker.py has the others'. title: what the run is called, None: as before, or by its name.
 
     Raises ConfigError where the folder holds another run or a process is at work in it; then RunError, RunInterrupted,
     CheckpointError and DataError, and status.json says which way it ended in every case.

@@ -7,7 +7,7 @@ from typing import Any
 
 from memmeta_exp.config import Config, from_dict
 from memmeta_exp.distributed.process_group import Group
-from memmeta_exp.experiment.builder import resolve_device
+from memmeta_exp.experiment.execution import resolve_device
 from memmeta_exp.tracking import Tracker
 from memmeta_exp.tracking.console import ProgressBar
 from memmeta_exp.tracking.run_folder import RunFolder

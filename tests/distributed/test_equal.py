@@ -12,8 +12,9 @@ STATEFUL = [
     "algorithm.linear_solver=cg", "backbone.drop_rate=0.2", "backbone=resnet12", "backbone.filters=[3,3,4,4]",
 ]  # fmt: skip
 LOGISTIC = [
-    "train", "dataset=logistic", "batch_size=5", "iterations=4", "eval_every=2", "convergence_gradient=own", "threads=1",
-    "tracking=disabled", "progress=false", "plots=false", "device=cpu", "hydra.run.dir=run", "precision=fp64",
+    "train", "dataset=logistic", "batch_size=5", "iterations=4", "eval_every=2", "convergence_gradient=own",
+    "threads=1", "tracking=disabled", "progress=false", "plots=false", "device=cpu", "hydra.run.dir=run",
+    "precision=fp64",
 ]  # fmt: skip
 
 

@@ -137,8 +137,8 @@ def test_the_same_bytes_as_on_the_cpu(gpu_layout, algorithm: str, block: str) ->
     "overrides",
     [
         WARM, ["backbone.norm=running"], ["backbone.norm=none"], ["optimizer=sgd", "optimizer.momentum=0.9"],
-        ["algorithm=maml", "algorithm.inner_steps=2", "backbone.norm=none"], ["dataset.image_size=84"], ["tasks_per_pass=2"],
-        ["queries=4"], ["dataset.channels=1", "dataset.image_size=28"],
+        ["algorithm=maml", "algorithm.inner_steps=2", "backbone.norm=none"], ["dataset.image_size=84"],
+        ["tasks_per_pass=2"], ["queries=4"], ["dataset.channels=1", "dataset.image_size=28"],
     ],
     ids=" ".join,
 )  # fmt: skip

@@ -62,7 +62,7 @@ def test_offline_run_is_named_grouped_and_configured(tmp_path: Path) -> None:
         pass
     file = finished_file(tmp_path)
     (run,) = [record.run for record in read_records(file) if record.HasField("run")][:1]
-    assert (run.display_name, run.run_group, run.project) == (config.run_name, config.group, "mine")
+    assert (run.display_name, run.run_group, run.project) == (config.run_name, config.run_group, "mine")
     assert run.job_type == "train"
     assert sorted(run.tags) == ["conv4", "glyphs", "mine", "proposed"]
     values = {item.key: item.value_json for item in run.config.update}
