@@ -1,11 +1,12 @@
-"""The meta-step of head-only algorithms, in three moves (docs: README, "How it works"):
+"""The meta-step of head-only algorithms, in three moves:
 
-    1  z_s, z_q = backbone(support), backbone(query)        with a graph, `chunk` tasks at a time
-    2  loss, dz_s, dz_q, dphi_0 = rule(z_s, z_q)            feature space: where algorithms differ
-    3  backward through the backbone with dz_s, dz_q         accumulates theta.grad
+    1  z_s, z_q = backbone(support), backbone(query)             with a graph, a chunk of tasks at a time
+    2  loss, dz_s, dz_q, dphi_0 = algorithm(z_s, z_q)            where algorithms differ
+    3  backward through the backbone with dz_s, dz_q             accumulates theta.grad
 
-Only one chunk's graph is alive at any time, so peak memory is set by the chunk, whatever the batch size or K. Half a
-chunk at a time: z_s first without a graph, then the query half is done with, then z_s again with one.
+One chunk's graph is alive at any time, so the chunk sets the peak memory, whatever the batch size or K. With
+`half_task`, the support features are computed without a graph, the query half is backpropagated, and the support half
+is recomputed with a graph.
 """
 
 from dataclasses import dataclass, replace
@@ -27,11 +28,14 @@ Gradients = tuple[Tensor | None, ...]
 
 @dataclass(frozen=True)
 class FeatureGradient:
-    """Move 2's result for T tasks: loss f and accuracy [T], the cotangents d_support [T, n, d], d_query [T, m, d] and
-    d_start (shaped as phi_0: summed over the tasks where they share one), the two solves (linear: None where an
-    algorithm solves no linear system), the bound on L_g [T], and wrong [T]: whether a solve missed what it has to
-    reach, so that this task's hypergradient is not the gradient of what the algorithm minimises; gradients and products
-    [T]: how many gradients of f or g, and derivatives of < d_phi g, v >, were evaluated."""
+    """The result of move 2 for T tasks.
+
+    loss, accuracy: of f, [T]. d_support [T, n, d], d_query [T, m, d], d_start: cotangents of the features and of phi_0
+    (shaped as phi_0, and summed over the tasks where they share one). inner, linear: the two solves; linear is None
+    where an algorithm solves no linear system. smoothness [T]: the bound on L_g. inexact [T]: a solve missed what it
+    has to reach, so this task's hypergradient is not the gradient of what the algorithm minimises. gradients, products
+    [T]: how many gradients of f or g, and derivatives of < d_phi g, v >, were evaluated.
+    """
 
     loss: Tensor
     accuracy: Tensor | None
@@ -62,7 +66,7 @@ class FeatureGradient:
 
 
 class Part(Protocol):
-    """What a chunk of tasks adds to a step: its diagnosis, and the solutions that warm starts are made of."""
+    """What a chunk of tasks adds to a step: its diagnosis, and the solutions that the next warm starts are."""
 
     @property
     def inner(self) -> Solution | None: ...
@@ -95,8 +99,7 @@ class HeadAlgorithm(Protocol):
 
 
 class FeatureSpaceLearner(Learner):
-    """A rule on a model. half_task: only the support or the query half of a chunk has a graph at any time, for one
-    more forward pass of the support half."""
+    """A head algorithm on a model. half_task: see the top of this file."""
 
     def __init__(
         self,
@@ -174,8 +177,8 @@ class FeatureSpaceLearner(Learner):
 
 @dataclass(frozen=True)
 class Backward:
-    """Backward from roots with their cotangents, each summed over the tasks, to the mean over the batch's: into .grad
-    at once, or, where several threads are at work, to a list of gradients that is added to .grad in order."""
+    """Backpropagates cotangents, each a sum over tasks, divided by the batch size. The gradients go into .grad at once;
+    with several threads they are returned, to be added to .grad in order."""
 
     batch_size: int
     wanted: list[torch.nn.Parameter] | None

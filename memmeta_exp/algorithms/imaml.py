@@ -62,7 +62,7 @@ class ImamlConfig(AlgorithmConfig):
 
 
 class Imaml:
-    """The rule. One graph of d_phi g serves all the products of a CG; nothing of the inner steps is kept."""
+    """The weight algorithm. One graph of d_phi g serves all products of a CG, and no inner step is kept."""
 
     def __init__(self, config: ImamlConfig) -> None:
         self.config = config

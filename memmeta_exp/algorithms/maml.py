@@ -110,7 +110,7 @@ class FomamlConfig(MamlConfig):
 
 
 class Maml:
-    """The rule. recompute: see above; it has nothing to do in first order, where no graph is kept anyway."""
+    """The weight algorithm. recompute: see above; in first order it changes nothing, for no graph is kept."""
 
     def __init__(self, config: UnrolledConfig, recompute: bool = False) -> None:
         self.config, self.recompute = config, recompute

@@ -1,4 +1,16 @@
-"""The memory-reduced method (Algorithm 1 of the paper) in feature space."""
+"""The memory-reduced method (Yang, Ma, Yu 2025, Algorithm 1) for a lower level that is a head.
+
+With g the support loss and its R, f the query loss, and features z_s, z_q = backbone(images; theta):
+
+    phi* = argmin_phi g(phi, z_s),        (d_phi^2 g) v = d_phi f,
+    dF   = d_theta f - d_theta < d_phi g, v >
+
+theta enters through the features alone, so the gradient of F reaches it through two cotangents:
+
+    dF/dz_q = d_z_q f,                    dF/dz_s = - d_z_s < d_phi g, v >
+
+No inner step is kept. `Proposed.feature_gradient` computes these three lines.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -96,11 +108,11 @@ class ProposedConfig(AlgorithmConfig):
 
 
 class Proposed:
-    """phi_i by K inner steps, v_i from H v = d_phi f, and the cotangents d_z_q f and - d_z_s <d_phi g, v>.
+    """The head algorithm: phi by the inner solver, v by the linear solver, and the cotangents of the features.
 
-    With `head_start=learned` R is centred on the start, R = mu/2 |phi - phi_0|^2, and dF/dphi_0 = mu v; with
-    `fixed` it is mu/2 |phi|^2 as in the paper, and phi_0 is where gd begins and nothing else. `prototype` is `learned`
-    with a phi_0 of each task's own, through which dF/dphi_0 goes on to its support features.
+    head_start decides where R is centred. `fixed`: R = mu/2 |phi|^2 as in the paper, and phi_0 is only where gradient
+    descent begins. `learned`: R = mu/2 |phi - phi_0|^2, so dF/dphi_0 = mu v. `prototype`: as `learned`, with phi_0 the
+    class means of each task's support features, which dF/dphi_0 reaches too.
     """
 
     def __init__(self, config: ProposedConfig, losses: Losses = SOFTMAX) -> None:
@@ -112,10 +124,10 @@ class Proposed:
         return self.config.head_start == "prototype"
 
     def adapt(self, head: Lower, start: Tensor) -> Solution:
-        """phi* of each task by the configured inner solver, gd from `start` [T, C, d+1].
+        """phi of each task by the configured inner solver; gradient descent begins at `start` [T, C, d+1].
 
-        Newton begins where R is least unless it is warm-started: the minimiser is the same, and a random head on large
-        features saturates the softmax, where Newton's first directions are useless.
+        Without a warm start Newton begins at the regulariser's centre. The minimiser is the same; but a random head on
+        large features saturates the softmax, where Newton's first directions are useless.
         """
         c = self.config
         if c.inner_solver == "newton":
@@ -133,10 +145,10 @@ class Proposed:
     def feature_gradient(
         self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], start: Tensor, warm: dict[str, Tensor]
     ) -> FeatureGradient:
-        """f and its cotangents in feature space for T tasks.
+        """f and the cotangents of the features, for T tasks.
 
-        support, query: features [T, n, d] and labels [T, n]; start: phi_0 [C, d+1]; warm: what the same slots of the
-        batch ended with last time, "phi" and "v" [T, C, d+1], or empty.
+        support, query: features [T, n, d] and labels [T, n]. start: phi_0 [C, d+1], or [T, C, d+1] with prototypes.
+        warm: the solutions "phi" and "v" [T, C, d+1] of the same slots of the last batch, or empty.
         """
         g, f = self.lower(*support, start), self.losses.upper(*query, start)
         at = warm["phi"] if self.config.inner_warm_start and "phi" in warm else start.expand(len(g.z), -1, -1)
@@ -144,26 +156,30 @@ class Proposed:
             inner = self.adapt(g, at)
         phi = inner.value
         with phase("linear solve"):
-            linear = self._solve(g, phi, f.grad(phi), warm)  # a gradient; d_z f below is another
+            linear = self._solve(g, phi, f.grad(phi), warm)
+        v = linear.value
         return FeatureGradient(
             loss=f.value(phi),
             accuracy=f.accuracy(phi),
-            d_support=-g.cross(phi, linear.value),
-            d_query=f.grad_features(phi),
-            d_start=-g.cross_centre(linear.value).sum_to_size(start.shape),
+            d_support=-g.cross(phi, v),  # - d_z_s < d_phi g, v >
+            d_query=f.grad_features(phi),  # d_z_q f
+            d_start=-g.cross_centre(v).sum_to_size(start.shape),  # mu v where R is centred on phi_0
             inner=inner,
             linear=linear,
             smoothness=g.smoothness(),
             inexact=self._inexact(g, inner, linear),
-            gradients=inner.calls + 2,
+            gradients=inner.calls + 2,  # d_phi f and d_z_q f
             products=linear.calls + 1,  # the cross derivative
         )
 
     def _inexact(self, g: Lower, inner: Solution, linear: Solution) -> Tensor:
-        """[T]: which tasks have a solve that missed its tolerance or that, tolerance or none, may be off by more than a
-        tenth: |H v - d_phi f| / |d_phi f|, and |d_phi g| / (mu |phi|), which bounds |phi - phi*| / |phi| by strong
-        convexity, mu being g's modulus. Where that is 0 there is no phi*, so every task is wrong. Where no tolerance is
-        asked for, |phi - phi_c| stands in place of |phi|: what lies in R's centre nobody has solved for."""
+        """[T]: the tasks whose hypergradient is inexact.
+
+        A solve is inexact where it missed its tolerance, or where its relative error may exceed INEXACT_TOLERANCE. The
+        error of v is |H v - d_phi f| / |d_phi f|. That of phi is at most |d_phi g| / (mu |phi|) by strong convexity, mu
+        being g's modulus; at mu = 0 there is no phi*, and every task is inexact. Without a tolerance, the error is
+        measured relative to the distance from the regulariser's centre.
+        """
         found = inner.value
         if self.config.inner_tolerance is None:
             found = (found[0] - g.regularizer_center(),)
@@ -184,7 +200,8 @@ class Proposed:
 
 
 def gradient_descent_adaptation(steps: int, lr: float) -> Adapt:
-    """The paper's test-time rule: `steps` gradient steps of `lr` on the plain support cross-entropy, head alone."""
+    """The paper's test-time adaptation: `steps` gradient steps of size `lr` on the support loss, without R, by the
+    head alone."""
 
     def descend(head: Lower, start: Tensor) -> Solution:
         return gradient_descent(head.grad, (start,), steps=steps, step_size=start.new_full((len(start),), lr))
@@ -193,9 +210,11 @@ def gradient_descent_adaptation(steps: int, lr: float) -> Adapt:
 
 
 def exact_adaptation(mu: float) -> Adapt:
-    """phi* = argmin of the support loss + mu/2 |phi|^2, by Newton's method to |d_phi g| <= mu / 1000, so that
-    |phi - phi*| <= 0.001: one judge for any algorithm's features, the head being the same. R knows no scale of the
-    features: on larger ones it weighs less."""
+    """The head that minimises the support loss + mu/2 |phi|^2, whatever algorithm trained the features.
+
+    Newton's method stops at |d_phi g| <= mu / 1000, so |phi - phi*| <= 0.001. R does not scale with the features: on
+    larger ones it weighs less.
+    """
     newtons = Proposed(ProposedConfig(mu=mu, inner_steps=50, inner_tolerance=mu / 1000))
     return Adapt(newtons.adapt, mu)
 
@@ -208,9 +227,11 @@ def exact_reference(
     tolerance: float = 1e-9,
     losses: Losses = SOFTMAX,
 ) -> FeatureSpaceLearner:
-    """grad F with the lower level and the linear system solved in float64, whatever algorithm trains theta and however
-    accurately: what convergence/grad_norm_sq is measured by. The backbone runs in its own precision, never autocast,
-    and half a task at a time, so that measuring needs no more memory than training. tolerance: on |d_phi g|."""
+    """grad F by a lower level and a linear system that are solved in float64: what convergence/grad_norm_sq measures.
+
+    It does not depend on the algorithm that trains theta. The backbone runs in its own precision, never under autocast,
+    and half a task at a time, so that measuring needs no more memory than training. tolerance: on |d_phi g|.
+    """
     config = ProposedConfig(
         mu=mu, inner_steps=50, inner_tolerance=tolerance, linear_tolerance=1e-8, head_start=head_start
     )

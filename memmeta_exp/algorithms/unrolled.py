@@ -56,7 +56,7 @@ class ItdBioConfig(AnilConfig):
 
 
 class Unrolled:
-    """The rule of ANIL and of ITD-BiO, which differ in their configuration alone."""
+    """The head algorithm of ANIL and of ITD-BiO, which differ in their configuration alone."""
 
     def __init__(self, config: UnrolledConfig, losses: Losses = SOFTMAX) -> None:
         self.config, self.losses = config, losses

@@ -27,7 +27,7 @@ class Task:
     """One task's losses as functions of the network's weights, all of them by name; or, stacked, those of T tasks.
 
     meta: the weights to start from, detached; learned: the names of those that are meta-parameters; gradients,
-    products: how many of each the rule has evaluated (see StepReport), which it counts here.
+    products: how many of each the algorithm has evaluated (see StepReport), which it counts here.
     """
 
     gradients = products = 0
@@ -109,7 +109,7 @@ class WeightAlgorithm(Protocol):
 
 
 class WeightSpaceLearner(Learner):
-    """A rule on a model, task by task, or `chunk` tasks at a time where they stack."""
+    """A weight algorithm on a model: one task at a time, or a chunk where the backbone takes weights per task."""
 
     def __init__(
         self, model: MetaModel, algorithm: WeightAlgorithm, execution: Execution, losses: Losses = SOFTMAX
