@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Adapt:
-    """An adaptation of the head alone, whatever the algorithm's own is: what `solve` finds, R being mu/2 |phi|^2."""
+    """An adaptation of the head alone, in place of the algorithm's own: `solve` minimises g with R = mu/2 |phi|^2."""
 
     solve: Solve
     mu: float = 0.0
@@ -54,13 +54,13 @@ class Execution:
 
 @dataclass(frozen=True)
 class StepReport:
-    """Per-task tensors [B] of one meta-step, on the device; None for what the algorithm does not have.
+    """What one meta-step did, per task: tensors [B] on the device, None for what the algorithm does not have.
 
-    loss (nats) and accuracy of the query set after adaptation; wrong: whether a solve missed what it has to reach, so
-    that the task's hypergradient is not the gradient of what is minimised; gradients, products: how many gradients of f
-    or g, and derivatives of < d_phi g, v > by phi, u or both, were evaluated; inner_residual: |d_phi g| where the inner
-    solver stopped; linear_residual: |b - A x| / |b|; inner_steps, linear_steps: how many each took; smoothness: the
-    bound on L_g of a head-only lower level.
+    loss (nats), accuracy: of the query set after adaptation. inexact: a solve missed what it has to reach, so the
+    task's hypergradient is not the gradient of what is minimised. gradients, products: how many gradients of f or g,
+    and derivatives of < d_phi g, v >, were evaluated. inner_residual: |d_phi g| where the inner solver stopped.
+    linear_residual: |b - A x| / |b|. inner_steps, linear_steps: steps taken. smoothness: the bound on L_g of a
+    head-only lower level.
     """
 
     loss: Tensor
@@ -88,9 +88,9 @@ class StepReport:
 class Learner(ABC):
     """An algorithm on a model: accumulates meta-gradients, adapts and scores.
 
-    losses: what f and g are; head_dtype: the precision of everything in feature space, the parameters' own by default.
-    warm: what the next iteration starts from, [B, ...]. poll: called before each chunk of tasks, in the caller's
-    thread; it may raise, and a `step` that is given up so leaves all but .grad as it was.
+    losses: what f and g are. head_dtype: the precision of everything computed on features, by default the parameters'.
+    warm: what the next iteration starts from, [B, ...]. check_interrupt: called before each chunk of tasks, in the
+    caller's thread; where it raises, the step ends there and leaves everything but .grad unchanged.
     """
 
     def __init__(
@@ -115,9 +115,11 @@ class Learner(ABC):
         """`evaluate` by the algorithm's own adaptation."""
 
     def evaluate(self, batch: Tasks, adapt: Adapt | None = None) -> Scores:
-        """Query accuracy (None where nothing is classified) and loss of each task after adapting to its support set,
-        and whether the adaptation converged; float64 [B] each. By the algorithm's own adaptation, or of the head alone
-        by `adapt`. Batch norm as in evaluation."""
+        """Query accuracy, loss, and whether the adaptation converged, of each task after adapting to its support set:
+        float64 [B] each. The accuracy is None where nothing is classified.
+
+        adapt: how the head adapts, None for the algorithm's own adaptation. Batch norm works as in evaluation.
+        """
         with self._evaluating():
             if adapt is None:
                 return self._evaluate(batch)
@@ -128,8 +130,10 @@ class Learner(ABC):
         """`outputs` after the algorithm's own adaptation."""
 
     def outputs(self, batch: Tasks, adapt: Adapt | None = None) -> Tensor:
-        """What W z + b says of the query points of each task after adapting to its support set, [B, m, C]; adaptation
-        as in `evaluate`. Not of cosine heads."""
+        """The outputs W z + b for the query points of each task after adapting to its support set, [B, m, C].
+
+        Adaptation as in `evaluate`. Not for cosine heads.
+        """
         assert self.model.cosine is None, "a cosine head is not W z + b"
         with self._evaluating():
             if adapt is None:
@@ -141,8 +145,8 @@ class Learner(ABC):
         return lambda z, labels, start: self.losses.lower(z, labels, start, mu, None)
 
     def update_running_stats(self, batch: Tasks, weight: float) -> None:
-        """Takes the batch's images into the running statistics of batch norm (backbone.norm=running), with this weight:
-        one more forward pass of them all."""
+        """Moves the running statistics of batch norm (backbone.norm=running) towards those of the batch's images, by
+        this weight. Costs one more forward pass."""
         tasks = (batch[k : k + 1] for k in range(len(batch)))
         halves = (half(one, which) for one in tasks for which in ("support", "query"))
         with phase("features"):
@@ -193,13 +197,14 @@ class Learner(ABC):
             yield at, batch[at : at + size]
 
     def _map(self, function: Callable[[int, Tasks], T], batch: Tasks, size: int) -> Iterator[T]:
-        """`function` of each chunk of `size` tasks and its position in the batch, in order, whoever computes it."""
+        """`function` of each chunk of `size` tasks and its position in the batch, in the order of the batch."""
         if self._alone(batch, size):
             return (function(at, tasks) for at, tasks in self._chunks(batch, size))
         return self._in_threads(function, self._chunks(batch, size))
 
     def _in_threads(self, function: Callable[[int, Tasks], T], chunks: Iterator[tuple[int, Tasks]]) -> Iterator[T]:
-        """Few chunks ahead of what has been taken, for results wait with their gradients; none is left running."""
+        """Computes only a few chunks ahead, because results hold gradients until they are taken. Leaves no thread
+        running."""
         ahead: deque[Future[T]] = deque()
         try:
             for chunk in chunks:
@@ -223,8 +228,8 @@ class Learner(ABC):
         return ThreadPoolExecutor(e.workers, "memmeta", lambda: torch.set_num_threads(e.threads_each))
 
     def _scaled(self, half: Half) -> Tensor:
-        """Images [T, n, C, H, W] as floats, augmented and normalised as their tasks say: [0, 1] if they say nothing. In
-        the precision of theta, on a CPU channels-last; what is no image stays."""
+        """Images [T, n, C, H, W] as floats in the precision of theta, on a CPU channels-last: in [0, 1], or augmented and
+        normalised as their tasks say. Data that are not uint8 images are returned unchanged."""
         if half.images.dtype != torch.uint8:
             return half.images
         start, tasks = self.model.head_start, len(half.images)
@@ -237,7 +242,7 @@ class Learner(ABC):
         return torch.autocast(device, torch.bfloat16) if self.execution.bf16 else nullcontext()
 
     def _keys(self, tasks: Tasks, half: str) -> Keys | None:
-        """What the backbone draws from in `half` of the tasks: in training, if there is randomness in it, else None."""
+        """The random keys of a backbone with randomness, for `half` of the tasks, in training; otherwise None."""
         random = self.model.training and getattr(self.model.backbone, "random", False)
         return tasks.origin.keys(half) if random and tasks.origin else None
 
@@ -250,8 +255,11 @@ class Learner(ABC):
         return z.to(self.head_dtype), half.labels.to(z.device)
 
     def _both_features(self, tasks: Tasks) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Of support and query; in one pass where they have as many images and the backbone would rather: to it each
-        half is a task of its own, with its own statistics."""
+        """Features and labels of support and of query.
+
+        One joint pass computes both where they have equally many images and the backbone prefers it. Each half is then
+        a task of its own to the backbone, with its own statistics.
+        """
         support, query = half(tasks, "support"), half(tasks, "query")
         device = self.execution.as_on or self.model.head_start.device
         with self._autocast():
