@@ -228,8 +228,11 @@ class Learner(ABC):
         return ThreadPoolExecutor(e.workers, "memmeta", lambda: torch.set_num_threads(e.threads_each))
 
     def _scaled(self, half: Half) -> Tensor:
-        """Images [T, n, C, H, W] as floats in the precision of theta, on a CPU channels-last: in [0, 1], or augmented and
-        normalised as their tasks say. Data that are not uint8 images are returned unchanged."""
+        """Images [T, n, C, H, W] as floats in the precision of theta, on a CPU channels-last.
+
+        They are in [0, 1], or augmented and normalised as their tasks say. Data that are not uint8 images are returned
+        unchanged.
+        """
         if half.images.dtype != torch.uint8:
             return half.images
         start, tasks = self.model.head_start, len(half.images)
