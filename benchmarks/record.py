@@ -27,7 +27,8 @@ import yaml
 from benchmarks.record_figure import draw, draw_curves
 from benchmarks.record_tables import PRINTED, filled, tables
 from memmeta_exp.reports.runs import read_run
-from memmeta_exp.reports.statistics import mean_interval, target_index, validation_curve
+from memmeta_exp.reports.statistics import target_index, validation_curve
+from memmeta_exp.utils.statistics import mean_interval
 
 DOCS = Path(__file__).parents[1] / "docs"
 NAME = re.compile(r"(?P<part>paper|best|quick)-(?P<dataset>[a-z0-9_]+)-(?P<what>[a-z0-9_]+)-s(?P<seed>\d+)")

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from memmeta_exp.reports import paper_results, plot_style
 from memmeta_exp.reports.grouping import Configuration
 from memmeta_exp.reports.runs import Run
-from memmeta_exp.reports.statistics import Curve, mean_interval, validation_curve
+from memmeta_exp.reports.statistics import Curve, validation_curve
+from memmeta_exp.utils.statistics import mean_interval
 
 MOST_LINES = 10
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from memmeta_exp.reports import paper_results, plot_style
 from memmeta_exp.reports.grouping import ALGORITHMS, Configuration, configurations, name_of, section_of
 from memmeta_exp.reports.runs import Run, numbers
-from memmeta_exp.reports.statistics import mean_interval, student_t
+from memmeta_exp.utils.statistics import mean_interval, student_t
 
 ABOVE = "memory/above_baseline_mib"
 KINDS = {

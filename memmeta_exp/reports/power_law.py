@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memmeta_exp.reports.statistics import student_t
+from memmeta_exp.utils.statistics import student_t
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Means with intervals over seeds, and the paper's rule for when a run has learned."""
+"""Validation curves of runs, and the paper's criterion for when a run has reached its target accuracy."""
 
 import math
 from collections.abc import Sequence
@@ -12,50 +12,6 @@ from memmeta_exp.reports.runs import Run
 TARGET = 0.9  # of the best validation accuracy
 WINDOW = 3  # validation points of the moving average
 HOLDS_FOR = 5  # further points at which it must not be below the target
-
-
-@dataclass(frozen=True)
-class Mean:
-    """Mean of n values and half the 95 % interval: Student's t over seeds, s / sqrt(n) t_{0.975, n - 1}; half_width is
-    None for a single value."""
-
-    mean: float
-    half_width: float | None
-    n: int
-
-
-def mean_interval(values: Sequence[float]) -> Mean:
-    """Raises ValueError for no values."""
-    if not len(values):
-        raise ValueError("the mean of no values is not defined")
-    n, mean = len(values), float(np.mean(values))
-    if n == 1:
-        return Mean(mean, None, 1)
-    return Mean(mean, student_t(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n), n)
-
-
-def student_t(dof: int, level: float = 0.95) -> float:
-    """t with P(|T| <= t) = `level` for Student's distribution with an integer `dof` >= 1: the finite series of
-    Abramowitz and Stegun (1964), 26.7.3 and 26.7.4, inverted by bisection to rounding."""
-    if dof < 1:
-        raise ValueError(f"dof={dof} is out of range: an interval needs two values or more")
-    low, high = 0.0, math.pi / 2  # the angle atan(t / sqrt(dof))
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _central_mass(middle, dof) < level else (low, middle)
-    return math.sqrt(dof) * math.tan((low + high) / 2)
-
-
-def _central_mass(angle: float, dof: int) -> float:
-    cosine_sq = math.cos(angle) ** 2
-    odd = dof % 2
-    term, total = 1.0, 0.0
-    for j in range(odd, dof - 1, 2):
-        total += term
-        term *= cosine_sq * (j + 1) / (j + 2)
-    if not odd:
-        return math.sin(angle) * total
-    return 2 / math.pi * (angle + math.sin(angle) * math.cos(angle) * total)
 
 
 @dataclass(frozen=True)

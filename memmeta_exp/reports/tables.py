@@ -6,8 +6,9 @@ from typing import Any
 from memmeta_exp.reports import curves, fit_figures, memory, paper_results
 from memmeta_exp.reports.grouping import Configuration, configurations
 from memmeta_exp.reports.runs import Run, numbers
-from memmeta_exp.reports.statistics import Mean, mean_interval, reached
+from memmeta_exp.reports.statistics import reached
 from memmeta_exp.reports.table import Column, Row, Table, number, table, words
+from memmeta_exp.utils.statistics import Mean, mean_interval
 
 MIB = 2**20
 CONFIGURATION = words("configuration", "configuration")

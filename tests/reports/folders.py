@@ -13,7 +13,8 @@ from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.backbones.conv4 import Conv4Config
 from memmeta_exp.config import Config, to_dict
 from memmeta_exp.config.datasets import CifarFsConfig, GlyphsConfig, SyntheticConfig
-from memmeta_exp.config.sections import OptimizerConfig, TrackingConfig
+from memmeta_exp.experiment.optimizers import AdamConfig
+from memmeta_exp.tracking.settings import TrackingConfig
 
 ALGORITHMS: dict[str, Any] = {
     "proposed": ProposedConfig(),
@@ -34,7 +35,7 @@ ENV = {
 
 def config(algorithm: str = "proposed", dataset: str = "glyphs", **changes: Any) -> dict[str, Any]:
     """A resolved configuration; `algorithm__inner_steps=5` changes algorithm.inner_steps."""
-    base = Config(ALGORITHMS[algorithm], DATASETS[dataset], Conv4Config(), OptimizerConfig(), TrackingConfig())
+    base = Config(ALGORITHMS[algorithm], DATASETS[dataset], Conv4Config(), AdamConfig(), TrackingConfig())
     values = to_dict(base)
     for key, value in changes.items():
         section, _, name = key.rpartition("__")

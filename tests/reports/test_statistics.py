@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from memmeta_exp.reports.runs import read_run
-from memmeta_exp.reports.statistics import mean_interval, reached, student_t, target_index, validation_curve
+from memmeta_exp.reports.statistics import reached, target_index, validation_curve
+from memmeta_exp.utils.statistics import mean_interval, student_t
 from tests.reports.folders import SATURATING, config, write_run
 
 
