@@ -90,8 +90,8 @@ class FolderConfig(DatasetConfig):
     path: str | None = option(None, "the folder of class folders", path=True)
     split_file: str | None = option(
         None,
-        'JSON {"train": [class folders], "val": .., "test": ..} or CSV with the header class,split; null: split.json or '
-        "split.csv in dataset.path",
+        'JSON {"train": [class folders], "val": .., "test": ..} or CSV with the header class,split; null: split.json '
+        "or split.csv in dataset.path",
         path=True,
     )
     image_size: int = option(84, "images are resized to squares of this side", at_least=16, at_most=1024)

@@ -33,7 +33,7 @@ class LossyFile(io.FileIO):
 
 def lossy_text(fd: int, line_buffering: bool = False, encoding: str = "utf-8") -> TextIO:
     """Text on the descriptor `fd`, which stays open. Characters outside the encoding are written as escapes."""
-    buffer = io.BufferedWriter(LossyFile(fd))
+    buffer = io.BufferedWriter(LossyFile(fd))  # pyright: ignore[reportArgumentType] - its `write` takes less
     return io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=line_buffering)
 
 
