@@ -99,8 +99,8 @@ def test_images_are_scaled_alone_by_default() -> None:
 def test_names() -> None:
     c = config("seed=4")
     assert c.run_name == "proposed-glyphs-conv4-5w5s-s4"
-    assert c.group == config("seed=9", "tracking=disabled").group
-    assert c.group != config("seed=4", "algorithm.mu=0.2").group
+    assert c.run_group == config("seed=9", "tracking=disabled").run_group
+    assert c.run_group != config("seed=4", "algorithm.mu=0.2").run_group
     assert c.group.startswith("proposed-glyphs-conv4-5w5s-")
 
 

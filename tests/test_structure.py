@@ -21,7 +21,12 @@ MAX_LOOSE_MODULES = 5
 ONLY_IN = {
     "wandb": {"tracking/wandb_run.py"},
     "wandb_workspaces": {"tracking/workspace.py"},
-    "hydra": {"commands/train.py", "config/compose.py", "sweeps/launch.py"},  # the last: its launchers
+    "hydra": {
+        "commands/train.py",
+        "config/compose.py",
+        "config/overrides.py",
+        "sweeps/launch.py",
+    },  # the last: its launchers
 }
 MATHEMATICS = {"memmeta_exp", "torch", "collections", "contextlib", "contextvars", "dataclasses", "functools", "typing"}
 

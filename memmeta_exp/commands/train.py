@@ -29,7 +29,7 @@ from memmeta_exp.commands.output_dir import made_folder, named_folder
 from memmeta_exp.commands.resume import resume, split_resume
 from memmeta_exp.config import Config, channels_and_size, check_tasks_fit, from_omegaconf, to_dict
 from memmeta_exp.config.compose import jobs, one_line, unknown_flag
-from memmeta_exp.config.overrides import conf_dir, draws, text_of, translate_error
+from memmeta_exp.config.overrides import conf_dir, draws, quote_paths, text_of
 from memmeta_exp.data import require
 from memmeta_exp.distributed.launch_env import place
 from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Group, Ranks
@@ -261,7 +261,7 @@ def _hydra(arguments: list[str], ranks: Ranks, swept: Sequence[str] = ()) -> int
     job = alone if ranks.size == 1 else on_ranks  # launchers pickle it
     GlobalHydra.instance().clear()
     several = {"-m", "--multirun"} & set(arguments)
-    before, sys.argv = sys.argv, ["memmeta train", *(translate_error(a, multirun=bool(several)) for a in arguments)]
+    before, sys.argv = sys.argv, ["memmeta train", *(quote_paths(a, multirun=bool(several)) for a in arguments)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
     except (HydraException, OmegaConfBaseException) as error:

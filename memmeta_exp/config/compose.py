@@ -13,7 +13,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException, Ove
 from omegaconf import DictConfig, OmegaConf
 
 from memmeta_exp.config import GROUPS, Config, closest, from_omegaconf, option_class, options, to_dict
-from memmeta_exp.config.overrides import conf_dir, parser, text_of, translate_error
+from memmeta_exp.config.overrides import conf_dir, parser, quote_paths, text_of
 from memmeta_exp.utils.errors import ConfigError
 from memmeta_exp.utils.path_keys import is_path_key
 
@@ -29,10 +29,11 @@ def composed(overrides: list[str]) -> DictConfig:
         group, _, rest = override.partition("=")
         if group in GROUPS and rest in ("", "null") and override != group:
             raise ConfigError(f"{group}={rest} chooses nothing; choose from {', '.join(sorted(group_options(group)))}")
+    lines = [quote_paths(override) for override in overrides]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return compose("config", [translate_error(override) for override in overrides])
+            return compose("config", lines)
     except Exception as error:  # noqa: BLE001 - Hydra raises a dozen kinds, and all its input here is the user's
         raise ConfigError(one_line(error)) from None
 
@@ -48,7 +49,7 @@ def jobs(overrides: list[str], multirun: bool) -> list[Config]:
 def choices(overrides: list[str]) -> list[tuple[str, list[str]]]:
     """The key of each override, and the single overrides that it stands for: one, or those of a multirun's values (of
     an interval, which a search draws from, its two ends). Paths are as they are, without quotes."""
-    lines = [translate_error(override, multirun=True) for override in overrides]
+    lines = [quote_paths(override, multirun=True) for override in overrides]
     try:
         parsed = parser().parse_overrides(lines)
         return [(o.get_key_element(), _singles(o, line)) for o, line in zip(parsed, lines, strict=True)]
@@ -77,7 +78,7 @@ def values_of(overrides: list[str]) -> dict[str, Any]:
     """What each override sets, by its dotted key or group, as the default configuration takes it; ConfigError where it
     does not."""
     values = OmegaConf.create(to_dict(from_omegaconf(composed(overrides))))
-    parsed = parser().parse_overrides([translate_error(override) for override in overrides])
+    parsed = parser().parse_overrides([quote_paths(override) for override in overrides])
     return {o.key_or_group: OmegaConf.select(values, o.key_or_group) for o in parsed}
 
 

@@ -38,7 +38,7 @@ def parser() -> OverridesParser:
         return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
 
 
-def translate_error(override: str, multirun: bool = False) -> str:
+def quote_paths(override: str, multirun: bool = False) -> str:
     """`override` as Hydra's grammar reads it: the value of a path key is quoted where that is needed. In a multirun
     `KEY=A,B` and `KEY=choice(A,B)` stay several paths, unless that is the name of one that exists."""
     key, equals, value = override.partition("=")
@@ -54,7 +54,7 @@ def translate_error(override: str, multirun: bool = False) -> str:
 def text_of(override: str) -> str:
     """The value of a single override as text, without the quotes that Hydra's grammar asks for."""
     try:
-        value = parser().parse_override(translate_error(override)).value()
+        value = parser().parse_override(quote_paths(override)).value()
     except HydraException:  # which composing has refused, or will
         value = None
     return value if isinstance(value, str) else override.partition("=")[2]
@@ -63,7 +63,7 @@ def text_of(override: str) -> str:
 def draws(override: str) -> bool:
     """Whether it is an `interval(...)`, from which only a search can draw."""
     try:
-        return parser().parse_override(translate_error(override, multirun=True)).is_interval_sweep()
+        return parser().parse_override(quote_paths(override, multirun=True)).is_interval_sweep()
     except HydraException:
         return False
 

@@ -130,7 +130,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            index = read_json(folder / INDEX, _Index)
+            index = read_json(folder / INDEX, _Index, file_names=True)
             if index["format"] != FORMAT:
                 raise ValueError(f"format {index['format']}, this version reads {FORMAT}")
             self.source = index["source"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from memmeta_exp.config import Config, ConfigError, digest, to_dict
-from memmeta_exp.config.overrides import draws, translate_error
+from memmeta_exp.config.overrides import draws, quote_paths
 from memmeta_exp.sweeps.naming import label, titled, varying
 from memmeta_exp.sweeps.sweep_file import OWN_FOLDERS, SweepFile
 
@@ -92,9 +92,9 @@ def _dimensions(
     for override in filter(draws, (*of_file, *overrides)):
         raise ConfigError(f"{file.path}: {override}: a sweep draws nothing; list the values, A,B,C")
     try:
-        dimensions = dict(choices([translate_error(override) for override in file.fixed]))
+        dimensions = dict(choices([quote_paths(override) for override in file.fixed]))
         for key, values in file.parameters.items():
-            found = choices([translate_error(f"{key}={value}") for value in values])
+            found = choices([quote_paths(f"{key}={value}") for value in values])
             dimensions[key] = [single for _, singles in found for single in singles]
     except ConfigError as error:
         raise ConfigError(f"{file.path}: {error}") from None

@@ -29,7 +29,7 @@ from omegaconf import DictConfig
 
 from memmeta_exp.config import ConfigError, closest
 from memmeta_exp.config.compose import one_line
-from memmeta_exp.config.overrides import conf_dir, translate_error
+from memmeta_exp.config.overrides import conf_dir, quote_paths
 from memmeta_exp.sweeps import devices, job, slurm, workers
 from memmeta_exp.sweeps.grid import Job
 from memmeta_exp.sweeps.sweep_folder import SweepFolder
@@ -216,11 +216,11 @@ def _launch(folder: SweepFolder, jobs: Sequence[Job], plan: Plan, task: Callable
     """Hands the jobs to Hydra's launcher, each as the overrides of its command line and the name of its folder."""
     overrides = [
         f"hydra/launcher={LAUNCHERS[plan.launcher]}",
-        translate_error(f"hydra.sweep.dir={folder.path / 'jobs'}"),
+        quote_paths(f"hydra.sweep.dir={folder.path / 'jobs'}"),
         *plan.settings,
     ]
     if plan.launcher == "slurm":
-        overrides.append(translate_error(f"hydra.launcher.submitit_folder={folder.path / '.submitit' / '%j'}"))
+        overrides.append(quote_paths(f"hydra.launcher.submitit_folder={folder.path / '.submitit' / '%j'}"))
     with _hydra() as hydra:
         config = hydra.compose_config("config", overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
@@ -233,7 +233,7 @@ def _launch(folder: SweepFolder, jobs: Sequence[Job], plan: Plan, task: Callable
 
 
 def _as_hydra_reads(job: Job) -> list[str]:
-    return [translate_error(override) for override in (*job.overrides, f"hydra.sweep.subdir={job.id}")]
+    return [quote_paths(override) for override in (*job.overrides, f"hydra.sweep.subdir={job.id}")]
 
 
 def _release_workers() -> None:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from memmeta_exp.config.compose import choices, composed
-from memmeta_exp.config.overrides import text_of, translate_error
+from memmeta_exp.config.overrides import quote_paths, text_of
 
 NAMES = [
     "ünï", "日本", "a=b", "(x86)", "a b", "a, b", "[a]", "{a}", "it's", '"q"', "a:b", "#1", "~a", "$a", "1e3", "true",
@@ -19,7 +19,7 @@ KEYS = ["data_root", "+dataset.path", "++dataset.split_file", "backbone.weights"
 @pytest.mark.parametrize("name", NAMES)
 def test_a_path_is_what_it_says(name: str) -> None:
     for path in (f"./{name}", f"/x/{name}/y", *([] if name == '"q"' else [name])):  # "q" is q, in quotes
-        assert [text_of(translate_error(f"{key}={path}")) for key in KEYS] == [path] * len(KEYS)
+        assert [text_of(quote_paths(f"{key}={path}")) for key in KEYS] == [path] * len(KEYS)
         config = composed([f"data_root={path}", "dataset=folder", f"++dataset.path={path}"])
         assert (config.data_root, config.dataset.path) == (path, path)
 

@@ -60,7 +60,7 @@ def test_a_mix_of_runs_good_and_bad(tmp_path: Path) -> None:
     assert "Highest test accuracy: proposed, 60.50 ± 6.35 % (95 % interval over 2 seeds)" in page.text
     assert NASTY in page.text, "shown as it is"
     assert not page.all("script")
-    assert "no curve, for metrics.jsonl, line 1 is damaged" in page.text
+    assert "no curve, for metrics.jsonl is damaged: line 1" in page.text
     assert "0123456789ab" in page.text
     assert "torch 2.13.0" in page.text
 

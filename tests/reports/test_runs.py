@@ -129,7 +129,7 @@ def test_metrics_that_end_within_a_line_lose_that_line_alone(tmp_path: Path) -> 
     assert len(read_run(run).rows) == whole - 1
     for damaged in ("{\n" + file.read_text(), '{"no": "iteration"}\n{"iteration": 1}\n{"iteration": 0}\n', "3\n4\n"):
         file.write_text(damaged)
-        with pytest.raises(ValueError, match=r"metrics\.jsonl, line 1 is damaged"):
+        with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged: line 1"):
             _ = read_run(run).rows
 
 

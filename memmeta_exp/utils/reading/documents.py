@@ -21,13 +21,16 @@ _YAML_LIMIT = MIB
 _YAML_VALUES = 100_000  # of one file: building each takes its time
 _LINE_LIMIT = 4 * MIB  # bytes of a line of JSON
 _HALF = re.compile("[\ud800-\udfff]")
+_HALF_BUT_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _NUMBER = re.compile(r"[-+0-9a-fA-FxXoO_:.]+")
 
 
-def read_json(path: Path, expected: Any = Any, limit: int = TEXT_LIMIT) -> Any:
+def read_json(path: Path, expected: Any = Any, limit: int = TEXT_LIMIT, file_names: bool = False) -> Any:
     """The content of a JSON file, of the type `expected` (structure.py). Raises FileNotFoundError, and DataError
-    where it is anything else."""
-    return _checked(path, _parsed(read_text(path, limit), str(path)), expected)
+    where it is anything else. file_names: keep the lone surrogates by which Python writes bytes of file names."""
+    return _checked(
+        path, _parsed(read_text(path, limit), str(path), _HALF_BUT_BYTES if file_names else _HALF), expected
+    )
 
 
 def read_json_lines(path: Path, expected: Any = Any) -> list[Any]:
@@ -80,14 +83,14 @@ def _checked(path: Path, value: Any, expected: Any) -> Any:
     return value
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parsed(text: str, where: str, replaced: re.Pattern[str] = _HALF) -> Any:
     try:
         value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_no_number)
         if text.count("[") + text.count("{") > DEPTH:
             require_plain(value)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is damaged: {_told(error)}") from None
-    return _whole_text(value) if "\\u" in text else value
+    return _whole_text(value, replaced) if "\\u" in text else value
 
 
 def _told(error: BaseException) -> str:
@@ -113,14 +116,14 @@ def _no_number(word: str) -> NoReturn:
     raise ValueError(f"{word} is no JSON: null stands for it")
 
 
-def _whole_text(value: Any) -> Any:
+def _whole_text(value: Any, half: re.Pattern[str] = _HALF) -> Any:
     """With a replacement character for each half of a pair."""
     if isinstance(value, str):
-        return _HALF.sub("\N{REPLACEMENT CHARACTER}", value)
+        return half.sub("\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, list):
-        return [_whole_text(item) for item in value]
+        return [_whole_text(item, half) for item in value]
     if isinstance(value, dict):
-        return {_whole_text(key): _whole_text(item) for key, item in value.items()}
+        return {_whole_text(key, half): _whole_text(item, half) for key, item in value.items()}
     return value
 
 
