@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
 def _list(data_root: str | None, path: str | None, split_file: str | None) -> int:
     from memmeta_exp.data.prepare.status import status
 
-    for row in status(data_root, path, split_file):
+    for row in status(data_root, path, split_file, _as_in_conf):
         verified = {True: ", content verified", False: ", content NOT as published", None: ""}[row.verified]
         print(f"{row.name}: {'present' if row.present else 'not here'}{verified}")
         print(f"    {row.description}\n    {row.detail}")
@@ -131,7 +131,8 @@ def _cache(arguments: list[str]) -> int:
 
 def _as_in_conf(name: str) -> Any:
     """The configuration of a dataset with the values of conf/dataset/NAME.yaml."""
-    return section("dataset", group_values(f"dataset/{name}"))
+    values = {key: value for key, value in group_values(f"dataset/{name}").items() if key != "defaults"}  # of Hydra
+    return section("dataset", {**values, "name": name})
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {

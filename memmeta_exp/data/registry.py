@@ -126,8 +126,8 @@ def fault(dataset_config: Any, split: str, image_set: ImageSet) -> str | None:
     if found == (classes, images, shape) and image_set.least >= least:
         return None
     return (
-        f"the {split} split holds {found[1]} images of shape {found[2]} in {found[0]} classes of {image_set.least} or "
-        f"more, expected {images} of {shape} in {classes} of {least} or more"
+        f"the {split} split holds images of shape {tuple(image_set.images.shape)} in {found[0]} classes of "
+        f"{image_set.least} or more, expected {facts.shape(split)} in {classes} of {least} or more"
     )
 
 

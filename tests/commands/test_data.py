@@ -157,6 +157,13 @@ def test_a_read_only_data_root_is_converted_to_the_cache(
     assert list((tmp_path / "cache").glob("miniimagenet-*/index.json"))
 
 
+@pytest.mark.parametrize("name", ["quadratic", "sinusoid"])
+def test_a_problem_without_images_is_verified_as_in_conf(memmeta: Memmeta, name: str) -> None:
+    result = memmeta("data", "verify", name)
+    assert (result.code, result.err) == (0, "")
+    assert "it has no images: tasks are drawn from a seed" in result.out
+
+
 SPLIT = {
     "train": ["train/n01", "train/n02", "train/n03"],
     "val": ["val/n04", "val/n05"],

@@ -248,7 +248,7 @@ def test_damaged_episodes(a_run, memmeta, content: str) -> None:
     (folder / "test_episodes.csv").write_text(content)
     result = memmeta("evaluate", f"run={folder}")
     assert (result.code, len(result.err.splitlines())) == (2, 1)
-    assert "test_episodes.csv is damaged" in result.err
+    assert "run/test_episodes.csv" in result.err
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", None])

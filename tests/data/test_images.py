@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 import warnings
 import zlib
 from collections.abc import Callable
@@ -175,6 +176,16 @@ def test_what_cannot_be_read_is_refused_by_name_in_one_line(what: str):
     line = str(error.value)
     assert line.startswith(f"c00/a.png ({word}")
     assert "\n" not in line
+
+
+def test_a_library_below_says_nothing_of_its_own(capfd: pytest.CaptureFixture[str]):
+    whole = bytearray(saved(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8), "TIFF"))
+    packed = bytearray(saved(Image.open(io.BytesIO(whole)), "TIFF", compression="tiff_lzw"))
+    packed[300:400] = b"\xff" * 100
+    with pytest.raises(DataError):
+        decode("x", bytes(packed), 16)
+    print("still there", file=sys.stderr)
+    assert capfd.readouterr() == ("", "still there\n")
 
 
 def test_a_missing_file_is_named():

@@ -46,7 +46,7 @@ def test_images_that_contradict_the_facts_are_refused(monkeypatch: pytest.Monkey
     monkeypatch.setitem(registry.LOADERS, "synthetic", lambda *_: wrong)
     with pytest.raises(
         DataError,
-        match=r"train split holds 250 images of shape \(2, 16, 16\) in 5 .*, expected 300 .* in 6 of 50",
+        match=r"train split holds .*\(5, 50, 2, 16, 16\) in 5 classes .*, expected \(6, 50, 2, 16, 16\) in 6",
     ):
         load_split(SMALL, "train")
 

@@ -1,11 +1,16 @@
 """What is known of every dataset on this machine, for `memmeta data`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import getdoc
 from pathlib import Path
+from typing import Any
 
 from memmeta_exp.config import options
 from memmeta_exp.config.datasets import FolderConfig
+from memmeta_exp.config.entries import said
+from memmeta_exp.config.folder import folder_files
+from memmeta_exp.data.own_files import left_out
 from memmeta_exp.data.registry import loader_of
 from memmeta_exp.utils.errors import ConfigError, DataError, MemmetaError
 
@@ -24,9 +29,19 @@ class DatasetStatus:
     detail: str
 
 
-def status(data_root: str | None = None, path: str | None = None, split_file: str | None = None) -> list[DatasetStatus]:
+def _by_default(name: str) -> Any:
+    return SECTIONS["dataset"][name]()
+
+
+def status(
+    data_root: str | None = None,
+    path: str | None = None,
+    split_file: str | None = None,
+    configured: Callable[[str], Any] = _by_default,
+) -> list[DatasetStatus]:
     """Every dataset of the configuration, in its order, also those that this module does not know; hashes the pixels of
-    CIFAR-100 (under a second), not of larger sets. path, split_file: of dataset=folder."""
+    CIFAR-100 (under a second), not of larger sets. path, split_file: of dataset=folder;
+    configured: the configuration of a dataset by its name."""
     known: dict[str, _Row] = {
         "glyphs": _glyphs(),
         **dict.fromkeys(("synthetic", "quadratic", "logistic", "sinusoid"), (True, None, "generated at every start")),
@@ -34,21 +49,20 @@ def status(data_root: str | None = None, path: str | None = None, split_file: st
         **{name: _cifar100(name, data_root) for name in ("cifar_fs", "fc100")},
         **{name: _stored(name, data_root) for name in ("miniimagenet", "tieredimagenet", "omniglot")},
     }
-    return [
-        DatasetStatus(name, _description(name), *(known.get(name) or _entered(name))) for name in options("dataset")
-    ]
+    rows = {name: known.get(name) or _entered(name, configured) for name in options("dataset")}
+    return [DatasetStatus(name, _description(name), *row) for name, row in rows.items()]
 
 
 def _description(name: str) -> str:
     return (getdoc(options("dataset")[name]) or name).splitlines()[0]
 
 
-def _entered(name: str) -> _Row:
+def _entered(name: str, configured: Callable[[str], Any]) -> _Row:
     """A dataset with a loader of its own, of which its configuration and its facts are known."""
     try:
         loader_of(name)
-        options("dataset")[name]().facts()
-    except (MemmetaError, OSError, TypeError) as error:
+        configured(name).facts()
+    except (MemmetaError, OSError) as error:
         return False, None, str(error).partition("\n")[0] or type(error).__name__
     return True, None, f"read by its own loader; `memmeta data verify {name}` counts what it holds"
 
@@ -94,10 +108,12 @@ def _own_folder(path: str | None, split_file: str | None) -> _Row:
         return False, None, "no folder is named: memmeta data path=DIR looks at one (docs/datasets.md)"
     try:
         facts = FolderConfig(path=path, split_file=split_file).facts()
+        others = said(left_out(folder_files(path, split_file)))
     except ConfigError as error:
         return False, None, str(error)
     classes = ", ".join(f"{count} {split}" for split, count in facts.classes.items())
-    return True, None, f"{path}: classes: {classes}; images of a class: {facts.images_per_class} or more"
+    detail = f"{path}: classes: {classes}; images of a class: {facts.images_per_class} or more"
+    return True, None, f"{detail}; left out, for they are not read as images: {others}" if others else detail
 
 
 def _glyphs() -> _Row:

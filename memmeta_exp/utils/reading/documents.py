@@ -7,6 +7,8 @@ can always be printed and written. YAML has no anchors and aliases, no key twice
 import json
 import math
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,9 +30,13 @@ _NUMBER = re.compile(r"[-+0-9a-fA-FxXoO_:.]+")
 def read_json(path: Path, expected: Any = Any, limit: int = TEXT_LIMIT, file_names: bool = False) -> Any:
     """The content of a JSON file, of the type `expected` (structure.py). Raises FileNotFoundError, and DataError
     where it is anything else. file_names: keep the lone surrogates by which Python writes bytes of file names."""
-    return _checked(
-        path, _parsed(read_text(path, limit), str(path), _HALF_BUT_BYTES if file_names else _HALF), expected
-    )
+    parse = partial(_parse_json, replaced=_HALF_BUT_BYTES) if file_names else _parse_json
+    return _value(path, read_text(path, limit), parse, expected)
+
+
+def read_yaml(path: Path, expected: Any = Any, limit: int = _YAML_LIMIT) -> Any:
+    """The content of a YAML file, of the type `expected`. Raises as `read_json`."""
+    return _value(path, read_text(path, limit), parse_yaml, expected)
 
 
 def read_json_lines(path: Path, expected: Any = Any) -> list[Any]:
@@ -38,29 +44,25 @@ def read_json_lines(path: Path, expected: Any = Any) -> list[Any]:
     killed, is dropped. Raises as `read_json`, with the number of the line."""
     values = []
     with open_regular(path) as stream:
-        number = 0
         while line := stream.readline(_LINE_LIMIT):
-            number += 1
+            number = len(values) + 1
+            if len(line) == _LINE_LIMIT:
+                raise DataError(f"{path} is damaged: line {number} has {_LINE_LIMIT} bytes or more")
             if not line.endswith(b"\n"):
-                if len(line) == _LINE_LIMIT:
-                    raise DataError(f"{path} is damaged: line {number} has more than {_LINE_LIMIT} bytes")
                 break
-            value = _parsed(decoded(line, path), f"{path}, line {number}")
-            found = fault(value, expected)
-            if found:
-                raise DataError(f"{path} is damaged: line {number}: {found}")
-            values.append(value)
+            values.append(_value(path, decoded(line, path), _parse_json, expected, f"line {number}: "))
     return values
 
 
-def read_yaml(path: Path, expected: Any = Any, limit: int = _YAML_LIMIT) -> Any:
-    """The content of a YAML file, of the type `expected`. Raises as `read_json`."""
+def _value(path: Path, text: str, parse: Callable[[str], Any], expected: Any, place: str = "") -> Any:
     try:
-        return _checked(path, parse_yaml(read_text(path, limit)), expected)
-    except DataError:
-        raise
+        value = parse(text)
     except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}") from None
+        raise DataError(f"{path} is damaged: {place}{error}") from None
+    found = fault(value, expected)
+    if found:
+        raise DataError(f"{path} is damaged: {place}{found}")
+    return value
 
 
 def parse_yaml(text: str) -> Any:
@@ -76,20 +78,14 @@ def parse_yaml(text: str) -> Any:
     return _whole_text(value)
 
 
-def _checked(path: Path, value: Any, expected: Any) -> Any:
-    found = fault(value, expected)
-    if found:
-        raise DataError(f"{path} is damaged: {found}")
-    return value
-
-
-def _parsed(text: str, where: str, replaced: re.Pattern[str] = _HALF) -> Any:
+def _parse_json(text: str, replaced: re.Pattern[str] = _HALF) -> Any:
+    """ValueError, one clause, for what is no JSON or beyond what is allowed."""
     try:
         value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_no_number)
         if text.count("[") + text.count("{") > DEPTH:
             require_plain(value)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is damaged: {_told(error)}") from None
+        raise ValueError(_told(error)) from None
     return _whole_text(value, replaced) if "\\u" in text else value
 
 

@@ -1,8 +1,12 @@
 """Image files decoded."""
 
 import io
+import logging
+import os
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +31,13 @@ def decode(name: str, source: Path | bytes, size: int | None, mode: str = "RGB",
 
     from memmeta_exp.data.prepare.readers.colour import eight_bits
 
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a file's metadata, and of a size that is within MAX_PIXELS
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as file:
-                if file.width * file.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
-                several = _has_several(file)
+        with _quiet(), Image.open(stream, formats=_formats()) as file:
+            if file.width * file.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            several = _has_several(file)
+            with _no_standard_error() if file.format == "TIFF" else nullcontext():
                 image = eight_bits(file, mode)
     except MemoryError:
         raise
@@ -55,6 +59,32 @@ def decoded(
             yield decode(name, source, size, mode, invert)
         except DataError as error:
             yield error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What Pillow says of a file's metadata, and of a size that is within MAX_PIXELS, helps nobody."""
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+_redirection = threading.Lock()
+
+
+@contextmanager
+def _no_standard_error() -> Iterator[None]:
+    """Its file descriptor leads nowhere: libtiff writes there of a damaged file, which is then refused in one line."""
+    with _redirection:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
 
 
 def _formats() -> list[str]:
