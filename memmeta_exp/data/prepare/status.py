@@ -30,7 +30,7 @@ class DatasetStatus:
 
 
 def _by_default(name: str) -> Any:
-    return SECTIONS["dataset"][name]()
+    return options("dataset")[name]()
 
 
 def status(
