@@ -48,7 +48,8 @@ class DatasetConfig(Component):
     has_images: tasks are of images. has_classes: a task is drawn from classes. is_regression: tasks have no classes,
     and the metric is the squared error. has_finite_tasks: all tasks are at hand, and F itself can be measured.
     knows_smoothness: L_F is known. modulus: the constant of strong convexity that g has without R. backbone: the one
-    backbone it goes with, None: any for images.
+    backbone it goes with, None: any for images. head: the one head it goes with, None: any that classifies. Choosing
+    the dataset chooses both.
     """
 
     group: ClassVar[str] = "dataset"
@@ -59,6 +60,7 @@ class DatasetConfig(Component):
     knows_smoothness: ClassVar[bool] = False
     modulus: ClassVar[float] = 0.0
     backbone: ClassVar[str | None] = None
+    head: ClassVar[str | None] = None
 
     def facts(self) -> DatasetFacts:
         """What is known before loading."""

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from memmeta_exp.config import GROUPS, Config, closest, from_omegaconf, option_class, options, to_dict
 from memmeta_exp.config.overrides import conf_dir, parser, quote_paths, text_of
+from memmeta_exp.config.section import default_of
 from memmeta_exp.utils.errors import ConfigError
 from memmeta_exp.utils.path_keys import is_path_key
 
@@ -31,6 +33,7 @@ def composed(overrides: list[str]) -> DictConfig:
             raise ConfigError(f"{group}={rest} chooses nothing; choose from {', '.join(sorted(group_options(group)))}")
     lines = [quote_paths(override) for override in overrides]
     GlobalHydra.instance().clear()
+    store_components()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return compose("config", lines)
@@ -124,22 +127,50 @@ def _unknown_key(key: str) -> str:
     return f"unknown key '{key}'{closest(key, keys)}"
 
 
-def group_options(group: str) -> list[str]:
-    """The options of a config group: the files of conf/GROUP, nested ones as paths, and what plug-ins have entered."""
+def store_components() -> None:
+    """Tells Hydra of every component that has no file under conf/: its values are those of its dataclass."""
+    store = ConfigStore.instance()
+    for group in GROUPS:
+        for name in _without_file(group):
+            store.store(group=group, name=name, node=_as_file(group, name))
+
+
+def _as_file(group: str, name: str) -> dict[str, Any]:
+    """What conf/GROUP/NAME.yaml would hold. A dataset may choose a backbone and a head with itself."""
+    component = option_class(group, name)
+    wanted = {"backbone": component.backbone, "head": component.head} if group == "dataset" else {}
+    chosen = [{f"override /{key}@_global_.{key}": option} for key, option in wanted.items() if option is not None]
+    return {"defaults": [*chosen, "_self_"], **group_values(f"{group}/{name}")}
+
+
+def _without_file(group: str) -> set[str]:
+    """The components of a group that no file of conf/GROUP names."""
+    return set(options(group)) - {group_values(f"{group}/{file}")["name"] for file in _files(group)}
+
+
+@cache
+def _files(group: str) -> tuple[str, ...]:
+    """The files of conf/GROUP without their ending, nested ones as paths."""
     base = conf_dir() / group
-    files = {str(file.relative_to(base).with_suffix("")) for file in base.rglob("*.yaml")}
-    named = {group_values(f"{group}/{file}").get("name") for file in files} if group in GROUPS else set()
-    entered = set(options(group)) - named if group in GROUPS else set()
-    return sorted(files | entered)
+    return tuple(sorted(str(file.relative_to(base).with_suffix("")) for file in base.rglob("*.yaml")))
+
+
+def group_options(group: str) -> list[str]:
+    """The options of a config group: the files of conf/GROUP, and the components that have none."""
+    return sorted({*_files(group), *(_without_file(group) if group in GROUPS else ())})
 
 
 def group_values(file: str) -> dict[str, Any]:
-    """The values of conf/FILE.yaml, or of GROUP/OPTION without a file those of its dataclass."""
-    path = conf_dir() / f"{file}.yaml"
-    if not path.is_file():
-        group, _, name = file.partition("/")
-        return dataclasses.asdict(option_class(group, name)())
-    values = OmegaConf.to_container(OmegaConf.load(path))
+    """The values of conf/FILE.yaml, or of GROUP/OPTION without a file the defaults of its dataclass."""
+    if (conf_dir() / f"{file}.yaml").is_file():
+        return dict(_read(file))
+    group, _, name = file.partition("/")
+    return {field.name: default_of(field) for field in dataclasses.fields(option_class(group, name))}
+
+
+@cache
+def _read(file: str) -> dict[str, Any]:
+    values = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{file}.yaml"))
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 

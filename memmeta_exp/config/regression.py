@@ -17,6 +17,7 @@ class SinusoidConfig(DatasetConfig):
     has_classes: ClassVar[bool] = False
     is_regression: ClassVar[bool] = True
     backbone: ClassVar[str | None] = "mlp"
+    head: ClassVar[str | None] = "regression"
     name: str = "sinusoid"
 
     def facts(self) -> DatasetFacts:
