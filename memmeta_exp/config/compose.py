@@ -19,6 +19,7 @@ from memmeta_exp.config.section import default_of
 from memmeta_exp.utils.errors import ConfigError
 from memmeta_exp.utils.path_keys import is_path_key
 
+TABLES = ("protocol", "settings", "experiment")  # groups with a file conf/GROUP.yaml, a block for each option
 MAX_CHECKED_JOBS = 256  # of a multirun, before it starts: composing one takes about 50 ms; the rest are checked in turn
 
 
@@ -33,7 +34,7 @@ def composed(overrides: list[str]) -> DictConfig:
             raise ConfigError(f"{group}={rest} chooses nothing; choose from {', '.join(sorted(group_options(group)))}")
     lines = [quote_paths(override) for override in overrides]
     GlobalHydra.instance().clear()
-    store_components()
+    store_options()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return compose("config", lines)
@@ -114,7 +115,7 @@ def unknown_flag(argument: str, known: Iterable[str]) -> str:
 def _unknown_option(path: str) -> str:
     """path: GROUP/OPTION as Hydra looked for it; a group may itself be nested (hydra/launcher)."""
     group, _, option = path.partition("/")
-    if group not in (*GROUPS, "experiment"):
+    if group not in (*GROUPS, *TABLES):
         return f"unknown option '{path}'; see memmeta train --help"
     return f"unknown {group} '{option}'{closest(option, group_options(group))}"
 
@@ -127,9 +128,14 @@ def _unknown_key(key: str) -> str:
     return f"unknown key '{key}'{closest(key, keys)}"
 
 
-def store_components() -> None:
-    """Tells Hydra of every component that has no file under conf/: its values are those of its dataclass."""
+def store_options() -> None:
+    """Tells Hydra of the options that are no files of conf/GROUP: the blocks of conf/GROUP.yaml, which hold keys of the
+    whole configuration, and the components, whose values are those of their dataclasses."""
     store = ConfigStore.instance()
+    for group in TABLES:
+        for option, values in _read(group).items():
+            folder, _, name = f"{group}/{option}".rpartition("/")
+            store.store(group=folder, name=name, node=values, package="_global_")
     for group in GROUPS:
         for name in _without_file(group):
             store.store(group=group, name=name, node=_as_file(group, name))
@@ -156,8 +162,9 @@ def _files(group: str) -> tuple[str, ...]:
 
 
 def group_options(group: str) -> list[str]:
-    """The options of a config group: the files of conf/GROUP, and the components that have none."""
-    return sorted({*_files(group), *(_without_file(group) if group in GROUPS else ())})
+    """The options of a config group: files of conf/GROUP, blocks of conf/GROUP.yaml, and components without a file."""
+    others = _without_file(group) if group in GROUPS else _read(group) if group in TABLES else ()
+    return sorted({*_files(group), *others})
 
 
 def group_values(file: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from memmeta_exp.config import ConfigError, closest
-from memmeta_exp.config.compose import one_line
+from memmeta_exp.config.compose import one_line, store_options
 from memmeta_exp.config.overrides import conf_dir, quote_paths
 from memmeta_exp.sweeps import devices, job, slurm, workers
 from memmeta_exp.sweeps.grid import Job
@@ -270,6 +270,7 @@ def settings_of(launcher: str, given: Sequence[str]) -> tuple[str, ...]:
 @contextlib.contextmanager
 def _hydra() -> Iterator[Hydra]:
     GlobalHydra.instance().clear()
+    store_options()
     with initialize_config_dir(str(conf_dir()), job_name="memmeta", version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
