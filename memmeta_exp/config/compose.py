@@ -129,16 +129,21 @@ def _unknown_key(key: str) -> str:
 
 
 def store_options() -> None:
-    """Tells Hydra of the options that are no files of conf/GROUP: the blocks of conf/GROUP.yaml, which hold keys of the
-    whole configuration, and the components, whose values are those of their dataclasses."""
-    store = ConfigStore.instance()
+    """Tells Hydra of the options that are no files of conf/GROUP: the blocks of conf/GROUP.yaml, and the components
+    without a file, whose values are those of their dataclasses."""
+    _store_tables()
+    for group in GROUPS:
+        for name in _without_file(group):
+            ConfigStore.instance().store(group=group, name=name, node=_as_file(group, name))
+
+
+@cache
+def _store_tables() -> None:
+    """A block of conf/GROUP.yaml is what conf/GROUP/OPTION.yaml with `# @package _global_` would be."""
     for group in TABLES:
         for option, values in _read(group).items():
             folder, _, name = f"{group}/{option}".rpartition("/")
-            store.store(group=folder, name=name, node=values, package="_global_")
-    for group in GROUPS:
-        for name in _without_file(group):
-            store.store(group=group, name=name, node=_as_file(group, name))
+            ConfigStore.instance().store(group=folder, name=name, node=values, package="_global_")
 
 
 def _as_file(group: str, name: str) -> dict[str, Any]:
