@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from memmeta_exp.config import (
@@ -18,13 +16,12 @@ from memmeta_exp.config import (
     from_yaml,
     to_dict,
 )
+from memmeta_exp.config.compose import composed, group_options
 from memmeta_exp.config.overrides import conf_dir
 
 
 def config(*overrides: str) -> Config:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return from_omegaconf(compose("config", list(overrides)))
+    return from_omegaconf(composed(list(overrides)))
 
 
 def test_a_config_survives_the_round_trip() -> None:
@@ -114,9 +111,7 @@ GOES_WITH = {  # options that need others
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_option_of_a_group_composes(group: str) -> None:
-    options = [f.stem for f in (conf_dir() / group).glob("*.yaml")]
-    assert options
-    for option in options:
+    for option in group_options(group):
         if (group, option) == ("dataset", "folder"):
             with pytest.raises(ConfigError, match=r"dataset\.path=DIR"):
                 config("dataset=folder")
@@ -124,13 +119,43 @@ def test_every_option_of_a_group_composes(group: str) -> None:
         assert getattr(config(f"{group}={option}", *GOES_WITH.get((group, option), [])), group)
 
 
+def test_every_block_of_a_table_is_an_option() -> None:
+    blocks = [line[:-1] for line in (conf_dir() / "experiment.yaml").read_text().splitlines() if line.endswith(":")]
+    assert {"paper/cifar_fs", "memory/released/anil"} <= {*blocks} & {*group_options("experiment")}
+    for experiment in group_options("experiment"):
+        assert config(f"experiment={experiment}")
+
+
+def test_a_dataset_brings_its_backbone_and_head() -> None:
+    waves, quadratic = config("dataset=sinusoid"), config("dataset=quadratic", "dataset.tasks=3")
+    assert (waves.backbone.name, waves.head.name) == ("mlp", "regression")
+    assert (quadratic.backbone.name, quadratic.dataset.tasks) == ("none", 3)
+    assert config("dataset=sinusoid", "backbone.hidden=[8]").backbone.hidden == [8]
+
+
+@pytest.mark.parametrize(
+    ("override", "near"),
+    [
+        ("experiment=paper/cifarfs", "paper/cifar_fs"),
+        ("experiment=memory/fair/prposed", "memory/fair/proposed"),
+        ("experiment=best/cifarfs", "best/cifar_fs"),
+        ("protocol=paper23", "paper32"),
+        ("dataset=cifarfs", "cifar_fs"),
+    ],
+)
+def test_a_misspelt_option_has_a_suggestion(override: str, near: str) -> None:
+    group, _, option = override.partition("=")
+    with pytest.raises(ConfigError, match=rf"^unknown {group} '{option}'; did you mean '{near}'\?$"):
+        config(override)
+
+
 @pytest.mark.parametrize("experiment", ["best", "paper", "ours"])
 @pytest.mark.parametrize("backbone", ["resnet12", "wrn28_10"])
 def test_every_experiment_takes_another_backbone(experiment: str, backbone: str) -> None:
-    files = sorted((conf_dir() / "experiment" / experiment).glob("*.yaml"))
-    assert len(files) >= 4
-    for file in files:
-        assert config(f"experiment={experiment}/{file.stem}", f"backbone={backbone}").backbone.name == backbone
+    names = [name for name in group_options("experiment") if name.startswith(f"{experiment}/")]
+    assert len(names) >= 4
+    for name in names:
+        assert config(f"experiment={name}", f"backbone={backbone}").backbone.name == backbone
 
 
 @pytest.mark.parametrize(("key", "backbone"), [("backbone.filters", "resnet12"), ("tracking.tags", "conv4")])

@@ -19,7 +19,7 @@ def test_a_wheel_trains_from_any_directory(tmp_path) -> None:
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
     assert "memmeta_exp/conf/config.yaml" in names
-    assert "memmeta_exp/conf/experiment/paper/cifar_fs.yaml" in names
+    assert "memmeta_exp/conf/experiment.yaml" in names
     assert not [name for name in names if name.startswith(("tests", "outputs", "conf/"))]
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -9,7 +9,7 @@ from memmeta_exp.config.components import AlgorithmConfig, BackboneConfig, Datas
 from memmeta_exp.config.facts import SPLITS, DatasetFacts, channels_and_size
 from memmeta_exp.config.fits import check_tasks_fit
 from memmeta_exp.config.load import changed, from_dict, from_omegaconf, from_yaml, section
-from memmeta_exp.config.older import as_of_today
+from memmeta_exp.config.older import as_of_today, metrics_of_today, overrides_of_today, progress_of_today
 from memmeta_exp.config.paths import absolute, path_keys
 from memmeta_exp.config.registry import GROUPS, option_class, options, plug_in, register
 from memmeta_exp.config.run import IGNORED_IN_GROUPING, Config, digest, flat, group_digest, to_dict
@@ -46,11 +46,14 @@ __all__ = [
     "from_omegaconf",
     "from_yaml",
     "group_digest",
+    "metrics_of_today",
     "option",
     "option_class",
     "options",
+    "overrides_of_today",
     "path_keys",
     "plug_in",
+    "progress_of_today",
     "register",
     "same_option",
     "section",

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from memmeta_exp.config.older import name_of_today
 from memmeta_exp.utils.errors import ConfigError
 
 
@@ -15,8 +16,11 @@ def shown(name: object) -> str:
 
 
 def closest(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the known word nearest to `word`, or the choices where none is near."""
+    """`"; did you mean 'x'?"` for the known word nearest to `word`, or the choices where none is near; for a key that
+    older versions had, what it is called now."""
     known = sorted(set(known) - {word})
+    if (today := name_of_today(word)) in known:
+        return f"; it is called {today} now"
     match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if match:
         return f"; did you mean '{match[0]}'?"

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from memmeta_exp.config import flat
+from memmeta_exp.config import flat, metrics_of_today, overrides_of_today
 from memmeta_exp.config.load import stored_values
 from memmeta_exp.tracking.expected import Env, Overrides, Status, Summary
 from memmeta_exp.tracking.run_folder import read_metrics
@@ -187,10 +187,10 @@ def read_run(path: Path, study: Path | None = None) -> Run:
     for name, file, read in (
         ("status", "status.json", lambda file: read_json(file, Status)),
         ("config", "config.yaml", stored_values),
-        ("summary", "summary.json", lambda file: read_json(file, Summary)),
+        ("summary", "summary.json", lambda file: metrics_of_today(read_json(file, Summary))),
         ("profile", "profile.json", lambda file: read_json(file, Summary)),
         ("env", "env.json", lambda file: read_json(file, Env)),
-        ("overrides", "overrides.yaml", lambda file: _assignments(read_yaml(file, Overrides))),
+        ("overrides", "overrides.yaml", lambda file: _assignments(overrides_of_today(read_yaml(file, Overrides)))),
     ):
         contents[name] = {}
         try:
@@ -227,8 +227,9 @@ def _verdict(kind: str, contents: dict[str, Any], problems: list[str]) -> tuple[
 
 def _assignments(arguments: Iterable[Any]) -> dict[str, str]:
     """KEY=VALUE arguments of a command line, Hydra's prefixes taken off."""
-    pairs = (str(a).partition("=") for a in arguments if not str(a).startswith("-"))
-    return {key.lstrip("+~").partition("@")[0]: value for key, equals, value in pairs if equals}
+    plain = overrides_of_today(str(a).lstrip("+~") for a in arguments if not str(a).startswith("-"))
+    pairs = (argument.partition("=") for argument in plain)
+    return {key.partition("@")[0]: value for key, equals, value in pairs if equals}
 
 
 def first_line(error: Any) -> str:

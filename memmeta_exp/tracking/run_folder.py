@@ -23,6 +23,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import OmegaConf
 
+from memmeta_exp.config import metrics_of_today, overrides_of_today
 from memmeta_exp.tracking.environment import describe_environment
 from memmeta_exp.tracking.expected import Env, Overrides, Row, Status
 from memmeta_exp.tracking.metrics_file import MetricsFile, plain
@@ -149,7 +150,7 @@ class RunFolder:
         """overrides.yaml; empty where there is none, or none that can be read."""
         file = self.path / "overrides.yaml"
         try:
-            return read_yaml(file, Overrides)
+            return overrides_of_today(read_yaml(file, Overrides))
         except FileNotFoundError:
             return []
         except DataError:
@@ -235,12 +236,13 @@ class RunFolder:
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl (or of the one in a run folder), in order; null is None. A last line without its end,
-    left by a killed run, is dropped. Raises FileNotFoundError, and DataError for what is no row, or out of order."""
+    left by a killed run, is dropped. Metrics of older versions have their names of
+    today. Raises FileNotFoundError, and DataError for what is no row, or out of order."""
     file = Path(path) / "metrics.jsonl" if Path(path).is_dir() else Path(path)
     rows = read_json_lines(file, Row)
     if any(later["iteration"] < before["iteration"] for before, later in itertools.pairwise(rows)):
         raise DataError(f"{file} is damaged: a row has an earlier iteration than the row before it")
-    return rows
+    return [metrics_of_today(row) for row in rows]
 
 
 def read_test_episodes(path: Path | str, kind: type[Result] = EpisodeResult) -> list[Result]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from memmeta_exp.config import Config, to_dict
+from memmeta_exp.config import Config, progress_of_today, to_dict
 from memmeta_exp.data import fingerprint
 from memmeta_exp.experiment.builder import Experiment
 from memmeta_exp.experiment.convergence import RunningMean
@@ -66,7 +66,7 @@ class TrainingState:
                 self.average.load_state_dict(state["average"])
             self.experiment.learner.warm = {key: value.to(device) for key, value in state["warm"].items()}
             self.convergence_error.load_state_dict(state["convergence"])
-            self.progress = Progress(**state["progress"])
+            self.progress = Progress(**progress_of_today(state["progress"]))
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint does not fit ({type(error).__name__}); {OTHER_VERSION}") from None
 

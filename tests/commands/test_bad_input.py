@@ -153,6 +153,8 @@ def test_train_help_lists_the_groups(memmeta) -> None:
     assert result.code == 0
     for group in ("algorithm", "dataset", "backbone", "optimizer", "tracking", "experiment"):
         assert f"\n{group}" in result.out
+    assert "\nexperiment/paper: cifar_fs, fc100, " in result.out
+    assert "\ndataset: cifar_fs, fc100, " in result.out
     assert "batch_size" in result.out
 
 

@@ -11,7 +11,7 @@ import pytest
 from memmeta_exp.commands.config_reference import Key, Table, reference
 from memmeta_exp.commands.keys import markdown, matching
 from memmeta_exp.config import GROUPS, NESTED, Config, options
-from memmeta_exp.config.overrides import conf_dir
+from memmeta_exp.config.compose import group_options
 
 PAGE = Path(__file__).parents[2] / "docs/keys.md"
 
@@ -39,10 +39,9 @@ def test_every_field_of_every_option_is_there(tables) -> None:
         (table,) = [t for t in tables if t.group == section]
         assert [k.name for k in table.keys] == [f"{section}.{f.name}" for f in dataclasses.fields(schema)]
     for group in GROUPS:
-        files = {file.stem for file in (conf_dir() / group).glob("*.yaml")}
         listed = [option for t in tables if t.group == group for option in t.options]
         assert len(listed) == len(set(listed))
-        assert set(listed) >= files
+        assert set(listed) == set(group_options(group))
         for name, schema in options(group).items():
             for table in tables:
                 if table.group == group and name in table.options:
