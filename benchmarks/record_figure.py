@@ -10,7 +10,7 @@ import numpy as np
 
 from memmeta_exp.reports import plot_style
 from memmeta_exp.reports.curves import draw_validation, mean_of_curves
-from memmeta_exp.reports.grouping import ALGORITHMS
+from memmeta_exp.reports.grouping import algorithm_label
 from memmeta_exp.reports.paper_results import published
 from memmeta_exp.reports.statistics import Curve
 
@@ -34,7 +34,7 @@ def rows(dataset: str, record: Mapping[str, Any]) -> list[Row]:
     under it, where they were run; last the best recipe. Ours with 95 % intervals."""
     found = []
     for algorithm, (mean, deviation) in published()["accuracy_percent"][dataset].items():
-        name = ALGORITHMS.get(algorithm, algorithm)
+        name = algorithm_label(algorithm)
         found.append(Row(f"{name}, paper", mean, deviation, plot_style.GREY, "o"))
         if (ours := record["paper"].get(dataset, {}).get(algorithm)) is not None:
             label = f"{name}, its settings here ({_seeds(ours)})"
@@ -84,7 +84,7 @@ def draw_curves(
                 continue
             if curves := [_curve(run, times[algorithm]) for run in seeds.values() if run["validation"] is not None]:
                 curve, count = mean_of_curves(curves)
-                drawn.append((ALGORITHMS.get(algorithm, algorithm), algorithm, curve, count))
+                drawn.append((algorithm_label(algorithm), algorithm, curve, count))
         if drawn:
             heading = f"{title}, the paper's settings"
             picture, vector = draw_validation(drawn, heading, folder / f"record_{dataset}")

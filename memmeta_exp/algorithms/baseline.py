@@ -37,7 +37,9 @@ class BaselineConfig(AlgorithmConfig):
     """Baseline (Chen et al. 2019), without a meta-gradient: training classifies all images of its tasks among all
     classes of the training split; a new task's head is that of `proposed`, by Newton's method."""
 
-    label: ClassVar[str] = "baseline"
+    label: ClassVar[str] = "Baseline"
+    color: ClassVar[str] = "#000000"
+    marker: ClassVar[str] = "X"
     classifies = True
     name: str = "baseline"
     classifier: str = option(

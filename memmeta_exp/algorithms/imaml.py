@@ -34,6 +34,8 @@ class ImamlConfig(AlgorithmConfig):
     """
 
     label: ClassVar[str] = "iMAML"
+    color: ClassVar[str] = "#E69F00"
+    marker: ClassVar[str] = "v"
     head_only = False
     adapted_params = "all"
     first_order = False

@@ -91,6 +91,8 @@ class MamlConfig(UnrolledConfig):
     """MAML (Finn et al. 2017): all weights are learned and adapt, differentiated through K steps."""
 
     label: ClassVar[str] = "MAML"
+    color: ClassVar[str] = "#D55E00"
+    marker: ClassVar[str] = "s"
     name: str = "maml"
     features: str = option(
         "recompute",
@@ -105,6 +107,8 @@ class FomamlConfig(MamlConfig):
     """First-order MAML (Finn et al. 2017): the query gradient at phi_K, no second derivative and no graph kept."""
 
     label: ClassVar[str] = "FOMAML"
+    color: ClassVar[str] = "#56B4E9"
+    marker: ClassVar[str] = "P"
     name: str = "fomaml"
     first_order: bool = same_option(UnrolledConfig, "first_order", True)
 

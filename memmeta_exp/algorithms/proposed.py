@@ -38,6 +38,8 @@ class ProposedConfig(AlgorithmConfig):
     """
 
     label: ClassVar[str] = "proposed"
+    color: ClassVar[str] = "#0072B2"
+    marker: ClassVar[str] = "o"
     name: str = "proposed"
     mu: float = option(0.1, "weight of R; 0 only with inner_solver=gd and linear_solver=cg", at_least=0)
     inner_solver: str = option("newton", "newton: to inner_tolerance; gd: gradient descent", choices=("gd", "newton"))

@@ -31,6 +31,8 @@ class AnilConfig(UnrolledConfig):
     K steps."""
 
     label: ClassVar[str] = "ANIL"
+    color: ClassVar[str] = "#009E73"
+    marker: ClassVar[str] = "^"
     name: str = "anil"
     adapted_params: str = same_option(UnrolledConfig, "adapted_params", "head")
     inner_steps: int = same_option(UnrolledConfig, "inner_steps", 10)
@@ -49,6 +51,8 @@ class ItdBioConfig(AnilConfig):
     differentiated through K steps."""
 
     label: ClassVar[str] = "ITD-BiO"
+    color: ClassVar[str] = "#CC79A7"
+    marker: ClassVar[str] = "D"
     name: str = "itd_bio"
     mu: float = same_option(UnrolledConfig, "mu", 1e-4)
     inner_steps: int = same_option(UnrolledConfig, "inner_steps", 20)

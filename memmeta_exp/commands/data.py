@@ -7,7 +7,7 @@ from typing import Any
 
 from memmeta_exp.commands.arguments import flag, parse
 from memmeta_exp.config import ConfigError, closest, options, section
-from memmeta_exp.config.compose import group_values
+from memmeta_exp.config.compose import group_values, without_plugins
 from memmeta_exp.config.datasets import FolderConfig
 from memmeta_exp.config.validation import shown
 from memmeta_exp.utils.errors import DataError
@@ -20,7 +20,8 @@ memmeta data cache [clear=true]                     lists what is kept of conver
 
 fetch and import: cifar100 (for cifar_fs and fc100), miniimagenet, tieredimagenet, omniglot. import folder PATH and
 verify folder PATH take your own images, with [split_file=FILE] [image_size=84] [channels=3] [skip_damaged=false] as
-dataset.*; the list looks for those of path=DIR [split_file=FILE].
+dataset.*; the list looks for those of path=DIR [split_file=FILE]. plugins=[MODULE,...] adds the datasets of your own
+modules.
 data_root is $MEMMETA_DATA by default. docs/datasets.md has the formats, the addresses and the checks."""
 
 PUBLISHED = ("cifar100", "miniimagenet", "tieredimagenet", "omniglot")
@@ -31,6 +32,7 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(HELP)
         return 0
+    arguments = without_plugins(arguments)
     if arguments and arguments[0] in _COMMANDS:
         return _COMMANDS[arguments[0]](arguments[1:])
     for argument in arguments:

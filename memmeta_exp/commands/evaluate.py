@@ -12,6 +12,7 @@ from memmeta_exp.backbones import RECORDED, running_weight
 from memmeta_exp.commands.arguments import parse, whole_number
 from memmeta_exp.commands.cross_dataset import on_other_dataset, split_dataset, split_paths
 from memmeta_exp.config import Config, ConfigError, from_dict, from_yaml, to_dict
+from memmeta_exp.config.compose import without_plugins
 from memmeta_exp.data import SinusoidTasks, TaskBatch
 from memmeta_exp.experiment.builder import Experiment, dataset_constants
 from memmeta_exp.experiment.evaluation import Score, score_tasks
@@ -27,7 +28,7 @@ HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|
                  [tasks=N] [split=test|val] [shots=S] [queries=Q] [out=FILE.json]
                  [test_adaptation=own|gd|exact] [eval_steps=K] [eval_lr=LR] [eval_mu=MU] [mu=MU]
                  [task_stats_weight=S]
-                 [dataset=OTHER [dataset.KEY=VALUE] ...]
+                 [dataset=OTHER [dataset.KEY=VALUE] ...] [plugins=[MODULE,...]]
 
 Tests the model of the run folder DIR with the run's own configuration on the episodes of its test_episodes.csv, and
 prints the accuracy (of sine waves the mean squared error) with its 95 % interval and how many tasks score as they did.
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
         print(HELP)
         return 0
     unset = ("run", "device", "threads", "data_root", "tasks", "split", *SHAPE, *RULE, *OWN, "out")
-    moved, others = split_paths(arguments)
+    moved, others = split_paths(without_plugins(arguments))
     dataset, others = split_dataset(others)
     options = parse(others, {**dict.fromkeys(unset), "checkpoint": "best"})
     if options["run"] is None:

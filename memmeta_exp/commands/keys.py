@@ -7,8 +7,9 @@ import textwrap
 from memmeta_exp.commands.arguments import parse
 from memmeta_exp.commands.config_reference import Key, Table, reference
 from memmeta_exp.config import ConfigError, closest
+from memmeta_exp.config.compose import without_plugins
 
-HELP = """memmeta keys [WORD ...] [format=text|markdown]
+HELP = """memmeta keys [WORD ...] [format=text|markdown] [plugins=[MODULE,...]]
 
 Lists every configuration key of memmeta train with its type, what it may be, its default and its meaning; with WORDs,
 those of whose name, options and meaning each WORD is a part: memmeta keys warm, memmeta keys algorithm=maml.
@@ -34,6 +35,7 @@ def main(arguments: list[str]) -> int:
     for argument in arguments:
         if argument.startswith("-"):
             raise ConfigError(f"unknown flag '{argument}': keys takes words, format=text|markdown and --help")
+    arguments = without_plugins(arguments)
     options = parse([a for a in arguments if a.startswith("format=")], {"format": FORMATS[0]})
     if options["format"] not in FORMATS:
         raise ConfigError(f"format={options['format']} is unknown; choose from {', '.join(FORMATS)}")

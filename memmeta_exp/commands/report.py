@@ -5,9 +5,10 @@ from pathlib import Path
 
 from memmeta_exp.commands.arguments import parse
 from memmeta_exp.config import ConfigError
+from memmeta_exp.config.compose import without_plugins
 from memmeta_exp.reports.report import write_report
 
-HELP = """memmeta report DIR... [out=DIR]
+HELP = """memmeta report DIR... [out=DIR] [plugins=[MODULE,...]]
 
 Reads any mix of run folders, multirun folders, sweep folders and folders of them, and writes report.html (one file,
 opens anywhere), tables/ (csv, md), figures/ (png, svg) and, for a sweep, study.json to out: DIR/report where there is
@@ -22,6 +23,7 @@ def main(arguments: list[str]) -> int:
     for argument in arguments:
         if argument.startswith("-"):
             raise ConfigError(f"unknown flag '{argument}': report takes folders, out=DIR and --help")
+    arguments = without_plugins(arguments)
     folders = [Path(a) for a in arguments if not _is_option(a)]
     out = parse([a for a in arguments if _is_option(a)], {"out": None})["out"]
     if not folders:

@@ -28,7 +28,7 @@ from memmeta_exp.commands import multirun
 from memmeta_exp.commands.output_dir import made_folder, named_folder
 from memmeta_exp.commands.resume import resume, split_resume
 from memmeta_exp.config import Config, channels_and_size, check_tasks_fit, from_omegaconf, to_dict
-from memmeta_exp.config.compose import jobs, one_line, store_options, unknown_flag
+from memmeta_exp.config.compose import jobs, offer_plugins, one_line, unknown_flag
 from memmeta_exp.config.overrides import conf_dir, draws, quote_paths, text_of
 from memmeta_exp.data import require
 from memmeta_exp.distributed.launch_env import place
@@ -119,6 +119,7 @@ def _main(arguments: list[str], ranks: Ranks) -> int:
     if named is not None:
         return resume(Path(named), others, lambda config: _check_all(config, ranks), ranks)
     if any(getattr(parsed, flag) for flag in INFORMATION):
+        offer_plugins(parsed.overrides)
         return _hydra([*parsed.overrides, *flags], ranks)
     if parsed.multirun and ranks.size > 1:
         raise ConfigError(
@@ -260,7 +261,6 @@ def _hydra(arguments: list[str], ranks: Ranks, swept: Sequence[str] = ()) -> int
 
     job = alone if ranks.size == 1 else on_ranks  # launchers pickle it
     GlobalHydra.instance().clear()
-    store_options()
     several = {"-m", "--multirun"} & set(arguments)
     before, sys.argv = sys.argv, ["memmeta train", *(quote_paths(a, multirun=bool(several)) for a in arguments)]
     try:

@@ -11,7 +11,8 @@ from memmeta_exp.config.fits import check_tasks_fit
 from memmeta_exp.config.load import changed, from_dict, from_omegaconf, from_yaml, section
 from memmeta_exp.config.older import as_of_today, metrics_of_today, overrides_of_today, progress_of_today
 from memmeta_exp.config.paths import absolute, path_keys
-from memmeta_exp.config.registry import GROUPS, option_class, options, plug_in, register
+from memmeta_exp.config.plugins import plug_in
+from memmeta_exp.config.registry import GROUPS, option_class, options, register
 from memmeta_exp.config.run import IGNORED_IN_GROUPING, Config, digest, flat, group_digest, to_dict
 from memmeta_exp.config.section import Section, option, same_option
 from memmeta_exp.config.sections import NESTED, ImagesConfig, MemoryConfig, TrainingConfig

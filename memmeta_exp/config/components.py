@@ -1,11 +1,12 @@
 """What an option of each Hydra group says of itself: the base classes of its configuration.
 
 Other rooms and the checks across sections ask these attributes and never which class an option is, so that a component
-of a user's own module counts like any other.
+of a user's own module counts like any other. A component has to have the methods that are abstract here.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,9 +22,12 @@ class AlgorithmConfig(Component):
     differentiates through its inner steps. adapted_params: which parameters adapt to a task, `head` or `all`.
     head_start: phi_0, `fixed`, `learned` or `prototype`. mu: weight of R on the head. classifies: training has no
     tasks; it classifies the classes of the training split. first_order: it takes no second derivative of the backbone.
+    color, marker: matplotlib's, of its lines in figures; empty: the next of the palette that is free.
     """
 
     group: ClassVar[str] = "algorithm"
+    color: ClassVar[str] = ""
+    marker: ClassVar[str] = ""
     # plain attributes: an option makes a key of one by declaring a field, or derives it by a property
     head_only = True
     unrolls = False
@@ -36,6 +40,7 @@ class AlgorithmConfig(Component):
     def check_with(self, config: Any) -> None:
         """ConfigError where the algorithm does not go together with the rest of `config`, a `Config`."""
 
+    @abstractmethod
     def build(self, model: Any, execution: Any, memory: Any, losses: Any) -> Any:
         """The `Learner` that this section describes, on a `MetaModel`, for tasks whose f and g are `losses`."""
         raise NotImplementedError
@@ -62,10 +67,12 @@ class DatasetConfig(Component):
     backbone: ClassVar[str | None] = None
     head: ClassVar[str | None] = None
 
+    @abstractmethod
     def facts(self) -> DatasetFacts:
         """What is known before loading."""
         raise NotImplementedError
 
+    @abstractmethod
     def load(self, split: str, data_root: str | None) -> Any:
         """The `ImageSet` of one split; DataError where it cannot be had."""
         raise NotImplementedError
@@ -91,6 +98,7 @@ class BackboneConfig(Component):
     def title(self) -> str:
         return self.name
 
+    @abstractmethod
     def build(self, channels: int, image_size: int, generator: Any, materialise: bool = True) -> Any:
         """The `Backbone`, initial values drawn from `generator`. Not materialised, it reads no weights."""
         raise NotImplementedError
@@ -109,6 +117,7 @@ class HeadConfig(Component):
     def cosine(self) -> float | None:
         return None
 
+    @abstractmethod
     def losses(self) -> Any:
         """The `Losses`, f and g of features, that this section describes."""
         raise NotImplementedError
@@ -121,6 +130,7 @@ class OptimizerBase(Component):
     group: ClassVar[str] = "optimizer"
     plain_gradient: ClassVar[bool] = False
 
+    @abstractmethod
     def build(self, parameters: Any, lr: float) -> Any:
         """The torch.optim.Optimizer over `parameters`."""
         raise NotImplementedError

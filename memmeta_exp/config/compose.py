@@ -13,8 +13,9 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from memmeta_exp.config import GROUPS, Config, closest, from_omegaconf, option_class, options, to_dict
+from memmeta_exp.config import GROUPS, Config, closest, from_omegaconf, option_class, options, plug_in, to_dict
 from memmeta_exp.config.overrides import conf_dir, parser, quote_paths, text_of
+from memmeta_exp.config.plugins import modules_of
 from memmeta_exp.config.section import default_of
 from memmeta_exp.utils.errors import ConfigError
 from memmeta_exp.utils.path_keys import is_path_key
@@ -23,8 +24,45 @@ TABLES = ("protocol", "settings", "experiment")  # groups with a file conf/GROUP
 MAX_CHECKED_JOBS = 256  # of a multirun, before it starts: composing one takes about 50 ms; the rest are checked in turn
 
 
+def offer_plugins(overrides: Iterable[str]) -> None:
+    """Imports the modules that `plugins=` names among `overrides`, and makes what they enter options of Hydra's groups.
+
+    ConfigError as `plug_in` and `store_options`.
+    """
+    for override in overrides:
+        if override.lstrip("+").startswith("plugins="):
+            plug_in(_modules_in(override))
+    store_options()
+
+
+def without_plugins(arguments: list[str]) -> list[str]:
+    """`arguments` of a command that needs no Hydra, less `plugins=`, whose modules are imported."""
+    offer_plugins(arguments)
+    return [argument for argument in arguments if not argument.startswith("plugins=")]
+
+
+def _modules_in(override: str) -> list[str]:
+    """None where Hydra cannot read the override, which composing says."""
+    try:
+        parsed = parser().parse_override(override)
+    except OverrideParseException:
+        return []
+    values = parsed.sweep_iterator() if parsed.is_sweep_override() else [parsed.value()]
+    return [module for value in values for module in modules_of(value)]
+
+
+def _open_to_keys(values: dict[str, Any]) -> DictConfig:
+    """`values` as Hydra composes them: to a key that holds a mapping a command line may add keys."""
+    node = OmegaConf.create(values)
+    for key, value in values.items():
+        if isinstance(value, dict):
+            OmegaConf.set_struct(node[key], False)
+    return node
+
+
 def composed(overrides: list[str]) -> DictConfig:
-    """What Hydra composes from `overrides`; ConfigError, in one line, where it cannot."""
+    """What Hydra composes from `overrides`, their plug-ins imported; ConfigError, in one line, where it cannot."""
+    offer_plugins(overrides)
     for override in overrides:
         group, _, rest = override.partition(".name=")
         if group in GROUPS and rest:
@@ -34,7 +72,6 @@ def composed(overrides: list[str]) -> DictConfig:
             raise ConfigError(f"{group}={rest} chooses nothing; choose from {', '.join(sorted(group_options(group)))}")
     lines = [quote_paths(override) for override in overrides]
     GlobalHydra.instance().clear()
-    store_options()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return compose("config", lines)
@@ -130,11 +167,13 @@ def _unknown_key(key: str) -> str:
 
 def store_options() -> None:
     """Tells Hydra of the options that are no files of conf/GROUP: the blocks of conf/GROUP.yaml, and the components
-    without a file, whose values are those of their dataclasses."""
+    without a file, whose values are those of their dataclasses. ConfigError where one has the name of a file."""
     _store_tables()
     for group in GROUPS:
         for name in _without_file(group):
-            ConfigStore.instance().store(group=group, name=name, node=_as_file(group, name))
+            if name in _files(group):
+                raise ConfigError(f"{group}={name} is entered twice, by a plug-in and by conf/{group}/{name}.yaml")
+            ConfigStore.instance().store(group=group, name=name, node=_open_to_keys(_as_file(group, name)))
 
 
 @cache
@@ -187,7 +226,6 @@ def _read(file: str) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-@cache
 def _keys() -> frozenset[str]:
     """Every key and group of every option of the default configuration, dotted."""
     keys: set[str] = set(GROUPS) | {"experiment"}

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from memmeta_exp.config.fits import check_tasks_fit
 from memmeta_exp.config.older import as_of_today
 from memmeta_exp.config.paths import absolute
+from memmeta_exp.config.plugins import modules_of, plug_in
 from memmeta_exp.config.registry import GROUPS, option_class, options
 from memmeta_exp.config.run import Config, group_digest
 from memmeta_exp.config.sections import NESTED
@@ -32,7 +33,8 @@ def _whose(values: Mapping[str, Any]) -> str:
 
 def _structured(key: str, schema: type, values: Mapping[str, Any]) -> Any:
     """`values` checked against `schema` by OmegaConf: unknown keys and wrong types are one-line errors."""
-    known = {f.name: f.type for f in dataclasses.fields(schema)}
+    hints = get_type_hints(schema)
+    known = {f.name: hints[f.name] for f in dataclasses.fields(schema)}
     for name, value in values.items():
         path = _join(key, str(name))
         if name not in known:
@@ -63,8 +65,11 @@ def section(group: str, values: Mapping[str, Any]) -> Any:
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """The `Config` that a plain dictionary (a resolved config.yaml) describes; ConfigError where it cannot be run."""
+    """The `Config` that a plain dictionary (a resolved config.yaml) describes, once its plug-ins are imported;
+    ConfigError where it cannot be run."""
     values, sections = dict(values), {}
+    values["plugins"] = modules_of(values.get("plugins", []))
+    plug_in(values["plugins"])
     for group in GROUPS:
         chosen = values.pop(group, {} if group in MAY_BE_MISSING else None)
         if not isinstance(chosen, Mapping):
@@ -140,6 +145,10 @@ def from_yaml(file: Path, changes: Mapping[str, Any] | None = None) -> Config:
         values = _read(file)
     except FileNotFoundError:
         raise ConfigError(f"{file} does not exist: name a run folder that memmeta train wrote") from None
+    try:
+        plug_in(modules_of(values.get("plugins", [])))
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
     try:
         config = from_dict(values)
     except ConfigError as error:

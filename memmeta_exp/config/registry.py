@@ -4,9 +4,6 @@ The package's own components are modules like any other's: they are imported whe
 """
 
 import importlib
-import os
-import sys
-from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from memmeta_exp.config.section import Component
@@ -31,8 +28,13 @@ _entered: dict[str, dict[str, type[Component]]] = {group: {} for group in GROUPS
 def register(component: C) -> C:
     """Enters a configuration dataclass as the option `name` of its `group`.
 
-    ConfigError where the group is none, or another class has the name already.
+    ConfigError where it is no dataclass, the group is none, or another class has the name already.
     """
+    if not (issubclass(component, Component) and "__dataclass_params__" in vars(component)):
+        raise ConfigError(
+            f"{component.__qualname__} is no component: write `@register` above `@dataclass(frozen=True)` above a "
+            "class whose base is AlgorithmConfig, BackboneConfig, DatasetConfig or HeadConfig"
+        )
     group, name = component.group, component.name
     if group not in _entered:
         raise ConfigError(f"{component.__qualname__}: group '{group}' is unknown{closest(group, GROUPS)}")
@@ -65,30 +67,3 @@ def option_class(group: str, name: str) -> Any:
     if name not in known:
         raise ConfigError(f"{group}.name={name} is unknown{closest(name, known)}")
     return known[name]
-
-
-def plug_in(modules: Iterable[str]) -> None:
-    """Imports modules that enter components. They are looked for as Python does, and in the current folder.
-
-    ConfigError where one cannot be imported, or enters what is there already.
-    """
-    for group in GROUPS:
-        options(group)
-    for module in modules:
-        _import(module)
-
-
-def _import(module: str) -> None:
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        importlib.import_module(module)
-    except ConfigError as error:
-        raise ConfigError(f"plugins={module}: {error}") from None
-    except Exception as error:  # noqa: BLE001 - whatever a user's module raises is the user's to read
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(
-            f"plugins={module} cannot be imported ({type(error).__name__}: {text}): name an installed module, or one "
-            "in the current folder or on PYTHONPATH"
-        ) from None

@@ -49,6 +49,9 @@ class Config(Section):
     backbone: Any
     optimizer: Any
     tracking: Any
+    plugins: list[str] = option(
+        [], "modules of your own, imported first; what they enter is an option like any other (examples/)"
+    )
     ways: int = option(5, "classes of a task", at_least=2)
     shots: int = option(5, "support images of a class; of a sine wave, points", at_least=1)
     queries: int = option(5, "query images of a class; of a sine wave, points", at_least=1)

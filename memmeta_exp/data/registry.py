@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from memmeta_exp.config import DatasetConfig
 from memmeta_exp.data.episodes import ImageSet
 from memmeta_exp.utils.errors import DataError
 
@@ -76,10 +77,17 @@ def resolve_root(data_root: str | None, name: str) -> Path:
     return Path(root).expanduser()
 
 
+def loads_itself(dataset_config: Any) -> bool:
+    """Whether the dataset's own class reads or makes its images, as that of a plug-in does."""
+    return type(dataset_config).load is not DatasetConfig.load
+
+
 def require(dataset_config: Any, data_root: str | None = None) -> None:
     """DataError where the files that the dataset is read from, or the library that reads them, are not there."""
     name = dataset_config.name
-    if name not in WITHOUT_IMAGES:
+    if loads_itself(dataset_config):
+        dataset_config.require(data_root)
+    elif name not in WITHOUT_IMAGES:
         loader_of(name)
     if LOADERS.get(name) is _load_torchmeta:
         from memmeta_exp.data import cifar100_torchmeta
@@ -104,6 +112,8 @@ def load_split(dataset_config: Any, split: str, data_root: str | None = None) ->
 
 def loaded(dataset_config: Any, split: str, data_root: str | None) -> ImageSet:
     """The images of a split as they are."""
+    if loads_itself(dataset_config):
+        return dataset_config.load(split, data_root)
     return loader_of(dataset_config.name)(dataset_config, split, data_root)
 
 
@@ -138,7 +148,7 @@ def channel_statistics(
     channel is constant."""
     from memmeta_exp.data import store
 
-    if loader_of(dataset_config.name) is _load_stored:
+    if LOADERS.get(dataset_config.name) is _load_stored:
         stored = _store(dataset_config, data_root).splits["train"]
         mean, std = stored.mean, stored.std
     else:

@@ -62,8 +62,8 @@ def _steps(experiment: Experiment) -> tuple[tuple[int, ...], bool]:
     newton = config.test_adaptation == "own" and getattr(config.algorithm, "inner_solver", "gd") == "newton"
     if newton or config.test_adaptation == "exact":
         return (0, 1), True
-    own = config.algorithm.inner_steps if config.test_adaptation == "own" else config.eval_steps
-    return tuple(sorted({0, *STEPS, own})), False
+    own = getattr(config.algorithm, "inner_steps", None) if config.test_adaptation == "own" else config.eval_steps
+    return (tuple(sorted({0, *STEPS, own})), False) if own is not None else ((0, 1), True)
 
 
 def _outputs(experiment: Experiment, steps: int | None, tasks: SinusoidTasks) -> Tensor:

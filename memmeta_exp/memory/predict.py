@@ -126,7 +126,9 @@ def check_predictable(config: Config) -> None:
 
 def _shortened(config: Config) -> Config:
     a = config.algorithm
-    return config if a.unrolls else replace(config, algorithm=replace(a, inner_steps=min(a.inner_steps, STEPS)))
+    if a.unrolls or not any(field.name == "inner_steps" for field in fields(a)):
+        return config
+    return replace(config, algorithm=replace(a, inner_steps=min(a.inner_steps, STEPS)))
 
 
 class _FirstTasks:

@@ -4,18 +4,9 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memmeta_exp.config import IGNORED_IN_GROUPING, flat, group_digest
+from memmeta_exp.config import IGNORED_IN_GROUPING, flat, group_digest, options
 from memmeta_exp.reports.runs import Run
 
-ALGORITHMS = {
-    "proposed": "proposed",
-    "maml": "MAML",
-    "fomaml": "FOMAML",
-    "anil": "ANIL",
-    "itd_bio": "ITD-BiO",
-    "imaml": "iMAML",
-    "baseline": "Baseline",
-}
 PRETRAINED = "pretrained"
 LETTERS = {  # as in the paper
     "algorithm.inner_steps": "K",
@@ -57,6 +48,12 @@ def name_of(config: dict[str, Any], section: str) -> str:
     return str(section_of(config, section).get("name", ""))
 
 
+def algorithm_label(name: str) -> str:
+    """What tables and figures call the algorithm `name`: the label of its class, `name` itself where it has none."""
+    known: Any = options("algorithm").get(name)
+    return (known.label if known else "") or name
+
+
 def section_of(config: dict[str, Any], section: str) -> dict[str, Any]:
     """The keys of `section`; none where there is no such section."""
     found = config.get(section)
@@ -81,8 +78,8 @@ def configurations(runs: Sequence[Run], apart: Callable[[Run], Hashable] = lambd
 
 
 def _order(configuration: Configuration) -> tuple[Any, ...]:
-    """By dataset and its keys, then algorithms as ALGORITHMS has them, then the other keys; numbers by size."""
-    names = list(ALGORITHMS)
+    """By dataset and its keys, then algorithms as they were entered, then the other keys; numbers by size."""
+    names = list(options("algorithm"))
     rank = names.index(configuration.algorithm) if configuration.algorithm in names else len(names)
     data, rest = [], []
     for key, value in configuration.differing.items():
@@ -132,7 +129,7 @@ def _override_keys(groups: list[list[Run]]) -> list[str]:
     keys: dict[str, None] = {}
     for group in groups:
         for key in [key for run in group for key in run.overrides]:
-            if key.split(".")[0] not in (*IGNORED_IN_GROUPING, "hydra", "steps", "predict"):
+            if key.split(".")[0] not in (*IGNORED_IN_GROUPING, "hydra", "steps", "predict", "plugins"):
                 keys[key] = None
     return [
         key
@@ -195,7 +192,7 @@ def _label(run: Run, keys: list[str]) -> str:
     names = {"algorithm": PRETRAINED} if pretrained else {}
     parts = [names.get(key) or short(key, value) for key in keys if (value := _value(run, key)) is not _ABSENT]
     if not parts:
-        algorithm = names.get("algorithm") or ALGORITHMS.get(name_of(run.config, "algorithm"), "run")
+        algorithm = names.get("algorithm") or algorithm_label(name_of(run.config, "algorithm")) or "run"
         return f"{algorithm} on {name_of(run.config, 'dataset')}"
     return ", ".join(parts)
 
@@ -203,7 +200,7 @@ def _label(run: Run, keys: list[str]) -> str:
 def short(key: str, value: Any) -> str:
     """K=5, ANIL, cifar_fs, mu=0.1: a key and its value as a label says them."""
     if key == "algorithm":
-        return ALGORITHMS.get(str(value), str(value))
+        return algorithm_label(str(value))
     if key in SECTIONS:
         return str(value)
     shown = f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)

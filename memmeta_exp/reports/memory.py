@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from memmeta_exp.reports import paper_results, plot_style
-from memmeta_exp.reports.grouping import ALGORITHMS, Configuration, configurations, name_of, section_of
+from memmeta_exp.reports.grouping import Configuration, algorithm_label, configurations, name_of, section_of
 from memmeta_exp.reports.runs import Run, numbers
 from memmeta_exp.utils.statistics import mean_interval, student_t
 
@@ -62,7 +62,7 @@ def _line(configuration: Configuration, panel: Any, values: dict[Path, float]) -
     for run in configuration.runs:
         points.setdefault(values[run.path], []).append(float(numbers(run)[ABOVE]))
     x = sorted(points)
-    name = ALGORITHMS.get(configuration.algorithm, configuration.algorithm)
+    name = algorithm_label(configuration.algorithm)
     rest = [part for part in configuration.label.split(", ") if part != name and configuration.differing]
     return Line(
         label=", ".join([name, *rest]),
@@ -160,10 +160,12 @@ def _draw_panel(axis: Axes, key: str, panel: Any, group: Sequence[Line]) -> list
         face = "white" if line.kind == "cuda-predicted" else look["color"]
         axis.plot(line.x, line.mib, **look, markerfacecolor=face, markeredgewidth=1.4, zorder=3)
         ends.append((line.x[-1], line.mib[-1], line.label, look["color"]))
-    for algorithm, curve in _paper_curves(group, key).items():
-        look = plot_style.ALGORITHM_STYLES.get(algorithm, {"color": plot_style.BLACK})
+    papers = _paper_curves(group, key)
+    of_algorithm = plot_style.algorithm_looks(list(papers))
+    for algorithm, curve in papers.items():
+        look = of_algorithm[algorithm]
         axis.plot(*curve, color=look["color"], linestyle=":", linewidth=1.1, marker="+", markersize=7, zorder=2)
-        ends.append((curve[0][-1], curve[1][-1], f"{ALGORITHMS.get(algorithm, algorithm)}, paper", look["color"]))
+        ends.append((curve[0][-1], curve[1][-1], f"{algorithm_label(algorithm)}, paper", look["color"]))
     everything = [mib for line in group for mib in line.mib] + [end[1] for end in ends]
     if max(everything) > 4 * max(min(everything), 1e-9):
         axis.set_yscale("log")

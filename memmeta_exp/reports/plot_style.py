@@ -11,6 +11,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
+from memmeta_exp.config import options
+
 # Okabe and Ito (2008): told apart by every kind of colour vision. Markers and dashes tell them apart in grey.
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 PURPLE, ORANGE, SKY, BLACK = "#CC79A7", "#E69F00", "#56B4E9", "#000000"
@@ -18,18 +20,13 @@ GREY = "0.45"
 DPI = 160
 
 _SOLID, _DASHED, _DOTTED, _DASHDOT = "-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2))
-ALGORITHM_STYLES: dict[str, dict[str, Any]] = {
-    "proposed": {"color": BLUE, "marker": "o"},
-    "maml": {"color": VERMILLION, "marker": "s"},
-    "anil": {"color": GREEN, "marker": "^"},
-    "itd_bio": {"color": PURPLE, "marker": "D"},
-    "imaml": {"color": ORANGE, "marker": "v"},
-    "fomaml": {"color": SKY, "marker": "P"},
-    "baseline": {"color": BLACK, "marker": "X"},
-}
 _CYCLE = [
     {"color": color, "marker": marker}
     for color, marker in zip((BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK), "os^DvPX", strict=True)
+]
+_FURTHER = [  # for algorithms that name no colour: of Paul Tol's muted scheme, none of it above
+    {"color": color, "marker": marker}
+    for color, marker in zip(("#882255", "#999933", "#332288", "#44AA99", "#661100", "#AA4499"), "ph<>*d", strict=True)
 ]
 _DASHES = (_SOLID, _DASHED, _DASHDOT, _DOTTED, (0, (3, 1, 1, 1, 1, 1)))
 _RC: dict[Any, Any] = {
@@ -76,6 +73,17 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     return files
 
 
+def algorithm_looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour and marker of every algorithm there is, and of `names` that none has: what the algorithm's class names, or
+    else the next of the palette, in the order in which algorithms were entered, unknown names last."""
+    known: dict[str, Any] = options("algorithm")
+    own = {name: {"color": c.color, "marker": c.marker or "o"} for name, c in known.items() if c.color}
+    taken = {look["color"] for look in own.values()}
+    free = [look for look in (*_CYCLE, *_FURTHER) if look["color"] not in taken] or _CYCLE
+    others = [name for name in (*known, *sorted({*names} - {*known})) if name not in own]
+    return own | {name: free[place % len(free)] for place, name in enumerate(others)}
+
+
 def line_styles(algorithms: Sequence[str], by_algorithm: bool = False) -> list[dict[str, Any]]:
     """Colour, marker and dash of lines that belong to `algorithms`: an algorithm keeps its own in every figure, and its
     second, third, ... line other dashes. Lines of one algorithm alone get a colour each, unless `by_algorithm`."""
@@ -83,12 +91,12 @@ def line_styles(algorithms: Sequence[str], by_algorithm: bool = False) -> list[d
         return [{**_CYCLE[i % len(_CYCLE)], "linestyle": _DASHES[i % len(_DASHES)]} for i in range(len(algorithms))]
     seen: dict[str, int] = {}
     names = list(dict.fromkeys(algorithms))
+    looks = algorithm_looks(names)
     styles = []
     for name in algorithms:
         index = seen[name] = seen.get(name, -1) + 1
-        own = ALGORITHM_STYLES.get(name, _CYCLE[names.index(name) % len(_CYCLE)])
         first = names.index(name) if len(names) == len(algorithms) else 0
-        styles.append({**own, "linestyle": _DASHES[(first + index) % len(_DASHES)]})
+        styles.append({**looks[name], "linestyle": _DASHES[(first + index) % len(_DASHES)]})
     return styles
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from memmeta_exp.config.plugins import modules_of, plug_in
 from memmeta_exp.reports import fit_figures, memory, page, tables
 from memmeta_exp.reports.figures import pictures
 from memmeta_exp.reports.grouping import Configuration, configurations
@@ -30,7 +31,9 @@ def write_report(folders: list[Path], out: Path) -> Path:
     """
     runs, studies = collect(folders)
     _prepare(out)
-    found, notes = _fits(studies)
+    notes = _import_plugins(runs)
+    found, of_fits = _fits(studies)
+    notes += of_fits
     notes += [f"{run.path}: no curve, for {problem}" for run in runs if (problem := _no_curve(run))]
     groups = configurations([run for run in runs if run.kind == "train"])
     drawn = pictures(runs, found, out / "figures")
@@ -43,6 +46,17 @@ def write_report(folders: list[Path], out: Path) -> Path:
     )
     (out / "report.html").write_text(html, encoding="utf-8")
     return out / "report.html"
+
+
+def _import_plugins(runs: Sequence[Run]) -> list[str]:
+    """Imports the runs' plug-ins, whose classes say what algorithms are called; a line for each that is not here."""
+    problems: dict[str, str] = {}
+    for run in runs:
+        try:
+            plug_in(modules_of(run.config.get("plugins", [])))
+        except ConfigError as error:
+            problems.setdefault(str(error), f"{run.path}: {error}; until then its options go by their names")
+    return list(problems.values())
 
 
 def _prepare(out: Path) -> None:

@@ -11,7 +11,7 @@ from memmeta_exp.config.datasets import FolderConfig
 from memmeta_exp.config.entries import said
 from memmeta_exp.config.folder import folder_files
 from memmeta_exp.data.own_files import left_out
-from memmeta_exp.data.registry import loader_of
+from memmeta_exp.data.registry import require
 from memmeta_exp.utils.errors import ConfigError, DataError, MemmetaError
 
 _Row = tuple[bool, bool | None, str]
@@ -49,7 +49,7 @@ def status(
         **{name: _cifar100(name, data_root) for name in ("cifar_fs", "fc100")},
         **{name: _stored(name, data_root) for name in ("miniimagenet", "tieredimagenet", "omniglot")},
     }
-    rows = {name: known.get(name) or _entered(name, configured) for name in options("dataset")}
+    rows = {name: known.get(name) or _entered(name, configured, data_root) for name in options("dataset")}
     return [DatasetStatus(name, _description(name), *row) for name, row in rows.items()]
 
 
@@ -57,11 +57,12 @@ def _description(name: str) -> str:
     return (getdoc(options("dataset")[name]) or name).splitlines()[0]
 
 
-def _entered(name: str, configured: Callable[[str], Any]) -> _Row:
+def _entered(name: str, configured: Callable[[str], Any], data_root: str | None) -> _Row:
     """A dataset with a loader of its own, of which its configuration and its facts are known."""
     try:
-        loader_of(name)
-        configured(name).facts()
+        config = configured(name)
+        require(config, data_root)
+        config.facts()
     except (MemmetaError, OSError) as error:
         return False, None, str(error).partition("\n")[0] or type(error).__name__
     return True, None, f"read by its own loader; `memmeta data verify {name}` counts what it holds"
