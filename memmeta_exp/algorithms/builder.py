@@ -3,7 +3,7 @@
 from memmeta_exp.algorithms.learner import Execution, Learner
 from memmeta_exp.algorithms.losses import SOFTMAX, Losses
 from memmeta_exp.backbones import MetaModel
-from memmeta_exp.config import AlgorithmConfig, MemoryConfig
+from memmeta_exp.config import AlgorithmConfig, ConfigError, MemoryConfig
 
 
 def build_algorithm(
@@ -13,5 +13,14 @@ def build_algorithm(
     memory: MemoryConfig | None = None,
     losses: Losses = SOFTMAX,
 ) -> Learner:
-    """The learner of `config` on `model`, in the model's precision, for tasks whose f and g are `losses`."""
-    return config.build(model, execution or Execution(), memory or MemoryConfig(), losses)
+    """The learner of `config` on `model`, in the model's precision, for tasks whose f and g are `losses`.
+
+    ConfigError where `build` of a user's own algorithm makes something else.
+    """
+    learner = config.build(model, execution or Execution(), memory or MemoryConfig(), losses)
+    if not isinstance(learner, Learner):
+        raise ConfigError(
+            f"algorithm={config.name}: {type(config).__name__}.build has to return a Learner of memmeta_exp.algorithms, "
+            f"such as WeightSpaceLearner or FeatureSpaceLearner; it returns a {type(learner).__name__}"
+        )
+    return learner

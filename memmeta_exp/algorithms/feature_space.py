@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from memmeta_exp.algorithms.learner import Execution, Learner, Scores, StepReport
+from memmeta_exp.algorithms.learner import Execution, Learner, Scores, StepReport, require_methods
 from memmeta_exp.algorithms.losses import Losses
 from memmeta_exp.backbones import MetaModel
 from memmeta_exp.bilevel import Lower, Solution, prototypes
@@ -109,6 +109,7 @@ class FeatureSpaceLearner(Learner):
         head_dtype: torch.dtype | None = None,
         half_task: bool = False,
     ) -> None:
+        require_methods(algorithm, "lower", "adapt", "feature_gradient", "warm_start_keys")
         super().__init__(model, execution, algorithm.losses, head_dtype)
         self.algorithm, self.half_task = algorithm, half_task
 

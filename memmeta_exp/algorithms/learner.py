@@ -19,6 +19,7 @@ from memmeta_exp.bilevel import Solution
 from memmeta_exp.data.episodes import Half, TaskBatch, half
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.profiling.phases import observed, phase
+from memmeta_exp.utils.errors import ConfigError
 
 INEXACT_TOLERANCE = 0.1  # relative error above which a solve is called wrong, tolerance or none
 Solve = Callable[[Any, Tensor], Solution]  # of a lower level and phi_0 to its phi
@@ -83,6 +84,13 @@ class StepReport:
             return None if values[0] is None else torch.cat(values)
 
         return StepReport(**{f.name: column(f.name) for f in fields(StepReport)})
+
+
+def require_methods(algorithm: object, *names: str) -> None:
+    """ConfigError unless `algorithm`, which may be a user's own, has the methods `names`."""
+    missing = [name for name in names if not callable(getattr(algorithm, name, None))]
+    if missing:
+        raise ConfigError(f"{type(algorithm).__qualname__} has no method {missing[0]}: it needs {', '.join(names)}")
 
 
 class Learner(ABC):

@@ -74,6 +74,10 @@ class ProposedConfig(AlgorithmConfig):
                 "on it; set algorithm.mu above 0 or algorithm.head_start=fixed"
             )
 
+    @property
+    def descent_step(self) -> float | None:
+        return self.inner_lr if self.inner_solver == "gd" else None
+
     def check_with(self, config: Any) -> None:
         if not config.lower_modulus:
             self._check_strong_convexity()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from memmeta_exp.algorithms.learner import Execution, Learner, Scores, StepReport
+from memmeta_exp.algorithms.learner import Execution, Learner, Scores, StepReport, require_methods
 from memmeta_exp.algorithms.losses import SOFTMAX, Losses
 from memmeta_exp.backbones import Keys, MetaModel
 from memmeta_exp.data.episodes import half
@@ -114,6 +114,7 @@ class WeightSpaceLearner(Learner):
     def __init__(
         self, model: MetaModel, algorithm: WeightAlgorithm, execution: Execution, losses: Losses = SOFTMAX
     ) -> None:
+        require_methods(algorithm, "adapt", "meta_gradient")
         super().__init__(model, execution, losses)
         self.algorithm = algorithm
         self._networks = threading.local()

@@ -2,6 +2,7 @@
 
 from memmeta_exp.backbones.backbone import Backbone, Keys
 from memmeta_exp.backbones.conv4 import Conv4
+from memmeta_exp.backbones.custom import CustomConfig
 from memmeta_exp.backbones.memory_layout import image_layout
 from memmeta_exp.backbones.meta_model import MetaModel, QuadraticModel, build_model
 from memmeta_exp.backbones.mlp import MLP
@@ -16,6 +17,7 @@ __all__ = [
     "RECORDED",
     "Backbone",
     "Conv4",
+    "CustomConfig",
     "Keys",
     "MetaModel",
     "QuadraticModel",

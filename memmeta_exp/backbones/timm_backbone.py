@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from memmeta_exp.backbones.backbone import Backbone, Keys, laid_out
+from memmeta_exp.backbones.backbone import Backbone, Keys
 from memmeta_exp.backbones.weights_file import read_weights
+from memmeta_exp.backbones.whole_network import by_tasks, use_batch_statistics
 from memmeta_exp.config import closest, option, register
 from memmeta_exp.config.components import BackboneConfig
 from memmeta_exp.utils.errors import ConfigError
@@ -95,7 +95,7 @@ class TimmBackbone(Backbone):
             self.register_buffer(name, values[:, None, None].clone())
         self.net.pretrained_cfg = {}  # it may hold the weights once more
         self._freeze(timm)
-        self.by_batch = self._set_norms()
+        self.by_batch = config.norm == "task" and use_batch_statistics(self.net)
         for module in self.net.modules():
             if hasattr(module, "fused_attn"):
                 module.fused_attn = config.attention == "fused"  # pyright: ignore[reportAttributeAccessIssue]
@@ -138,21 +138,7 @@ class TimmBackbone(Backbone):
         return z.shape[1]
 
     def forward(self, images: Tensor, keys: Keys | None = None) -> Tensor:
-        tasks = len(images)
-        x = (images - self.mean) / self.deviation
-        if self.by_batch and tasks > 1:
-            return torch.stack([self.net(laid_out(one)) for one in x])
-        return self.net(laid_out(x.flatten(0, 1))).unflatten(0, (tasks, -1))
-
-    def _set_norms(self) -> bool:
-        """Makes batch norm what the configuration says; returns whether images of one batch bear on each other."""
-        norms = [module for module in self.net.modules() if isinstance(module, _BatchNorm)]
-        if self.config.norm == "fixed":
-            return False
-        for norm in norms:
-            norm.track_running_stats = False
-            norm.running_mean = norm.running_var = norm.num_batches_tracked = None
-        return bool(norms)
+        return by_tasks(self.net, (images - self.mean) / self.deviation, alone=self.by_batch)
 
     def _freeze(self, timm: Any) -> None:
         groups = timm.models.group_parameters(self.net, self.net.group_matcher(coarse=True))

@@ -22,7 +22,9 @@ class AlgorithmConfig(Component):
     differentiates through its inner steps. adapted_params: which parameters adapt to a task, `head` or `all`.
     head_start: phi_0, `fixed`, `learned` or `prototype`. mu: weight of R on the head. classifies: training has no
     tasks; it classifies the classes of the training split. first_order: it takes no second derivative of the backbone.
-    color, marker: matplotlib's, of its lines in figures; empty: the next of the palette that is free.
+    descent_step: size of the gradient steps that solve the lower level, which should be at most 1/L_g; None: there are
+    none, or they are. color, marker: matplotlib's, of its lines in figures; empty: the next of the palette that is
+    free.
     """
 
     group: ClassVar[str] = "algorithm"
@@ -36,6 +38,7 @@ class AlgorithmConfig(Component):
     mu = 0.0
     classifies = False
     first_order = True
+    descent_step = None
 
     def check_with(self, config: Any) -> None:
         """ConfigError where the algorithm does not go together with the rest of `config`, a `Config`."""

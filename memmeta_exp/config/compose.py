@@ -239,5 +239,5 @@ def _keys() -> frozenset[str]:
 def _flat(values: Any, prefix: str) -> set[str]:
     found: set[str] = set()
     for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"}
+        found |= _flat(value, f"{prefix}{key}.") if value and isinstance(value, dict) else {f"{prefix}{key}"}
     return found

@@ -176,8 +176,7 @@ class Trainer:
 
     def _check_step_size(self, smoothness: float) -> None:
         """The theory's condition on gradient descent, lambda_phi <= 1/L_g, at the features of the first iteration."""
-        c = self.config.algorithm
-        step: float | None = c.inner_lr if c.name == "proposed" and c.inner_solver == "gd" else None
+        step: float | None = self.config.algorithm.descent_step
         if step is not None and step * smoothness > 1:
             logger.warning(
                 "algorithm.inner_lr=%g is %.1f times the 1/L_g of these features: gradient descent on g need not "

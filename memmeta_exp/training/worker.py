@@ -40,7 +40,11 @@ def _follow(ranks: Group, check: Callable[[Config], None]) -> int:
         order = ranks.receive()
         if "code" in order:
             return int(order["code"])
-        config = from_dict(order["config"])
+        try:
+            config = from_dict(order["config"])  # whose plug-ins have to be here too
+        except MemmetaError as error:
+            ranks.fail(error)
+            raise
         try:
             if "folder" not in order:
                 placed = ranks.placed(config)

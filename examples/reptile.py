@@ -1,0 +1,78 @@
+"""Reptile (Nichol, Achiam and Schulman 2018, arXiv:1803.02999) as a plug-in: an algorithm in one file.
+
+    memmeta train plugins=[examples.reptile] algorithm=reptile algorithm.inner_lr=0.05
+
+The weights of a task start from theta and take 2K gradient steps of size lambda: K on its support half, whose loss is
+g, then K on its query half, whose loss is f. Theta moves towards where they end.
+
+    w_0 = theta,   w_{k+1} = w_k - lambda h_k,   h_k = d_w g(w_k) for k < K,   h_k = d_w f(w_k) for K <= k < 2K
+    meta-gradient = (theta - w_2K) / lambda = sum_k h_k
+
+The paper gives this to an optimiser such as Adam as if it were a gradient (section 2). To first order in lambda it is K
+times d_w g + d_w f at theta, less lambda times products of Hessians with gradients. Averaged over tasks, whose halves
+are alike, those products are gradients of inner products such as <d_w g, d_w f> (section 5.1). Descent raises these: a
+step on one half of a task comes to lower the loss of the other. No step keeps the graph of another, so memory is that
+of one step, whatever K.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from memmeta_exp.algorithms.weight_space import Task, TaskGradient, Weights, WeightSpaceLearner
+from memmeta_exp.config import AlgorithmConfig, option, register
+from memmeta_exp.profiling.phases import phase
+
+
+@register
+@dataclass(frozen=True)
+class ReptileConfig(AlgorithmConfig):
+    """Reptile (Nichol et al. 2018): all weights adapt, and theta moves towards where they end."""
+
+    label = "Reptile"
+    head_only = False
+    adapted_params = "all"
+    head_start = "learned"
+    name: str = "reptile"
+    inner_steps: int = option(5, "K, gradient steps on each half of a task", at_least=1)
+    inner_lr: float = option(0.1, "lambda, the size of an inner step", above=0)
+
+    def build(self, model: Any, execution: Any, memory: Any, losses: Any) -> WeightSpaceLearner:
+        return WeightSpaceLearner(model, Reptile(self), execution, losses)
+
+
+class Reptile:
+    """What `WeightSpaceLearner` asks of an algorithm: adaptation to a task, and its meta-gradient."""
+
+    def __init__(self, config: ReptileConfig) -> None:
+        self.config = config
+
+    def adapt(self, task: Task) -> Weights:
+        """w_K, all weights by name."""
+        with phase("lower level"):
+            return self._descend(task, task.meta, task.support_loss)
+
+    def meta_gradient(self, task: Task) -> TaskGradient:
+        """The sum of the gradients on the way to w_2K; loss and accuracy on the query half are those at w_K."""
+        adapted = self.adapt(task)
+        with torch.no_grad(), phase("features"):
+            loss, accuracy = task.query_loss(adapted)
+        with phase("backward"):
+            end = self._descend(task, adapted, lambda weights: task.query_loss(weights)[0].sum())
+        grads = {name: (task.meta[name] - end[name]) / self.config.inner_lr for name in task.learned}
+        return TaskGradient(loss, accuracy, grads, ~loss.isfinite(), task.gradients, task.products)
+
+    def _descend(self, task: Task, weights: Weights, loss: Callable[[Weights], Tensor]) -> Weights:
+        """K gradient steps on `loss`, without a graph from one to the next."""
+        for _ in range(self.config.inner_steps):
+            leaves = {name: w.detach().requires_grad_() for name, w in weights.items()}
+            with torch.enable_grad():
+                slope = torch.autograd.grad(loss(leaves), list(leaves.values()), materialize_grads=True)
+            task.gradients += 1
+            weights = {
+                name: w.detach() - self.config.inner_lr * d for (name, w), d in zip(leaves.items(), slope, strict=True)
+            }
+        return weights
