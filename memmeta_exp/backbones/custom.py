@@ -103,8 +103,8 @@ class CustomBackbone(Backbone):
             raise ConfigError(f"{target} does not take images of {size} (channels, pixels): {_said(error)}") from None
         if not isinstance(z, Tensor) or z.dim() < 2 or len(z) != len(images) or not z.is_floating_point():
             raise ConfigError(
-                f"{target} gives {_described(z)} for {list(images.shape)} images: it has to give features [N, d], a row "
-                "an image"
+                f"{target} gives {_described(z)} for {list(images.shape)} images: it has to give features [N, d], a "
+                "row an image"
             )
         return z.flatten(1).shape[1]
 
