@@ -1,11 +1,17 @@
 """Shared fixtures. One thread a process: the suite runs in two processes on two cores."""
 
+import copy
 import os
+import sys
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
+
+from memmeta_exp.config import plugins, registry
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -25,3 +31,20 @@ def data_root() -> str:
     if not root:
         pytest.skip("MEMMETA_DATA is unset: no real datasets on this machine")
     return root
+
+
+@pytest.fixture
+def plugging(monkeypatch) -> Iterator[None]:
+    """What a test plugs in is out again after it, and a module of the same name is another one in the next test."""
+    for group in registry.GROUPS:
+        registry.options(group)
+    monkeypatch.setattr(registry, "_entered", copy.deepcopy(registry._entered))
+    monkeypatch.setattr(plugins, "_imported", set())
+    monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(ConfigStore.instance().repo))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        origin = getattr(sys.modules[name], "__file__", None) or ""
+        if name.startswith("examples.") or "pytest" in origin:
+            del sys.modules[name]

@@ -20,7 +20,7 @@ def build_algorithm(
     learner = config.build(model, execution or Execution(), memory or MemoryConfig(), losses)
     if not isinstance(learner, Learner):
         raise ConfigError(
-            f"algorithm={config.name}: {type(config).__name__}.build has to return a Learner of "
-            f"memmeta_exp.algorithms, such as WeightSpaceLearner or FeatureSpaceLearner; it returns a {type(learner).__name__}"
+            f"algorithm={config.name}: {type(config).__name__}.build returns a {type(learner).__name__}: it has to be "
+            "a Learner of memmeta_exp.algorithms, such as WeightSpaceLearner or FeatureSpaceLearner"
         )
     return learner

@@ -24,11 +24,11 @@ class CustomConfig(BackboneConfig):
 
     label: ClassVar[str] = "custom"
     name: str = "custom"
-    target: str = option("", "MODULE.NAME of the class, or of a function that makes the network")
+    target: str | None = option(None, "MODULE.NAME of the class, or of a function that makes the network")
     arguments: dict[str, Any] = option({}, "the keyword arguments that it is called with", type="mapping")
 
     def check(self) -> None:
-        parts = self.target.split(".")
+        parts = (self.target or "").split(".")
         if len(parts) < 2 or not all(part.isidentifier() for part in parts):
             raise ConfigError(
                 f"backbone=custom with backbone.target={self.target} names no network: write "
@@ -37,7 +37,7 @@ class CustomConfig(BackboneConfig):
 
     @property
     def title(self) -> str:
-        return self.target.rpartition(".")[2]
+        return str(self.target).rpartition(".")[2]
 
     def build(
         self, channels: int, image_size: int, generator: torch.Generator, materialise: bool = True
@@ -112,7 +112,7 @@ class CustomBackbone(Backbone):
 def _made(config: CustomConfig) -> nn.Module:
     """The network; ConfigError where it cannot be found or made."""
     try:
-        net = _found(config.target)(**config.arguments)
+        net = _found(str(config.target))(**config.arguments)
     except ConfigError:
         raise
     except Exception as error:  # noqa: BLE001 - as above
