@@ -40,7 +40,8 @@ def plugging(monkeypatch) -> Iterator[None]:
         registry.options(group)
     monkeypatch.setattr(registry, "_entered", copy.deepcopy(registry._entered))
     monkeypatch.setattr(plugins, "_imported", set())
-    monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(ConfigStore.instance().repo))
+    for group in registry.GROUPS:
+        monkeypatch.setitem(ConfigStore.instance().repo, group, dict(ConfigStore.instance().repo.get(group, {})))
     monkeypatch.setattr(sys, "path", [*sys.path])
     before = set(sys.modules)
     yield
