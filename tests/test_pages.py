@@ -1,4 +1,4 @@
-"""The commands that README and docs/ print compose: a key that an experiment sets may be gone with another choice."""
+"""The commands that README, docs/ and examples/ print compose: an experiment may set a key that another choice lacks."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ import pytest
 from memmeta_exp.config.compose import jobs
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*.py")))
 NOTHING = ("predict=", "steps=", "...")  # `memmeta profile`'s own, and what the text says above
 INCOMPLETE = re.compile(r"--help|resume=.*|\[.*|KEY=.*|.*=\.\.|.*=[A-Z]|dataset=folder")  # the last wants a folder
 
@@ -35,6 +35,7 @@ def test_there_are_commands() -> None:
     assert any("-m" in words for words in COMMANDS)
 
 
+@pytest.mark.usefixtures("plugging")
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_printed_command_composes(words: tuple[str, ...]) -> None:
     assert jobs([word for word in words if word != "-m"], multirun="-m" in words)

@@ -57,7 +57,8 @@ class CustomBackbone(Backbone):
 
     Its initial values are those that it draws from torch's global generator, seeded with `seed` for that time. It is
     always in evaluation mode (no dropout), but for batch norm, which takes each task's own statistics; one task is
-    taken at a time then. shape: of an image, [C, H, W]. Outputs of more dimensions than [N, d] are flattened.
+    taken at a time then. To memory.checkpoint=block it is one block. shape: of an image, [C, H, W]. Outputs of more
+    dimensions than [N, d] are flattened.
     """
 
     def __init__(self, config: CustomConfig, shape: tuple[int, ...], seed: int, runs_on_meta: bool = True) -> None:
@@ -76,12 +77,6 @@ class CustomBackbone(Backbone):
         self.net.eval()
         return self
 
-    def checkpoint_blocks(self) -> None:
-        raise ConfigError(
-            "memory.checkpoint=block is for networks whose blocks are known: leave memory.checkpoint=none with "
-            "backbone=custom"
-        )
-
     def features(self, image_size: int) -> int:
         return self.dim
 
@@ -91,7 +86,7 @@ class CustomBackbone(Backbone):
                 f"backbone.target={self.config.target} cannot be predicted: it does not run on meta tensors; measure "
                 "it with memmeta profile"
             )
-        return by_tasks(lambda x: self.net(x).flatten(1), images, alone=self.by_batch)
+        return by_tasks(lambda x: self._run(self.net, x).flatten(1), images, alone=self.by_batch)
 
     def _tried(self, images: Tensor) -> int:
         """d; runs the network once, which also makes the weights of torch's lazy layers."""

@@ -109,7 +109,7 @@ def test_central_differences(monkeypatch, backbone: str, algorithm: str) -> None
     assert (values[0] - values[1]) / (2 * eps) == pytest.approx(slope, rel=1e-5)
 
 
-@pytest.mark.parametrize("backbone", ["resnet12 dropped", "timm resnet", "wrn", "mlp"])
+@pytest.mark.parametrize("backbone", ["resnet12 dropped", "timm resnet", "wrn", "mlp", "custom"])
 def test_neither_chunks_nor_threads_nor_halves_matter(backbone: str) -> None:
     batch = sampler_of(size_of(TINY[backbone])).draw(0, 4)
 

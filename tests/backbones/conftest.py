@@ -3,6 +3,7 @@
 from typing import Any
 
 from memmeta_exp.backbones.conv4 import Conv4Config
+from memmeta_exp.backbones.custom import CustomConfig
 from memmeta_exp.backbones.mlp import MlpConfig
 from memmeta_exp.backbones.resnet12 import Resnet12Config
 from memmeta_exp.backbones.timm_backbone import TimmConfig
@@ -16,4 +17,5 @@ TINY: dict[str, Any] = {
     "mlp": MlpConfig(hidden=[7, 6]),
     "timm resnet": TimmConfig(model="test_resnet", frozen=1),
     "timm vit": TimmConfig(model="test_vit"),
+    "custom": CustomConfig(target="tests.backbones.small_net.SmallNet", arguments={"width": 5}),
 }

@@ -21,6 +21,7 @@ BACKBONES = {
     "mlp": ["backbone=mlp", "backbone.hidden=[48,40]"],
     "timm resnet": ["backbone=timm", "backbone.model=test_resnet", "backbone.frozen=1"],
     "timm vit": ["backbone=timm", "backbone.model=test_vit"],
+    "custom": ["backbone=custom", "backbone.target=tests.backbones.small_net.SmallNet"],
 }
 WITHOUT = "dla46_c"
 BLOCK = "memory.checkpoint=block"
