@@ -150,7 +150,7 @@ def test_a_misspelt_option_has_a_suggestion(override: str, near: str) -> None:
 
 
 @pytest.mark.parametrize("experiment", ["best", "paper", "ours"])
-@pytest.mark.parametrize("backbone", ["resnet12", "wrn28_10"])
+@pytest.mark.parametrize("backbone", ["resnet12", pytest.param("wrn28_10", marks=pytest.mark.slow)])
 def test_every_experiment_takes_another_backbone(experiment: str, backbone: str) -> None:
     names = [name for name in group_options("experiment") if name.startswith(f"{experiment}/")]
     assert len(names) >= 4

@@ -10,6 +10,7 @@ from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 SMALL = ["--filters", "4", "--tasks", "2", "--pairs", "2", "--threads", "1"]
 
 
+@pytest.mark.slow
 def test_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     both_tasks = 2 * floor_steps.IMAGES_PER_TASK
 

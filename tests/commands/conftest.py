@@ -51,6 +51,16 @@ def memmeta(tmp_path, monkeypatch, capfd):
     return call
 
 
+@pytest.fixture(scope="session")
+def a_run(tmp_path_factory) -> Path:
+    """A finished run of TINY, made once: to be read or copied, not touched."""
+    folder = tmp_path_factory.mktemp("made") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("memmeta_exp.training.runner.plot_run", lambda path, title: [])
+        assert main(["train", *TINY, f"hydra.run.dir={folder}"]) == 0
+    return folder
+
+
 @pytest.fixture
 def train(memmeta):
     return lambda *overrides: memmeta("train", *TINY, *overrides)

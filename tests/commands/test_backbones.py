@@ -6,7 +6,7 @@ import pytest
 
 from tests.commands.conftest import TINY
 
-SHORT = [o for o in TINY if not o.startswith("backbone.")] + ["iterations=2", "eval_every=2"]
+SHORT = [o for o in TINY if not o.startswith("backbone.")] + ["iterations=1", "eval_every=1"]
 TIMM = ["backbone=timm", "backbone.model=test_vit", "dataset.image_size=32"]
 RESNET = ["backbone=resnet12", "backbone.filters=[4,5,6,8]", "backbone.drop_rate=0.1", "backbone.norm=running"]
 

@@ -1,16 +1,26 @@
 """algorithm=baseline from the command line: its tasks, what it refuses, its checkpoints, and tests elsewhere."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from memmeta_exp.cli import main
 from memmeta_exp.config.compose import jobs
 from memmeta_exp.experiment.builder import build
 from memmeta_exp.training import checkpoint
 from tests.commands.conftest import TINY
 
 WIDE = ["algorithm=baseline", "training.ways=5", "training.shots=1", "training.queries=1"]
+
+
+@pytest.fixture(scope="module")
+def a_baseline(tmp_path_factory) -> Path:
+    """A finished run of it, made once."""
+    folder = tmp_path_factory.mktemp("made") / "run"
+    assert main(["train", *TINY, *WIDE, "iterations=1", "plots=false", f"hydra.run.dir={folder}"]) == 0
+    return folder
 
 
 def test_F_is_that_of_tasks_as_they_are_tested() -> None:
@@ -48,20 +58,19 @@ def test_refusals(memmeta, tmp_path, overrides: list[str], said: str) -> None:
 
 def test_a_resumed_run_is_the_run(train, memmeta) -> None:
     """The classifier and its optimiser state are kept."""
-    whole = train(*WIDE, "checkpoint_every=1", "hydra.run.dir=whole").summary.parent
-    part = train(*WIDE, "checkpoint_every=1", "iterations=4", "hydra.run.dir=part").summary.parent
-    assert memmeta("train", f"resume={part}", "iterations=6").code == 0
+    whole = train(*WIDE, "eval_every=2", "iterations=2", "hydra.run.dir=whole").summary.parent
+    part = train(*WIDE, "eval_every=2", "iterations=1", "hydra.run.dir=part").summary.parent
+    assert memmeta("train", f"resume={part}", "iterations=2").code == 0
     a, b = (checkpoint.load(folder / "checkpoints" / "last.pt")["model"] for folder in (whole, part))
     assert "classifier" in a
     assert a.keys() == b.keys()
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_tested_on_other_classes_than_there_were_to_train_on(train, memmeta, tmp_path) -> None:
+def test_tested_on_other_classes_than_there_were_to_train_on(a_baseline, memmeta, tmp_path) -> None:
     """A dataset of fewer training classes than training.ways: what was learned to tell those apart is left behind."""
-    folder = train(*WIDE, "iterations=2", "hydra.run.dir=run").summary.parent
     elsewhere = ["dataset=synthetic", "dataset.image_size=16", "dataset.classes=4", "dataset.images_per_class=9"]
-    result = memmeta("evaluate", f"run={folder}", *elsewhere, "tasks=6", "out=other.json")
+    result = memmeta("evaluate", f"run={a_baseline}", *elsewhere, "tasks=6", "out=other.json")
     assert result.code == 0, result.err
     assert json.loads((tmp_path / "other.json").read_text())["tasks"] == 6
 
@@ -71,7 +80,7 @@ def test_another_mu(train, memmeta, tmp_path) -> None:
     loss = []
     for trained, asked in (("0.1", []), ("2", []), ("0.1", ["mu=2"])):
         if not (tmp_path / trained).exists():
-            train(*WIDE, f"algorithm.mu={trained}", f"hydra.run.dir={trained}")
+            train(*WIDE, "iterations=1", f"algorithm.mu={trained}", f"hydra.run.dir={trained}")
         result = memmeta("evaluate", f"run={tmp_path / trained}", "checkpoint=last", *asked, "out=found.json")
         assert result.code == 0, result.err
         loss.append(json.loads((tmp_path / "found.json").read_text())["test/loss"])
@@ -85,7 +94,7 @@ def test_another_share_of_the_tasks_own_statistics(train, memmeta, tmp_path) -> 
     for trained, asked in (("0.1", []), ("0.6", []), ("0.1", ["task_stats_weight=0.6"])):
         if not (tmp_path / trained).exists():
             share = ["backbone.norm=running", f"backbone.task_stats_weight={trained}"]
-            train(*WIDE, *share, f"hydra.run.dir={trained}")
+            train(*WIDE, *share, "iterations=1", f"hydra.run.dir={trained}")
         result = memmeta("evaluate", f"run={tmp_path / trained}", "checkpoint=last", *asked, "out=found.json")
         assert result.code == 0, result.err
         loss.append(json.loads((tmp_path / "found.json").read_text())["test/loss"])
@@ -116,8 +125,7 @@ def test_statistics_of_long_ago_are_no_statistics(train, memmeta, monkeypatch) -
         (["mu=1", "test_adaptation=gd"], "test_adaptation=gd has no R"),
     ],
 )
-def test_a_number_that_is_refused(train, memmeta, options: list[str], said: str) -> None:
-    folder = train(*WIDE, "iterations=1").summary.parent
-    result = memmeta("evaluate", f"run={folder}", *options)
+def test_a_number_that_is_refused(a_baseline, memmeta, options: list[str], said: str) -> None:
+    result = memmeta("evaluate", f"run={a_baseline}", *options)
     assert (result.code, len(result.err.splitlines())) == (2, 1)
     assert said in result.err

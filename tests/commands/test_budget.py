@@ -128,12 +128,8 @@ def test_bf16_keeps_to_the_budget(algorithm: str, other: tuple[str, ...]) -> Non
             assert peak_mib(fits) <= budget
 
 
-def test_a_run_says_what_was_chosen(train, memmeta) -> None:
-    refused = train("memory.budget_mib=0.01")
-    assert refused.code == 2
-    assert "the least that will do" in refused.err
-    assert refused.err.count("\n") == 1
-    done = train("memory.budget_mib=500")
+def test_a_run_says_what_was_chosen(train) -> None:
+    done = train("memory.budget_mib=500", "iterations=2")
     env = json.loads((done.summary.parent / "env.json").read_text())
     assert (env["tasks_per_pass"], env["memory.mode"], env["memory.checkpoint"]) == (1, "task", "none")
     assert json.loads(done.summary.read_text())["memory/peak_mib"] <= 500

@@ -14,7 +14,7 @@ from tests.commands.conftest import TINY
 def test_three_trials_find_the_best_validation_accuracy(memmeta) -> None:
     result = memmeta(
         "train", "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.sampler.seed=1",
-        "hydra.sweep.dir=found", *TINY, "iterations=2", "algorithm.mu=tag(log, interval(0.01, 1))",
+        "hydra.sweep.dir=found", *TINY, "iterations=1", "algorithm.mu=tag(log, interval(0.01, 1))",
         "optimizer.lr=1e-4,1e-2",
     )  # fmt: skip
     assert result.code == 0, result.err
@@ -30,6 +30,7 @@ def test_three_trials_find_the_best_validation_accuracy(memmeta) -> None:
     assert set(table["optimizer.lr"]) <= {1e-4, 1e-2}
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_a_failed_one_of_the_search(memmeta) -> None:
     result = memmeta(
         "train", "-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=1",

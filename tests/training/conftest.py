@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -134,6 +135,12 @@ def left_alone(runs, tmp_path_factory) -> Callable[..., Path]:
         return made[overrides]
 
     return run
+
+
+@pytest.fixture
+def finished(left_alone, tmp_path) -> Path:
+    """A copy, in tmp_path/run, of a run with TINY and SHORT."""
+    return Path(shutil.copytree(left_alone(), tmp_path / "run"))
 
 
 def status(folder: Path) -> dict[str, Any]:

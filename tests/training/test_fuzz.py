@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -20,7 +20,6 @@ from memmeta_exp.cli import main
 from memmeta_exp.commands import train as train_command
 from memmeta_exp.config import GROUPS, from_dict, to_dict
 from memmeta_exp.config.compose import _keys
-from memmeta_exp.training import runner
 from memmeta_exp.training.trainer import Trainer
 from memmeta_exp.utils.errors import ConfigError, RunError
 from tests.training.conftest import TINY
@@ -31,7 +30,6 @@ FUZZ = settings(
     derandomize=True, deadline=None, database=None, print_blob=False, suppress_health_check=SLOW_IS_FINE,
     phases=(Phase.explicit, Phase.generate),  # cases are small; making them smaller takes minutes
 )  # fmt: skip
-tried: dict[str, int] = {}
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 NUMBERS = st.one_of(
@@ -117,37 +115,42 @@ OVERRIDES = st.one_of(
 )  # fmt: skip
 
 
-def count(kind: str) -> None:
-    tried[kind] = tried.get(kind, 0) + 1
+def fuzzed(check: Callable[..., None], examples: int, *drawn: Any) -> None:
+    """`check` on that many draws of `drawn`."""
+    settings(FUZZ, max_examples=examples)(given(*drawn)(check))()
 
 
-@settings(FUZZ, max_examples=150)
-@given(st.lists(OVERRIDES, min_size=1, max_size=3))
-def test_overrides(overrides: list[str]) -> None:
-    count("overrides")
+def few_and(many: int) -> Any:
+    """A few examples; many of them are a slow check."""
+    return pytest.mark.parametrize("examples", [8, pytest.param(many, marks=pytest.mark.slow)])
+
+
+@few_and(200)
+def test_overrides(examples: int) -> None:
+    fuzzed(refused_or_reached, examples, st.lists(OVERRIDES, min_size=1, max_size=3))
+
+
+def refused_or_reached(overrides: list[str]) -> None:
     with folder() as here:
         if refused_in_one_line(*call("train", *overrides)):
             assert list(here.iterdir()) == [], overrides
 
 
-@settings(FUZZ, max_examples=60)
-@given(
-    st.sampled_from(["evaluate", "profile", "data", "report", "dashboard", "nonsense", ""]),
-    st.lists(
-        st.one_of(
-            st.tuples(
-                st.sampled_from(["run", "checkpoint", "steps", "predict", "download", "data_root", "ways"]), VALUES
-            )
-            .map("=".join)
-            .filter(lambda o: not o.startswith("download=cifar100")),
-            TEXT,
-        ),
-        min_size=1,
-        max_size=2,
-    ),
+COMMANDS = st.sampled_from(["evaluate", "profile", "data", "report", "dashboard", "nonsense", ""])
+ARGUMENTS = st.one_of(
+    st.tuples(st.sampled_from(["run", "checkpoint", "steps", "predict", "download", "data_root", "ways"]), VALUES)
+    .map("=".join)
+    .filter(lambda argument: not argument.startswith("download=cifar100")),
+    TEXT,
 )
-def test_other_commands(command: str, arguments: list[str]) -> None:
-    count("other commands")
+
+
+@few_and(100)
+def test_other_commands(examples: int) -> None:
+    fuzzed(refused_or_run, examples, COMMANDS, st.lists(ARGUMENTS, min_size=1, max_size=2))
+
+
+def refused_or_run(command: str, arguments: list[str]) -> None:
     with folder() as here, pytest.MonkeyPatch.context() as patch:
         patch.setattr("memmeta_exp.commands.profile._measured", lambda config, path, steps: 0)
         patch.setattr("memmeta_exp.commands.profile._predicted", lambda config, path: 0)
@@ -164,11 +167,13 @@ JUNK = st.recursive(
 )
 
 
-@settings(FUZZ, max_examples=230)
-@given(st.data())
-def test_configurations(data: st.DataObject) -> None:
+@few_and(300)
+def test_configurations(examples: int) -> None:
     """A whole configuration with a few places changed: a Config, which says the same of itself, or a ConfigError."""
-    count("configurations")
+    fuzzed(sound_or_refused, examples, st.data())
+
+
+def sound_or_refused(data: st.DataObject) -> None:
     values = to_dict(from_dict(DEFAULT))
     for _ in range(data.draw(st.integers(1, 2))):
         section = values
@@ -222,10 +227,15 @@ def damaged(content: bytes, data: st.DataObject) -> bytes | None:
     return some if kind == "junk" else None
 
 
-@settings(FUZZ, max_examples=80)
-@given(data=st.data(), command=st.sampled_from(["train", "train", "evaluate"]))
-def test_run_folders(run_folder: Path, data: st.DataObject, command: str) -> None:
-    count("run folders")
+@few_and(100)
+def test_run_folders(run_folder: Path, examples: int) -> None:
+    def check(data: st.DataObject, command: str) -> None:
+        goes_on_or_is_refused(run_folder, data, command)
+
+    fuzzed(check, examples, st.data(), st.sampled_from(["train", "train", "evaluate"]))
+
+
+def goes_on_or_is_refused(run_folder: Path, data: st.DataObject, command: str) -> None:
     with folder() as here:
         run = Path(shutil.copytree(run_folder, here / "run"))
         file = run / data.draw(st.sampled_from(FILES))
@@ -254,10 +264,3 @@ def to_dict_of(run: Path) -> dict[str, Any]:
     found = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
     assert isinstance(found, dict)
     return {str(key): value for key, value in found.items()}
-
-
-def test_there_were_five_hundred_cases() -> None:
-    """After the tests above, in one process; hypothesis adds the cases that it shrinks."""
-    if len(tried) == 4:
-        assert sum(tried.values()) >= 500, tried
-    assert runner.run

@@ -46,7 +46,10 @@ MOMENTS = {  # 3 looks a step (3 tasks of a chunk each); else one at each step, 
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [pytest.param(m, marks=[pytest.mark.slow] if m == "in a reference measure" else []) for m in MOMENTS],
+)
 def test_a_signal_and_the_rest_make_one_run(train, left_alone, memmeta, tmp_path, monkeypatch, moment) -> None:
     look, n, iteration = MOMENTS[moment]
     with monkeypatch.context() as patch:
@@ -135,8 +138,7 @@ def test_a_launcher_hears_of_the_signal_once_all_is_saved(train, tmp_path, monke
     assert heard == ["interrupted"]
 
 
-def test_a_finished_run_is_left_as_it_is(train, memmeta, tmp_path) -> None:
-    assert train(RUN).code == 0
+def test_a_finished_run_is_left_as_it_is(finished, train, memmeta, tmp_path) -> None:
     before = contents(tmp_path)
     for result in (train(RUN), memmeta("train", "resume=run"), train(RUN, "progress=false", "tracking=offline")):
         assert result.code == 0
@@ -155,14 +157,13 @@ REFUSED = {
 }
 
 
-def test_another_configuration_is_refused_by_its_keys(train, memmeta, tmp_path) -> None:
-    assert train(RUN).code == 0
+def test_another_configuration_is_refused_by_its_keys(finished, train, memmeta, tmp_path) -> None:
     before = contents(tmp_path)
     for override, expected in REFUSED.items():
         result = train(RUN, override)
         assert (result.code, len(result.err.splitlines())) == (2, 1)
         assert expected in result.err
-    for override in ("seed=0", "algorithm=maml", "+x=1", "hydra.run.dir=other", "experiment=paper/cifar_fs"):
+    for override in ("seed=0", "+x=1", "hydra.run.dir=other"):
         result = memmeta("train", "resume=run", override)
         assert (result.code, len(result.err.splitlines())) == (2, 1)
         assert "may change" in result.err
@@ -176,13 +177,12 @@ BAD = {
     ("resume=run", "-m"): "multirun",
     ("resume=run", "--cfg", "job"): "--cfg",
     ("resume=run", "iterations=none"): "iterations",
-    ("resume=run", "iterations=2", "device=cuda:99"): "device=cpu",
+    ("resume=run", "iterations=7", "device=cuda:99"): "device=cpu",
     ("resume=run", "tasks_per_pass=0"): "at least 1",
 }
 
 
-def test_what_cannot_be_resumed(train, memmeta, tmp_path) -> None:
-    assert train(RUN, "iterations=1").code == 0
+def test_what_cannot_be_resumed(finished, memmeta, tmp_path) -> None:
     before = contents(tmp_path)
     for arguments, expected in BAD.items():
         result = memmeta("train", *arguments)
@@ -198,9 +198,8 @@ def test_a_cosine_schedule_is_laid_out_for_its_iterations(train, memmeta, tmp_pa
     assert "laid out for the 6 iterations" in result.err
 
 
-def test_more_iterations_are_those_of_a_longer_run(train, left_alone, memmeta, tmp_path) -> None:
+def test_more_iterations_are_those_of_a_longer_run(finished, left_alone, memmeta, tmp_path) -> None:
     alone = left_alone("iterations=9")
-    assert train(RUN).code == 0
     longer = memmeta(
         "train", "resume=run", "iterations=9", "tracking=offline", "checkpoint_every=2", "tasks_per_pass=auto"
     )
@@ -260,7 +259,6 @@ def test_a_multirun_goes_on_where_it_was_stopped(train, left_alone, tmp_path, mo
     assert again.code == 0, again.err
     assert "sweep/0 is finished" in again.err
     assert "going on in" in again.err
-    same_bits(left_alone(), tmp_path / "sweep" / "0")
     same_bits(left_alone("seed=1"), tmp_path / "sweep" / "1")
 
 
