@@ -1,25 +1,61 @@
-"""Evaluations counted by the algorithms against those that an instrumented objective sees."""
+"""How many gradients and products of second derivatives a step says it took: by formula, and as its losses see it."""
 
-import dataclasses
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from memmeta_exp.algorithms import StepReport
+from memmeta_exp.algorithms import StepReport, build_algorithm
+from memmeta_exp.algorithms.baseline import BaselineConfig
 from memmeta_exp.algorithms.imaml import ImamlConfig
+from memmeta_exp.algorithms.losses import SoftmaxLosses
+from memmeta_exp.algorithms.maml import FomamlConfig, MamlConfig
 from memmeta_exp.algorithms.proposed import ProposedConfig
-from memmeta_exp.algorithms.unrolled import AnilConfig
-from memmeta_exp.algorithms.weight_space import Task
+from memmeta_exp.algorithms.unrolled import AnilConfig, ItdBioConfig
 from memmeta_exp.bilevel import SoftmaxHead
-from memmeta_exp.config import MemoryConfig
+from memmeta_exp.config import options
 from memmeta_exp.data import TaskBatch
-from tests.algorithms.conftest import TASKS, smooth_learner
+from tests.algorithms.problems import RECOMPUTE, TASKS, smooth_learner
+
+GD_CG = ProposedConfig(
+    mu=0.1, inner_solver="gd", inner_steps=7, inner_tolerance=None, linear_solver="cg", linear_steps=5,
+    linear_tolerance=None,
+)  # fmt: skip
+BY_TOLERANCE = replace(GD_CG, inner_steps=3000, inner_tolerance=1e-2, linear_steps=90, linear_tolerance=1e-3)
+WARM = replace(GD_CG, inner_warm_start=True, linear_warm_start=True)
+TABLE = {  # K = 7 or 4 or 3 inner steps, N = 5 or 4 linear steps: (gradients, products) of a task
+    "proposed": (GD_CG, None, 7 + 3, 5 + 2),  # one for the residual, d_phi f, d_z f; the residual, the cross derivative
+    "anil": (AnilConfig(inner_steps=4), None, 4 + 2, 4),
+    "anil, first order": (AnilConfig(inner_steps=4, first_order=True), None, 4 + 2, 0),
+    "anil, recomputed": (AnilConfig(inner_steps=4, features="recompute"), None, 4 + 1, 4),
+    "itd_bio": (ItdBioConfig(inner_steps=4), None, 4 + 2, 4),
+    "maml": (MamlConfig(inner_steps=3), None, 3 + 1, 3),
+    "maml, R": (MamlConfig(inner_steps=3, mu=0.1), None, 3 + 1, 3),
+    "maml, adjoint": (MamlConfig(inner_steps=3), RECOMPUTE, 2 * 3 + 1, 3),  # every slope twice, once with a graph
+    "fomaml": (FomamlConfig(inner_steps=3), None, 3 + 1, 0),
+    "imaml": (ImamlConfig(inner_steps=6, linear_steps=4), None, 6 + 2, 4 + 2),  # d f, d_phi g; as of proposed
+    "baseline": (BaselineConfig(), None, 1, 0),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_by_formula(batch: TaskBatch, name: str) -> None:
+    config, memory, gradients, products = TABLE[name]
+    report = smooth_learner(config, memory=memory).step(batch)
+    assert report.gradients.dtype == report.products.dtype == torch.int64
+    assert report.gradients.tolist() == [gradients] * TASKS
+    assert report.products.tolist() == [products] * TASKS
+
+
+def test_every_algorithm_is_in_the_table() -> None:
+    assert {config.name for config, *_ in TABLE.values()} == set(options("algorithm"))
 
 
 class Probe(torch.autograd.Function):
-    """The identity, which counts how often it is differentiated through."""
+    """The identity, which says when it is differentiated through."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, seen: dict[str, int]) -> Tensor:
@@ -32,135 +68,95 @@ class Probe(torch.autograd.Function):
         return grads[0], None
 
 
-@pytest.fixture
-def seen(monkeypatch) -> dict[str, int]:
-    """Evaluations of the softmax head's closed forms, a task: to be used with one task a chunk."""
-    found = {"gradients": 0, "products": 0}
-    grad, grad_features, hvp, cross = (getattr(SoftmaxHead, n) for n in ("grad", "grad_features", "hvp", "cross"))
+class CountingHead(SoftmaxHead):
+    """Counts evaluations of its closed forms, and passes of autograd through d_phi g."""
 
-    def counted(name: str, function: Any) -> Any:
-        def call(*args: Any) -> Any:
-            found[name] += 1
-            return function(*args)
+    seen: dict[str, int]
 
-        return call
+    def grad(self, phi: Any) -> Any:
+        self.seen["gradients"] += 1
+        return tuple(Probe.apply(t, self.seen) for t in super().grad(phi))
 
-    def probed_grad(self: SoftmaxHead, phi: Any) -> Any:
-        found["gradients"] += 1
-        return tuple(Probe.apply(t, found) for t in grad(self, phi))
+    def grad_features(self, phi: Any) -> Tensor:
+        self.seen["gradients"] += 1
+        return super().grad_features(phi)
 
-    monkeypatch.setattr(SoftmaxHead, "grad", probed_grad)
-    monkeypatch.setattr(SoftmaxHead, "grad_features", counted("gradients", grad_features))
-    monkeypatch.setattr(SoftmaxHead, "cross", counted("products", cross))
-    monkeypatch.setattr(SoftmaxHead, "hvp", lambda self, phi: counted("products", hvp(self, phi)))
-    return found
+    def cross(self, phi: Any, v: Any) -> Tensor:
+        self.seen["products"] += 1
+        return super().cross(phi, v)
 
+    def hvp(self, phi: Any) -> Callable[[Any], Any]:
+        product = super().hvp(phi)
 
-def totals(report: StepReport) -> dict[str, int]:
-    assert report.gradients.dtype == report.products.dtype == torch.int64
-    assert report.gradients.shape == report.products.shape == (TASKS,)
-    return {"gradients": int(report.gradients.sum()), "products": int(report.products.sum())}
+        def counted(v: Any) -> Any:
+            self.seen["products"] += 1
+            return product(v)
+
+        return counted
 
 
-GD_CG = ProposedConfig(mu=0.1, inner_solver="gd", inner_tolerance=None, linear_solver="cg", linear_tolerance=None)
-ANIL = AnilConfig(inner_steps=4)
+class CountingLosses(SoftmaxLosses):
+    """Heads that count, and evaluations of the network's own losses, each of which is differentiated once."""
+
+    def __init__(self) -> None:
+        self.seen = {"gradients": 0, "products": 0}
+
+    def _counting(self, *arguments: Any) -> CountingHead:
+        head = CountingHead(*arguments)
+        head.seen = self.seen
+        return head
+
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> CountingHead:
+        return self._counting(z, labels, start.shape[-2], mu, centre)
+
+    def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> CountingHead:
+        return self._counting(z, labels, start.shape[-2])
+
+    def support(self, output: Tensor, label: Tensor) -> Tensor:
+        self.seen["gradients"] += 1
+        return super().support(output, label)
+
+    def query(self, output: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        self.seen["gradients"] += 1
+        return super().query(output, label)
+
+
+def reported(config: Any, batch: TaskBatch) -> tuple[StepReport, dict[str, int]]:
+    """Of a second step, one task a chunk, and what the losses saw of it."""
+    plain, losses = smooth_learner(config, chunk=1), CountingLosses()
+    learner = build_algorithm(config, plain.model, plain.execution, losses=losses)
+    learner.step(batch)
+    losses.seen.update(gradients=0, products=0)
+    return learner.step(batch), losses.seen
 
 
 @pytest.mark.parametrize(
-    "config",
-    [
-        ProposedConfig(),
-        dataclasses.replace(GD_CG, inner_steps=7, linear_steps=5),
-        dataclasses.replace(GD_CG, inner_steps=3000, inner_tolerance=1e-2, linear_steps=90, linear_tolerance=1e-3),
-        dataclasses.replace(GD_CG, inner_steps=7, linear_steps=5, inner_warm_start=True, linear_warm_start=True),
-    ],
-    ids=["newton", "steps", "tolerances", "warm"],
+    "config", [ProposedConfig(), GD_CG, BY_TOLERANCE, WARM], ids=["newton", "steps", "tolerances", "warm"]
 )
-def test_of_the_proposed_algorithm(batch: TaskBatch, seen: dict[str, int], config: ProposedConfig) -> None:
-    learner = smooth_learner(config, chunk=1)
-    learner.step(batch)
-    seen.update(gradients=0, products=0)
-    found = totals(learner.step(batch))
+def test_proposed_says_what_its_losses_see(batch: TaskBatch, config: ProposedConfig) -> None:
+    report, seen = reported(config, batch)
+    assert {"gradients": int(report.gradients.sum()), "products": int(report.products.sum())} == seen
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_unrolling_says_what_its_losses_see(batch: TaskBatch, first_order: bool) -> None:
+    """f's own derivative, by features and phi at once, is autograd's: one a task that the head does not see."""
+    report, seen = reported(AnilConfig(inner_steps=4, first_order=first_order), batch)
+    found = {"gradients": int(report.gradients.sum()) - TASKS, "products": int(report.products.sum())}
     assert found == seen
-    if config.inner_tolerance is None and not config.linear_warm_start:
-        # K and one for the residual, d_phi f, d_z f; N and one for the residual, the cross derivative
-        assert found == {"gradients": TASKS * (7 + 3), "products": TASKS * (5 + 2)}
+
+
+@pytest.mark.parametrize("config", [MamlConfig(inner_steps=3), FomamlConfig(), ImamlConfig()], ids=lambda c: c.name)
+def test_weight_space_evaluates_as_many_losses_as_it_says(batch: TaskBatch, config: Any) -> None:
+    report, seen = reported(config, batch)
+    assert int(report.gradients.sum()) == seen["gradients"]
 
 
 def test_a_task_that_has_stopped_asks_no_more(batch: TaskBatch) -> None:
     """Whatever the chunk: the counts are those of tasks alone, and they differ between tasks."""
-    config = dataclasses.replace(GD_CG, inner_steps=3000, inner_tolerance=1e-2, linear_steps=90, linear_tolerance=1e-3)
-    alone, together = (smooth_learner(config, chunk).step(batch) for chunk in (1, TASKS))
+    alone, together = (smooth_learner(BY_TOLERANCE, chunk).step(batch) for chunk in (1, TASKS))
     assert len(set(alone.gradients.tolist())) > 1
     assert alone.inner_steps.max() < 3000
     assert torch.equal(alone.gradients, together.gradients)
     assert torch.equal(alone.products, together.products)
     assert torch.equal(alone.gradients, alone.inner_steps + 3)
-
-
-@pytest.mark.parametrize("first_order", [False, True])
-def test_of_unrolling_head_only(batch: TaskBatch, seen: dict[str, int], first_order: bool) -> None:
-    """f's own derivative, by features and phi at once, is autograd's: one a task that the head does not see."""
-    config = dataclasses.replace(ANIL, first_order=first_order)
-    found = totals(smooth_learner(config, chunk=1).step(batch))
-    assert found == {"gradients": seen["gradients"] + TASKS, "products": seen["products"]}
-    assert found == {"gradients": TASKS * (4 + 2), "products": 0 if first_order else TASKS * 4}
-
-
-@pytest.fixture
-def autograd_calls(monkeypatch) -> dict[str, int]:
-    """Differentiations of losses, and of what they gave, of weight-space tasks."""
-    found = {"gradients": 0, "products": 0}
-    grad = torch.autograd.grad
-
-    def counted(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        scalar = isinstance(outputs, Tensor) and outputs.dim() == 0
-        found["gradients" if scalar else "products"] += 1
-        result = grad(outputs, inputs, *args, **kwargs)
-        if scalar and kwargs.get("create_graph") and result[0].requires_grad:
-            return (Probe.apply(result[0], found), *result[1:])
-        return result
-
-    monkeypatch.setattr(torch.autograd, "grad", counted)
-    return found
-
-
-MAML = AnilConfig("maml", adapted_params="all", inner_steps=3, inner_lr=0.1, features="recompute")
-
-
-@pytest.mark.parametrize("mu", [0.0, 0.1])
-@pytest.mark.parametrize("first_order", [False, True])
-def test_of_maml(batch: TaskBatch, autograd_calls: dict[str, int], first_order: bool, mu: float) -> None:
-    config = dataclasses.replace(MAML, first_order=first_order, mu=mu)
-    found = totals(smooth_learner(config).step(batch))
-    assert found == autograd_calls
-    assert found == {"gradients": TASKS * (3 + 1), "products": 0 if first_order else TASKS * 3}
-
-
-def test_of_maml_one_step_at_a_time(batch: TaskBatch) -> None:
-    """The adjoint takes every slope twice, once with a graph, and each product by itself."""
-    found = totals(smooth_learner(MAML, memory=MemoryConfig(checkpoint="inner_step")).step(batch))
-    assert found == {"gradients": TASKS * (2 * 3 + 1), "products": TASKS * 3}
-
-
-def test_of_recomputed_features(batch: TaskBatch, autograd_calls: dict[str, int]) -> None:
-    found = totals(smooth_learner(dataclasses.replace(ANIL, features="recompute")).step(batch))
-    assert found == autograd_calls == {"gradients": TASKS * (4 + 1), "products": TASKS * 4}
-
-
-def test_of_imaml(batch: TaskBatch, monkeypatch) -> None:
-    """K slopes, d f, d_phi g; N products, one for the residual, the cross derivative."""
-    evaluations = {"support": 0, "query": 0}
-    for name in evaluations:
-        original = getattr(Task, f"{name}_loss")
-
-        def counted(self: Task, weights: Any, name: str = name, original: Any = original) -> Any:
-            evaluations[name] += 1
-            return original(self, weights)
-
-        monkeypatch.setattr(Task, f"{name}_loss", counted)
-    config = ImamlConfig(inner_steps=6, linear_steps=4)
-    report = smooth_learner(config).step(batch)
-    assert totals(report) == {"gradients": sum(evaluations.values()), "products": TASKS * (4 + 2)}
-    assert evaluations == {"support": TASKS * 7, "query": TASKS}
-    assert report.linear_steps.tolist() == [4] * TASKS

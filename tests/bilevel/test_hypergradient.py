@@ -1,4 +1,4 @@
-"""The four judges of the meta-gradient: a closed form, an example by hand, central differences, and a limit."""
+"""`implicit` against a closed form, an example by hand, central differences, and the limit of unrolling."""
 
 import torch
 
