@@ -21,27 +21,3 @@ def test_train_and_evaluate(memmeta, backbone: list[str]) -> None:
     again = memmeta("evaluate", f"run={folder}")
     assert again.code == 0, again.err
     assert "5 tasks score as stored" in again.out
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["backbone.model=test_vti"], "did you mean 'test_vit'?"),
-        (["backbone.weights=nowhere.pt"], "nowhere.pt does not exist"),
-        (["backbone.frozen=99"], "set backbone.frozen to 6 or less"),
-        (["images.normalise=imagenet"], "leave images.normalise=none"),
-        (["dataset.image_size=28"], "does not take images of 3 channels and 28x28"),
-        (["algorithm=imaml", "backbone.attention=fused"], "leave backbone.attention=plain"),
-        (["algorithm=maml", "memory.checkpoint=block"], "memory.checkpoint=block is for head-only algorithms"),
-        (
-            ["backbone.model=dla46_c", "dataset.image_size=64", "memory.checkpoint=block"],
-            "memory.checkpoint=none",
-        ),
-    ],
-)
-def test_one_line_before_anything_is_made(memmeta, tmp_path, overrides: list[str], message: str) -> None:
-    result = memmeta("train", *SHORT, *TIMM, *overrides)
-    assert result.code == 2, result.err
-    assert message in result.err
-    assert len(result.err.splitlines()) == 1, result.err
-    assert list(tmp_path.iterdir()) == []

@@ -34,28 +34,6 @@ def test_F_is_that_of_tasks_as_they_are_tested() -> None:
     assert len(experiment.model.classifier) == len(experiment.samplers["train"].image_set.class_names)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [
-        (["dataset=sinusoid"], "dataset=sinusoid has none: choose another algorithm"),
-        (["dataset=logistic"], "dataset=logistic has none: choose another algorithm"),
-        (["head=cosine", "convergence_gradient=own"], "set head=linear or head=ridge"),
-        (["algorithm.classifier=cosines"], "did you mean 'cosine'?"),
-        (["algorithm.power=2"], "algorithm.power=2.0 is out of range"),
-        (["algorithm.power=0"], "algorithm.power=0.0 is out of range"),
-        (["algorithm.mu=0"], "algorithm.mu=0.0 is out of range"),
-        (["memory.checkpoint=inner_step"], "leave memory.checkpoint=none"),
-    ],
-)
-def test_refusals(memmeta, tmp_path, overrides: list[str], said: str) -> None:
-    of_images = [o for o in TINY if not o.startswith(("dataset", "backbone"))]
-    tiny = of_images if overrides[0].startswith("dataset") else TINY
-    result = memmeta("train", *tiny, "algorithm=baseline", *overrides, "hydra.run.dir=refused")
-    assert (result.code, len(result.err.splitlines())) == (2, 1)
-    assert said in result.err
-    assert not (tmp_path / "refused").exists()
-
-
 def test_a_resumed_run_is_the_run(train, memmeta) -> None:
     """The classifier and its optimiser state are kept."""
     whole = train(*WIDE, "eval_every=2", "iterations=2", "hydra.run.dir=whole").summary.parent

@@ -154,37 +154,6 @@ def test_double_precision_of_a_network(train, a_run) -> None:
     assert losses[0] != losses[1]
 
 
-REFUSED = {
-    ("dataset=quadratic", "backbone=conv4"): "set backbone=none",
-    ("backbone=none",): "for dataset=quadratic",
-    ("backbone=linear",): "for dataset=logistic",
-    ("sampling=all",): "needs a finite set of tasks",
-    ("dataset=quadratic", "sampling=all", "batch_size=3"): "set batch_size=16",
-    ("dataset=quadratic", "sampling=al"): "did you mean 'all'?",
-    ("optimizer=sgd", "optimizer.lr=null"): "set optimizer.lr",
-    ("dataset=quadratic", "optimizer.lr=null"): "set optimizer.lr",
-    ("dataset=logistic", "optimizer=sgd", "optimizer.lr=null"): "set optimizer.lr",
-    ("dataset=quadratic", "precision=bf16"): "fp32 or fp64",
-    ("dataset=quadratic", "test_adaptation=gd"): "leave test_adaptation=own",
-    ("dataset=quadratic", "test_adaptation=exact"): "leave test_adaptation=own",
-    ("dataset=quadratic", "memory.budget_mib=100"): "leave it null",
-    ("dataset=quadratic", "dataset.kappa=0.5"): "at least 1",
-    ("dataset=quadratic", "dataset.dim_phi=100000"): "below 2 GiB",
-    ("dataset=quadratic", "dataset.kapa=3"): "did you mean 'dataset.kappa'?",
-    ("dataset=logistic", "ways=30"): "set ways to 20 or fewer",
-    ("dataset=logistic", "algorithm.mu=0"): "set algorithm.mu above 0",
-}
-
-
-@pytest.mark.parametrize("overrides", REFUSED, ids=" ".join)
-def test_one_line_and_exit_code_2(memmeta, tmp_path, overrides: tuple[str, ...]) -> None:
-    result = memmeta("train", *overrides)
-    assert result.code == 2, result.err
-    assert len(result.err.splitlines()) == 1, result.err
-    assert REFUSED[overrides] in result.err
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_other_commands_say_what_they_cannot_do(memmeta, tmp_path) -> None:
     assert memmeta("train", *RUN, *QUADRATIC, "hydra.run.dir=run").code == 0
     evaluated = memmeta("evaluate", "run=run")

@@ -22,7 +22,6 @@ from omegaconf import OmegaConf
 
 from memmeta_exp import tracking
 from memmeta_exp.algorithms.proposed import gradient_descent_adaptation
-from memmeta_exp.cli import main
 from memmeta_exp.commands import evaluate
 from memmeta_exp.config import Config, options
 from memmeta_exp.config.compose import jobs
@@ -106,9 +105,9 @@ def test_same_seed_same_bits(train, a_run) -> None:
 
 def test_evaluate_takes_another_number_of_threads(a_run, memmeta, monkeypatch) -> None:
     seen: list[int | None] = []
-    built = evaluate.build
+    built = evaluate.build_within_budget
     monkeypatch.setattr(
-        evaluate, "build", lambda config, **more: (seen.append(config.threads), built(config, **more))[1]
+        evaluate, "build_within_budget", lambda config, **more: (seen.append(config.threads), built(config, **more))[1]
     )
     assert "5 tasks score as stored" in memmeta("evaluate", f"run={a_run}", "threads=2").out
     assert seen == [2]
@@ -213,47 +212,44 @@ def cells(out: str) -> list[list[str]]:
 
 
 def test_a_multirun_ends_with_a_table_over_its_jobs(train, tmp_path) -> None:
-    result = train("-m", "seed=0,1", "++optimizer.lr=1e-2,1e30", "iterations=2", "hydra.sweep.dir=my runs")
+    swept = ("-m", "++optimizer.lr=1e-2,1e30", "iterations=2", "hydra.sweep.dir='my (2) runs'")
+    result = train(*swept, "seed=0,1")
     assert result.code == 1, "the second job diverges"
-    table = pandas.read_csv("my runs/results.csv")
+    table = pandas.read_csv("my (2) runs/results.csv")
     assert list(table["job"]) == [0, 1, 2, 3]
     assert list(table["state"]) == ["finished", "failed", "waiting", "waiting"]
     assert list(table["optimizer.lr"]) == [1e-2, 1e30] * 2
-    accuracy = json.loads(Path("my runs/0/summary.json").read_text())["test/acc"]
+    accuracy = json.loads(Path("my (2) runs/0/summary.json").read_text())["test/acc"]
     assert table["test/acc"].tolist()[0] == accuracy
     shown = cells(result.out)
     assert [row[:4] for row in shown][:2] == [["0", "0", "0.01", "finished"], ["1", "0", "1e+30", "failed"]]
     assert shown[0][4].startswith(f"{accuracy:.2%} +- ")
     assert result.out.splitlines()[-2:] == [
-        "results: my runs/results.csv",
-        "multirun: my runs; memmeta report 'my runs' makes its tables, figures and page",
+        "results: my (2) runs/results.csv",
+        "multirun: my (2) runs; memmeta report 'my (2) runs' makes its tables, figures and page",
     ]
-
-
-def test_a_shuffled_grid_has_each_value_beside_its_own_job(train, monkeypatch) -> None:
-    def nothing(config: Config, path: Path, overrides: list[str], **_: object) -> Path:
-        RunFolder(path).set_status("finished", title=str(config.seed))
-        return path / "summary.json"
-
-    monkeypatch.setattr("memmeta_exp.training.runner.run", nothing)
-    assert train("-m", "seed=shuffle(0,1,2,3,4)", "iterations=1", "hydra.sweep.dir=many").code == 0
-    table = pandas.read_csv("many/results.csv")
-    assert sorted(table["seed"]) == [0, 1, 2, 3, 4]
-    for job, seed in zip(table["job"], table["seed"], strict=True):
-        assert json.loads(Path(f"many/{job}/status.json").read_text())["title"] == str(seed)
+    before = Path("my (2) runs/0/metrics.jsonl").read_bytes()
+    assert train(*swept, "seed=5,1").code == 2, "a folder that holds another multirun"
+    assert Path("my (2) runs/0/metrics.jsonl").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["my (2) runs"]
 
 
 def test_a_quoted_folder_is_the_folder_that_hydra_makes(train, tmp_path) -> None:
-    named = ("iterations=1", "hydra.sweep.dir='my (2) runs'")
-    result = train("-m", "seed=0", *named)
-    assert result.code == 0, result.err
-    assert list(pandas.read_csv("my (2) runs/results.csv")["state"]) == ["finished"]
-    before = Path("my (2) runs/0/metrics.jsonl").read_bytes()
-    assert train("-m", "seed=5", *named).code == 2, "a folder that holds another multirun"
-    assert Path("my (2) runs/0/metrics.jsonl").read_bytes() == before
     assert train("iterations=1", "++hydra.run.dir='a (1)'").summary == tmp_path / "a (1)" / "summary.json"
     assert "is finished" in train("iterations=1", "hydra.run.dir='a (1)'").err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a (1)", "my (2) runs"]
+
+
+def test_a_shuffled_grid_has_each_value_beside_its_own_job(train, monkeypatch) -> None:
+    def nothing(config: Config, path: Path, *_: object) -> dict[str, float]:
+        RunFolder(path).set_status("finished", title=str(config.seed))
+        return {"val/acc_best": 0.5}
+
+    monkeypatch.setattr("memmeta_exp.training.runner.run", nothing)
+    assert train("-m", "seed=shuffle(0,1,2)", "iterations=1", "hydra.sweep.dir=many").code == 0
+    table = pandas.read_csv("many/results.csv")
+    assert sorted(table["seed"]) == [0, 1, 2]
+    for job, seed in zip(table["job"], table["seed"], strict=True):
+        assert json.loads(Path(f"many/{job}/status.json").read_text())["title"] == str(seed)
 
 
 @pytest.mark.slow
@@ -438,9 +434,12 @@ HAS = {  # of the numbers that not every algorithm has
 }
 
 
+QUICK = ("proposed", "maml", "baseline")
+
+
 @pytest.mark.parametrize(
     "algorithm",
-    [pytest.param(name, marks=[pytest.mark.slow] if name == "imaml" else []) for name in options("algorithm")],
+    [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in options("algorithm")],
 )
 def test_every_algorithm_runs_and_says_what_it_has(train, memmeta, algorithm: str) -> None:
     result = train(f"algorithm={algorithm}", "iterations=2", "eval_every=2")

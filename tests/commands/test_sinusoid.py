@@ -207,41 +207,6 @@ def test_a_perceptron_takes_images(memmeta) -> None:
     assert 0 <= summary_of(Path("run"))["test/acc"] <= 1
 
 
-REFUSED = {
-    ("backbone=conv4",): "set backbone=mlp",
-    ("backbone=linear",): "set backbone=",
-    ("head=linear",): "set head=regression",
-    ("head=ridge",): "set head=regression",
-    ("head=cosine", "algorithm=anil", "convergence_gradient=own"): "set head=regression",
-    ("ways=3",): "leave ways out",
-    ("training.ways=7",): "leave training.ways out",
-    ("sampling=all",): "needs a finite set of tasks",
-    ("images.flip=true",): "leave it out",
-    ("algorithm.head_start=prototype",): "means of classes",
-    ("optimizer=sgd", "optimizer.lr=null"): "set optimizer.lr",
-    ("backbone.hidden=[]",): "1 to 16",
-    ("backbone.hidden=[8,0]",): "at least 1",
-    ("backbone.hidden=[8,x]",): "backbone.hidden",
-    ("dataset.amplitude=3",): "unknown key 'dataset.amplitude'",
-}
-REFUSED_ON_IMAGES = {
-    ("head=regression",): "for dataset=sinusoid",
-    ("algorithm=fomaml", "algorithm.inner_steps=0"): "set algorithm.inner_steps to 1 or more",
-    ("algorithm=anil", "algorithm.inner_steps=0"): "at least 1",
-    ("dataset=quadratic", "backbone=mlp"): "set backbone=none",
-}
-
-
-@pytest.mark.parametrize("overrides", [*REFUSED, *REFUSED_ON_IMAGES], ids=" ".join)
-def test_one_line_and_exit_code_2(memmeta, tmp_path, overrides: tuple[str, ...]) -> None:
-    known = REFUSED | REFUSED_ON_IMAGES
-    result = memmeta("train", *(["dataset=sinusoid"] if overrides in REFUSED else []), *overrides)
-    assert result.code == 2, result.err
-    assert len(result.err.splitlines()) == 1, result.err
-    assert known[overrides] in result.err
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     "content",
     [

@@ -52,41 +52,24 @@ def test_wider_training_is_the_training_of_wider_tasks() -> None:
     assert wide[0].min() > 0
 
 
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [
-        (["training.ways=5", "algorithm=anil"], "learns a head of as many rows as there are classes"),
-        (["training.ways=5", "algorithm=fomaml", "algorithm.head_start=fixed"], "training.ways=5 with ways=3"),
-        (["training.ways=6"], "training.ways=6 is more than the 5 classes"),
-        (["training.shots=7"], "training.shots=7 + training.queries=2 is more than the 8 images"),
-        (["training.ways=1"], "training.ways=1 is out of range"),
-        (["dataset=quadratic", "training.shots=3"], "training.* is for tasks"),
-        (["optimizer.average=1"], "optimizer.average=1.0 is out of range"),
-        (["test_tasks=1"], "test_tasks=1 is out of range"),
-    ],
-)
-def test_refusals(memmeta, tmp_path, overrides: list[str], said: str) -> None:
-    tiny = [o for o in TINY if not o.startswith(("dataset", "backbone"))] if "dataset=quadratic" in overrides else TINY
-    result = memmeta("train", *tiny, *overrides, "hydra.run.dir=refused")
-    assert (result.code, len(result.err.splitlines())) == (2, 1)
-    assert said in result.err
-    assert not (tmp_path / "refused").exists()
-
-
 def _final(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoint.load(folder / "checkpoints" / "last.pt")["model"]
 
 
 def test_the_average_is_what_is_judged_and_kept(train, memmeta, tmp_path) -> None:
-    """Theta goes its way as without it; best.pt is the average of the iterates, by hand."""
-    short = ["iterations=2", "eval_every=2", "checkpoint_every=1"]
-    plain, averaged = (
-        train(*short, *more, f"hydra.run.dir={name}").summary.parent
-        for name, more in (("plain", []), ("averaged", ["optimizer.average=0.75"]))
+    """Theta goes its way as without it; best.pt is the average of the iterates, by hand; and it is resumed."""
+    short = ["eval_every=2", "checkpoint_every=1"]
+    runs = {"plain": ["iterations=2"], "averaged": ["iterations=2", "optimizer.average=0.75"],
+            "first": ["iterations=1", "optimizer.average=0.75"]}  # fmt: skip
+    plain, averaged, resumed = (
+        train(*short, *more, f"hydra.run.dir={name}").summary.parent for name, more in runs.items()
     )
     assert all(torch.equal(a, b) for a, b in zip(_final(plain).values(), _final(averaged).values(), strict=True))
-    first = _final(train("iterations=1", "eval_every=2", "hydra.run.dir=first").summary.parent)
+    first = _final(resumed)
+    assert memmeta("train", f"resume={resumed}", "iterations=2").code == 0
+    again = checkpoint.load(resumed / "checkpoints" / "last.pt")["average"]
     state = checkpoint.load(averaged / "checkpoints" / "last.pt")["average"]
+    assert all(torch.equal(state[name], again[name]) for name in state)
     for name, value in _final(averaged).items():
         if name == "head_start":
             continue
@@ -99,16 +82,6 @@ def test_the_average_is_what_is_judged_and_kept(train, memmeta, tmp_path) -> Non
     assert last.code == 0, last.err
     logged = read_metrics(averaged)[-1]["val/loss"]
     assert json.loads((tmp_path / "last.json").read_text())["val/loss"] == logged, "of the average too"
-
-
-def test_the_average_is_resumed(train, memmeta) -> None:
-    options = ["optimizer.average=0.9", "checkpoint_every=1", "eval_every=3"]
-    whole = train(*options, "iterations=3", "hydra.run.dir=whole").summary.parent
-    part = train(*options, "iterations=2", "hydra.run.dir=part").summary.parent
-    assert memmeta("train", f"resume={part}", "iterations=3").code == 0
-    a, b = (checkpoint.load(folder / "checkpoints" / "last.pt")["average"] for folder in (whole, part))
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_no_test_and_a_test_of_other_tasks(train, a_run, memmeta, tmp_path) -> None:

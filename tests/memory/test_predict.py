@@ -83,7 +83,7 @@ SLOPES = {  # MiB that an inner step more adds at the paper's size; it published
     "released/anil": 22.84, "released/itd_bio": 22.84, "released/maml": 39.87, "released/proposed": 0.0,
     "fair/anil": 0.0, "fair/itd_bio": 0.0, "fair/maml": 21.19, "fair/imaml": 0.0,
 }  # fmt: skip
-DEAR = ("released/maml", "fair/maml", "fair/imaml")
+DEAR = ("released/itd_bio", "fair/itd_bio", "released/maml", "fair/maml", "fair/imaml")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ SHORT = [
 
 DEAR_SETTINGS = (
     "algorithm=imaml", "algorithm=maml", "algorithm=fomaml", "memory.checkpoint=inner_step", "batch_size=11",
-    "memory.mode=half_task", "algorithm.features=recompute",
+    "memory.mode=half_task", "algorithm.features=recompute", "algorithm=anil",
 )  # fmt: skip
 
 
@@ -222,11 +222,16 @@ def test_what_libraries_and_the_allocator_add() -> None:
     assert 0 <= proposed.convolution_headroom < proposed.tensors
 
 
-def test_what_meta_tensors_do_not_show_is_refused(monkeypatch) -> None:
+def test_what_meta_tensors_do_not_show_is_refused() -> None:
     with pytest.raises(ConfigError, match="autocast"):
         predict(config("precision=bf16"))
     with pytest.raises(ConfigError, match="workers=2"):
         predict(config("workers=2"))
+
+
+@pytest.mark.slow
+def test_compiled_code_is_refused(monkeypatch) -> None:
+    """Its import of torch's compiler takes seconds."""
 
     def compiled(*arguments: object) -> nn.Module:
         return torch.compile(nn.Linear(2, 2))  # pyright: ignore[reportReturnType]
