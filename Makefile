@@ -39,7 +39,7 @@ browser:  ## install Debian's Chromium, which one test opens the report in, wher
 run: install  ## meta-train the default configuration on embedded data (about two minutes on two cores); ARGS="key=value ..."
 	$(BIN)/memmeta train $(ARGS)
 
-test: install  ## the test suite (2 cores, no GPU, no network; under 10 minutes)
+test: install  ## the test suite (2 cores, no GPU, no network; under 5 minutes)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: install  ## the slow checks alone

@@ -98,7 +98,7 @@ def test_names() -> None:
     assert c.run_name == "proposed-glyphs-conv4-5w5s-s4"
     assert c.run_group == config("seed=9", "tracking=disabled").run_group
     assert c.run_group != config("seed=4", "algorithm.mu=0.2").run_group
-    assert c.group.startswith("proposed-glyphs-conv4-5w5s-")
+    assert c.run_group.startswith("proposed-glyphs-conv4-5w5s-")
 
 
 GOES_WITH = {  # options that need others

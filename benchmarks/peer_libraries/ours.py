@@ -7,9 +7,12 @@ import torch
 
 import memmeta_exp
 from benchmarks.peer_libraries.problem import Settings, Step
-from memmeta_exp import config
 from memmeta_exp.algorithms import Execution, build_algorithm
+from memmeta_exp.algorithms.imaml import ImamlConfig
+from memmeta_exp.algorithms.proposed import ProposedConfig
+from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.backbones import MetaModel, build_model
+from memmeta_exp.backbones.conv4 import Conv4Config
 from memmeta_exp.data import ImageSet, TaskBatch
 from memmeta_exp.utils.malloc import keep_freed_memory
 
@@ -18,13 +21,13 @@ LIBRARY = memmeta_exp
 
 def _head_only(name: str, s: Settings) -> Any:
     start = "learned" if s.learned else "fixed"
-    return config.AnilConfig(
+    return AnilConfig(
         name=name, mu=s.mu, inner_steps=s.inner_steps, inner_lr=s.inner_lr, head_start=start, first_order=False
     )
 
 
 def _all_weights(name: str, s: Settings) -> Any:
-    return config.AnilConfig(
+    return AnilConfig(
         name=name,
         adapted_params="all",
         features="recompute",
@@ -36,7 +39,7 @@ def _all_weights(name: str, s: Settings) -> Any:
 
 
 def _imaml(name: str, s: Settings) -> Any:
-    return config.ImamlConfig(
+    return ImamlConfig(
         name=name,
         lam=s.lam,
         inner_steps=s.inner_steps,
@@ -49,7 +52,7 @@ def _imaml(name: str, s: Settings) -> Any:
 
 def _proposed(name: str, s: Settings) -> Any:
     """Gradient descent and conjugate gradients of fixed length, which a peer can be asked for too."""
-    return config.ProposedConfig(
+    return ProposedConfig(
         name=name,
         mu=s.mu,
         inner_solver="gd",
@@ -80,7 +83,7 @@ def load(file: Path, algorithm: str, s: Settings, dtype: torch.dtype) -> tuple[M
     images, state = stored["images"], stored["state"]
     ways, size = images.shape[1], images.shape[-1]
     filters = (state["head_start"].shape[1] - 1) // (size // 16) ** 2
-    model = build_model(config.Conv4Config(filters=filters), images.shape[3], size, ways, s.learned, seed=0)
+    model = build_model(Conv4Config(filters=filters), images.shape[3], size, ways, s.learned, seed=0)
     model.load_state_dict(state)
     model = model.to(dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     learner = build_algorithm(ALGORITHMS[algorithm](algorithm, s), model, Execution(workers=torch.get_num_threads()))

@@ -70,11 +70,12 @@ def peak(*overrides: str) -> int:
     return metered(config(*overrides))[0].requested_above_baseline
 
 
-@pytest.mark.parametrize("backbone", ["resnet12", "timm vit"])
+@pytest.mark.parametrize("backbone", ["resnet12", pytest.param("timm vit", marks=pytest.mark.slow)])
 def test_blocks_that_are_run_twice_need_less(backbone: str) -> None:
     assert peak(*BACKBONES[backbone], BLOCK) < peak(*BACKBONES[backbone])
 
 
+@pytest.mark.slow
 def test_a_deep_network_needs_the_inputs_of_its_blocks() -> None:
     """Three blocks a group instead of one: without checkpoint the graph grows by all that they keep, with it by their
     inputs."""

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks import paper_steps
 
 
+@pytest.mark.slow
 def test_every_algorithm_is_timed(tmp_path: Path) -> None:
     threads, out = torch.get_num_threads(), tmp_path / "steps.json"
     asked = ["--rounds", "2", "--tasks", "1", "--precision", "fp32", "--out", str(out)]

@@ -44,9 +44,12 @@ def test_every_study_has_a_small_size() -> None:
 
 @pytest.mark.parametrize("file", [*FULL, *SMALL], ids=name)
 def test_each_is_sound_and_its_first_and_last_values_compose(file: Path) -> None:
+    """Of the small ones the agent's test composes a job."""
     found = read(file)
     assert load_sweep_config(str(file)) == yaml.safe_load(file.read_text()), "W&B reads it as YAML does"
     assert yaml.safe_load(file.read_text())["name"] == file.stem
+    if file in SMALL:
+        return
     some = each_value_once(found)
     ids = [job.id for one in {len(some): some[-1], 1: some[0]}.values() for job in jobs(one)]
     assert len(set(ids)) == len(ids)

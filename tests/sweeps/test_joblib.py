@@ -15,19 +15,19 @@ EIGHT = "seed=0,1,2,3,4,5,6,7"
 
 def test_one_killed_one_refused_and_the_others_finish(sweep, stand_in) -> None:
     stand_in(seed1="die", seed2="refuse")
-    result, rows = sweep("launcher=joblib", "launcher.n_jobs=2", "seed=0,1,2,3,4")
+    result, rows = sweep("launcher=joblib", "launcher.n_jobs=2", "seed=0,1,2")
     assert result.code == 1
-    assert list(rows["state"]) == ["finished", "interrupted", "failed", "finished", "finished"]
+    assert list(rows["state"]) == ["finished", "interrupted", "failed"]
     assert rows["reason"].tolist()[1] == "killed by SIGKILL: out of memory, or ended from outside, after iteration 3"
     assert rows["reason"].tolist()[2] == "device=cuda: torch finds no CUDA device here"
-    assert "2 of 5 jobs did not finish: " in result.err
+    assert "2 of 3 jobs did not finish: " in result.err
     assert all(Path(rows["job"].tolist()[i]).name in result.err for i in (1, 2))
-    assert "[3/5]" in result.out
+    assert "[3/3]" in result.out
     stand_in()
-    again, rows = sweep("launcher=joblib", "launcher.n_jobs=2", "seed=0,1,2,3,4")
-    assert (again.code, list(rows["state"])) == (0, ["finished"] * 5)
-    assert "5 jobs, 2 to do" in again.out
-    assert list(rows["again"]) == [False, True, False, False, False], "what was finished was left alone"
+    again, rows = sweep("launcher=joblib", "launcher.n_jobs=2", "seed=0,1,2")
+    assert (again.code, list(rows["state"])) == (0, ["finished"] * 3)
+    assert "3 jobs, 2 to do" in again.out
+    assert list(rows["again"]) == [False, True, False], "what was finished was left alone"
 
 
 def test_each_job_has_a_gpu_and_its_threads(sweep, stand_in, monkeypatch) -> None:

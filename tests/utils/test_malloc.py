@@ -10,7 +10,7 @@ import pytest
 TENSORS = """
 import resource, torch
 from memmeta_exp.utils.malloc import keep_freed_memory
-said = keep_freed_memory() if KEEP else None
+said = keep_freed_memory()
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
@@ -22,11 +22,11 @@ print(said, faults())
 PAGES = 10 * 10 * 2**10  # of 4 KiB, that ten tensors take
 
 
-def counted(keep: bool, **environment: str) -> tuple[str, int]:
+def counted(**environment: str) -> tuple[str, int]:
     """What `keep_freed_memory` says, and the page faults of ten tensors, one after the other."""
     inherited = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES" and not k.startswith("MALLOC_")}
     done = subprocess.run(
-        [sys.executable, "-c", TENSORS.replace("KEEP", str(keep))],
+        [sys.executable, "-c", TENSORS],
         env=inherited | environment,
         capture_output=True,
         text=True,
@@ -38,12 +38,9 @@ def counted(keep: bool, **environment: str) -> tuple[str, int]:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is not glibc's")
 def test_a_tensor_takes_the_place_of_one_that_was_freed() -> None:
-    (said, kept), (_, plain) = counted(True), counted(False)
-    assert said == "True"
+    """Unless the environment says otherwise."""
+    (said, kept), (refused, plain) = counted(), counted(MALLOC_TRIM_THRESHOLD_="131072")
+    assert (said, refused) == ("True", "False")
     assert kept < PAGES / 100
     if plain < PAGES / 2:
         pytest.skip(f"{plain} page faults by default: malloc is another's, or pages are larger")
-
-
-def test_the_environments_word_stands() -> None:
-    assert counted(True, MALLOC_TRIM_THRESHOLD_="131072")[0] == "False"
