@@ -128,6 +128,7 @@ def test_bf16_keeps_to_the_budget(algorithm: str, other: tuple[str, ...]) -> Non
             assert peak_mib(fits) <= budget
 
 
+@pytest.mark.slow
 def test_a_run_says_what_was_chosen(train) -> None:
     done = train("memory.budget_mib=500", "iterations=2")
     env = json.loads((done.summary.parent / "env.json").read_text())

@@ -191,7 +191,6 @@ def gradients(*overrides: str) -> Tensor:
     [
         ("proposed", ["memory.mode=half_task"]),
         ("proposed", ["tasks_per_pass=3"]),
-        ("anil", ["memory.mode=half_task"]),
         ("maml", ["memory.checkpoint=inner_step"]),
     ],
 )

@@ -95,7 +95,9 @@ STOPS = {  # what the signal arrives in, at which rank, and the iterations done
 }
 
 
-@pytest.mark.parametrize("moment", STOPS)
+@pytest.mark.parametrize(
+    "moment", [pytest.param(m, marks=[] if m == "in the third step" else [pytest.mark.slow]) for m in STOPS]
+)
 def test_a_signal_to_one_rank_stops_all_at_the_same_iteration(on, alone, tmp_path, moment: str) -> None:
     place, rank, iteration = STOPS[moment]
     n = {"in the third step": 14, "in a validation": 2, "in the test": 4}[moment]

@@ -113,7 +113,8 @@ def test_five_steps_of_maml_kept_and_recomputed(block: str, kept: float, recompu
     assert found == pytest.approx([kept, recomputed], abs=0.01)
 
 
-BLOCKS = [(name, "fused") for name in ALGORITHMS] + [
+SEEN = ("released solvers", "learned start", "itd_bio", "baseline half_task")  # in settings below, or by another
+BLOCKS = [pytest.param(name, "fused", marks=[pytest.mark.slow] if name in SEEN else []) for name in ALGORITHMS] + [
     pytest.param(name, "plain", marks=[] if name in ("certified", "anil") else [pytest.mark.slow])
     for name in ALGORITHMS
 ]
@@ -192,7 +193,7 @@ def test_steps_left_out_change_nothing(monkeypatch, overrides: list[str]) -> Non
     assert predict(of) == short
 
 
-@pytest.mark.parametrize("dataset", ["cifar_fs", "miniimagenet"])
+@pytest.mark.parametrize("dataset", ["miniimagenet", pytest.param("cifar_fs", marks=pytest.mark.slow)])
 def test_without_data_in_seconds(monkeypatch, dataset: str) -> None:
     monkeypatch.delenv("MEMMETA_DATA", raising=False)
     of = jobs([f"dataset={dataset}", "batch_size=32"], False)[0]

@@ -22,7 +22,7 @@ def test_one_killed_one_refused_and_the_others_finish(sweep, stand_in) -> None:
     assert rows["reason"].tolist()[2] == "device=cuda: torch finds no CUDA device here"
     assert "2 of 3 jobs did not finish: " in result.err
     assert all(Path(rows["job"].tolist()[i]).name in result.err for i in (1, 2))
-    assert "[3/3]" in result.out
+    assert "[1/3] failed" in result.out
     stand_in()
     again, rows = sweep("launcher=joblib", "launcher.n_jobs=2", "seed=0,1,2")
     assert (again.code, list(rows["state"])) == (0, ["finished"] * 3)

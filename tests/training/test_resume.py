@@ -46,9 +46,12 @@ MOMENTS = {  # 3 looks a step (3 tasks of a chunk each); else one at each step, 
 }
 
 
+QUICK = ("in the third step, which ends", "in the test")  # one of a validation is below
+
+
 @pytest.mark.parametrize(
     "moment",
-    [pytest.param(m, marks=[pytest.mark.slow] if m == "in a reference measure" else []) for m in MOMENTS],
+    [pytest.param(m, marks=[] if m in QUICK else [pytest.mark.slow]) for m in MOMENTS],
 )
 def test_a_signal_and_the_rest_make_one_run(train, left_alone, memmeta, tmp_path, monkeypatch, moment) -> None:
     look, n, iteration = MOMENTS[moment]
@@ -93,6 +96,7 @@ def test_a_step_that_takes_long_is_given_up_and_done_again(train, left_alone, tm
     same_bits(left_alone(*STATEFUL), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_what_is_dropped_goes_on_as_it_would_have(train, left_alone, memmeta, tmp_path, monkeypatch) -> None:
     """The masks of DropBlock are a function of a task's position, not of what was drawn before."""
     filters = "backbone.filters=[4,5,6,8]"
@@ -296,6 +300,7 @@ WAVES = ["dataset=sinusoid", "algorithm=maml", "shots=3", "queries=2", "batch_si
 WAVES += ["convergence_tasks=1", "iterations=6", "eval_every=3", "tracking=disabled", "progress=false", "plots=false"]
 
 
+@pytest.mark.slow
 def test_sine_waves_go_on_as_they_would_have(memmeta, tmp_path, monkeypatch) -> None:
     """Tasks are drawn from seed and position: there are no images to compare, and the same bits."""
     assert memmeta("train", *WAVES, "hydra.run.dir=alone").code == 0
