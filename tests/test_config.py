@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-<<<<<<< HEAD
 import pytest
 from omegaconf import OmegaConf
 
@@ -18,11 +17,7 @@ from memmeta_exp.config import (
     to_dict,
 )
 from memmeta_exp.config.compose import composed, group_options
-from memmeta_exp.config.overrides import conf_dir
-=======
-from memmeta_exp.config import GROUPS, Config, ConfigError, ImagesConfig, from_dict, from_omegaconf, from_yaml, to_dict
-from memmeta_exp.config.compose import conf_dir, text_of
->>>>>>> 064280f (Tests: fewer sizes of what one size shows; refusals that no test had)
+from memmeta_exp.config.overrides import conf_dir, text_of
 
 
 def config(*overrides: str) -> Config:
@@ -124,7 +119,6 @@ def test_every_option_of_a_group_composes(group: str) -> None:
         assert getattr(config(f"{group}={option}", *GOES_WITH.get((group, option), [])), group)
 
 
-<<<<<<< HEAD
 def test_every_block_of_a_table_is_an_option() -> None:
     blocks = [line[:-1] for line in (conf_dir() / "experiment.yaml").read_text().splitlines() if line.endswith(":")]
     assert {"paper/cifar_fs", "memory/released/anil"} <= {*blocks} & {*group_options("experiment")}
@@ -155,10 +149,7 @@ def test_a_misspelt_option_has_a_suggestion(override: str, near: str) -> None:
         config(override)
 
 
-@pytest.mark.parametrize("experiment", ["best", "paper", "ours"])
-=======
 @pytest.mark.parametrize("experiment", ["best", "paper", pytest.param("ours", marks=pytest.mark.slow)])
->>>>>>> 064280f (Tests: fewer sizes of what one size shows; refusals that no test had)
 @pytest.mark.parametrize("backbone", ["resnet12", pytest.param("wrn28_10", marks=pytest.mark.slow)])
 def test_every_experiment_takes_another_backbone(experiment: str, backbone: str) -> None:
     names = [name for name in group_options("experiment") if name.startswith(f"{experiment}/")]

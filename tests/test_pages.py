@@ -1,4 +1,4 @@
-"""The commands that README, docs/ and examples/ print compose: an experiment may set a key that another choice lacks."""
+"""The commands that README, docs/ and examples/ print can be composed."""
 
 import re
 import shlex

@@ -121,11 +121,7 @@ def test_central_differences(monkeypatch, backbone: str, algorithm: str) -> None
     assert (values[0] - values[1]) / (2 * eps) == pytest.approx(slope, rel=1e-5)
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("backbone", ["resnet12 dropped", "timm resnet", "wrn", "mlp", "custom"])
-=======
-@pytest.mark.parametrize("backbone", ["resnet12 dropped", "mlp", *slow("timm resnet", "wrn")])
->>>>>>> 064280f (Tests: fewer sizes of what one size shows; refusals that no test had)
+@pytest.mark.parametrize("backbone", ["resnet12 dropped", "mlp", "custom", *slow("timm resnet", "wrn")])
 def test_neither_chunks_nor_threads_nor_halves_matter(backbone: str) -> None:
     batch = sampler_of(size_of(TINY[backbone])).draw(0, 4)
 

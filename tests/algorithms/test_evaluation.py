@@ -126,7 +126,7 @@ def test_baseline_adapts_to_new_tasks_as_proposed_does(batch: TaskBatch) -> None
     a, b = learner.evaluate(batch), proposed.evaluate(batch)
     learner.model.classifier = None
     for columns in zip(a, b, learner.evaluate(batch), strict=True):
-        assert all(torch.equal(columns[0], c) for c in columns)
+        assert all(torch.equal(columns[0], c) for c in columns)  # pyright: ignore[reportArgumentType] - images
 
 
 def test_powers_of_baseline_are_for_new_tasks(batch: TaskBatch) -> None:

@@ -34,7 +34,7 @@ def test_a_run_is_tested_on_another_dataset_as_its_own_images_were_normalised(gr
     assert "5 tasks of glyphs (3-way 9-shot, 2 queries a class), best checkpoint of iteration" in result.out
     config = read_config(grey, {})
     of_dataset = dataset_constants(config.dataset, None)
-    elsewhere = build(from_dict({**to_dict(config), "dataset": GLYPHS, "shots": 9}), of_dataset)
+    elsewhere = build(from_dict({**to_dict(config), "dataset": GLYPHS, "shots": 9}), of_dataset=of_dataset)
     sampler = elsewhere.samplers["test"]
     assert sampler.pixels.mean == build(config).samplers["test"].pixels.mean
     assert sampler.pixels.mean != build(elsewhere.config).samplers["test"].pixels.mean, "of glyphs themselves"
