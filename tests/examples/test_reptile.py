@@ -9,6 +9,7 @@ import torch
 
 from memmeta_exp.config import options
 from memmeta_exp.config.compose import jobs
+from memmeta_exp.data.episodes import half
 from memmeta_exp.experiment.builder import build
 from memmeta_exp.reports import plot_style
 from memmeta_exp.tracking.run_folder import read_metrics
@@ -39,22 +40,20 @@ def test_the_meta_gradient_is_the_way_to_the_end_of_the_steps() -> None:
     experiment = build(config)
     model, batch = experiment.model, experiment.samplers["train"].draw(0, 1)
     experiment.learner.step(batch)
-    found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
-    theta = [p.detach().clone() for p in model.parameters()]
+    found = [p.grad.clone() for p in model.parameters()]  # pyright: ignore[reportOptionalMemberAccess]
 
-    def gradient(images: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
+    def gradient(which: str) -> list[torch.Tensor]:
+        images, labels, *_ = half(batch, which)
         loss = torch.nn.functional.cross_entropy(model(images.double() / 255)[0], labels[0])
         return list(torch.autograd.grad(loss, list(model.parameters())))
 
-    support, query = batch.support(), batch.query()
-    first = gradient(support.images, support.labels)
+    first = gradient("support")
     with torch.no_grad():
         for p, d in zip(model.parameters(), first, strict=True):
             p -= 0.3 * d
-    second = gradient(query.images, query.labels)
-    for p, a, b in zip(theta, first, second, strict=True):
-        assert (a + b).abs().max() > 0, p.shape
+    second = gradient("query")
     for d, a, b in zip(found, first, second, strict=True):
+        assert d.abs().max() > 0
         assert torch.allclose(d, a + b, atol=1e-10)
 
 
