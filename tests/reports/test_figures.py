@@ -104,6 +104,9 @@ def test_an_algorithm_has_one_colour_and_no_two_lines_look_alike() -> None:
     looks = plot_style.line_styles(names)
     assert looks[2]["color"] == looks[3]["color"] == plot_style.line_styles(["proposed", "anil"])[1]["color"]
     assert len({(look["color"], look["marker"], str(look["linestyle"])) for look in looks}) == len(names)
+    unknown = plot_style.algorithm_looks(["another", "third"])
+    assert len({look["color"] for look in unknown.values()}) == len(unknown) > len(names)
+    assert unknown["another"] == plot_style.algorithm_looks(["another"])["another"]
     alone = plot_style.line_styles(["proposed"] * 8)
     assert len({(look["color"], look["marker"], str(look["linestyle"])) for look in alone}) == 8
 

@@ -177,3 +177,15 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a file"):
         write_report([tmp_path / "run"], tmp_path / "other/thesis.tex")
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_whose_plug_in_is_gone_is_reported_by_its_names(tmp_path: Path) -> None:
+    values = config()
+    for seed in (0, 1):
+        own = {**values, "plugins": ["gone.deeper"], "algorithm": {"name": "mine"}, "seed": seed}
+        write_run(tmp_path / f"mine{seed}", own)
+    write_run(tmp_path / "ours", values)
+    page = Page(write_report([tmp_path], tmp_path / "out").read_text())
+    assert "plugins=gone.deeper is not found" in page.text
+    assert page.text.count("gone.deeper") == 1, "said once, not for each run"
+    assert "mine" in (tmp_path / "out/tables/accuracy.csv").read_text()
