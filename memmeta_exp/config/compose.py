@@ -188,7 +188,7 @@ def _store_tables() -> None:
 def _as_file(group: str, name: str) -> dict[str, Any]:
     """What conf/GROUP/NAME.yaml would hold. A dataset may choose a backbone and a head with itself."""
     component = option_class(group, name)
-    wanted = {"backbone": component.backbone, "head": component.head} if group == "dataset" else {}
+    wanted = {key: getattr(component, key) for key in ("backbone", "head")} if group == "dataset" else {}
     chosen = [{f"override /{key}@_global_.{key}": option} for key, option in wanted.items() if option is not None]
     return {"defaults": [*chosen, "_self_"], **group_values(f"{group}/{name}")}
 
