@@ -9,9 +9,8 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,9 +26,10 @@ from memmeta_exp import backbones
 from memmeta_exp.commands import multirun
 from memmeta_exp.commands.output_dir import made_folder, named_folder
 from memmeta_exp.commands.resume import resume, split_resume
+from memmeta_exp.commands.search import maximised, objective, require_a_search, require_extras
 from memmeta_exp.config import Config, channels_and_size, check_tasks_fit, from_omegaconf, to_dict
 from memmeta_exp.config.compose import jobs, offer_plugins, one_line, unknown_flag
-from memmeta_exp.config.overrides import conf_dir, draws, quote_paths, text_of
+from memmeta_exp.config.overrides import conf_dir, quote_paths, text_of
 from memmeta_exp.data import require
 from memmeta_exp.distributed.launch_env import place
 from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Group, Ranks
@@ -55,12 +55,6 @@ from memmeta_exp.utils.reading import read_json
 from memmeta_exp.utils.signals import Stopped, request_to_worker
 
 INFORMATION = ("help", "hydra_help", "cfg", "info", "shell_completion")  # flags that print and train nothing
-OBJECTIVE = "val/acc_best (less val/mse_best or val/loss_best where there is no accuracy)"
-OPTUNA = "hydra/sweeper=optuna"
-EXTRAS = {  # override: the plugin of Hydra that it needs, and the extra of ours that installs it
-    OPTUNA: ("hydra_optuna_sweeper", "optuna"),
-    "hydra/launcher=slurm": ("hydra_submitit_launcher", "slurm"),
-}
 MULTIRUN = "multirun.yaml"  # what Hydra leaves in a multirun's folder
 FIXED = ("config_path", "config_name", "config_dir", "experimental_rerun")
 
@@ -126,9 +120,9 @@ def _main(arguments: list[str], ranks: Ranks) -> int:
             f"a multirun on {ranks.size} ranks: torchrun shares one run over ranks; leave out -m, or start the "
             "multirun without torchrun"
         )
-    _require_extras(parsed.overrides)
-    _require_a_search(parsed.overrides)
-    overrides = _maximised(tracked(parsed.overrides))
+    require_extras(parsed.overrides)
+    require_a_search(parsed.overrides)
+    overrides = maximised(tracked(parsed.overrides))
     found = jobs(overrides, parsed.multirun)
     for job in found:
         _check_all(job, ranks)
@@ -169,30 +163,6 @@ def tracked(overrides: list[str]) -> list[str]:
         return overrides
     logger.info("part of the W&B sweep %s, so tracked online (tracking=offline: not)", sweep)
     return [*overrides, "tracking=online"]
-
-
-def _require_extras(overrides: list[str]) -> None:
-    """ConfigError where a launcher or sweeper of Hydra is named whose package is not installed."""
-    for override in overrides:
-        package, extra = EXTRAS.get(override, (None, None))
-        if package and (find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{package}") is None):
-            raise ConfigError(f"{override} needs {package.replace('_', '-')}: pip install 'memmeta[{extra}]'")
-
-
-def _require_a_search(overrides: list[str]) -> None:
-    """ConfigError for an interval that nothing draws from."""
-    if any(override.lstrip("+").startswith("hydra/sweeper=") for override in overrides):
-        return
-    for override in filter(draws, overrides):
-        raise ConfigError(f"{override}: only a search draws from an interval; list values, A,B,C, or add {OPTUNA}")
-
-
-def _maximised(overrides: list[str]) -> list[str]:
-    """`overrides`, with the direction of a search by Optuna, which minimises unless told so: that of OBJECTIVE."""
-    if OPTUNA not in overrides or any(o.lstrip("+").startswith("hydra.sweeper.direction=") for o in overrides):
-        return overrides
-    logger.info("the search maximises %s", OBJECTIVE)
-    return [*overrides, "hydra.sweeper.direction=maximize"]
 
 
 def _check_all(config: Config, ranks: Ranks) -> None:
@@ -274,14 +244,6 @@ def _hydra(arguments: list[str], ranks: Ranks, swept: Sequence[str] = ()) -> int
     finally:
         sys.argv = before
     return 0
-
-
-def objective(summary: Mapping[str, float]) -> float:
-    """What a sweeper of Hydra maximises: val/acc_best, or less val/mse_best or val/loss_best where that is what the
-    best theta is chosen by."""
-    if "val/acc_best" in summary:
-        return float(summary["val/acc_best"])
-    return -float(summary["val/mse_best"] if "val/mse_best" in summary else summary["val/loss_best"])
 
 
 def _job(cfg: DictConfig, ranks: Ranks = SINGLE_PROCESS, swept: Sequence[str] = ()) -> float:

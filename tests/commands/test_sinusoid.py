@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from memmeta_exp.cli import main
-from memmeta_exp.commands.train import objective
+from memmeta_exp.commands.search import objective
 from memmeta_exp.config import options
 from memmeta_exp.config.compose import jobs
 from memmeta_exp.experiment.builder import Experiment, build
