@@ -77,7 +77,7 @@ def _outcome(arguments: list[str]) -> tuple[str | None, int]:
     except Stopped as stopped:
         return str(stopped), 128 + stopped.signum
     except MemmetaError as error:
-        return (None if error.told else str(error)), error.exit_code
+        return (None if error.reported else str(error)), error.exit_code
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", 1
@@ -104,7 +104,7 @@ def _command(arguments: list[str]) -> int:
         raise ConfigError(f"unknown command '{name}'{hint}")
     if name != "train" and one_of_many():
         refusal = ConfigError(f"memmeta {name} is for one process: torchrun is for memmeta train")
-        refusal.told = os.environ["RANK"] != "0"
+        refusal.reported = os.environ["RANK"] != "0"
         raise refusal
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait make a busy machine crawl
     return import_module(COMMANDS[name][0]).main(rest)

@@ -78,7 +78,7 @@ class Part(Protocol):
 
 
 class HeadAlgorithm(Protocol):
-    """What a head-only algorithm is: its lower level, its adaptation and its gradient in feature space."""
+    """What a head-only algorithm is: its lower level, its adaptation and its gradient with respect to the features."""
 
     losses: Losses
 

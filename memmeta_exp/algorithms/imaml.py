@@ -43,7 +43,7 @@ class ImamlConfig(AlgorithmConfig):
     lam: float = option(
         2.0,
         "lambda; the solve needs it above H's most negative eigenvalue, in magnitude, which 2.0 is not at random "
-        "weights (hypergrad/inexact_fraction tells): 50 solves, more steps and damping help",
+        "weights (hypergrad/inexact_fraction shows it): more steps and damping help",
         above=0,
     )
     inner_steps: int = option(16, "K, gradient steps", at_least=1)

@@ -3,7 +3,7 @@
 
 K gradient steps phi_{k+1} = phi_k - lambda d_phi g(phi_k) on the support features, then the query loss at phi_K; its
 gradient reaches the features, and phi_0 where that is learned, through all K steps. ANIL learns the head's start and
-has no R; ITD-BiO starts every head from one frozen point and puts R in g. In feature space the history that is kept is
+has no R; ITD-BiO starts every head from one frozen point and puts R in g. On features the history that is kept is
 K heads and K logits a task; `first_order` keeps none and treats every d_phi g as a constant.
 """
 

@@ -64,7 +64,7 @@ class Backbone(nn.Module, ABC):
 
     What is not meta-learned (frozen stages, running statistics) is a buffer: theta is `parameters()`.
     checkpoint: of each block keep the input alone and run it again for the backward pass. Needs the weights of the
-    forward pass to be in place then, which functional_call does not leave there: for algorithms in feature space.
+    forward pass to be in place then, which functional_call does not leave there: for head-only algorithms.
     """
 
     def __init__(self) -> None:

@@ -192,7 +192,7 @@ def _created(timm: Any, config: TimmConfig, channels: int, image_size: int, seed
     try:
         net = _seeded(timm, name, seed, options)
     except Exception as error:  # noqa: BLE001 - of the hub's client, the network, the file's keys and shapes
-        hint = "" if config.weights else "; fetch them elsewhere and set backbone.weights=FILE"
+        hint = "" if config.weights else "; fetch them on another machine and set backbone.weights=FILE"
         raise ConfigError(f"{source}: the weights of {name} cannot be loaded: {_line(error)}{hint}") from None
     missing = [key for key, value in net.named_parameters() if _untouched(value, fresh.get_parameter(key))]
     if missing:

@@ -45,7 +45,7 @@ class QuadraticTasks:
         return self._map(lambda t: t[index])
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "QuadraticTasks":
-        """The same tasks elsewhere, or rounded."""
+        """The same tasks on another device or in another precision."""
         return self._map(lambda t: t.to(device, dtype))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "QuadraticTasks":

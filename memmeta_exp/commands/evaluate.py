@@ -43,7 +43,7 @@ dataset.path, dataset.split_file and backbone.weights, for files that have moved
 """
 SHAPE = ("shots", "queries")
 TAKES = {"gd": ("eval_steps", "eval_lr"), "exact": ("eval_mu",)}  # keys of each test_adaptation alone
-RULE = ("test_adaptation", *TAKES["gd"], *TAKES["exact"])
+ADAPTATION = ("test_adaptation", *TAKES["gd"], *TAKES["exact"])
 OWN = {"mu": "algorithm", "task_stats_weight": "backbone"}  # numbers of the run's own configuration, and their sections
 CLOSE = 1e-4  # relative; another processor rounds squared errors otherwise
 
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(HELP)
         return 0
-    unset = ("run", "device", "threads", "data_root", "tasks", "split", *SHAPE, *RULE, *OWN, "out")
+    unset = ("run", "device", "threads", "data_root", "tasks", "split", *SHAPE, *ADAPTATION, *OWN, "out")
     moved, others = split_paths(without_plugins(arguments))
     dataset, others = split_dataset(others)
     options = parse(others, {**dict.fromkeys(unset), "checkpoint": "best"})
@@ -75,13 +75,13 @@ def main(arguments: list[str]) -> int:
             f"{folder} is a run on dataset={config.dataset.name}, which has no test tasks: summary.json has F itself"
         )
     its_own, as_stored = config.dataset, _rule(config)
-    rule = {key: options[key] for key in RULE if options[key] is not None}
-    if rule:
-        config = read_config(folder, machine | rule | ({} if dataset else shape))
+    adaptation = {key: options[key] for key in ADAPTATION if options[key] is not None}
+    if adaptation:
+        config = read_config(folder, machine | adaptation | ({} if dataset else shape))
     for of, keys in TAKES.items():
-        if config.test_adaptation != of and rule.keys() & set(keys):
-            given = " and ".join(key for key in keys if key in rule)
-            raise ConfigError(f"{given}: for test_adaptation={of} alone; set that rule, or leave {given} out")
+        if config.test_adaptation != of and adaptation.keys() & set(keys):
+            given = " and ".join(key for key in keys if key in adaptation)
+            raise ConfigError(f"{given}: for test_adaptation={of} alone; set it, or leave {given} out")
     changed = {key: text for key in OWN if (text := options[key]) is not None}
     for key, text in changed.items():
         config = _with(config, key, text)
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> int:
     iteration = checkpoint.restore(experiment.model, weights)
     _require_statistics(config, weights, iteration)
     which = f"{options['checkpoint']} checkpoint of iteration {iteration}"
-    if rule:
+    if adaptation:
         which += f", adapted by {_rule(config)}"
     which += "".join(f", {key} = {float(text):g}" for key, text in changed.items())
     if tasks is not None:
@@ -134,7 +134,9 @@ def _with(config: Config, key: str, text: str) -> Config:
     values, section = to_dict(config), OWN[key]
     if key == "mu" and config.test_adaptation != "own":
         why = "has no R: leave one of them out" if config.test_adaptation == "gd" else "has its own: say eval_mu"
-        raise ConfigError(f"mu is for the algorithm's own rule, and test_adaptation={config.test_adaptation} {why}")
+        raise ConfigError(
+            f"mu is for the algorithm's own adaptation, and test_adaptation={config.test_adaptation} {why}"
+        )
     if key not in values[section]:
         name = values[section]["name"]
         raise ConfigError(f"{key}={text}: {name} has no {section}.{key}; leave it out")
@@ -172,7 +174,7 @@ def _shape(config: Config) -> str:
 
 def _rule(config: Config) -> str:
     if config.test_adaptation == "own":
-        return "the algorithm's own rule"
+        return "the algorithm's own adaptation"
     if config.test_adaptation == "exact":
         return f"the exact head, mu = {config.eval_mu:g}"
     return f"{config.eval_steps} steps of {config.eval_lr:g} on the head"

@@ -22,8 +22,8 @@ HELP = """memmeta profile [steps=5] [GROUP=OPTION] [KEY=VALUE] ...
 memmeta profile predict=cuda|auto [GROUP=OPTION] [KEY=VALUE] ...
 
 The first times `steps` training iterations whole and as many by phase, meters the memory of one more, and prints time
-and peak of each phase. The second runs nothing: it foretells the peak memory of an iteration on a GPU, on any machine
-and without data; predict=auto measures where there is a GPU and foretells elsewhere. Both write profile.json,
+and peak of each phase. The second runs nothing: it predicts the peak memory of an iteration on a GPU, on any machine
+and without data; predict=auto measures where there is a GPU and predicts on other machines. Both write profile.json,
 config.yaml and env.json to outputs/DATE/TIME (hydra.run.dir=DIR: to DIR). docs/memory.md says what the numbers
 contain."""
 STEPS = 5
@@ -62,22 +62,22 @@ def check_job(options: Mapping[str, str], config: Config, here: bool = True) -> 
     if predict == "cuda" and "steps" in options:
         raise ConfigError(f"steps={options['steps']} with predict=cuda: a prediction times nothing; leave steps out")
     _steps(options.get("steps"))
-    if _foretells(predict, config):
+    if _is_predicted(predict, config):
         check_predictable(config)
     elif here:
         check(config)
 
 
 def run_job(options: Mapping[str, str], config: Config, path: Path, title: str | None = None) -> None:
-    """Measures or foretells, by the `options` of the command, and writes to the folder `path`. title: its own, in place
+    """Measures or predicts, by the `options` of the command, and writes to the folder `path`. title: its own, in place
     of the run's name."""
-    if _foretells(options.get("predict"), config):
+    if _is_predicted(options.get("predict"), config):
         _predicted(config, path, title)
     else:
         _measured(config, path, _steps(options.get("steps")), title)
 
 
-def _foretells(predict: str | None, config: Config) -> bool:
+def _is_predicted(predict: str | None, config: Config) -> bool:
     return predict == "cuda" or (predict == "auto" and (config.device == "cpu" or not torch.cuda.is_available()))
 
 

@@ -25,8 +25,8 @@ def split_resume(overrides: list[str]) -> tuple[str | None, list[str]]:
 
 
 def resume(folder: Path, overrides: list[str], check: Any, ranks: Ranks = SINGLE_PROCESS) -> int:
-    """Goes on with the run in `folder`; returns the exit code. `check` is told of the configuration before anything is
-    written."""
+    """Goes on with the run in `folder`; returns the exit code. `check` is called with the configuration before anything
+    is written."""
     try:
         earlier = earlier_run(folder)
     except OSError as error:

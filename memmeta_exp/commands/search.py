@@ -34,7 +34,7 @@ def require_a_search(overrides: list[str]) -> None:
 
 
 def maximised(overrides: list[str]) -> list[str]:
-    """`overrides`, with the direction of a search by Optuna, which minimises unless told so: that of OBJECTIVE."""
+    """`overrides` that make Optuna maximise OBJECTIVE, where they set no direction; by default it minimises."""
     if OPTUNA not in overrides or any(o.lstrip("+").startswith("hydra.sweeper.direction=") for o in overrides):
         return overrides
     logger.info("the search maximises %s", OBJECTIVE)

@@ -85,7 +85,7 @@ def _lead(arguments: list[str], ranks: Group) -> int:
     except (RankLost, RankFailed):  # all know
         raise
     except (KeyboardInterrupt, Stopped):  # at once: the others notice
-        ranks.tell()
+        ranks.report_loss()
         raise
     except BaseException as error:
         ranks.fail(error)

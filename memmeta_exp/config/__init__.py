@@ -1,7 +1,7 @@
 """The schema of a run: frozen dataclasses that hold types and checks. YAML under conf/ holds the values.
 
 `from_omegaconf` turns what Hydra composed into a `Config`; everything a user can get wrong in a configuration is a
-`ConfigError` from here, in one line that says the key, the rule and the fix, before anything has been created. The
+`ConfigError` from here, in one line that says the key, the range and the fix, before anything has been created. The
 options of each group live beside their code and are entered with `register`.
 """
 

@@ -1,4 +1,4 @@
-"""The sections of problems on which the truth is known: finite sets of tasks, without images."""
+"""The `dataset` sections of analytic problems: finite sets of tasks, without images."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -31,7 +31,7 @@ STREAMS = ("train", "val", "test", "reference")
 class ImageSet:
     """One split, in memory or mapped into it, contiguous. images: uint8 [classes, per_class, C, H, W], or
     [N, C, H, W] one class after the other, `counts` of each, where classes differ in size; class_names: one a class;
-    ahead: told the rows of `flat` that will be gathered, where they come from a disk."""
+    ahead: called with the rows of `flat` that will be gathered, where they come from a disk."""
 
     images: Tensor
     class_names: tuple[str, ...]

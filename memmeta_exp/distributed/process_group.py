@@ -27,8 +27,8 @@ from memmeta_exp.utils.signals import StopAsked, StopRequest
 
 PRESENT, GAVE_UP, FAILED = 0.0, 1.0, 2.0
 VALUES = 2  # numbers that a roll call carries beside
-FIRST_TELLS_S = 5.0  # so long the others wait for rank 0 to say that a rank was lost; then it is rank 0 that was
-_TOLD, _OTHERS = "memmeta/rank-0-tells", "memmeta/others-who-would-tell"
+RANK_0_REPORTS_S = 5.0  # so long the others wait for rank 0 to say that a rank was lost; then it is rank 0 that was
+_REPORTED, _OTHERS = "memmeta/rank-0-reports", "memmeta/others-who-could-report"
 
 T = TypeVar("T")
 
@@ -233,20 +233,20 @@ class Group(Ranks):
             collective()
         except RuntimeError as error:  # what torch makes of every broken connection
             if self.rank == 0:
-                self.tell()
+                self.report_loss()
             raise RankLost(f"a rank of this run is gone ({_reason(error)})") from None
 
-    def tell(self) -> None:
-        """Rank 0 is there, and says how the run ended."""
+    def report_loss(self) -> None:
+        """Marks in the store that rank 0 is alive and prints how the run ended."""
         with suppress(RuntimeError):
-            self._store.set(_TOLD, "yes")
+            self._store.set(_REPORTED, "yes")
 
     def loss_already_reported(self) -> bool:
-        """Whether rank 0 says that a rank was lost, or another does because rank 0 is the one."""
+        """Whether another rank prints that a rank was lost: rank 0, or the first other rank where rank 0 is lost."""
         try:
-            until = time.monotonic() + FIRST_TELLS_S
+            until = time.monotonic() + RANK_0_REPORTS_S
             while time.monotonic() < until:  # the store's own wait prints when it ends in vain
-                if self._store.check([_TOLD]):
+                if self._store.check([_REPORTED]):
                     return True
                 time.sleep(0.1)
             return self._store.add(_OTHERS, 1) > 1

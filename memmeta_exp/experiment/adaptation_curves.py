@@ -20,12 +20,11 @@ GRID = 101  # points of a curve
 
 
 def adaptation(experiment: Experiment, tasks: SinusoidTasks) -> dict[str, Any]:
-    """The mean squared error of `tasks` after each number of steps on their support sets, by the configured rule, its
-    interval, and the curves of the first EXAMPLES tasks.
+    """The mean squared error of `tasks` after each number of adaptation steps, and the curves of the first EXAMPLES.
 
     {"steps": [0, ..], "solved": bool, "mse": [..], "mse_ci95": [..], "x": [GRID], "tasks": [{"amplitude", "phase",
     "support_x", "support_y", "curves": [[GRID] a number of steps]}]}. 0 steps are theta and phi_0 as they are. solved:
-    the rule takes no steps but finds phi*; then "steps" is [0, 1], 1 being after that.
+    the adaptation takes no steps but finds phi*; then "steps" is [0, 1], 1 being after that.
     """
     steps, solved = _steps(experiment)
     examples = tasks[:EXAMPLES]
@@ -57,7 +56,7 @@ def adaptation(experiment: Experiment, tasks: SinusoidTasks) -> dict[str, Any]:
 
 
 def _steps(experiment: Experiment) -> tuple[tuple[int, ...], bool]:
-    """The numbers of steps to look at, and whether the rule takes none but solves."""
+    """The numbers of steps to look at, and whether the adaptation takes none but solves."""
     config = experiment.config
     newton = config.test_adaptation == "own" and getattr(config.algorithm, "inner_solver", "gd") == "newton"
     if newton or config.test_adaptation == "exact":
@@ -67,7 +66,7 @@ def _steps(experiment: Experiment) -> tuple[tuple[int, ...], bool]:
 
 
 def _outputs(experiment: Experiment, steps: int | None, tasks: SinusoidTasks) -> Tensor:
-    """[T, m, 1] after `steps` steps, None for what the rule does by itself."""
+    """[T, m, 1] after `steps` steps, None for the adaptation as configured."""
     if steps == 0:
         return _unadapted(experiment, tasks)
     learner, adapt = _with_steps(experiment, steps)

@@ -1,4 +1,4 @@
-"""Problems on which the truth is known: their tasks, their model, and F itself."""
+"""Analytic problems: all their tasks are at hand, so F itself can be measured. Tasks, model and objective."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable

@@ -158,11 +158,11 @@ def _episodes(config: Config, of_dataset: Constants) -> Callable[[ImageSet, str]
     c = config.images
     mean, std = {"none": ((), ()), "imagenet": IMAGENET, "dataset": of_dataset}[c.normalise]
     plain = replace(UNCHANGED, mean=mean, std=std)
-    judged = replace(plain, mirrored=c.test_time_flip)
+    evaluated = replace(plain, mirrored=c.test_time_flip)
     training = ImageTransforms(c.crop_padding, c.flip, c.brightness, c.contrast, c.saturation, mean, std)
 
     def episodes(images: ImageSet, stream: str) -> EpisodeSampler:
-        pixels = {"train": training, "reference": plain}.get(stream, judged)
+        pixels = {"train": training, "reference": plain}.get(stream, evaluated)
         return EpisodeSampler(images, stream, config.seed, *config.task(stream), pixels)
 
     return episodes

@@ -1,4 +1,4 @@
-"""Scores over fixed tasks, with their interval, and the record of each test task."""
+"""Scores over fixed tasks, with their interval, and the result of each test task."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class Score:
 
     @property
     def metric(self) -> list[float]:
-        """What a model is judged by: accuracy, or where there is none the squared error."""
+        """What models are compared by: accuracy, or the squared error where nothing is classified."""
         return self.loss if self.accuracy is None else self.accuracy
 
     @property
@@ -39,7 +39,7 @@ class Score:
 
 
 def score_tasks(experiment: Experiment, tasks: Tasks) -> Score:
-    """The model as it stands on `tasks`, every head adapted by the configured rule."""
+    """The model as it stands on `tasks`, every head adapted by the configured test-time adaptation."""
     accuracy, loss, converged = experiment.learner.evaluate(tasks, experiment.adapt)
     return Score(None if accuracy is None else accuracy.tolist(), loss.tolist(), converged.tolist())
 

@@ -1,4 +1,4 @@
-"""How theta is judged while it trains and when it is done: by new tasks, or, where the truth is known, by F itself."""
+"""Evaluators of theta, for validation and test: by new tasks, or on analytic problems by F itself."""
 
 from typing import Any, Protocol
 
@@ -25,8 +25,8 @@ class Evaluator(Protocol):
         ...
 
 
-def judge_of(experiment: Experiment) -> Evaluator:
-    """The judge that fits the experiment's problem."""
+def evaluator_of(experiment: Experiment) -> Evaluator:
+    """The evaluator for the experiment's kind of tasks."""
     if experiment.truth is not None:
         return AnalyticProblem(experiment.truth)
     return Regression(experiment) if experiment.config.dataset.is_regression else FewShot(experiment)

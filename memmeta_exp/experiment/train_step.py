@@ -1,4 +1,4 @@
-"""One upper iteration: the step that training repeats, `memmeta profile` takes apart and its prediction foretells."""
+"""One outer training step, shared by training, profiling and memory prediction."""
 
 import math
 from typing import Any
@@ -21,7 +21,7 @@ class TrainStep:
 
     What is timed and metered as an iteration is the call alone: gradients are freed before it, and made in it. A call
     that raises before the gradient is whole leaves all but .grad as it was: RunError where the gradient is not finite,
-    and what the learner's `poll` raises.
+    and what the learner's `check_interrupt` raises.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class TrainStep:
         return report
 
     def _require_finite(self, report: StepReport, t: int) -> None:
-        if report.loss.is_meta:  # shapes alone, when memory is foretold
+        if report.loss.is_meta:  # shapes alone, when memory is predicted
             return
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = squared_norm(p.grad for p in parameters if p.grad is not None).sqrt()

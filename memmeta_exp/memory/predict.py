@@ -1,4 +1,4 @@
-"""The peak memory of a training iteration on a GPU, foretold on any machine and without data.
+"""The peak memory of a training iteration on a GPU, predicted on any machine and without data.
 
 The iteration that training runs is run on meta tensors, which have shapes and no values: every allocation happens, no
 arithmetic does. docs/memory.md says what the numbers contain.

@@ -1,1 +1,1 @@
-"""What a run is judged by: peak memory, convergence and time."""
+"""Measurements of a step: peak memory, time, and the phases they divide into."""

@@ -12,7 +12,7 @@ PHASES = ("sampling", "features", "lower level", "linear solve", "backward", "op
 
 
 class Observer(Protocol):
-    """What is told of phases: `observe` is entered and left with each."""
+    """An observer of phases: `observe` is entered and left with each."""
 
     def observe(self, name: str) -> AbstractContextManager[None]: ...
 
@@ -28,7 +28,7 @@ def phase(name: str) -> AbstractContextManager[None]:
 
 
 def observed() -> bool:
-    """Whether an observer is told of the phases of this thread, and of this thread alone."""
+    """Whether an observer sees the phases of this thread, and of this thread alone."""
     return _observer.get() is not None
 
 

@@ -101,9 +101,9 @@ _ABSENT = _Absent()
 def _telling_keys(groups: list[list[Run]]) -> list[str]:
     """What the command lines set apart, where that is enough to tell all configurations; else what the resolved
     configurations differ in."""
-    told = [key for key in _override_keys(groups) if len({repr(_value(group[0], key)) for group in groups}) > 1]
-    if len({tuple(repr(_value(group[0], key)) for key in told) for group in groups}) == len(groups):
-        return told
+    varying = [key for key in _override_keys(groups) if len({repr(_value(group[0], key)) for group in groups}) > 1]
+    if len({tuple(repr(_value(group[0], key)) for key in varying) for group in groups}) == len(groups):
+        return varying
     return _config_keys([group[0] for group in groups])
 
 
@@ -148,8 +148,8 @@ def _config_keys(runs: list[Run]) -> list[str]:
             if section not in IGNORED_IN_GROUPING:
                 name = name_of(run.config, section) if rest and rest != "name" else ""
                 keys.setdefault(key, {}).setdefault(name, set()).add(repr(value))
-    told = [key for key, names in keys.items() if any(len(values) > 1 for values in names.values())]
-    return _sections_first([key.removesuffix(".name") for key in told])
+    varying = [key for key, names in keys.items() if any(len(values) > 1 for values in names.values())]
+    return _sections_first([key.removesuffix(".name") for key in varying])
 
 
 def _sections_first(keys: list[str]) -> list[str]:

@@ -50,7 +50,7 @@ def _of(config: dict[str, Any], quantity: str) -> Any:
 
 
 def same_protocol(config: dict[str, Any]) -> bool:
-    """Whether iterations, tasks, images, head and the rule of testing are those of the paper. An algorithm's own
+    """Whether iterations, tasks, images, head and test-time adaptation are those of the paper. An algorithm's own
     settings are not compared."""
     return _has(config, {**EPISODE, **PROTOCOL}) and _plain(config)
 

@@ -62,7 +62,7 @@ def _figure(rows: list[dict[str, Any]], panels: Sequence[Any], title: str) -> Fi
     figure = Figure(figsize=size, layout="constrained")  # not through pyplot: no display, no global state
     for axis, panel in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
         panel(axis, rows)
-        axis.set_xlabel("upper iteration t")
+        axis.set_xlabel("outer iteration t")
         axis.legend(frameon=True, framealpha=0.85, edgecolor="none")
     lines = textwrap.wrap(title, LETTERS_A_PANEL * len(found), break_on_hyphens=False)
     figure.suptitle("\n".join(lines), fontsize=11)

@@ -16,7 +16,7 @@ HOLDS_FOR = 5  # further points at which it must not be below the target
 
 @dataclass(frozen=True)
 class Curve:
-    """Validation points of a run: upper iterations, training tasks seen, seconds of training, accuracy (fraction), and
+    """Validation points of a run: outer iterations, training tasks seen, seconds of training, accuracy (fraction), and
     half of each point's own 95 % interval over validation tasks."""
 
     iterations: np.ndarray

@@ -103,7 +103,7 @@ def iterations(jobs: Sequence[Job]) -> list[Row]:
                 name="error against T, all tasks" if sampling == "all" else "error against T, random batches",
                 x=x.tolist(),
                 y=y.tolist(),
-                labels=("upper iterations T", label),
+                labels=("outer iterations T", label),
                 expected=-1.0,
                 rule=f"{rule}; mean over seeds; the points are of one curve, so they are not independent",
                 used=used.tolist(),

@@ -148,13 +148,13 @@ def _in_a_thread(
                     submitted.cancel()
                     left_at = time.monotonic() + slurm.GRACE_S
             watch()
-            if time.monotonic() > left_at:  # Slurm has been told, and need not be waited for
+            if time.monotonic() > left_at:  # Slurm has the request, and need not be waited for
                 break
     except KeyboardInterrupt:
         folder.stop(now=True)
         over.wait(10 * POLL_S)
         if plan.launcher == "joblib":
-            workers.tell(signal.SIGKILL)
+            workers.notify(signal.SIGKILL)
         raise
 
 

@@ -42,13 +42,13 @@ def stopped_together(launch: Callable[[], int]) -> int:
     over = threading.Event()  # Thread.join, interrupted, takes the thread for one that has ended
     with StopRequest() as stop:
         threading.Thread(target=work, daemon=True).start()
-        told: set[int] = set()
+        notified: set[int] = set()
         try:
             while not over.wait(POLL_S):
                 if stop.signum is not None:
-                    told |= tell(signal.SIGTERM, told)
+                    notified |= notify(signal.SIGTERM, notified)
         except KeyboardInterrupt:
-            tell(signal.SIGKILL)
+            notify(signal.SIGKILL)
             over.wait(10 * POLL_S)
             raise
         if stop.signum is not None:
@@ -58,10 +58,10 @@ def stopped_together(launch: Callable[[], int]) -> int:
     return result[0]
 
 
-def tell(signum: int, told: Collection[int] = ()) -> set[int]:
-    """Sends the signal to joblib's processes but those in `told`; returns their numbers."""
+def notify(signum: int, notified: Collection[int] = ()) -> set[int]:
+    """Sends the signal to joblib's processes but those in `notified`; returns their numbers."""
     executor = reusable_executor._executor
-    processes = set(getattr(executor, "_processes", None) or {}) - {*told}
+    processes = set(getattr(executor, "_processes", None) or {}) - {*notified}
     for process in processes:
         with suppress(ProcessLookupError):
             os.kill(process, signum)

@@ -59,7 +59,7 @@ class Tracker:
         return self.wandb.id or self._before
 
     def log(self, iteration: int, metrics: Mapping[str, Any]) -> None:
-        """Values at upper iteration t (1-based, after the step); iterations never decrease within a run. What is not
+        """Values at outer iteration t (1-based, after the step); iterations never decrease within a run. What is not
         finite is null in metrics.jsonl and left out in W&B."""
         self.run_folder.log({"iteration": iteration, **metrics})
         self.wandb.log(iteration, {key: value for key, value in metrics.items() if math.isfinite(value)})

@@ -174,7 +174,7 @@ class RunFolder:
         self._write_json("summary.json", summary)
 
     def write_profile(self, found: Mapping[str, Any]) -> None:
-        """profile.json: what `memmeta profile` measured or foretold."""
+        """profile.json: what `memmeta profile` measured or predicted."""
         self._write_json("profile.json", found)
 
     def write_test_episodes(self, episodes: Sequence[EpisodeResult] | Sequence[SinusoidResult]) -> None:

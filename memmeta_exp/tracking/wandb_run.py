@@ -49,7 +49,7 @@ class WandbRun:
         return Path(self._run.dir).parent if self._run is not None else None
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """One point of every metric at upper iteration `step`."""
+        """One point of every metric at outer iteration `step`."""
         self._try(lambda run: run.log({**metrics, "iteration": step}, step=step))
 
     def summary(self, metrics: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ LONGEST_TITLE = 128  # of a report
 
 @dataclass(frozen=True)
 class Curve:
-    """Lines against x (the upper iteration by default); log: a logarithmic axis of values."""
+    """Lines against x (the outer iteration by default); log: a logarithmic axis of values."""
 
     title: str
     keys: tuple[str, ...]

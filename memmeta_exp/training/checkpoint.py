@@ -109,9 +109,11 @@ def newest(folder: Path, check: Callable[[Path, dict[str, Any]], str | None]) ->
 
 
 def restore(model: nn.Module, path: Path) -> int:
-    """Loads the weights of the checkpoint at `path` into `model`, those of their moving average where the run keeps
-    one, for it is what the run judges; returns its iteration. A parameter that is None in `model` is left out. Raises
-    CheckpointError."""
+    """Loads the weights of the checkpoint at `path` into `model`; returns its iteration.
+
+    Where the run keeps a moving average, the average is loaded, because the run evaluates that. A parameter that is
+    None in `model` is left out. Raises CheckpointError.
+    """
     state = load(path)
     try:
         average = state.get("average")

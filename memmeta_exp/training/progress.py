@@ -10,8 +10,8 @@ from torch import Tensor
 class Progress:
     """Every field is saved with each checkpoint and restored from it; something more to add up is a field more.
 
-    iteration: upper iterations done. row: what the row of that iteration holds so far, None where it has been logged;
-    until then its validation may be missing. best_value: of the judge's key; best_model: the weights of
+    iteration: outer iterations done. row: what the row of that iteration holds so far, None where it has been logged;
+    until then its validation may be missing. best_value: of the evaluator's key; best_model: the weights of
     best_iteration, on the CPU. latest, largest, total: the last value, the largest and the sum of each key of which the
     run keeps that. inexact_sum: of hypergrad/inexact_fraction. step_seconds: of the iterations that count. seconds:
     wall clock of all processes so far.

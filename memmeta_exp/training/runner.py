@@ -140,7 +140,7 @@ def _run(config: Config, folder: RunFolder, stop: StopRequest, ranks: Ranks) -> 
 
 
 def _write_env(state: TrainingState, folder: RunFolder, resumed: bool) -> None:
-    """env.json, with a warning where a run goes on elsewhere than it began, for its bits are then others."""
+    """env.json, with a warning where a run goes on on another machine, because its bits then differ."""
     execution, memory = state.experiment.learner.execution, state.experiment.config.memory
     chosen = {
         "ranks": state.experiment.ranks.size,

@@ -1,4 +1,4 @@
-"""Training: the upper iterations of one run, their validation, their measures and their checkpoints."""
+"""Training: the outer iterations of one run, their validation, metrics and checkpoints."""
 
 import logging
 import math
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from memmeta_exp.algorithms import StepReport
-from memmeta_exp.experiment.evaluators import judge_of
+from memmeta_exp.experiment.evaluators import evaluator_of
 from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.profiling.peak_memory import Peak, measure_peak
 from memmeta_exp.profiling.step_timer import StepTimer
@@ -49,13 +49,13 @@ class Trainer:
         self.state, self.progress, self.experiment = state, state.progress, state.experiment
         self.folder, self.tracker, self.bar, self.stop = folder, tracker, bar, stop
         self.config, self.ranks = self.experiment.config, self.experiment.ranks
-        self.judge = judge_of(self.experiment)
+        self.evaluator = evaluator_of(self.experiment)
         self.iteration = TrainStep(self.experiment, state.optimizer, state.average)
         self.timer = StepTimer(self.experiment.device, counted=self.progress.step_seconds)
         self.began = started - self.progress.seconds
 
     def train(self) -> None:
-        """Upper iterations up to T from where the state is, validated at 0, every eval_every and at the end."""
+        """Outer iterations up to T from where the state is, validated at 0, every eval_every and at the end."""
         try:
             self._train()
         except RankLost as lost:
@@ -76,7 +76,7 @@ class Trainer:
             raise self._interrupted() from None
 
     def _advance(self) -> None:
-        """The next upper iteration. One that is given up changes nothing."""
+        """The next outer iteration. An interrupted one changes nothing."""
         self.ranks.check(self.stop)
         self._poll(self.stop.check_in_a_step)
         row = self._iterate(self.progress.iteration + 1)
@@ -114,7 +114,7 @@ class Trainer:
         return RunInterrupted(signum, self.progress.iteration, self.folder.path)
 
     def _on_rank_lost(self, lost: RankLost) -> RankLost:
-        """The state is that of the last iteration, and is saved unless warm starts have gone with the rank."""
+        """Saves the last completed iteration, unless warm starts were lost with the failed rank."""
         try:
             self._save()
             where = f"iteration {self.progress.iteration}"
@@ -124,8 +124,8 @@ class Trainer:
         return self._with_resume_hint(lost, where)
 
     def _log_part(self) -> None:
-        """A row whose validation is missing, in metrics.jsonl alone, which has it replaced when the run goes on: W&B
-        would keep the first row of an iteration and drop the whole one."""
+        """Logs a row whose validation is missing to metrics.jsonl alone. When the run goes on, the complete row takes
+        its place; W&B would keep the first row of an iteration and drop the complete one."""
         if self.progress.row:
             self.folder.log({"iteration": self.progress.iteration, **self.progress.row})
 
@@ -133,7 +133,7 @@ class Trainer:
         return RankLost(f"{lost}: memmeta train resume={self.folder.path} goes on from {where}, on any number of ranks")
 
     def _iterate(self, t: int) -> dict[str, float]:
-        """One upper iteration: sample, accumulate the meta-gradient, step theta."""
+        """One outer iteration: sample, accumulate the meta-gradient, step theta."""
         on_gpu = self.experiment.device.type == "cuda"
         metered = on_gpu or t == min(METERED, self.config.iterations)
         self.iteration.clear()
@@ -186,16 +186,16 @@ class Trainer:
             )
 
     def _validate(self, t: int) -> dict[str, float]:
-        """What the judge says of theta, and the running mean of |grad F|^2; keeps the best model. One that is given up
-        changes nothing: the mean takes its value after the last look at whether to stop."""
+        """The evaluator's metrics of theta, and the running mean of |grad F|^2; keeps the best model. An interrupted
+        validation changes nothing: the mean is updated after the last check for a stop."""
         self._poll(self.stop.check)
         self.ranks.require_same_weights(self.experiment.model)
-        metrics = self.judge.validate()
+        metrics = self.evaluator.validate()
         norm = metrics["convergence/grad_norm_sq"]
         for key in ("val/loss", "convergence/grad_norm_sq"):
             _require_finite(metrics, key, t)
         metrics["convergence/error"] = self.state.convergence_error.update(norm)
-        key, sign = self.judge.best
+        key, sign = self.evaluator.best
         if not sign * metrics[key] <= sign * self.progress.best_value:
             self.state.keep_best(metrics[key])
             self._save_best()
@@ -227,7 +227,7 @@ class Trainer:
         self._poll(self.stop.check)
         try:
             self.ranks.check(self.stop)
-            return self.judge.test(self.folder)
+            return self.evaluator.test(self.folder)
         except StopAsked:
             raise self._interrupted() from None
         except RankLost as lost:
@@ -237,7 +237,7 @@ class Trainer:
         """summary.json, whose keys docs/run_folder.md defines."""
         return {
             **test,
-            f"{self.judge.best[0]}_best": self.progress.best_value,
+            f"{self.evaluator.best[0]}_best": self.progress.best_value,
             "val/best_iteration": self.progress.best_iteration,
             **{key: self.progress.latest[key] for key in LAST if key in self.progress.latest},
             **self.progress.total,

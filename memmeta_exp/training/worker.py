@@ -1,4 +1,4 @@
-"""What the ranks other than 0 do: what rank 0 tells them, which alone reads the command and writes."""
+"""The worker ranks: they do what rank 0 sends them. Rank 0 alone reads the command and writes files."""
 
 import logging
 import time
@@ -27,12 +27,12 @@ def follow(ranks: Group, check: Callable[[Config], None]) -> int:
     except Stopped as stopped:
         return 128 + stopped.signum
     except RankLost as lost:
-        lost.told = ranks.loss_already_reported()
+        lost.reported = ranks.loss_already_reported()
         raise
     except (MemmetaError, OSError) as error:
-        told = error if isinstance(error, MemmetaError) else RunError(str(error))
-        told.told = True
-        raise told from None
+        refusal = error if isinstance(error, MemmetaError) else RunError(str(error))
+        refusal.reported = True
+        raise refusal from None
 
 
 def _follow(ranks: Group, check: Callable[[Config], None]) -> int:

@@ -4,10 +4,10 @@ from typing import Any
 
 
 class MemmetaError(Exception):
-    """The text is one line for the user: what, why, and what to do instead. told: whether another rank says it."""
+    """The text is one line for the user: what, why, and what to do instead. reported: another rank prints it."""
 
     exit_code = 2
-    told = False
+    reported = False
 
 
 class ConfigError(MemmetaError, ValueError):
