@@ -20,14 +20,15 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Annotated, Any, NotRequired, TypedDict, get_args
 
 from benchmarks.record_figure import draw, draw_curves
 from benchmarks.record_tables import PRINTED, filled, tables
 from memmeta_exp.reports.runs import read_run
 from memmeta_exp.reports.statistics import target_index, validation_curve
+from memmeta_exp.tracking.expected import Env, Overrides, Status, Summary
+from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.reading import read_json, read_yaml
 from memmeta_exp.utils.statistics import mean_interval
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -38,6 +39,35 @@ PLACES = ("data_root=", "hydra.run.dir=")  # overrides that name folders of the 
 PAPERS = 64.24  # % on CIFAR-FS, its own method
 
 
+class _Of(TypedDict):
+    of: str
+
+
+Evaluation = Annotated[_Of, *get_args(Summary)[1:]]  # what `memmeta evaluate ... out=FILE` wrote
+
+
+class _Points(TypedDict):
+    tasks: list[float]
+    acc: list[float]
+    ci95: list[float]
+
+
+class Record(TypedDict):
+    """A file of docs/results/record."""
+
+    summary: Summary
+    overrides: NotRequired[list[str]]
+    env: NotRequired[Env]
+    evaluations: list[Evaluation]
+    validation: _Points | None
+
+
+class Steps(TypedDict):
+    """docs/results/paper_steps.json."""
+
+    seconds_a_task: dict[str, float]
+
+
 def add(name: str, run: Path, evaluations: Sequence[Path], into: Path) -> Path:
     """Writes `into`/NAME.json. Raises SystemExit for a name of another form, no run, or one that has not finished."""
     if not NAME.fullmatch(name):
@@ -45,14 +75,14 @@ def add(name: str, run: Path, evaluations: Sequence[Path], into: Path) -> Path:
     for file in (run / "status.json", *evaluations):
         if not file.is_file():
             raise SystemExit(f"{file} does not exist: `add` takes a run's folder and what `memmeta evaluate` wrote")
-    if json.loads((run / "status.json").read_text())["state"] != "finished":
+    if read_json(run / "status.json", Status).get("state") != "finished":
         raise SystemExit(f"{run} has not finished")
-    env = json.loads((run / "env.json").read_text())
+    env = read_json(run / "env.json", Env)
     values = {
-        "overrides": [o for o in yaml.safe_load((run / "overrides.yaml").read_text()) if not o.startswith(PLACES)],
-        "summary": json.loads((run / "summary.json").read_text()),
+        "overrides": [o for o in read_yaml(run / "overrides.yaml", Overrides) if not o.startswith(PLACES)],
+        "summary": read_json(run / "summary.json", Summary),
         "env": {key: env[key] for key in KEPT if key in env},
-        "evaluations": [json.loads(file.read_text()) for file in evaluations],
+        "evaluations": [read_json(file, Evaluation) for file in evaluations],
         "validation": _validation(run),
     }
     file = into / f"{name}.json"
@@ -75,13 +105,13 @@ def kept(folder: Path) -> dict[tuple[str, str, str], dict[int, dict[str, Any]]]:
         name = NAME.fullmatch(file.stem)
         assert name is not None, file
         key = (name["part"], name["dataset"], name["what"])
-        groups.setdefault(key, {})[int(name["seed"])] = json.loads(file.read_text())
+        groups.setdefault(key, {})[int(name["seed"])] = read_json(file, Record)
     return groups
 
 
 def step_times(docs: Path) -> dict[str, float]:
     """Seconds of a task by the paper's settings, by algorithm."""
-    return json.loads((docs / "results" / "paper_steps.json").read_text())["seconds_a_task"]
+    return read_json(docs / "results" / "paper_steps.json", Steps)["seconds_a_task"]
 
 
 def record(folder: Path, times: Mapping[str, float]) -> dict[str, Any]:
@@ -227,6 +257,9 @@ def main() -> int:
         return carry_out(arguments)
     except SystemExit as refusal:
         print(refusal.code, file=sys.stderr)
+        return 2
+    except (DataError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
         return 2
 
 

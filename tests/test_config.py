@@ -1,5 +1,6 @@
 """The schema, and the presets against the paper's table."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,51 @@ def test_a_file_that_cannot_be_read(tmp_path) -> None:
 def test_the_text_of_a_value() -> None:
     """Without the quotes of Hydra's grammar."""
     assert [text_of(o) for o in ("a='my (2) runs'", "a=3")] == ["my (2) runs", "3"]
+
+
+def floats(values: dict, prefix: str = "") -> list[str]:
+    """The keys of a configuration that hold a number with a fraction."""
+    found: list[str] = []
+    for key, value in values.items():
+        found += floats(value, f"{prefix}{key}.") if isinstance(value, dict) else []
+        found += [f"{prefix}{key}"] if isinstance(value, float) else []
+    return found
+
+
+def with_number(values: dict, key: str, number: float) -> dict:
+    section, _, rest = key.partition(".")
+    return {**values, section: with_number(values[section], rest, number) if rest else number}
+
+
+CHOICES = [
+    [], ["algorithm=imaml"], ["algorithm=maml"], ["algorithm=baseline"], ["head=ridge"], ["optimizer=adamw"],
+    ["dataset=quadratic", "backbone=none"], ["algorithm.inner_solver=gd", "algorithm.inner_lr=0.1"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_a_number_that_the_precision_cannot_hold_is_refused(choice: list[str]) -> None:
+    values = to_dict(config(*choice))
+    keys = floats(values)
+    assert len(keys) > 5
+    for key in keys:
+        for number in (1e39, 1e38, float("inf"), float("nan"), 1e-46):
+            with pytest.raises(ConfigError, match=f"^{re.escape(f'{key}={number} is ')}"):
+                from_dict(with_number(values, key, number))
+
+
+def test_what_the_precision_decides() -> None:
+    wide = {**to_dict(config()), "precision": "fp64"}
+    assert from_dict(with_number(wide, "algorithm.mu", 1e39)).algorithm.mu == 1e39
+    assert from_dict(with_number(wide, "algorithm.inner_tolerance", 1e-200)).algorithm.inner_tolerance == 1e-200
+    with pytest.raises(ConfigError, match=r"precision=fp64 takes at most 1.3e\+154$"):
+        from_dict(with_number(wide, "algorithm.mu", 1e155))
+    with pytest.raises(ConfigError, match=r"precision=bf16 takes at most 1.8e\+19, or set precision=fp64"):
+        from_dict({**with_number(wide, "optimizer.lr", 1e38), "precision": "bf16"})
+
+
+@pytest.mark.parametrize("key", ["iterations", "dataset.classes", "algorithm.inner_steps", "optimizer.lr", "seed"])
+def test_whole_numbers_have_64_bits(key: str) -> None:
+    values = to_dict(config("dataset=synthetic"))
+    with pytest.raises(ConfigError, match=r"out of range|no float can hold"):
+        from_dict(with_number(values, key, 10**400))

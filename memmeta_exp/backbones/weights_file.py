@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from memmeta_exp.utils.errors import ConfigError
+from memmeta_exp.utils.reading import open_regular
+from memmeta_exp.utils.reading.arrays import archive_of_tensors
 
 DEEPEST = 4  # mappings within mappings
 HARMLESS: list[Any] = [  # beside what torch allows itself; checkpoints hold the options and scores of a training so
@@ -54,6 +57,9 @@ def read_weights(file: str, names: Collection[str]) -> dict[str, Tensor]:
 def _loaded(file: str) -> Any:
     path = Path(file).expanduser()
     try:
+        with open_regular(path) as stream:
+            if zipfile.is_zipfile(stream):
+                archive_of_tensors(stream, path)
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 

@@ -23,7 +23,8 @@ Made from the code by `memmeta keys format=markdown`; `memmeta keys` prints the 
 
 A key of a group is there where one of the options above its table is chosen; where options are named beside a default,
 only these have the key. A range is that of numbers: what a type or a meaning names besides (`null`, `auto`, `0: none`)
-is allowed too. Combinations of keys are checked as well, and refused with a reason before anything is created. An
+is allowed too. Combinations of keys are checked as well, and refused with a reason before anything is created. So are
+numbers that the run's precision cannot compute with: beyond 1.8e19, or below 1.2e-38 but not 0, for fp32 and bf16. An
 `experiment` sets several keys at once; what is set on the command line wins over it.
 """
 

@@ -6,7 +6,6 @@ which needs no Hydra.
 """
 
 import logging
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -262,8 +261,6 @@ def _job(cfg: DictConfig, ranks: Ranks = SINGLE_PROCESS, swept: Sequence[str] = 
         summary = runner.run(config, path, overrides, ranks, title)
         return objective(read_json(summary, Summary))
     except (MemmetaError, OSError) as error:
-        if asked.signum is not None and settings.runtime.choices.get("hydra/sweeper") == "basic":
-            return math.nan  # the process that started this one knows, and Hydra would print each job's error
         if all(settings.runtime.choices.get(f"hydra/{part}") == "basic" for part in ("launcher", "sweeper")):
             raise _Ended(error) from error
         raise error.with_traceback(None) from None

@@ -107,7 +107,8 @@ class FolderConfig(DatasetConfig):
 @register
 @dataclass(frozen=True)
 class SyntheticConfig(DatasetConfig):
-    """Random images with a class-dependent mean: nothing to read from disk, for speed and memory at any size."""
+    """Random images with a class-dependent mean: nothing to read from disk, for speed and memory at any size that fits
+    in memory."""
 
     name: str = "synthetic"
     classes: int = option(20, "classes of each split", at_least=1)

@@ -46,6 +46,8 @@ def _structured(key: str, schema: type, values: Mapping[str, Any]) -> Any:
     except OmegaConfBaseException as error:
         path = _join(key, str(error.full_key or ""))
         raise ConfigError(f"{path}: {str(error.msg or error).splitlines()[0]}") from None
+    except OverflowError:  # which OmegaConf lets through
+        raise ConfigError(f"{key or 'a key'} holds a whole number that no float can hold: write it smaller") from None
 
 
 DEFAULTS = {  # the option of a group where a section names none

@@ -18,6 +18,7 @@ from memmeta_exp.utils.errors import ConfigError
 from memmeta_exp.utils.path_keys import at_home, is_path_key
 
 ONE_FOLDER = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.launcher.submitit_folder")
+UNREADABLE = (HydraException, ValueError)  # the latter of numbers with too many digits
 CHOICE = re.compile(r"\s*choice\s*\((.*)\)\s*", re.DOTALL)
 
 
@@ -55,7 +56,7 @@ def text_of(override: str) -> str:
     """The value of a single override as text, without the quotes that Hydra's grammar asks for."""
     try:
         value = parser().parse_override(quote_paths(override)).value()
-    except HydraException:  # which composing has refused, or will
+    except UNREADABLE:  # which composing has refused, or will
         value = None
     return value if isinstance(value, str) else override.partition("=")[2]
 
@@ -64,7 +65,7 @@ def draws(override: str) -> bool:
     """Whether it is an `interval(...)`, from which only a search can draw."""
     try:
         return parser().parse_override(quote_paths(override, multirun=True)).is_interval_sweep()
-    except HydraException:
+    except UNREADABLE:
         return False
 
 
@@ -72,7 +73,7 @@ def _reads_as_itself(override: str) -> bool:
     """Whether Hydra reads the value as the text that it is."""
     try:
         parsed = parser().parse_override(override)
-    except HydraException:
+    except UNREADABLE:
         return False
     return not parsed.is_sweep_override() and parsed.value() == override.partition("=")[2]
 
@@ -83,7 +84,7 @@ def _is_quoted(override: str) -> bool:
         return False
     try:
         return isinstance(parser().parse_override(override).value(), str)
-    except HydraException:
+    except UNREADABLE:
         return False
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Union
 
 from memmeta_exp.config.compatibility import check_together
+from memmeta_exp.config.numbers import check_numbers
 from memmeta_exp.config.registry import option_class
 from memmeta_exp.config.section import Section, option
 from memmeta_exp.config.sections import ImagesConfig, MemoryConfig, TrainingConfig
@@ -135,6 +136,7 @@ class Config(Section):
 
     def check(self) -> None:
         at_least("test_tasks", self.test_tasks or None, 2)
+        check_numbers(flat(to_dict(self)), self.precision)
         _check_device(self.device)
         for key in ("tasks_per_pass", "workers"):
             _check_number_or_auto(key, getattr(self, key))

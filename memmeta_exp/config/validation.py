@@ -8,6 +8,8 @@ from typing import Any
 from memmeta_exp.config.older import name_of_today
 from memmeta_exp.utils.errors import ConfigError
 
+LARGEST_INT = 2**63 - 1
+
 
 def shown(name: object) -> str:
     """A name from outside on one line: bytes that are no text, and control characters, as escapes."""
@@ -46,8 +48,14 @@ def below(key: str, value: int | float, high: int | float) -> None:
 
 
 def at_least(key: str, value: int | float | None, low: int | float, strict: bool = False) -> None:
-    """ConfigError unless `value` is None, or finite and >= `low` (> `low` where `strict`)."""
+    """ConfigError unless `value` is None, or finite and >= `low` (> `low` where `strict`); of whole numbers, unless
+    they are 64-bit ones."""
     if value is None:
         return
+    if isinstance(value, int) and value > LARGEST_INT:
+        raise ConfigError(f"{key}={value} is out of range: it must be at most {LARGEST_INT}")
     if not math.isfinite(value) or value < low or (strict and value == low):
-        raise ConfigError(f"{key}={value} is out of range: it must be {'above' if strict else 'at least'} {low}")
+        finite = "" if math.isfinite(value) else " and finite"
+        raise ConfigError(
+            f"{key}={value} is out of range: it must be {'above' if strict else 'at least'} {low}{finite}"
+        )

@@ -22,7 +22,8 @@ from memmeta_exp.data.image_transforms import UNCHANGED, ImageTransforms
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.utils.errors import ConfigError
 
-_BLOCK = 256  # tasks whose keys are held at once: 8 bytes for each image of each of their classes
+_BLOCK = 256  # tasks whose keys are held at once: 8 bytes for each image of each of their classes,
+_BLOCK_KEYS = 2**23  # and for each class of the split, of which there are no more than so many at once
 _LAST = torch.iinfo(torch.int64).max  # the key of what is not there; a real one is the same once in 2^64
 STREAMS = ("train", "val", "test", "reference")
 
@@ -208,8 +209,9 @@ class EpisodeSampler:
 
     def draw(self, first: int, count: int) -> TaskBatch:
         """Tasks first, .., first + count - 1 of the stream."""
-        starts = range(first, first + count, _BLOCK)
-        blocks = [self._draw(at, min(_BLOCK, first + count - at)) for at in starts]
+        block = max(1, min(_BLOCK, _BLOCK_KEYS // len(self.image_set.class_names)))
+        starts = range(first, first + count, block)
+        blocks = [self._draw(at, min(block, first + count - at)) for at in starts]
         if self.image_set.ahead is not None:
             for block in blocks:
                 self.image_set.ahead(self.image_set.rows(block.classes, block.items).flatten().tolist())

@@ -83,7 +83,8 @@ def loads_itself(dataset_config: Any) -> bool:
 
 
 def require(dataset_config: Any, data_root: str | None = None) -> None:
-    """DataError where the files that the dataset is read from, or the library that reads them, are not there."""
+    """DataError where the files that the dataset is read from, or the library that reads them, are not there, or where
+    what is drawn does not fit in memory."""
     name = dataset_config.name
     if loads_itself(dataset_config):
         dataset_config.require(data_root)
@@ -97,6 +98,10 @@ def require(dataset_config: Any, data_root: str | None = None) -> None:
         from memmeta_exp.data import stored_datasets
 
         stored_datasets.require(name, resolve_root(data_root, name))
+    if name == "synthetic":
+        from memmeta_exp.data import synthetic
+
+        synthetic.require(dataset_config)
 
 
 def load_split(dataset_config: Any, split: str, data_root: str | None = None) -> ImageSet:

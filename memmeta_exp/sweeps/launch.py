@@ -34,7 +34,7 @@ from memmeta_exp.sweeps import devices, job, slurm, workers
 from memmeta_exp.sweeps.grid import Job
 from memmeta_exp.sweeps.sweep_folder import SweepFolder
 from memmeta_exp.tracking import TITLE
-from memmeta_exp.utils.signals import StopRequest, block
+from memmeta_exp.utils.signals import STOPPING, StopRequest, block
 
 LAUNCHERS = {"basic": "basic", "joblib": "joblib", "slurm": "slurm"}  # their options of the group hydra/launcher
 TRIES = 2  # of what is left, where a launcher has lost processes
@@ -126,7 +126,7 @@ def _in_a_thread(
     over = threading.Event()  # Thread.join, interrupted, takes the thread for one that has ended
 
     def work() -> None:
-        block()
+        block(STOPPING if plan.launcher == "joblib" else (signal.SIGINT,))  # Slurm's own processes are told by Slurm
         commands = {job.id: [*PROGRAM, *job.command(str(folder.job(job.id)))] for job in jobs}
         try:
             _launch(folder, jobs, plan, _Child(folder.path, commands, {job.id: job.title for job in jobs}, plan))
@@ -229,18 +229,11 @@ def _launch(folder: SweepFolder, jobs: Sequence[Job], plan: Plan, task: Callable
             launcher.launch([_as_hydra_reads(job) for job in jobs], initial_job_idx=0)
         finally:
             if plan.launcher == "joblib":
-                _release_workers()
+                workers.release()
 
 
 def _as_hydra_reads(job: Job) -> list[str]:
     return [quote_paths(override) for override in (*job.overrides, f"hydra.sweep.subdir={job.id}")]
-
-
-def _release_workers() -> None:
-    """joblib keeps its processes, with the environment they started in, for the next call."""
-    from joblib.externals.loky import get_reusable_executor
-
-    get_reusable_executor().shutdown(wait=True)
 
 
 def settings_of(launcher: str, given: Sequence[str]) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
 """joblib's processes: those of a multirun are stopped without a loss, and none is left behind."""
 
+import io
 import os
 import signal
 import threading
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import nullcontext, redirect_stderr, suppress
 
 import joblib
 from joblib.externals.loky import reusable_executor
@@ -37,6 +38,7 @@ def stopped_together(launch: Callable[[], int]) -> int:
         except BaseException as raised:  # noqa: BLE001 - it is raised in the thread that waits
             error.append(raised)
         finally:
+            release()
             over.set()
 
     over = threading.Event()  # Thread.join, interrupted, takes the thread for one that has ended
@@ -44,8 +46,12 @@ def stopped_together(launch: Callable[[], int]) -> int:
         threading.Thread(target=work, daemon=True).start()
         notified: set[int] = set()
         try:
-            while not over.wait(POLL_S):
-                if stop.signum is not None:
+            while not over.wait(POLL_S) and stop.signum is None:
+                pass
+            with (
+                redirect_stderr(io.StringIO()) if stop.signum else nullcontext()
+            ):  # Hydra's message on a job that stopped
+                while not over.wait(POLL_S):
                     notified |= notify(signal.SIGTERM, notified)
         except KeyboardInterrupt:
             notify(signal.SIGKILL)
@@ -66,3 +72,10 @@ def notify(signum: int, notified: Collection[int] = ()) -> set[int]:
         with suppress(ProcessLookupError):
             os.kill(process, signum)
     return processes
+
+
+def release() -> None:
+    """Ends joblib's processes, which it would keep, with the environment they started in, for the next call."""
+    executor = reusable_executor._executor
+    if executor is not None:
+        executor.shutdown(wait=True)

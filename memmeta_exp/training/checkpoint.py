@@ -9,6 +9,7 @@ import hashlib
 import io
 import logging
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -71,7 +72,9 @@ def _unpacked(stream: BinaryIO, path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: its content and its SHA-256 do not agree; train the run again")
     archive_of_tensors(stream, path)
     try:
-        state = torch.load(stream, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tensors that no run writes, which are refused below
+            state = torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - what a damaged or hostile pickle raises has no end
         raise CheckpointError(f"{path} is no checkpoint ({type(error).__name__}); train the run again") from None
     inexact = weights_fault(state)

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType, TracebackType
@@ -136,14 +136,14 @@ class StopRequest:
             raise KeyboardInterrupt
 
 
-def block() -> None:
-    """Blocks the signals of STOPPING in this thread, and so in the processes that it starts: a terminal or a scheduler
-    sends them to all, and the process that started the others says what becomes of them.
+def block(signums: Collection[signal.Signals] = STOPPING) -> None:
+    """Blocks `signums` in this thread, and so in the processes that it starts: a terminal or a scheduler sends them to
+    all, and the process that started the others says what becomes of them.
 
     Python's resource tracker is started here, because starting it unblocks some of them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signums)
     resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signums)
 
 
 _OF_WORKER = StopRequest()

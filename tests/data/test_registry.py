@@ -1,3 +1,4 @@
+import logging
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import torch
 from memmeta_exp.config import SPLITS, DatasetConfig, DatasetFacts, options
 from memmeta_exp.config import registry as registry_of_options
 from memmeta_exp.config.datasets import SyntheticConfig
-from memmeta_exp.data import DataError, ImageSet, load_split, registry
+from memmeta_exp.data import DataError, EpisodeSampler, ImageSet, episodes, load_split, registry, require, synthetic
 from memmeta_exp.data.cifar100_torchmeta import hdf5_path
 from memmeta_exp.data.prepare.status import status
 from memmeta_exp.data.prepare.verify import verify
@@ -112,3 +113,46 @@ def test_a_dataset_that_was_entered_is_listed_and_verified(tmp_path: Path, monke
 @pytest.mark.parametrize("name", sorted(registry.WITHOUT_IMAGES))
 def test_a_problem_without_images_is_verified_as_one(name: str):
     assert [(c.what, c.passed) for c in verify(options("dataset")[name]())] == [("pixels", None)]
+
+
+def test_synthetic_images_say_what_they_cost_and_fit(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(logging.getLogger("memmeta"), "propagate", True)
+    million = SyntheticConfig(classes=1_000_000, images_per_class=2, channels=1, image_size=16)
+    monkeypatch.setattr(synthetic, "free_memory", lambda: 2 * 2**30)
+    with caplog.at_level(logging.INFO, "memmeta"):
+        require(million)
+    said = "dataset=synthetic draws 3 x 2,000,000 images, 1.4 GiB in memory, about 31 s"
+    assert [record.getMessage() for record in caplog.records] == [said]
+    monkeypatch.setattr(synthetic, "free_memory", lambda: 2**30)
+    with pytest.raises(DataError, match=r"and 1\.0 GiB are free here: lower dataset\.classes"):
+        require(million)
+    caplog.clear()
+    require(SMALL)
+    assert not caplog.records
+
+
+def test_free_memory_is_what_the_control_group_leaves(monkeypatch, tmp_path) -> None:
+    everything = synthetic.free_memory()
+    assert everything is not None
+    assert everything > 2**24
+    monkeypatch.setattr(synthetic, "CGROUP", tmp_path)
+    for limit, free in (("16777216", 2**24 - 4096), ("max", everything)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "memory.current").write_text("4096\n")
+        assert synthetic.free_memory() == pytest.approx(free, rel=0.5)
+
+
+def test_synthetic_images_do_not_depend_on_how_they_are_drawn(monkeypatch) -> None:
+    whole = load_split(SMALL, "val").images
+    monkeypatch.setattr(synthetic, "_BLOCK_PIXELS", 2 * whole[0].numel())
+    assert torch.equal(load_split(SMALL, "val").images, whole)
+
+
+def test_tasks_among_a_million_classes_need_little_memory(monkeypatch) -> None:
+    """How many tasks' keys are held at once changes no task."""
+    sampler = EpisodeSampler(load_split(SMALL, "val"), "val", 0, 3, 1, 1)
+    expected = sampler.draw(5, 9)
+    monkeypatch.setattr(episodes, "_BLOCK_KEYS", 12)
+    found = sampler.draw(5, 9)
+    assert torch.equal(found.classes, expected.classes)
+    assert torch.equal(found.items, expected.items)

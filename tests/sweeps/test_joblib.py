@@ -6,9 +6,15 @@ import threading
 import time
 from pathlib import Path
 
+import pandas
 import pytest
 
-from memmeta_exp.sweeps import devices
+from memmeta_exp.sweeps import devices, workers
+from memmeta_exp.utils.signals import STOPPING
+from tests.commands.conftest import (
+    TINY,
+    memmeta,  # noqa: F401 - a fixture
+)
 
 EIGHT = "seed=0,1,2,3,4,5,6,7"
 
@@ -66,6 +72,67 @@ def test_a_stop_ends_what_runs_and_starts_nothing_more(sweep, stand_in, tmp_path
     assert rows["reason"].tolist()[0] == "stopped by signal 15 after iteration 3"
     assert "report:" not in result.out
     assert "the same command goes on where it stopped" in result.err
+
+
+def test_a_stop_that_reaches_every_process_is_one(sweep, stand_in, tmp_path, monkeypatch) -> None:
+    """As a terminal that is closed, or Ctrl-C, which all processes get: joblib's go on, and say nothing."""
+    stand_in(seed0="wait", seed1="wait")
+
+    def close_the_terminal() -> None:
+        while len(list((tmp_path / "out").glob("jobs/*/status.json"))) < 2:
+            time.sleep(0.05)
+        for signum in STOPPING:
+            workers.tell(signum)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    threading.Thread(target=close_the_terminal, daemon=True).start()
+    result, rows = sweep("launcher=joblib", "launcher.n_jobs=2")
+    assert result.code == 129
+    assert list(rows["state"]) == ["interrupted", "interrupted", "waiting"]
+    assert result.err == (
+        "memmeta: stopping: running jobs save their state first; once more to leave at once\n"
+        "memmeta: stopped by signal 1; the same command goes on where it stopped\n"
+    )
+
+
+def test_a_second_interrupt_ends_the_jobs_at_once(sweep, stand_in, tmp_path) -> None:
+    stand_in(seed0="wait", seed1="wait")
+
+    def interrupt() -> None:
+        while len(list((tmp_path / "out").glob("jobs/*/status.json"))) < 2:
+            time.sleep(0.05)
+        for _ in range(5):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    result, rows = sweep("launcher=joblib", "launcher.n_jobs=2")
+    assert (result.code, result.err.splitlines()[-1]) == (130, "memmeta: interrupted")
+    assert "Traceback" not in result.err
+    assert list(rows["state"]) == ["interrupted", "interrupted", "waiting"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_the_jobs_of_a_multirun_save_their_state(memmeta, tmp_path, signum: signal.Signals) -> None:  # noqa: F811
+    def running(number: int) -> bool:
+        file = tmp_path / "many" / str(number) / "metrics.jsonl"
+        return file.exists() and file.stat().st_size > 0
+
+    def stop() -> None:
+        while not (running(0) and running(1)):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signum)
+
+    threading.Thread(target=stop, daemon=True).start()
+    options = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=many", "progress=false"]
+    result = memmeta("train", "-m", *TINY, "iterations=100000", "eval_every=100000", "seed=0,1,2", *options)
+    assert result.code == 128 + signum
+    last = result.err.splitlines()[-1]
+    assert last == f"memmeta: stopped by signal {signum:d}; the same command goes on where it stopped"
+    assert "Traceback" not in result.err
+    rows = pandas.read_csv(tmp_path / "many" / "results.csv")
+    assert list(rows["state"]) == ["interrupted", "interrupted", "waiting"]
 
 
 @pytest.mark.slow

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import submitit
 
+from memmeta_exp.sweeps.slurm import Preemption
+from memmeta_exp.utils.signals import STOPPING
+
 SBATCH = """
 import os, re, subprocess, sys
 script = open(sys.argv[1]).read()
@@ -142,3 +145,16 @@ def test_a_stop_cancels_what_waits_and_runs(sweep, stand_in, cluster, tmp_path, 
     assert result.code == 130
     assert list(rows["state"]) == ["interrupted"] * 3
     assert (cluster / "cancelled-100").exists()
+
+
+def test_on_a_node_the_child_alone_hears_what_stops_a_run(monkeypatch) -> None:
+    """Slurm sends a signal to every process of a job; submitit's own is the one that its variable names."""
+    monkeypatch.setenv("SUBMITIT_PREEMPT_SIGNAL", "USR1")
+    before = [signal.getsignal(signum) for signum in STOPPING]
+    with Preemption() as preemption:
+        for signum in (signal.SIGHUP, signal.SIGUSR2, signal.SIGXCPU):
+            os.kill(os.getpid(), signum)
+        assert preemption.asked() is None
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert preemption.asked() == signal.SIGUSR1
+    assert [signal.getsignal(signum) for signum in STOPPING] == before

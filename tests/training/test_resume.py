@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from memmeta_exp.tracking.wandb_run import WandbRun
 from memmeta_exp.training import checkpoint
 from memmeta_exp.utils import signals
 from memmeta_exp.utils.signals import StopRequest
-from tests.training.conftest import contents, same_bits, status
+from tests.training.conftest import TINY, contents, same_bits, status
 
 RUN = "hydra.run.dir=run"
 STATEFUL = [
@@ -118,6 +121,60 @@ def test_a_second_interrupt_leaves_at_once(train, left_alone, tmp_path, monkeypa
     same_bits(left_alone(), tmp_path / "run")
 
 
+@pytest.mark.parametrize("signum", [signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU])
+def test_what_ends_other_programs_lets_the_step_end(train, tmp_path, monkeypatch, signum: signal.Signals) -> None:
+    """A closed terminal, a scheduler's warning, a limit on processor time."""
+    signal_at(monkeypatch, "check_in_a_step", 5, signum)
+    stopped = train(RUN)
+    assert stopped.code == 128 + signum
+    assert f"stopped by signal {signum:d} after iteration 3; what it has is in" in stopped.err
+    assert status(tmp_path / "run")["state"] == "interrupted"
+
+
+def test_what_nohup_ignores_stays_ignored(train, tmp_path, monkeypatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        signal_at(monkeypatch, "check_in_a_step", 5, signal.SIGHUP)
+        assert train(RUN).code == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert status(tmp_path / "run")["state"] == "finished"
+
+
+def test_signals_that_follow_at_once_cut_nothing_short() -> None:
+    with signals.leaving_at_once():
+        with pytest.raises(signals.Stopped):
+            os.kill(os.getpid(), signal.SIGINT)
+        for signum in signals.STOPPING:
+            os.kill(os.getpid(), signum)
+    with signals.leaving_at_once(), StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signum == signal.SIGINT
+    with signals.leaving_at_once():
+        signals.hush()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.001, 0.05, 0.3])
+def test_five_interrupts_are_one_line(tmp_path, seconds: float) -> None:
+    command = [sys.executable, "-m", "memmeta_exp", "train", *TINY, "iterations=100000", RUN]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as run:
+        while not (tmp_path / "run" / "metrics.jsonl").exists():
+            time.sleep(0.05)
+        for _ in range(5):
+            run.send_signal(signal.SIGINT)
+            time.sleep(seconds)
+        _, err = run.communicate(timeout=60)
+    assert (run.returncode, err.count("\n"), err[:9]) == (130, 1, "memmeta: ")
+    assert status(tmp_path / "run")["state"] == "interrupted"
+
+
 @pytest.mark.parametrize("signum", signals.STOPPING)
 def test_a_signal_before_there_is_a_run_is_one_line(memmeta, tmp_path, monkeypatch, signum: signal.Signals) -> None:
     """While torch and Hydra are imported, say."""
@@ -132,7 +189,7 @@ def test_a_signal_before_there_is_a_run_is_one_line(memmeta, tmp_path, monkeypat
 def test_a_launcher_hears_of_the_signal_once_all_is_saved(train, tmp_path, monkeypatch) -> None:
     heard = []
     monkeypatch.setattr(signals, "leaving_at_once", signals.StopRequest)  # cli's own handler is no launcher's
-    monkeypatch.setattr(cli, "leaving_at_once", lambda: monkeypatch.context())
+    monkeypatch.setattr(cli, "leaving_at_once", lambda **_: monkeypatch.context())
     before = signal.signal(signal.SIGUSR2, lambda signum, frame: heard.append(status(tmp_path / "run")["state"]))
     try:
         signal_at(monkeypatch, "check", 6, signal.SIGUSR2)

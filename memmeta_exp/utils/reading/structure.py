@@ -37,7 +37,7 @@ class Rule:
 Count = Annotated[int, Rule("a whole number from 0 up", lambda value: 0 <= value < 2**53)]
 
 
-MOST_VALUES = 2**22  # of one file
+MOST_VALUES = 2**21  # of one file
 DEPTH = 64  # of lists and mappings in one another
 BITS = 64  # of a whole number
 
