@@ -105,6 +105,7 @@ def test_names() -> None:
 GOES_WITH = {  # options that need others
     ("backbone", "none"): ["dataset=quadratic"],
     ("backbone", "linear"): ["dataset=logistic"],
+    ("backbone", "custom"): ["backbone.target=torch.nn.Flatten"],
     ("head", "regression"): ["dataset=sinusoid"],
     ("head", "cosine"): ["algorithm=anil", "convergence_gradient=own"],
 }
@@ -177,7 +178,7 @@ def test_a_run_from_before_there_was_a_choice_of_heads() -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match="is a folder: a regular file is expected there"):
         from_yaml(tmp_path)
 
 

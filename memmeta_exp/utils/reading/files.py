@@ -35,6 +35,8 @@ def open_handle(path: Path, flags: int, mode: int = 0o644) -> int:
     except FileNotFoundError:
         if not flags & os.O_CREAT:
             raise
+    except DataError:
+        raise
     except ValueError as error:  # a NUL in the name
         raise DataError(f"{str(path)!r} is no file name: {error}") from None
     except OSError as error:
