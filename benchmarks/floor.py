@@ -26,8 +26,8 @@ import torch
 
 from benchmarks.arguments import at_least, found_device, names
 from benchmarks.floor_steps import ALGORITHMS, IMAGES_PER_TASK, QUERIES, SHOTS, WAYS, Setting, Step, meta, supervised
-from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
+from memmeta_exp.data.datasets import SyntheticConfig
 from memmeta_exp.profiling.peak_memory import measure_peak
 from memmeta_exp.utils.malloc import keep_freed_memory
 

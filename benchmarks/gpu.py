@@ -31,8 +31,8 @@ from memmeta_exp.backbones import build_model
 from memmeta_exp.backbones.conv4 import Conv4Config
 from memmeta_exp.config import Config
 from memmeta_exp.config.compose import jobs
-from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, load_split
+from memmeta_exp.data.datasets import SyntheticConfig
 from memmeta_exp.experiment.builder import build
 from memmeta_exp.experiment.optimizers import build_optimizer
 from memmeta_exp.experiment.train_step import TrainStep

@@ -35,9 +35,9 @@ from benchmarks.peer_libraries.problem import COMPARED, SETTINGS, Settings, grad
 from benchmarks.peer_libraries.processes import WorkerError, WorkerProcess
 from memmeta_exp.backbones import build_model
 from memmeta_exp.backbones.conv4 import Conv4Config
-from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, load_split
 from memmeta_exp.data.cache import cache_folder
+from memmeta_exp.data.datasets import SyntheticConfig
 from memmeta_exp.tracking.environment import cpu_model
 
 TOLERANCE = 1e-6  # of a meta-gradient in float64, relative

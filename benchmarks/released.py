@@ -22,8 +22,8 @@ from torch.nn import functional as F
 
 from memmeta_exp.backbones import MetaModel, build_model
 from memmeta_exp.backbones.conv4 import Conv4Config
-from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
+from memmeta_exp.data.datasets import SyntheticConfig
 from memmeta_exp.profiling.peak_memory import measure_peak
 
 LINEAR_STEPS = 5  # their number changes no peak

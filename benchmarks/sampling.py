@@ -26,8 +26,8 @@ from memmeta_exp.algorithms import Learner, build_algorithm
 from memmeta_exp.algorithms.proposed import ProposedConfig
 from memmeta_exp.backbones import build_model
 from memmeta_exp.backbones.conv4 import Conv4Config
-from memmeta_exp.config.datasets import SyntheticConfig, TieredImagenetConfig
 from memmeta_exp.data import EpisodeSampler, ImageSet, load_split
+from memmeta_exp.data.datasets import SyntheticConfig, TieredImagenetConfig
 from memmeta_exp.data.store import FORMAT, Store
 
 

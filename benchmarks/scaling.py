@@ -39,8 +39,8 @@ from memmeta_exp.algorithms.proposed import ProposedConfig
 from memmeta_exp.backbones import build_model
 from memmeta_exp.backbones.conv4 import Conv4Config
 from memmeta_exp.backbones.resnet12 import Resnet12Config
-from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, load_split
+from memmeta_exp.data.datasets import SyntheticConfig
 from memmeta_exp.distributed.launch_env import RankInfo
 from memmeta_exp.distributed.process_group import Group
 from memmeta_exp.training.data_parallel import ShardedLearner

@@ -8,8 +8,8 @@ from typing import Any
 from memmeta_exp.commands.arguments import flag, parse
 from memmeta_exp.config import ConfigError, closest, options, section
 from memmeta_exp.config.compose import group_values, without_plugins
-from memmeta_exp.config.datasets import FolderConfig
 from memmeta_exp.config.validation import shown
+from memmeta_exp.data.datasets import FolderConfig
 from memmeta_exp.utils.errors import DataError
 
 HELP = """memmeta data [data_root=DIR] [path=DIR]             lists every dataset and what is here of it

@@ -13,9 +13,10 @@ from memmeta_exp.utils.errors import ConfigError
 GROUPS = ("algorithm", "dataset", "backbone", "head", "optimizer", "tracking")
 BUILT_IN = (
     "memmeta_exp.algorithms",
-    "memmeta_exp.config.datasets",
-    "memmeta_exp.config.problems",
-    "memmeta_exp.config.regression",
+    "memmeta_exp.data.datasets",
+    "memmeta_exp.data.quadratic",
+    "memmeta_exp.data.logistic",
+    "memmeta_exp.data.sinusoid",
     "memmeta_exp.backbones",
     "memmeta_exp.experiment.optimizers",
     "memmeta_exp.tracking.settings",

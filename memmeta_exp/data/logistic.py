@@ -1,10 +1,37 @@
 """Inputs of softmax tasks: random vectors around a centre of their class."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import torch
 
-from memmeta_exp.config.problems import LogisticConfig
+from memmeta_exp.config.components import DatasetConfig
+from memmeta_exp.config.facts import SPLITS, DatasetFacts
+from memmeta_exp.config.registry import register
+from memmeta_exp.config.section import option
 from memmeta_exp.data.episodes import ImageSet
+
+
+@register
+@dataclass(frozen=True)
+class LogisticConfig(DatasetConfig):
+    """Softmax tasks on fixed random inputs: theta is a linear feature map, the lower level a softmax head with R."""
+
+    has_images: ClassVar[bool] = False
+    has_finite_tasks: ClassVar[bool] = True
+    backbone: ClassVar[str | None] = "linear"
+    name: str = "logistic"
+    tasks: int = option(16, "n, all there are", at_least=1, at_most=2**14)
+    classes: int = option(20, "classes, of which each task has `ways`", at_least=1, at_most=2**14)
+    items: int = option(20, "inputs of a class", at_least=1, at_most=2**14)
+    inputs: int = option(16, "dimension of an input", at_least=1, at_most=2**14)
+    heterogeneity: float = option(1.0, "spread within a class over spread of the classes", at_least=0)
+    seed: int = option(0, "of inputs and tasks, whatever the run's seed", at_least=0, at_most=2**63 - 1)
+
+    def facts(self) -> DatasetFacts:
+        return DatasetFacts(dict.fromkeys(SPLITS, self.classes), self.items, self.inputs, 1)
+
 
 _CENTRE_STD = 24.0
 

@@ -6,9 +6,9 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from memmeta_exp.config.datasets import FolderConfig
-from memmeta_exp.config.folder import Files
 from memmeta_exp.config.validation import shown
+from memmeta_exp.data.datasets import FolderConfig
+from memmeta_exp.data.folder import Files
 from memmeta_exp.data.prepare.readers.images import VERSION
 from memmeta_exp.data.prepare.readers.layouts import from_files
 from memmeta_exp.data.store import Readers

@@ -1,12 +1,53 @@
 """Heterogeneous quadratic tasks, drawn from a seed."""
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from memmeta_exp.bilevel import QuadraticTasks
-from memmeta_exp.config.problems import QuadraticConfig
+from memmeta_exp.config.components import DatasetConfig
+from memmeta_exp.config.registry import register
+from memmeta_exp.config.section import option
+from memmeta_exp.utils.errors import ConfigError
+
+MAX_NUMBERS = 2**28  # of all S_i together: 2 GiB
+
+
+@register
+@dataclass(frozen=True)
+class QuadraticConfig(DatasetConfig):
+    """Quadratic tasks, on which F, its gradient and its minimiser are known in closed form.
+
+    data/quadratic.py has the formulas.
+    """
+
+    has_images: ClassVar[bool] = False
+    has_finite_tasks: ClassVar[bool] = True
+    has_classes: ClassVar[bool] = False
+    knows_smoothness: ClassVar[bool] = True
+    modulus: ClassVar[float] = 1.0
+    backbone: ClassVar[str | None] = "none"
+    name: str = "quadratic"
+    tasks: int = option(16, "n, all there are", at_least=1)
+    dim_theta: int = option(10, "p, numbers in theta", at_least=1)
+    dim_phi: int = option(20, "q, numbers in phi", at_least=2)
+    kappa: float = option(
+        10.0, "L_g over g's modulus, which is 1, as long as algorithm.mu is 0 (it adds to both)", at_least=1
+    )
+    heterogeneity: float = option(1.0, "how far tasks differ in all but their spectra; 0: not at all", at_least=0)
+    seed: int = option(0, "of the tasks, which are the same whatever the run's seed", at_least=0, at_most=2**63 - 1)
+
+    def check(self) -> None:
+        numbers = self.tasks * self.dim_phi * (self.dim_phi + self.dim_theta)
+        if numbers > MAX_NUMBERS:
+            raise ConfigError(
+                f"dataset=quadratic would take {numbers / 2**27:.0f} GiB; lower dataset.tasks, dim_phi or dim_theta to "
+                "stay below 2 GiB"
+            )
+
 
 RHO = 0.1  # of rho/2 |theta - d_i|^2 in f, which gives f a derivative by theta itself
 

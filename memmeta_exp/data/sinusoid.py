@@ -9,12 +9,34 @@ Drawn in float64 and rounded once; no two streams share a task.
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from memmeta_exp.config.components import DatasetConfig
+from memmeta_exp.config.facts import DatasetFacts
+from memmeta_exp.config.registry import register
 from memmeta_exp.data.counter_rng import GAMMA, children, mix, root_key, uniform
 from memmeta_exp.data.episodes import STREAMS
+
+
+@register
+@dataclass(frozen=True)
+class SinusoidConfig(DatasetConfig):
+    """Sine waves of random amplitude and phase (Finn et al. 2017): regression of shots points a task, metric MSE."""
+
+    has_images: ClassVar[bool] = False
+    has_classes: ClassVar[bool] = False
+    is_regression: ClassVar[bool] = True
+    backbone: ClassVar[str | None] = "mlp"
+    head: ClassVar[str | None] = "regression"
+    name: str = "sinusoid"
+
+    def facts(self) -> DatasetFacts:
+        """One number in, and no classes."""
+        return DatasetFacts({}, 0, 1, 1)
+
 
 AMPLITUDE, PHASE, INPUT = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)
 

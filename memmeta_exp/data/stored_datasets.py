@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from memmeta_exp.config.datasets import FolderConfig
-from memmeta_exp.config.entries import said
-from memmeta_exp.config.folder import folder_files
 from memmeta_exp.config.validation import shown
 from memmeta_exp.data import cache_contents, own_files
 from memmeta_exp.data.aside import locked
 from memmeta_exp.data.cache import cache_folder
+from memmeta_exp.data.datasets import FolderConfig
 from memmeta_exp.data.episodes import ImageSet
+from memmeta_exp.data.folder import folder_files
+from memmeta_exp.data.folder_entries import said
 from memmeta_exp.data.prepare.progress import ShownProgress
 from memmeta_exp.data.prepare.readers import omniglot
 from memmeta_exp.data.prepare.readers.layouts import hdf5_readers

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from memmeta_exp.config import SPLITS
-from memmeta_exp.config.datasets import SyntheticConfig
+from memmeta_exp.data.datasets import SyntheticConfig
 from memmeta_exp.data.episodes import ImageSet
 from memmeta_exp.utils.errors import DataError
 

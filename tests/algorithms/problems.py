@@ -11,10 +11,9 @@ from memmeta_exp.algorithms.losses import LinearHeadConfig, QuadraticLosses, Reg
 from memmeta_exp.backbones import MetaModel, QuadraticModel, build_model
 from memmeta_exp.backbones.mlp import MlpConfig
 from memmeta_exp.config import MemoryConfig
-from memmeta_exp.config.datasets import SyntheticConfig
-from memmeta_exp.config.problems import QuadraticConfig
 from memmeta_exp.data import EpisodeSampler, SinusoidSampler, SinusoidTasks, TaskBatch, TaskIndices, load_split
-from memmeta_exp.data.quadratic import draw_tasks
+from memmeta_exp.data.datasets import SyntheticConfig
+from memmeta_exp.data.quadratic import QuadraticConfig, draw_tasks
 from memmeta_exp.data.tasks import Tasks
 
 WAYS, SHOTS, QUERIES, TASKS, CLASSES = 3, 2, 4, 5, 6

@@ -16,8 +16,8 @@ from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.backbones import build_model
 from memmeta_exp.backbones.resnet12 import Resnet12Config
 from memmeta_exp.config import MemoryConfig
-from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
+from memmeta_exp.data.datasets import SyntheticConfig
 from tests.backbones.conftest import TINY
 
 WAYS = 3

@@ -17,8 +17,8 @@ from memmeta_exp.algorithms.proposed import ProposedConfig, exact_adaptation, gr
 from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.backbones import build_model
 from memmeta_exp.backbones.conv4 import Conv4Config
-from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, SinusoidTasks, TaskBatch, load_split
+from memmeta_exp.data.datasets import SyntheticConfig
 from tests.algorithms.problems import CLASSES, TASKS, WAYS, sine_learner, smooth_learner
 
 EXACT = ProposedConfig(mu=0.05, inner_tolerance=1e-12, inner_steps=60, linear_tolerance=1e-10)

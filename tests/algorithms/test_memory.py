@@ -15,8 +15,8 @@ from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.backbones import MetaModel, build_model
 from memmeta_exp.backbones.conv4 import Conv4, Conv4Config
 from memmeta_exp.config import MemoryConfig
-from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, load_split
+from memmeta_exp.data.datasets import SyntheticConfig
 from memmeta_exp.profiling.peak_memory import PeakMeter
 from tests.algorithms.problems import HALF_TASK, RECOMPUTE
 

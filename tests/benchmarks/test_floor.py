@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from benchmarks import floor, floor_steps
-from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
+from memmeta_exp.data.datasets import SyntheticConfig
 
 SMALL = ["--filters", "4", "--tasks", "2", "--pairs", "2", "--threads", "1"]
 

@@ -13,8 +13,8 @@ from memmeta_exp.algorithms import build_algorithm
 from memmeta_exp.algorithms.proposed import ProposedConfig
 from memmeta_exp.backbones import build_model
 from memmeta_exp.backbones.conv4 import Conv4, Conv4Config
-from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import EpisodeSampler, load_split
+from memmeta_exp.data.datasets import SyntheticConfig
 from memmeta_exp.profiling.peak_memory import PeakMeter
 
 RELEASED = ProposedConfig(

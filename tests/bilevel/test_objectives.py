@@ -25,8 +25,7 @@ from memmeta_exp.bilevel import (
     SquaredError,
 )
 from memmeta_exp.bilevel.vectors import dot
-from memmeta_exp.config.problems import QuadraticConfig
-from memmeta_exp.data.quadratic import draw_tasks
+from memmeta_exp.data.quadratic import QuadraticConfig, draw_tasks
 from tests.bilevel.conftest import MU, C, D, N, T, same
 
 S, P = 4.0, 5

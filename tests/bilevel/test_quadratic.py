@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from memmeta_exp.bilevel import QuadraticLower, QuadraticObjective, QuadraticTasks
-from memmeta_exp.config.problems import QuadraticConfig
-from memmeta_exp.data.quadratic import chebyshev_extrema, draw_tasks
+from memmeta_exp.data.quadratic import QuadraticConfig, chebyshev_extrema, draw_tasks
 
 T, P, Q, MU = 4, 3, 5, 0.3
 

@@ -13,9 +13,9 @@ import pytest
 
 from memmeta_exp.config import DatasetFacts, from_omegaconf
 from memmeta_exp.config.compose import composed
-from memmeta_exp.config.datasets import MiniImagenetConfig, OmniglotConfig, TieredImagenetConfig
 from memmeta_exp.data import cache_contents, cifar100_torchmeta
 from memmeta_exp.data.cifar100_torchmeta import hdf5_path
+from memmeta_exp.data.datasets import MiniImagenetConfig, OmniglotConfig, TieredImagenetConfig
 from memmeta_exp.data.prepare import download, fetch
 from memmeta_exp.data.prepare.readers import images, omniglot
 from memmeta_exp.data.prepare.urls import PAGES, RELEASES, Release, RemoteFile

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from memmeta_exp.config.datasets import FolderConfig
 from memmeta_exp.data import aside, cache_contents, load_split
 from memmeta_exp.data.cache_contents import entries, hold, tidy
+from memmeta_exp.data.datasets import FolderConfig
 from memmeta_exp.data.prepare import progress
 from memmeta_exp.data.prepare.readers import images
 from memmeta_exp.data.stored_datasets import folder_store

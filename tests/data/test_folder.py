@@ -10,8 +10,8 @@ from PIL import Image
 
 from memmeta_exp.config import SPLITS, from_omegaconf
 from memmeta_exp.config.compose import composed
-from memmeta_exp.config.datasets import FolderConfig
 from memmeta_exp.data import fingerprint, load_split
+from memmeta_exp.data.datasets import FolderConfig
 from memmeta_exp.data.prepare.verify import verify
 from memmeta_exp.experiment.builder import build
 from memmeta_exp.utils.errors import ConfigError, DataError

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from memmeta_exp.config.datasets import GlyphsConfig
 from memmeta_exp.data import cache, glyphs, load_split
 from memmeta_exp.data.alphabets import ALPHABETS
+from memmeta_exp.data.datasets import GlyphsConfig
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from torch import Tensor
 from memmeta_exp.backbones import image_layout
 from memmeta_exp.config import from_omegaconf
 from memmeta_exp.config.compose import composed
-from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import UNCHANGED, EpisodeSampler, ImageSet, ImageTransforms, load_split
 from memmeta_exp.data.counter_rng import children, root_key, uniform
+from memmeta_exp.data.datasets import SyntheticConfig
 from memmeta_exp.data.torchmeta_compat import import_torchmeta
 from memmeta_exp.experiment.builder import build
 

@@ -9,9 +9,9 @@ import torch
 
 from memmeta_exp.config import SPLITS, DatasetConfig, DatasetFacts, options
 from memmeta_exp.config import registry as registry_of_options
-from memmeta_exp.config.datasets import SyntheticConfig
 from memmeta_exp.data import DataError, EpisodeSampler, ImageSet, episodes, load_split, registry, require, synthetic
 from memmeta_exp.data.cifar100_torchmeta import hdf5_path
+from memmeta_exp.data.datasets import SyntheticConfig
 from memmeta_exp.data.prepare.status import status
 from memmeta_exp.data.prepare.verify import verify
 

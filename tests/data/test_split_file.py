@@ -8,7 +8,7 @@ from unicodedata import normalize
 
 import pytest
 
-from memmeta_exp.config.folder import folder_files
+from memmeta_exp.data.folder import folder_files
 from memmeta_exp.utils.errors import ConfigError
 from tests.data.folders import SPLITS, image
 

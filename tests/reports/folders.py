@@ -12,7 +12,7 @@ from memmeta_exp.algorithms.proposed import ProposedConfig
 from memmeta_exp.algorithms.unrolled import AnilConfig
 from memmeta_exp.backbones.conv4 import Conv4Config
 from memmeta_exp.config import Config, to_dict
-from memmeta_exp.config.datasets import CifarFsConfig, GlyphsConfig, SyntheticConfig
+from memmeta_exp.data.datasets import CifarFsConfig, GlyphsConfig, SyntheticConfig
 from memmeta_exp.experiment.optimizers import AdamConfig
 from memmeta_exp.tracking.settings import TrackingConfig
 

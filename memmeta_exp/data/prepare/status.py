@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from memmeta_exp.config import options
-from memmeta_exp.config.datasets import FolderConfig
-from memmeta_exp.config.entries import said
-from memmeta_exp.config.folder import folder_files
+from memmeta_exp.data.datasets import FolderConfig
+from memmeta_exp.data.folder import folder_files
+from memmeta_exp.data.folder_entries import said
 from memmeta_exp.data.own_files import left_out
 from memmeta_exp.data.registry import require
 from memmeta_exp.utils.errors import ConfigError, DataError, MemmetaError

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from memmeta_exp.config import SPLITS
-from memmeta_exp.config.entries import ignored, listed
 from memmeta_exp.config.validation import shown
+from memmeta_exp.data.folder_entries import ignored, listed
 from memmeta_exp.data.prepare.readers.images import decoded
 from memmeta_exp.data.store import Images, Readers, SplitImages
 from memmeta_exp.utils.errors import DataError

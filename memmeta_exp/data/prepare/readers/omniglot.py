@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from memmeta_exp.config import SPLITS
-from memmeta_exp.config.entries import ignored
+from memmeta_exp.data.folder_entries import ignored
 from memmeta_exp.data.prepare.readers.layouts import from_files, labels_of
 from memmeta_exp.data.store import Readers, SplitImages
 from memmeta_exp.data.torchmeta_compat import torchmeta_asset

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from memmeta_exp.config.components import DatasetConfig
 from memmeta_exp.config.facts import SPLITS, DatasetFacts
-from memmeta_exp.config.folder import folder_facts
 from memmeta_exp.config.registry import register
 from memmeta_exp.config.section import option
+from memmeta_exp.data.folder import folder_facts
 from memmeta_exp.utils.errors import ConfigError
 
 SYNTHETIC_BYTES = 2**35

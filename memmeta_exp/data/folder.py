@@ -7,10 +7,10 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 from unicodedata import normalize
 
-from memmeta_exp.config.entries import IMAGE_SUFFIXES, ignored, listed, said
 from memmeta_exp.config.facts import SPLITS, DatasetFacts, counted
-from memmeta_exp.config.split_file import FORM, Entry, read_entries
 from memmeta_exp.config.validation import closest, shown
+from memmeta_exp.data.folder_entries import IMAGE_SUFFIXES, ignored, listed, said
+from memmeta_exp.data.split_file import FORM, Entry, read_entries
 from memmeta_exp.utils.errors import ConfigError
 
 SPLIT_FILES = ("split.json", "split.csv")
