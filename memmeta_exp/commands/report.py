@@ -5,7 +5,6 @@ from pathlib import Path
 
 from memmeta_exp.commands.arguments import parse
 from memmeta_exp.config import ConfigError
-from memmeta_exp.config.compose import without_plugins
 from memmeta_exp.reports.report import write_report
 
 HELP = """memmeta report DIR... [out=DIR] [plugins=[MODULE,...]]
@@ -23,7 +22,10 @@ def main(arguments: list[str]) -> int:
     for argument in arguments:
         if argument.startswith("-"):
             raise ConfigError(f"unknown flag '{argument}': report takes folders, out=DIR and --help")
-    arguments = without_plugins(arguments)
+    if any(argument.startswith("plugins=") for argument in arguments):
+        from memmeta_exp.config.compose import without_plugins  # loads Hydra, which a report needs for nothing else
+
+        arguments = without_plugins(arguments)
     folders = [Path(a) for a in arguments if not _is_option(a)]
     out = parse([a for a in arguments if _is_option(a)], {"out": None})["out"]
     if not folders:

@@ -107,7 +107,7 @@ def test_evaluate_takes_another_number_of_threads(a_run, memmeta, monkeypatch) -
     seen: list[int | None] = []
     built = evaluate.build_within_budget
     monkeypatch.setattr(
-        evaluate, "build_within_budget", lambda config, **more: (seen.append(config.threads), built(config, **more))[1]
+        evaluate, "build_within_budget", lambda config, *more: (seen.append(config.threads), built(config, *more))[1]
     )
     assert "5 tasks score as stored" in memmeta("evaluate", f"run={a_run}", "threads=2").out
     assert seen == [2]
@@ -312,6 +312,7 @@ KNOBS = [
 
 
 ELSEWHERE = {  # keys that change no number of a run, and where they are tested
+    "plugins": "test_plugins",
     "algorithm": "tests/algorithms", "dataset": "test_config, tests/data", "backbone": "KNOBS", "optimizer": "KNOBS",
     "tracking": "tests/tracking", "device": "test_bad_input", "threads": "test_threads_and_progress",
     "progress": "test_threads_and_progress", "sampling": "test_known.py",

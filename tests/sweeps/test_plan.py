@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from memmeta_exp.config import Config, ConfigError, from_dict
+from memmeta_exp.config import Config, ConfigError, check_tasks_fit, from_dict
 from memmeta_exp.config.compose import choices
 from memmeta_exp.sweeps import grid as planning
 from memmeta_exp.sweeps.grid import Job, plan
@@ -28,7 +28,9 @@ def compose(overrides: list[str]) -> Config:
             values["tracking"] = {key.partition(".")[2]: value}
         elif key not in ("predict", "steps"):
             values[key] = int(value)
-    return from_dict(values)
+    config = from_dict(values)
+    check_tasks_fit(config)
+    return config
 
 
 def jobs(*overrides: str, file: SweepFile = FILE, check=lambda *_: None) -> list[Job]:
