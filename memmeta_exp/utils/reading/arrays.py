@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, BinaryIO
 
 import numpy as np
@@ -24,7 +25,7 @@ from memmeta_exp.utils.reading.files import open_regular
 _HEADER_LIMIT = 2**16  # bytes
 _BROKEN = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError, LookupError,
-    NotImplementedError, RuntimeError, ArithmeticError, MemoryError, SyntaxError, TypeError,
+    NotImplementedError, RuntimeError, ArithmeticError, MemoryError, TypeError,
 )  # fmt: skip
 
 Header = tuple[tuple[int, ...], bool, np.dtype]
@@ -42,7 +43,10 @@ def npy_header(stream: IO[bytes]) -> Header:
         raise ValueError(f"a header of {int.from_bytes(length, 'little')} bytes")
     header = io.BytesIO(length + stream.read(int.from_bytes(length, "little")))
     read = np.lib.format.read_array_header_1_0 if width == 2 else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(header)
+    try:
+        shape, fortran, dtype = read(header)
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError):
+        raise ValueError("a header that describes no array") from None
     if any(not 0 <= n < 2**62 for n in shape):
         raise ValueError(f"the shape {shape}")
     return shape, fortran, dtype
