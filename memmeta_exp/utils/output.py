@@ -10,7 +10,10 @@ import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 class LossyFile(io.FileIO):
@@ -20,7 +23,7 @@ class LossyFile(io.FileIO):
         super().__init__(fd, "w", closefd=False)
         self.lost: OSError | None = None
 
-    def write(self, data: bytes | bytearray | memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def write(self, data: "ReadableBuffer", /) -> int:
         """Writes what it can, and says that all was written where nothing can be."""
         try:
             while (written := super().write(data)) is None:  # the descriptor does not block, and is full

@@ -59,13 +59,13 @@ class OfTorchConfig(BackboneConfig):
 
 
 def test_a_network_of_ones_own_is_a_function_of_the_seed() -> None:
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].tolist(), random.getstate()  # noqa: NPY002
     a, again, other = (built(OfTorchConfig(), seed).state_dict() for seed in (2**63 - 1, 2**63 - 1, 1))
     assert all(torch.equal(a[key], again[key]) for key in a)
     differing = [key for key in a if not torch.equal(a[key], other[key])]
     assert len(differing) == len(a) == 6
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]  # noqa: NPY002
+    assert (np.random.get_state(legacy=False)["state"]["key"].tolist(), random.getstate()) == before[1:]  # noqa: NPY002
 
 
 def test_every_option_is_here() -> None:
