@@ -46,8 +46,12 @@ class MetricsFile:
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
-        return self.file.stat().st_size if self.file.exists() else 0
+        """Bytes on disk; 0 where there is no such file. DataError where it is no regular file."""
+        try:
+            with open_regular(self.file) as stream:
+                return os.fstat(stream.fileno()).st_size
+        except FileNotFoundError:
+            return 0
 
     def holds(self, position: Mapping[str, Any]) -> bool:
         """Whether the file begins with exactly what had been written at `position`."""

@@ -1,7 +1,7 @@
 """What a checkpoint is expected to hold, and whether one that opens holds it: its hash says only that it is whole."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict, get_args
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,12 @@ class OptimizerState(TypedDict):
     param_groups: list[dict[str, Any]]
 
 
+class Configured(TypedDict):
+    """What of the stored configuration is used before it is compared."""
+
+    iterations: Count
+
+
 class Saved(Weights):
     """last.pt and previous.pt."""
 
@@ -59,7 +65,7 @@ class Saved(Weights):
     warm: Tensors
     convergence: Mean
     progress: Progress
-    config: Plain
+    config: Annotated[Configured, *get_args(Plain)[1:]]
     images: dict[str, str]
     metrics: Position
     wandb_id: str | None

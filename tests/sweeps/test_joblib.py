@@ -82,7 +82,7 @@ def test_a_stop_that_reaches_every_process_is_one(sweep, stand_in, tmp_path, mon
         while len(list((tmp_path / "out").glob("jobs/*/status.json"))) < 2:
             time.sleep(0.05)
         for signum in STOPPING:
-            workers.tell(signum)
+            workers.notify(signum)
         os.kill(os.getpid(), signal.SIGHUP)
 
     threading.Thread(target=close_the_terminal, daemon=True).start()

@@ -120,12 +120,12 @@ def written_out(config: Any) -> Compared:
     for task in range(TASKS):
         weights = [start, theta]
         for _ in range(config.inner_steps):
-            g = loss(*weights, x_s[task], y_s[task]) + config.mu / 2 * weights[0].square().sum()
+            g = loss(*weights, x_s[task], y_s[task]) + config.mu / 2 * weights[0].square().sum()  # pyright: ignore[reportCallIssue]
             slopes = torch.autograd.grad(g, weights[:1] if head else weights, create_graph=True)
             slopes = [d.detach() if config.first_order else d for d in slopes]
             moved = [w - config.inner_lr * d for w, d in zip(weights, slopes, strict=False)]
             weights = moved + weights[len(moved) :]
-        total = total + loss(*weights, x_q[task], y_q[task]) / TASKS
+        total = total + loss(*weights, x_q[task], y_q[task]) / TASKS  # pyright: ignore[reportCallIssue]
     wanted = [start, theta] if config.head_start == "learned" else [theta]
     return gradient(learner, batch), torch.cat([t.flatten() for t in torch.autograd.grad(total, wanted)]), 1e-11
 
