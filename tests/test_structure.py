@@ -29,7 +29,17 @@ ONLY_IN = {
         "sweeps/launch.py",
     },  # the last: its launchers
 }
-MATHEMATICS = {"memmeta_exp", "torch", "collections", "contextlib", "contextvars", "dataclasses", "functools", "typing"}
+MATHEMATICS = {
+    "memmeta_exp",
+    "torch",
+    "abc",
+    "collections",
+    "contextlib",
+    "contextvars",
+    "dataclasses",
+    "functools",
+    "typing",
+}
 
 
 @cache

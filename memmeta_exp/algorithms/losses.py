@@ -182,10 +182,10 @@ class QuadraticLosses:
         self.tasks = tasks
 
     def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> QuadraticLower:
-        return QuadraticLower(z, self.tasks[labels], mu, centre)
+        return QuadraticLower(z, self.tasks[labels].to(z.device, z.dtype), mu, centre)
 
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> QuadraticUpper:
-        return QuadraticUpper(z, self.tasks[labels])
+        return QuadraticUpper(z, self.tasks[labels].to(z.device, z.dtype))
 
     def support(self, output: Tensor, label: Tensor) -> Tensor:
         theta, phi = self._split(output)

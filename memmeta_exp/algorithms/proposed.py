@@ -9,7 +9,13 @@ theta enters through the features alone, so the gradient of F reaches it through
 
     dF/dz_q = d_z_q f,                    dF/dz_s = - d_z_s < d_phi g, v >
 
-No inner step is kept. `Proposed.feature_gradient` computes these three lines.
+With a linear head phi = W the features enter through Gram matrices alone, W = W_c + A^T Z_s, and v is a matrix V. E and
+beta are small matrices, images by classes, so that the two cotangents are
+
+    dF/dZ_q = E W,                        dF/dZ_s = mu A V - beta W
+
+(`bilevel/support_space.py`, with the derivation). No inner step is kept. `Proposed.feature_gradient` computes these
+lines; `bilevel.implicit` is the same formula for any losses.
 """
 
 from dataclasses import dataclass, replace
@@ -22,7 +28,8 @@ from memmeta_exp.algorithms.feature_space import FeatureGradient, FeatureSpaceLe
 from memmeta_exp.algorithms.learner import INEXACT_TOLERANCE, Adapt, Execution
 from memmeta_exp.algorithms.losses import SOFTMAX, Losses
 from memmeta_exp.backbones import MetaModel
-from memmeta_exp.bilevel import Lower, Solution, Vector, cg, direct, gradient_descent, newton
+from memmeta_exp.bilevel import LinearHead, Lower, Solution, Upper, Vector, cg, direct, gradient_descent, newton
+from memmeta_exp.bilevel.support_space import HeadGradient, SupportSpace, head_hypergradient
 from memmeta_exp.bilevel.vectors import norm
 from memmeta_exp.config import AlgorithmConfig, MemoryConfig, option, register
 from memmeta_exp.profiling.phases import phase
@@ -129,6 +136,11 @@ class Proposed:
         """Whether phi_0 is the class means."""
         return self.config.head_start == "prototype"
 
+    @property
+    def factorises(self) -> bool:
+        """Whether a Hessian is factorised: then all that is computed on features is float64."""
+        return self.config.inner_solver == "newton" or self.config.linear_solver == "direct"
+
     def adapt(self, head: Lower, start: Tensor) -> Solution:
         """phi of each task by the configured inner solver; gradient descent begins at `start` [T, C, d+1].
 
@@ -138,6 +150,8 @@ class Proposed:
         c = self.config
         if c.inner_solver == "newton":
             tolerance = c.inner_tolerance or 0.0
+            if isinstance(head, LinearHead) and not c.inner_warm_start:  # a warm start lies outside the support space
+                return SupportSpace(head).newton(c.inner_steps, tolerance)
             start = start if c.inner_warm_start else head.regularizer_center()
             return newton(head.value, head.grad, head.inverse, (start,), steps=c.inner_steps, tolerance=tolerance)
         step = 1 / head.smoothness() if c.inner_lr is None else start.new_full((len(start),), c.inner_lr)
@@ -156,26 +170,44 @@ class Proposed:
         support, query: features [T, n, d] and labels [T, n]. start: phi_0 [C, d+1], or [T, C, d+1] with prototypes.
         warm: the solutions "phi" and "v" [T, C, d+1] of the same slots of the last batch, or empty.
         """
-        g, f = self.lower(*support, start), self.losses.upper(*query, start)
-        at = warm["phi"] if self.config.inner_warm_start and "phi" in warm else start.expand(len(g.z), -1, -1)
+        (z_s, y_s), (z_q, y_q), dtype = support, query, support[0].dtype
+        if self.factorises:
+            z_s, z_q, start = z_s.double(), z_q.double(), start.double()
+        g, f = self.lower(z_s, y_s, start), self.losses.upper(z_q, y_q, start)
+        warm = {key: value.to(start) for key, value in warm.items() if key in self.warm_start_keys()}
+        at = warm.get("phi", start.expand(len(z_s), -1, -1))
         with phase("lower level"):
             inner = self.adapt(g, at)
-        phi = inner.value
         with phase("linear solve"):
-            linear = self._solve(g, phi, f.grad(phi), warm)
-        v = linear.value
+            found = self._hypergradient(f, g, inner, warm)
+        inner, v = replace(inner, residual=found.residual), found.v
         return FeatureGradient(
+            loss=found.loss.to(dtype),
+            accuracy=found.accuracy,
+            d_support=found.d_support.to(dtype),
+            d_query=found.d_query.to(dtype),
+            d_start=-g.cross_centre(v.value).sum_to_size(start.shape).to(dtype),  # mu v where R is centred on phi_0
+            inner=inner,
+            linear=v,
+            smoothness=g.smoothness(),
+            inexact=self._inexact(g, inner, v),
+            gradients=inner.calls + 2,  # d_phi f and d_z_q f
+            products=v.calls + 1,  # the cross derivative
+        )
+
+    def _hypergradient(self, f: Upper, g: Lower, inner: Solution, warm: dict[str, Tensor]) -> HeadGradient:
+        """v, and by it the cotangents: in the support space where the head is linear and its Hessian is factorised."""
+        c, phi = self.config, inner.value
+        if c.linear_solver == "direct" and isinstance(g, LinearHead) and isinstance(f, LinearHead):
+            return head_hypergradient(f, g, phi, c.linear_tolerance)
+        linear = self._solve(g, phi, f.grad(phi), warm)
+        return HeadGradient(
             loss=f.value(phi),
             accuracy=f.accuracy(phi),
-            d_support=-g.cross(phi, v),  # - d_z_s < d_phi g, v >
+            d_support=-g.cross(phi, linear.value),  # - d_z_s < d_phi g, v >
             d_query=f.grad_features(phi),  # d_z_q f
-            d_start=-g.cross_centre(v).sum_to_size(start.shape),  # mu v where R is centred on phi_0
-            inner=inner,
-            linear=linear,
-            smoothness=g.smoothness(),
-            inexact=self._inexact(g, inner, linear),
-            gradients=inner.calls + 2,  # d_phi f and d_z_q f
-            products=linear.calls + 1,  # the cross derivative
+            v=linear,
+            residual=inner.residual,
         )
 
     def _inexact(self, g: Lower, inner: Solution, linear: Solution) -> Tensor:
@@ -196,7 +228,7 @@ class Proposed:
         c, matvec = self.config, g.hvp(phi)
         if c.linear_solver == "direct":
             return direct(matvec, b, inverse=g.inverse(phi), tolerance=c.linear_tolerance)
-        start = (warm["v"],) if c.linear_warm_start and "v" in warm else None
+        start = (warm["v"],) if "v" in warm else None
         return cg(matvec, b, steps=c.linear_steps, tolerance=c.linear_tolerance, start=start)
 
     def warm_start_keys(self) -> tuple[str, ...]:

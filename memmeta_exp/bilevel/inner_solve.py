@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from memmeta_exp.bilevel.vectors import Solution, Vector, axpy, dot, loop_status, norm
+from memmeta_exp.bilevel.vectors import Solution, Vector, axpy, dot, loop_status, norm, subtract
 
+InnerProduct = Callable[[Vector, Vector], Tensor]
 ARMIJO_SLOPE = 1e-4  # sufficient decrease (Nocedal and Wright 2006, section 3.1)
 HALVINGS = 40
 
@@ -55,44 +56,61 @@ def newton(
     *,
     steps: int,
     tolerance: float,
+    dot: InnerProduct = dot,
 ) -> Solution:
     """Newton's method with Armijo backtracking, until |d_phi g| <= `tolerance` in every task or `steps` are done.
 
-    value: phi -> g [T]; grad: phi -> d_phi g; inverse: phi -> (r -> (d_phi^2 g)^-1 r), factorised once a step. A task
+    value: phi -> g [T]; grad: phi -> d_phi g; inverse: phi -> (r -> (d_phi^2 g)^-1 r), factorised once a step; dot: the
+    inner product that |d_phi g| and the slope along a direction are taken in, where phi are coordinates. A task
     does not move once it is solved, nor where no step along the direction lowers g (a direction that is not finite,
     say): it keeps its iterate and is reported by its residual. Convergence near phi* is quadratic (Boyd and
     Vandenberghe 2004, section 9.5).
     """
     phi, slope, now = start, grad(start), value(start)
-    size = norm(slope)
-    count = torch.zeros_like(size, dtype=torch.int64)
+    square = dot(slope, slope)
+    count = torch.zeros_like(square, dtype=torch.int64)
     for done in range(steps):
-        active = size > tolerance
-        if not loop_status(active, done).some:
+        active = square > tolerance**2
+        status = loop_status(active, done)
+        if not status.some:
             break
         direction = inverse(phi)(slope)
-        phi, now = _armijo(value, phi, now, direction, dot(slope, direction), active)
+        phi, now = _armijo(value, phi, now, direction, dot(slope, direction), active, status.every)
         count, slope = count + active, grad(phi)
-        size = norm(slope)
+        square = dot(slope, slope)
+    size = square.clamp(min=0).sqrt()
     return Solution(phi, size, count, size <= tolerance, count + 1)
 
 
 def _armijo(
-    value: Callable[[Vector], Tensor], phi: Vector, now: Tensor, direction: Vector, decrease: Tensor, active: Tensor
+    value: Callable[[Vector], Tensor],
+    phi: Vector,
+    now: Tensor,
+    direction: Vector,
+    decrease: Tensor,
+    active: Tensor,
+    every: bool,
 ) -> tuple[Vector, Tensor]:
     """phi - t direction and its g [T], for the largest t of 1, 1/2, .., 2^-39 with g there at most g(phi) - 1e-4 t
     <d_phi g, direction>; phi itself, whatever the direction is, where there is none and for tasks that are not active.
-    now: g(phi). The slack is g's own rounding, which near phi* exceeds the decrease asked for."""
-    slack = 8 * torch.finfo(now.dtype).eps * now.abs()
-    length, too_far = active.to(now.dtype), active
-    stepped, reached = phi, now
-    for halving in range(HALVINGS):
-        stepped = axpy(-length, direction, phi)
-        reached = value(stepped)
-        too_far = too_far & ~(reached <= now - ARMIJO_SLOPE * length * decrease + slack)
-        if not loop_status(too_far, halving + 1).some:
+
+    now: g(phi); every: whether all tasks are active. The slack is the rounding of g, which near phi* exceeds the
+    decrease asked for.
+    """
+    bound = torch.add(now, now.abs(), alpha=8 * torch.finfo(now.dtype).eps)
+    stepped = subtract(phi, direction)
+    reached = value(stepped)
+    enough = reached <= torch.add(bound, decrease, alpha=-ARMIJO_SLOPE)
+    if every and loop_status(enough, 1).every:  # nothing to hold back
+        return stepped, reached
+    length, too_far = active.to(now.dtype), active & ~enough
+    for halving in range(1, HALVINGS):
+        if not loop_status(too_far, halving).some:
             break
-        length = torch.where(too_far, 0.5 ** (halving + 1), length)
+        length = torch.where(too_far, 0.5**halving, length)
+        stepped = axpy(length, direction, phi, -1)
+        reached = value(stepped)
+        too_far = too_far & ~(reached <= torch.addcmul(bound, length, decrease, value=-ARMIJO_SLOPE))
     moves = active & ~too_far  # elsewhere a step may not be finite
     moved = tuple(torch.where(moves.view(-1, *[1] * (b.dim() - 1)), a, b) for a, b in zip(stepped, phi, strict=True))
     return moved, torch.where(moves, reached, now)

@@ -1,10 +1,26 @@
-"""What heads that are linear in their weights share: phi = (W,), W [T, C, d+1], the last column the bias."""
+"""Closed forms of a linear head on features under a convex loss of its logits, batched over T tasks.
 
+Shapes: z [T, n, d] features, phi = (W,) with W [T, C, d+1], the last column the bias, so that Z = [z, 1] [T, n, d+1]
+and U = Z W^T [T, n, C] are the logits. With l' and S the slope and the Hessian of the loss at U (`logit_losses`), S
+acting on each image's row, and n the images:
+
+    g(W)     = mean_i l(W z_i) + mu/2 |W - W_c|^2                       W_c: centre of R, 0 unless it is learned
+    d_W g    = l'^T Z / n + mu (W - W_c)
+    H V      = (S Z V^T)^T Z / n + mu V
+    d_z <d_W g, V> = [ l' V + (S Z V^T) W ] / n                         bias column dropped
+    L_g     <= mu + curvature lambda_max(Z Z^T) / n
+    H^-1 r   = ( r - (M^-1 Z r^T)^T Z ) / mu,   M = Z Z^T + mu n S^-1   Woodbury, whatever d is
+
+mu = 0 gives an upper loss f.
+"""
+
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from memmeta_exp.bilevel.logit_losses import CrossEntropy, LogitLoss, Squares
 from memmeta_exp.bilevel.vectors import Vector
 
 SQUARINGS = 14
@@ -25,16 +41,12 @@ def largest_eigenvalue(gram: Tensor) -> Tensor:
 
 
 class LinearHead:
-    """The features Z = [z, 1] [T, n, d+1] of T tasks and R = mu/2 |W - W_c|^2; centre: W_c [C, d+1], or of each task
-    [T, C, d+1], or None for 0. curvature: a bound on the second derivative of an image's loss by its logits."""
+    """f or g of T tasks over fixed features z [T, n, d]; loss: of the logits; mu: weight of R; centre: W_c [C, d+1], or
+    of each task [T, C, d+1], or None for 0."""
 
-    curvature: float
-
-    def __init__(self, z: Tensor, target: Tensor, mu: float, centre: Tensor | None) -> None:
+    def __init__(self, z: Tensor, loss: LogitLoss, mu: float = 0.0, centre: Tensor | None = None) -> None:
         self.z = torch.cat([z, z.new_ones(*z.shape[:-1], 1)], -1)
-        self.target = target
-        self.mu = mu
-        self.centre = centre
+        self.loss, self.mu, self.centre = loss, mu, centre
         self.images = z.shape[1]
 
     @property
@@ -42,37 +54,125 @@ class LinearHead:
         """g is strongly convex by R alone: mu."""
         return self.mu
 
+    @property
+    def double(self) -> "LinearHead":
+        """The same head in float64, in which every factorisation is made."""
+        return self if self.z.dtype == torch.float64 else self._double
+
+    @cached_property
+    def _double(self) -> "LinearHead":
+        centre = None if self.centre is None else self.centre.double()
+        return LinearHead(self.z[..., :-1].double(), self.loss, self.mu, centre)
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """K = Z Z^T, [T, n, n]."""
+        return torch.bmm(self.z, self.z.mT)
+
+    def value(self, phi: Vector) -> Tensor:
+        """g, [T]."""
+        return self.losses(phi).mean(1) + self.mu / 2 * self.offset(phi[0]).square().sum((1, 2))
+
+    def losses(self, phi: Vector) -> Tensor:
+        """The loss of each image, [T, n], without R."""
+        return self.loss.values(self.logits(phi))
+
+    def logits(self, phi: Vector) -> Tensor:
+        """U = Z W^T, [T, n, C]."""
+        return torch.bmm(self.z, phi[0].mT)
+
+    def accuracy(self, phi: Vector) -> Tensor | None:
+        """The fraction of images told rightly, float64 [T]; None where there are no classes."""
+        return self.loss.accuracy(self.logits(phi))
+
+    def grad(self, phi: Vector) -> Vector:
+        """d_W g, ([T, C, d+1],)."""
+        return (self.pull(self.loss.slope(self.logits(phi)), self.offset(phi[0])),)
+
+    def grad_features(self, phi: Vector) -> Tensor:
+        """d_z g = l' W / n, [T, n, d]: the cotangent of the features."""
+        return self.loss.slope(self.logits(phi)) @ phi[0][..., :-1] / self.images
+
+    def hvp(self, phi: Vector) -> Callable[[Vector], Vector]:
+        """V -> H V, ([T, C, d+1],)."""
+        curved = self.loss.curved(self.logits(phi))
+        return lambda v: (self.pull(curved(self.logits(v)), v[0]),)
+
+    def cross(self, phi: Vector, v: Vector) -> Tensor:
+        """d_z < d_W g, V >, [T, n, d]. R has no features in it: it enters through phi* and V alone."""
+        u = self.logits(phi)
+        total = self.loss.slope(u) @ v[0][..., :-1] + self.loss.curved(u)(self.logits(v)) @ phi[0][..., :-1]
+        return total / self.images
+
     def cross_centre(self, v: Vector) -> Tensor:
         """d_{W_c} < d_W g, V > = -mu V, [T, C, d+1]."""
         return -self.mu * v[0]
 
     def regularizer_center(self) -> Tensor:
         """W_c for every task, [T, C, d+1]: where R is least."""
-        shape = (len(self.z), self.target.shape[-1], self.z.shape[-1])
+        shape = (len(self.z), self.loss.target.shape[-1], self.z.shape[-1])
         return self.z.new_zeros(shape) if self.centre is None else self.centre.expand(shape)
 
     def smoothness(self) -> Tensor:
-        """The bound mu + curvature lambda_max(Z Z^T) / n on L_g, [T]. NaN where the features are not finite. On a GPU
-        it is up to 0.02 % larger, see `largest_eigenvalue`."""
-        wide = self.z.shape[1] <= self.z.shape[2]
-        gram = self.z @ self.z.mT if wide else self.z.mT @ self.z  # the same non-zero eigenvalues, the smaller side
-        finite = gram.isfinite().all((1, 2))
+        """The bound on L_g, [T], which for squares is L_g. NaN where the features are not finite. On a GPU it is up to
+        0.02 % larger, see `largest_eigenvalue`."""
+        few = self.z.shape[1] <= self.z.shape[2]
+        gram = self.gram if few else self.z.mT @ self.z  # the same non-zero eigenvalues, the smaller side
+        finite = gram.diagonal(dim1=1, dim2=2).sum(1).isfinite()  # squared lengths of the features
         gram = torch.where(finite[:, None, None], gram, 0.0)
         top = largest_eigenvalue(gram) if gram.is_cuda else torch.linalg.eigvalsh(gram)[:, -1]
-        return torch.where(finite, self.mu + self.curvature * top / self.images, torch.nan)
+        return torch.where(finite, self.mu + self.loss.curvature * top / self.images, torch.nan)
 
-    @cached_property
-    def _double(self) -> tuple[Tensor, Tensor]:
-        """Z and Z Z^T in float64."""
-        z = self.z.double()
-        return z, torch.bmm(z, z.mT)
+    def inverse(self, phi: Vector) -> Callable[[Vector], Vector]:
+        """r -> H^-1 r; needs mu > 0. Features that are not finite give a result that is not.
 
-    def _mean_outer(self, values: Tensor, w: Tensor) -> Tensor:
-        """values^T Z / n + mu w in one call: these matrices are so small that calls are what costs."""
+        The system is formed and factorised in float64: in float32 it loses definiteness near kappa = 1e8.
+        """
+        assert self.mu > 0, "H is singular without R"
+        g = self.double
+        solve = self.loss.inverse(g.logits((phi[0].double(),)), g.gram, self.mu * self.images)
+
+        def times(r: Vector) -> Vector:
+            right = r[0].double()
+            return (((right - solve(g.logits((right,))).mT @ g.z) / self.mu).to(r[0].dtype),)
+
+        return times
+
+    def pull(self, values: Tensor, w: Tensor) -> Tensor:
+        """values^T Z / n + mu w, [T, C, d+1], for values [T, n, C], in one call: calls are what small matrices cost."""
         return torch.baddbmm(w, values.mT, self.z, beta=self.mu, alpha=1 / self.images)
 
-    def _offset(self, w: Tensor) -> Tensor:
+    def offset(self, w: Tensor) -> Tensor:
+        """W - W_c."""
         return w if self.centre is None else w - self.centre
 
-    def _logits(self, w: Tensor) -> Tensor:
-        return torch.bmm(self.z, w.mT)
+
+class SoftmaxHead(LinearHead):
+    """Mean cross-entropy. labels: int64 [T, n]; ways: C."""
+
+    def __init__(self, z: Tensor, labels: Tensor, ways: int, mu: float = 0.0, centre: Tensor | None = None) -> None:
+        super().__init__(z, CrossEntropy(labels, ways, z.dtype), mu, centre)
+        self.labels = labels
+
+
+class ScaledSoftmax(LinearHead):
+    """Mean cross-entropy of `scale` times the logits: the query loss of a head that is fitted to one-hot labels, whose
+    outputs lie near [0, 1]."""
+
+    def __init__(self, z: Tensor, labels: Tensor, ways: int, scale: float) -> None:
+        super().__init__(z, CrossEntropy(labels, ways, z.dtype, scale))
+
+
+class RidgeHead(LinearHead):
+    """Half the mean squared error (Bertinetto et al. 2019, whose lambda is mu n): one Newton step leads to phi*.
+    target: [T, n, C], what is regressed on, the one-hot labels in classification."""
+
+    def __init__(self, z: Tensor, target: Tensor, mu: float = 0.0, centre: Tensor | None = None) -> None:
+        super().__init__(z, Squares(target.to(z.dtype)), mu, centre)
+
+
+class SquaredError(LinearHead):
+    """The mean squared error, the query loss of regression. target: [T, m, C]."""
+
+    def __init__(self, z: Tensor, target: Tensor) -> None:
+        super().__init__(z, Squares(target.to(z.dtype), weight=2.0))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from memmeta_exp.bilevel.vectors import Solution, Vector, axpy, dot, loop_status, norm, subtract
 
@@ -46,7 +47,7 @@ def cg(
         active = active & (rr > target)
         some, every = loop_status(active, done)
     stuck = (rr > target) & ~active  # r stayed as it was where the curvature was not positive
-    return _diagnose(matvec, b, x, count + together, tolerance, stuck, others=1 if start is None else 2)
+    return diagnose(matvec, b, x, tolerance, count + together, stuck, others=1 if start is None else 2)
 
 
 def direct(
@@ -62,15 +63,24 @@ def direct(
     x = inverse(b)
     for _ in range(refinements):
         x = tuple(a + c for a, c in zip(x, inverse(subtract(b, matvec(x))), strict=True))
-    size = norm(b)
-    count = torch.ones_like(size, dtype=torch.int64)
-    return _diagnose(matvec, b, x, count, tolerance, torch.zeros_like(size, dtype=torch.bool), others=refinements)
+    return diagnose(matvec, b, x, tolerance, others=refinements)
 
 
-def _diagnose(matvec, b, x, count, tolerance, indefinite, others: int) -> Solution:
-    """others: products asked for besides those of the `count` steps."""
+def diagnose(
+    matvec: Callable[[Vector], Vector],
+    b: Vector,
+    x: Vector,
+    tolerance: float | None = None,
+    count: Tensor | None = None,
+    indefinite: Tensor | None = None,
+    others: int = 0,
+) -> Solution:
+    """x as a solution of A x = b, its residual recomputed. count: steps, None for the one of a factorisation;
+    indefinite: tasks that met a non-positive curvature; others: products asked for besides those of the steps."""
     size = norm(b)
     residual = norm(subtract(b, matvec(x))) / torch.where(size > 0, size, 1.0)
     within = residual.isfinite() if tolerance is None else residual <= tolerance
-    calls = count + others + indefinite.long()  # the product that met it is no step
-    return Solution(x, residual, count, within & ~indefinite, calls)
+    count = torch.ones_like(size, dtype=torch.int64) if count is None else count
+    if indefinite is None:
+        return Solution(x, residual, count, within, count + others)
+    return Solution(x, residual, count, within & ~indefinite, count + others + indefinite.long())  # met, but no step

@@ -1,4 +1,4 @@
-"""A lower level of any form, through autograd: what the closed forms of `softmax_head` are checked against, and the
+"""A lower level of any form, through autograd: what the closed forms of `linear_head` are checked against, and the
 path for heads and losses that have none."""
 
 from collections.abc import Callable

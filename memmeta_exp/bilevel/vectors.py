@@ -70,4 +70,4 @@ def loop_status(active: Tensor, rounds: int) -> LoopStatus:
     if active.is_meta:
         return LoopStatus(rounds < ROUNDS_ON_META, False)
     every = bool(active.all())
-    return LoopStatus(every or bool(active.any()), every)
+    return LoopStatus(every or (len(active) > 1 and bool(active.any())), every)
