@@ -59,7 +59,7 @@ class Record(TypedDict):
     overrides: NotRequired[list[str]]
     env: NotRequired[Env]
     evaluations: list[Evaluation]
-    validation: _Points | None
+    validation: NotRequired[_Points | None]
 
 
 class Steps(TypedDict):
@@ -167,7 +167,7 @@ def _to_target(runs: dict[int, dict[str, Any]], seconds_a_task: float | None) ->
     """Means over the seeds, None where one of them did not get there or the time of a task is not known."""
     tasks = []
     for run in runs.values():
-        points = run["validation"]
+        points = run.get("validation")
         index = target_index(points["acc"]) if points else None
         if not points or index is None:
             return {"tasks_to_target": None, "seconds_to_target": None}

@@ -7,7 +7,7 @@ import pandas
 import pytest
 import yaml
 
-from memmeta_exp.commands import train as command
+from memmeta_exp.commands import search as command
 from tests.commands.conftest import TINY
 
 

@@ -106,6 +106,8 @@ def archive_of_tensors(stream: BinaryIO, path: Path) -> None:
 
     stream.seek(0)
     with damage_named(path), zipfile.ZipFile(stream) as file:
+        if any(info.filename.endswith("/constants.pkl") for info in file.infolist()):
+            raise ValueError("it is a TorchScript archive, which is not expected here")
         require_stored(file, stream.seek(0, os.SEEK_END))
         pickles = [info for info in file.infolist() if info.filename.endswith("/data.pkl")]
         if len(pickles) != 1:
