@@ -1,6 +1,6 @@
 """A backbone as a plug-in: a small convolutional network with group norm.
 
-    memmeta train plugins=[examples.backbone] backbone=group_norm backbone.width=32
+    memmeta train 'plugins=[examples.backbone]' backbone=group_norm backbone.width=32
 
 Images of one task have no part in the features of another: group norm treats each image by itself, so the images of all
 tasks pass in one batch. (Batch norm would need each task's own statistics: see `TaskBatchNorm2d` in

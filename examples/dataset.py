@@ -1,6 +1,6 @@
 """A dataset as a plug-in: stars, drawn when the run starts.
 
-    memmeta train plugins=[examples.dataset] dataset=shapes
+    memmeta train 'plugins=[examples.dataset]' dataset=shapes
 
 A class is a number of corners and how far the star is cut in between them; its images differ in size, angle and place.
 The three splits cut to other depths, so that validation and test have new classes.

@@ -1,6 +1,6 @@
 """Reptile (Nichol, Achiam and Schulman 2018, arXiv:1803.02999) as a plug-in: an algorithm in one file.
 
-    memmeta train plugins=[examples.reptile] algorithm=reptile algorithm.inner_lr=0.05
+    memmeta train 'plugins=[examples.reptile]' algorithm=reptile algorithm.inner_lr=0.05
 
 The weights of a task start from theta and take 2K gradient steps of size lambda: K on its support half, whose loss is
 g, then K on its query half, whose loss is f. Theta moves towards where they end.
@@ -63,7 +63,9 @@ class Reptile:
         with phase("backward"):
             end = self._descend(task, adapted, lambda weights: task.query_loss(weights)[0].sum())
         grads = {name: (task.meta[name] - end[name]) / self.config.inner_lr for name in task.learned}
-        return TaskGradient(loss, accuracy, grads, ~loss.isfinite(), task.gradients, task.products)
+        return TaskGradient(
+            loss, accuracy, grads, inexact=~loss.isfinite(), gradients=task.gradients, products=task.products
+        )
 
     def _descend(self, task: Task, weights: Weights, loss: Callable[[Weights], Tensor]) -> Weights:
         """K gradient steps on `loss`, without a graph from one to the next."""

@@ -14,8 +14,8 @@ beta are small matrices, images by classes, so that the two cotangents are
 
     dF/dZ_q = E W,                        dF/dZ_s = mu A V - beta W
 
-(`bilevel/support_space.py`, with the derivation). No inner step is kept. `Proposed.feature_gradient` computes these
-lines; `bilevel.implicit` is the same formula for any losses.
+No inner step is kept. Linear heads with a direct solve take these two lines, in `bilevel/support_space.py`, where they
+are derived. Other heads and solvers take the three lines above, in `_hypergradient` below.
 """
 
 from dataclasses import dataclass, replace

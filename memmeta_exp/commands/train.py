@@ -210,8 +210,9 @@ def _folder(overrides: list[str], multirun: bool, found: list[Config]) -> list[s
 
 
 class _Ended(BaseException):
-    """Carries the one-line error of a job past Hydra, which would print a line of its own for an Exception. Not past
-    other launchers and sweepers than its basic ones: they take an Exception for the failure of one job among many."""
+    """Carries the one-line error of a job past Hydra, which would print a line of its own for an Exception.
+
+    Only for Hydra's basic launcher and sweeper: others expect an Exception where one job of many fails."""
 
     def __init__(self, error: MemmetaError | OSError) -> None:
         super().__init__(str(error))
@@ -251,7 +252,7 @@ def _job(cfg: DictConfig, ranks: Ranks = SINGLE_PROCESS, swept: Sequence[str] = 
     try:
         if asked.signum is not None:
             raise MultirunInterrupted(asked.signum)
-        config = from_omegaconf(cfg)
+        config = from_omegaconf(cfg, settings.runtime.cwd)
         check(ranks.placed(config))
         path, overrides = Path(settings.runtime.output_dir), list(settings.overrides.task)
         values = label({o.partition("=")[0]: text_of(o) for o in overrides}, swept)

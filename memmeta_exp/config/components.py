@@ -22,9 +22,8 @@ class AlgorithmConfig(Component):
     differentiates through its inner steps. adapted_params: which parameters adapt to a task, `head` or `all`.
     head_start: phi_0, `fixed`, `learned` or `prototype`. mu: weight of R on the head. classifies: training has no
     tasks; it classifies the classes of the training split. first_order: it takes no second derivative of the backbone.
-    descent_step: size of the gradient steps that solve the lower level, which should be at most 1/L_g; None: there are
-    none, or they are. color, marker: matplotlib's, of its lines in figures; empty: the next of the palette that is
-    free.
+    descent_step: inner step size to check against 1/L_g; None where there is nothing to check. color, marker:
+    matplotlib's, of its lines in figures; empty: the next of the palette that is free.
     """
 
     group: ClassVar[str] = "algorithm"

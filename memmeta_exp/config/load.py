@@ -167,14 +167,14 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     return found
 
 
-def from_omegaconf(cfg: DictConfig) -> Config:
-    """The `Config` of what Hydra composed, its paths absolute; ConfigError where it is none, or its dataset is missing
-    or too small."""
+def from_omegaconf(cfg: DictConfig, folder: str = ".") -> Config:
+    """The `Config` of what Hydra composed, its paths relative to `folder` made absolute. ConfigError where it is none,
+    or its dataset is missing or too small."""
     try:
         values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(str(error.msg or error).splitlines()[0]) from None
     assert isinstance(values, dict)
-    config = absolute(from_dict({str(k): v for k, v in values.items()}))
+    config = absolute(from_dict({str(k): v for k, v in values.items()}), folder)
     check_tasks_fit(config)
     return config

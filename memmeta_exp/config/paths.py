@@ -18,16 +18,17 @@ def path_keys() -> tuple[str, ...]:
     return tuple(found)
 
 
-def absolute(config: Config) -> Config:
-    """`config` with its relative paths, which are relative to the current folder, made absolute."""
+def absolute(config: Config, folder: str = ".") -> Config:
+    """`config` with its relative paths, which are relative to `folder`, made absolute."""
     sections = {f.name: value for f in fields(config) if is_dataclass(value := getattr(config, f.name))}
-    return replace(_absolute(config), **{name: _absolute(section) for name, section in sections.items()})
+    sections = {name: _absolute(section, folder) for name, section in sections.items()}
+    return replace(_absolute(config, folder), **sections)
 
 
 def _paths(schema: Any) -> list[str]:
     return [f.name for f in fields(schema) if option_of(f).path]
 
 
-def _absolute(section: Any) -> Any:
-    given = {name: value for name in _paths(section) if (value := getattr(section, name))}
-    return replace(section, **{name: os.path.abspath(os.path.expanduser(value)) for name, value in given.items()})
+def _absolute(section: Any, folder: str) -> Any:
+    given = {name: os.path.expanduser(value) for name in _paths(section) if (value := getattr(section, name))}
+    return replace(section, **{name: os.path.abspath(os.path.join(folder, value)) for name, value in given.items()})

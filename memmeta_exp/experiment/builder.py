@@ -35,8 +35,8 @@ Constants = tuple[tuple[float, ...], tuple[float, ...]]
 class Experiment:
     """Everything a run computes with.
 
-    reference: measures |grad F|^2 on sampled tasks. truth: F itself, on problems with a known solution. One of the two
-    is None. adapt: the test-time adaptation, None for the algorithm's own. ranks: those that share the tasks.
+    reference: measures |grad F|^2 on sampled tasks. truth: evaluates F over all tasks, where that is possible. One of
+    the two is None. adapt: the test-time adaptation, None for the algorithm's own. ranks: those that share the tasks.
     """
 
     config: Config

@@ -1,4 +1,4 @@
-"""The convergence measure of the paper: the mean over outer iterations of |dF/dtheta|^2, on a fixed set of tasks."""
+"""The convergence measure of the paper: the mean over validations of |dF/dtheta|^2, on a fixed set of tasks."""
 
 import math
 from collections.abc import Iterable

@@ -53,7 +53,7 @@ def test_accuracy_by_hand() -> None:
     z = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]])
     head = SoftmaxHead(z, torch.tensor([[0, 1, 1]]), 2)
     phi = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
-    assert head.accuracy((phi,)).item() == pytest.approx(2 / 3)
+    assert head.accuracy((phi,)).item() == pytest.approx(2 / 3)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def test_a_cosine_does_not_see_lengths(generator) -> None:

@@ -114,6 +114,14 @@ def test_other_images_are_not_taken_for_those_of_the_run(run: Path, memmeta) -> 
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+def test_a_path_is_relative_to_where_the_command_was_given(run: Path, memmeta, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.parent)
+    places = ["hydra.job.chdir=true", f"hydra.run.dir={run.parent / 'new'}"]
+    result = memmeta("train", *TINY, "dataset.path=moved", *places)
+    assert result.code == 0, result.err
+    assert read_config(run.parent / "new", {}).dataset.path == str(run.parent / "moved")
+
+
 REFUSED = {
     "evaluate run={run} backbone.weights=x": "unknown key 'backbone.weights'",
     "evaluate run={run} dataset.path=/nowhere": "dataset.path=/nowhere is no folder",
