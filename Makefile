@@ -10,7 +10,7 @@ CONSTRAINTS ?= constraints.txt
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser run test test-slow lint format typecheck check bench-sampling bench-floor bench-peers bench-gpu bench-scaling record reproduce wheel clean
+.PHONY: help install browser run test test-slow lint format typecheck check bench-sampling bench-head bench-floor bench-peers bench-gpu bench-scaling record reproduce wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ check: lint typecheck test  ## lint, types and tests
 
 bench-sampling: install  ## the cost of drawing tasks as a share of a step
 	$(BIN)/python -m benchmarks.sampling
+
+bench-head: install  ## the head of `proposed`, time and memory a task, against the one by a system of nC x nC (minutes)
+	$(BIN)/python -m benchmarks.head $(ARGS)
 
 bench-floor: install  ## a meta-step of every algorithm against a supervised step on the same images (minutes); ARGS="--threads 1"
 	$(BIN)/python -m benchmarks.floor $(ARGS)

@@ -118,10 +118,10 @@ class LinearHead:
         0.02 % larger, see `largest_eigenvalue`."""
         few = self.z.shape[1] <= self.z.shape[2]
         gram = self.gram if few else self.z.mT @ self.z  # the same non-zero eigenvalues, the smaller side
-        finite = gram.diagonal(dim1=1, dim2=2).sum(1).isfinite()  # squared lengths of the features
-        gram = torch.where(finite[:, None, None], gram, 0.0)
+        squares = gram.diagonal(dim1=1, dim2=2).sum(1)  # finite where the features are, and then `gram` is
+        gram = gram.nan_to_num(0.0, 0.0, 0.0)
         top = largest_eigenvalue(gram) if gram.is_cuda else torch.linalg.eigvalsh(gram)[:, -1]
-        return torch.where(finite, self.mu + self.loss.curvature * top / self.images, torch.nan)
+        return self.mu + self.loss.curvature * top / self.images + 0 * squares  # 0 * inf is NaN
 
     def inverse(self, phi: Vector) -> Callable[[Vector], Vector]:
         """r -> H^-1 r; needs mu > 0. Features that are not finite give a result that is not.

@@ -15,12 +15,15 @@ from torch import Tensor
 from memmeta_exp.bilevel.cholesky import factor_inverse, factor_solve
 from memmeta_exp.bilevel.vectors import one_hot
 
-SMALLEST = 1e-200  # probability: its reciprocal and that of the square of its root are finite
+SMALLEST = 1e-200  # of a probability: what is divided by it is finite
 Map = Callable[[Tensor], Tensor]
 
 
 class LogitLoss(ABC):
-    """A loss of T tasks of n images; logits u and all maps [T, n, C]. A new one needs `values`, `slope` and `hessian`.
+    """A loss of T tasks of n images; logits u and all maps are [T, n, C].
+
+    A new one needs `values`, `slope` and `hessian` in closed form: `proposed` calls them in inference mode, where
+    autograd does nothing.
 
     curvature: a bound on the largest eigenvalue of S. target: [T, n, C].
     """
@@ -106,22 +109,20 @@ class CrossEntropy(LogitLoss):
         """By C + 1 systems of n x n (Rasmussen and Williams 2006, Algorithm 3.3), so that work grows as C n^3 and not
         as (C n)^3. With D_c the diagonal matrix of the n probabilities of class c, and R that repeats a vector C times,
 
-            M^-1 x = E (x - R (sum_c E_c)^-1 R^T E x),     E = diag(E_1 .. E_C),     E_c = (K + shift D_c^-1)^-1
+            M^-1 x = E x - E R (sum_c E_c)^-1 R^T E x,     E = diag(E_1 .. E_C),     E_c = (K + shift D_c^-1)^-1
 
         where shift is divided by scale^2. The rounding of a Cholesky factorisation does not depend on how the rows are
         scaled (Higham 2002, section 10.1), so probabilities near 0 do no harm.
         """
-        tasks, n, ways = u.shape
         p = self._mean(u).mT.clamp(min=SMALLEST)
-        system = torch.diag_embed(shift / self.scale**2 / p).add_(gram[:, None])
-        e = factor_inverse(torch.linalg.cholesky_ex(system)[0]).view(-1, n, n)
-        common = factor_inverse(torch.linalg.cholesky_ex(e.view(tasks, ways, n, n).sum(1))[0])
+        system = torch.diag_embed(p.reciprocal_().mul_(shift / self.scale**2)).add_(gram[:, None])
+        e = factor_inverse(torch.linalg.cholesky_ex(system)[0])  # [T, C, n, n]
+        factor = torch.linalg.cholesky_ex(e.sum(1))[0]
 
         def solve(x: Tensor) -> Tensor:
-            x = x.mT.contiguous()
-            seen = torch.bmm(e, x.view(-1, n, 1)).view(tasks, ways, n)
-            x = x - torch.bmm(seen.sum(1, keepdim=True), common)
-            return torch.bmm(e, x.view(-1, n, 1)).view(tasks, ways, n).mT
+            apart = e @ x.mT[..., None]
+            common = factor_solve(factor, apart.sum(1))
+            return (apart - e @ common[:, None]).squeeze(-1).mT
 
         return solve
 
@@ -129,11 +130,11 @@ class CrossEntropy(LogitLoss):
         """There S = scale^2 (I - 1/C) / C for all images, so one system of n x n is enough."""
         system = gram.clone()
         system.diagonal(dim1=1, dim2=2).add_(shift * u.shape[-1] / self.scale**2)
-        factor = torch.linalg.cholesky_ex(system)[0]
-        return lambda x: factor_solve(factor, x - x.mean(-1, keepdim=True))
+        inverse = factor_inverse(torch.linalg.cholesky_ex(system)[0])
+        return lambda x: torch.bmm(inverse, x - x.mean(-1, keepdim=True))
 
     def accuracy(self, u: Tensor) -> Tensor:
-        return (u.argmax(-1) == self.labels).double().mean(1)
+        return (u.argmax(-1) == self.labels).mean(1, dtype=torch.float64)
 
     def _mean(self, u: Tensor) -> Tensor:
         return torch.softmax(self._scaled(u), -1)

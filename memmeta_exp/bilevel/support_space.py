@@ -47,20 +47,18 @@ class SupportSpace:
         self.head, self.dtype = head.double, head.z.dtype
         self.gram, self.loss, self.mu_n = self.head.gram, head.loss, head.mu * head.images
         centred = head.centre is not None
-        self.offset = self.head.logits((self.head.regularizer_center(),)) if centred else None  # Z W_c^T
+        self.center_logits = self.head.logits((self.head.regularizer_center(),)) if centred else None  # Z W_c^T
         self.origin = (torch.zeros_like(head.loss.target, dtype=self.gram.dtype),) * 2
 
     def newton(self, steps: int, tolerance: float) -> Solution:
         """W* from W_c: ([T, C, d+1],) in the precision of the features. tolerance, residual: of |d_W g|, before W is
         rounded to it."""
         n = self.head.images
-        with torch.inference_mode():  # no bookkeeping for autograd, which shows where calls are as short as here
-            found = newton(
-                self.value, self.grad, self.inverse, self.origin, steps=steps, tolerance=tolerance * n, dot=self.dot
-            )
-        with torch.no_grad():  # ordinary tensors again
-            phi, residual = (self.weights(found.value).to(self.dtype),), found.residual / n
-        return Solution(phi, residual, found.steps.clone(), found.converged.clone(), found.calls.clone())
+        found = newton(
+            self.value, self.grad, self.inverse, self.origin, steps=steps, tolerance=tolerance * n, dot=self.dot
+        )
+        w = self.weights(found.value).to(self.dtype)
+        return Solution((w,), found.residual / n, found.steps, found.converged, found.calls)
 
     def weights(self, phi: Vector) -> Tensor:
         """W = W_c + A^T Z, [T, C, d+1]."""
@@ -81,7 +79,7 @@ class SupportSpace:
 
     def inverse(self, phi: Vector) -> Callable[[Vector], Vector]:
         """R -> (R - M^-1 K R) / (mu n)."""
-        at_zero = phi is self.origin and self.offset is None
+        at_zero = phi is self.origin and self.center_logits is None
         inverse = self.loss.inverse_at_zero if at_zero else self.loss.inverse
         solve = inverse(self._logits(phi), self.gram, self.mu_n)
         return lambda r: self._with_image((r[0] - solve(r[1])) / self.mu_n)
@@ -90,7 +88,7 @@ class SupportSpace:
         return a, torch.bmm(self.gram, a)
 
     def _logits(self, phi: Vector) -> Tensor:
-        return phi[1] if self.offset is None else self.offset + phi[1]
+        return phi[1] if self.center_logits is None else self.center_logits + phi[1]
 
 
 @dataclass(frozen=True)
@@ -112,21 +110,18 @@ def head_hypergradient(f: LinearHead, g: LinearHead, phi: Vector, tolerance: flo
     f, g: on query and on support features, in float64 for small residuals; tolerance: on |H v - d_phi f| / |d_phi f|,
     None for none.
     """
-    (w,) = phi
-    with torch.inference_mode():
-        u, u_q = g.logits(phi), f.logits(phi)
-        slope, curved = g.loss.slope(u), g.loss.curved(u)
-        e = f.loss.slope(u_q) / f.images
-        d_f = torch.bmm(e.mT, f.z)  # d_phi f
-        beta = g.loss.inverse(u, g.gram, g.mu * g.images)(g.logits((d_f,)))
-    with torch.no_grad():  # ordinary tensors again
-        v = torch.baddbmm(d_f, beta.mT, g.z, beta=1 / g.mu, alpha=-1 / g.mu)
-        mu_a_v = torch.bmm(slope, v[..., :-1]) / -g.images
-        return HeadGradient(
-            loss=f.loss.values(u_q).mean(1),
-            accuracy=f.loss.accuracy(u_q),
-            d_support=torch.baddbmm(mu_a_v, beta, w[..., :-1], alpha=-1),
-            d_query=torch.bmm(e, w[..., :-1]),
-            v=diagnose(lambda x: (g.pull(curved(g.logits(x)), x[0]),), (d_f,), (v,), tolerance),
-            residual=norm((g.pull(slope, g.offset(w)),)),
-        )
+    (w,), u, u_q = phi, g.logits(phi), f.logits(phi)
+    slope, curved = g.loss.slope(u), g.loss.curved(u)
+    e = f.loss.slope(u_q) / f.images
+    d_f = torch.bmm(e.mT, f.z)  # d_phi f
+    beta = g.loss.inverse(u, g.gram, g.mu * g.images)(g.logits((d_f,)))
+    v = torch.baddbmm(d_f, beta.mT, g.z, beta=1 / g.mu, alpha=-1 / g.mu)
+    mu_a_v = torch.bmm(slope, v[..., :-1]) / -g.images
+    return HeadGradient(
+        loss=f.loss.values(u_q).mean(1),
+        accuracy=f.loss.accuracy(u_q),
+        d_support=torch.baddbmm(mu_a_v, beta, w[..., :-1], alpha=-1),
+        d_query=torch.bmm(e, w[..., :-1]),
+        v=diagnose(lambda x: (g.pull(curved(g.logits(x)), x[0]),), (d_f,), (v,), tolerance),
+        residual=norm((g.pull(slope, g.offset(w)),)),
+    )

@@ -69,5 +69,7 @@ def loop_status(active: Tensor, rounds: int) -> LoopStatus:
     does."""
     if active.is_meta:
         return LoopStatus(rounds < ROUNDS_ON_META, False)
+    if len(active) == 1:
+        return LoopStatus(bool(active), bool(active))
     every = bool(active.all())
-    return LoopStatus(every or (len(active) > 1 and bool(active.any())), every)
+    return LoopStatus(every or bool(active.any()), every)
