@@ -193,8 +193,8 @@ class Proposed:
             d_support=found.d_support.to(dtype),
             d_query=found.d_query.to(dtype),
             d_start=-g.cross_centre(v.value).sum_to_size(start.shape).to(dtype),  # mu v where R is centred on phi_0
-            inner=inner,
-            linear=v,
+            inner=replace(inner, value=(inner.value[0].to(dtype),)),
+            linear=replace(v, value=(v.value[0].to(dtype),)),
             smoothness=g.smoothness(),
             inexact=self._inexact(g, inner, v),
             gradients=inner.calls + 2,  # d_phi f and d_z_q f
