@@ -1,4 +1,4 @@
-"""The commands that README, docs/ and examples/ print can be composed."""
+"""README, docs/ and examples/: their commands compose, their links lead somewhere, and their pages are short."""
 
 import re
 import shlex
@@ -39,3 +39,18 @@ def test_there_are_commands() -> None:
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_printed_command_composes(words: tuple[str, ...]) -> None:
     assert jobs([word for word in words if word != "-m"], multirun="-m" in words)
+
+
+MARKDOWN = [ROOT / "CONTRIBUTING.md", *(page for page in PAGES if page.suffix == ".md")]
+MADE = {ROOT / "docs" / "keys.md"}  # by `memmeta keys`: as long as there are keys
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", sorted({*MARKDOWN} - MADE), ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_is_short(page: Path) -> None:
+    assert len(page.read_text().splitlines()) <= (150 if page.name == "README.md" else 200)
