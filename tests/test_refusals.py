@@ -208,3 +208,11 @@ def test_what_does_not_compose_is_refused(overrides: str) -> None:
         jobs(overrides.split(), multirun=False)
     assert COMPOSED[overrides] in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "suggested"), [("lr=0.1", "optimizer.lr"), ("mu=1", "algorithm.mu"), ("filters=8", "backbone.filters")]
+)
+def test_a_key_without_its_group_is_named(given: str, suggested: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unknown key '{given.partition('=')[0]}'; did you mean {suggested}\?"):
+        jobs([given], multirun=False)

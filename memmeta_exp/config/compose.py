@@ -21,6 +21,7 @@ from memmeta_exp.utils.errors import ConfigError
 from memmeta_exp.utils.path_keys import is_path_key
 
 TABLES = ("protocol", "settings", "experiment")  # groups with a file conf/GROUP.yaml, a block for each option
+MAX_SUGGESTED = 4  # keys of one name in different groups
 MAX_CHECKED_JOBS = 256  # of a multirun, before it starts: composing one takes about 50 ms; the rest are checked in turn
 
 
@@ -162,6 +163,9 @@ def _unknown_key(key: str) -> str:
     if key in keys:
         group = key.partition(".")[0]
         return f"'{key}' is no key of the {group} chosen here, though of another; memmeta train --help {group}=OPTION"
+    same_name = sorted(known for known in keys if known.rpartition(".")[2] == key)
+    if 0 < len(same_name) <= MAX_SUGGESTED:
+        return f"unknown key '{key}'; did you mean {' or '.join(same_name)}?"
     return f"unknown key '{key}'{closest(key, keys)}"
 
 

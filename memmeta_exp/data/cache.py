@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from memmeta_exp.utils.atomic_io import replacing
 from memmeta_exp.utils.errors import DataError
 from memmeta_exp.utils.reading.arrays import read_npz
 
@@ -49,15 +49,8 @@ def read(path: Path, recipe: str) -> Arrays | None:
 
 def _write(path: Path, recipe: str, arrays: Arrays) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".npz")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, seal=np.array(_seal(recipe, arrays)), **arrays)  # pyright: ignore[reportArgumentType]
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        np.savez(file, seal=np.array(_seal(recipe, arrays)), **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def _seal(recipe: str, arrays: Arrays) -> str:

@@ -14,6 +14,7 @@ from typing import IO
 from memmeta_exp.data.aside import half_made, is_still, remove_stale, work_folder
 from memmeta_exp.data.cache import cache_folder
 from memmeta_exp.data.store import INDEX, Store
+from memmeta_exp.utils.atomic_io import PARTIAL
 from memmeta_exp.utils.errors import ConfigError, DataError
 
 LIMIT_GIB = 50.0
@@ -80,7 +81,7 @@ def tidy() -> list[Entry]:
     """Removes what killed processes left, and entries that are not in use, longest unused first, until the rest is
     within the limit; returns those entries."""
     remove_stale(unfinished())
-    for path in _matching(cache_folder(), r"\.glyphs-.*\.npz"):
+    for path in _matching(cache_folder(), rf"\.glyphs\.npz\..*{re.escape(PARTIAL)}"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > _OLD_S:
                 path.unlink()

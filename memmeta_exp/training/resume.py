@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memmeta_exp.config import Config, ConfigError, absolute, as_of_today, flat, from_yaml, path_keys, to_dict
+from memmeta_exp.config import (
+    Config,
+    ConfigError,
+    absolute,
+    as_of_today,
+    flat,
+    from_dict,
+    from_yaml,
+    path_keys,
+    to_dict,
+)
 from memmeta_exp.tracking.run_folder import RunFolder, holds_run, read_status
 from memmeta_exp.training import checkpoint
 from memmeta_exp.training.saved_state import saved_fault
@@ -86,7 +96,7 @@ def newest_state(folder: RunFolder, config: Config) -> dict[str, Any] | None:
                 f"{folder.path} has metrics but no checkpoint to go on from: start the run anew in another folder"
             )
         return None
-    differing = differences(as_of_today(saved["config"]), to_dict(config))
+    differing = differences(_with_defaults(saved["config"], folder), to_dict(config))
     if differing:
         raise ConfigError(
             f"{folder.path / 'config.yaml'} is not what its checkpoints were made with ({_listed(differing)}): "
@@ -121,6 +131,17 @@ def _listed(differing: Mapping[str, tuple[Any, Any]]) -> str:
     named = [f"{key} is {stored} there, {asked} here" for key, (stored, asked) in list(differing.items())[:NAMED]]
     more = len(differing) - NAMED
     return "; ".join(named) + (f"; and {more} more" if more > 0 else "")
+
+
+def _with_defaults(stored: Mapping[str, Any], folder: RunFolder) -> dict[str, Any]:
+    """The configuration of a checkpoint, with the defaults of keys that came after it was written."""
+    try:
+        return to_dict(from_dict(as_of_today(stored)))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{folder.checkpoints} holds a configuration that this version cannot run ({error}): use the version that "
+            "wrote it, or start the run anew in another folder"
+        ) from None
 
 
 def _fault(file: Path, found: Mapping[str, Any], folder: RunFolder) -> str | None:

@@ -21,6 +21,27 @@ class MineConfig(AnilConfig):
     pull: float = option(0.5, "how hard it pulls", above=0)
     weights: dict[str, float] = option({{}}, "of parts")
 """
+PARTS = """
+from dataclasses import dataclass
+import torch
+from memmeta_exp.algorithms.losses import RidgeLosses
+from memmeta_exp.config import option, register
+from memmeta_exp.config.components import HeadConfig
+from memmeta_exp.experiment.optimizers import OptimizerConfig
+
+@register
+@dataclass(frozen=True)
+class SharpConfig(HeadConfig):
+    name: str = "sharp"
+    sharpness: float = option(20.0, "scale of the outputs in f", above=0)
+    def losses(self): return RidgeLosses(self.sharpness)
+
+@register
+@dataclass(frozen=True)
+class NadamConfig(OptimizerConfig):
+    name: str = "nadam"
+    def build(self, parameters, lr): return torch.optim.NAdam(parameters, lr=lr)
+"""
 TWICE = MINE.replace('"mine"', '"maml"')
 SHADOWED = f"""{IMPORTS}
 @register
@@ -125,3 +146,13 @@ def test_a_stored_run_whose_module_is_gone_says_which(here, memmeta) -> None:
         result = memmeta(*command)
         assert (result.code, len(result.err.splitlines())) == (2, 1)
         assert "run/config.yaml: plugins=gone.deeper is not found" in result.err
+
+
+def test_a_head_and_an_optimizer_train(here, train, memmeta) -> None:
+    (here / "parts.py").write_text(PARTS)
+    result = train("plugins=[parts]", "head=sharp", "head.sharpness=15", "optimizer=nadam", "hydra.run.dir=run")
+    assert result.code == 0, result.err
+    stored = from_yaml(here / "run" / "config.yaml")
+    assert (stored.head.name, stored.head.sharpness, stored.optimizer.name) == ("sharp", 15.0, "nadam")
+    tested = memmeta("evaluate", "run=run")
+    assert "score as stored" in tested.out

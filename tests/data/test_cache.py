@@ -98,7 +98,7 @@ def test_what_killed_processes_left_is_removed_and_what_is_being_made_is_not(bir
         dead = cache / ".0123456789abcdef-deadbeef"
         dead.mkdir()
         (cache / ".0123456789abcdef-deadbeef.lock").touch()
-        arrays = cache.parent / ".glyphs-x.npz"
+        arrays = cache.parent / ".glyphs.npz.x.partial"
         arrays.touch()
         os.utime(arrays, (5, 5))
         made = store(birds)

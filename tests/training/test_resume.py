@@ -280,14 +280,16 @@ def test_more_iterations_are_those_of_a_longer_run(finished, left_alone, memmeta
 
 
 def test_a_run_of_an_older_version_goes_on(train, memmeta, tmp_path) -> None:
-    """Its configuration holds a key that is gone, in config.yaml and in its checkpoints."""
+    """Its configuration holds a key that is gone and lacks one that is new, in config.yaml and in its checkpoints."""
     assert train(RUN).code == 0
     run = tmp_path / "run"
-    with (run / "config.yaml").open("a") as file:
-        file.write("cuda_graph: false\n")
+    text = (run / "config.yaml").read_text()
+    assert "plugins: []\n" in text
+    (run / "config.yaml").write_text(text.replace("plugins: []\n", "cuda_graph: false\n"))
     for path in (run / "checkpoints" / "last.pt", run / "checkpoints" / "previous.pt"):
         state = checkpoint.load(path)
-        checkpoint.save(path, {**state, "config": {**state["config"], "cuda_graph": False}})
+        config = {key: value for key, value in state["config"].items() if key != "plugins"}
+        checkpoint.save(path, {**state, "config": {**config, "cuda_graph": False}})
     longer = memmeta("train", "resume=run", "iterations=7")
     assert longer.code == 0, longer.err
     assert "cuda_graph" not in OmegaConf.load(run / "config.yaml")
