@@ -46,7 +46,7 @@ def plugging(monkeypatch) -> Iterator[None]:
     """What a test plugs in is out again after it, and a module of the same name is another one in the next test."""
     for group in registry.GROUPS:
         registry.options(group)
-    monkeypatch.setattr(registry, "_entered", copy.deepcopy(registry._entered))
+    monkeypatch.setattr(registry, "_registered", copy.deepcopy(registry._registered))
     monkeypatch.setattr(plugins, "_imported", set())
     for group in registry.GROUPS:
         monkeypatch.setitem(ConfigStore.instance().repo, group, dict(ConfigStore.instance().repo.get(group, {})))

@@ -174,7 +174,7 @@ def _folder_config(path: str, rest: list[str]) -> FolderConfig:
 
 
 def _root(data_root: str | None, name: str) -> Path:
-    from memmeta_exp.data.registry import resolve_root
+    from memmeta_exp.data.loading import resolve_root
 
     try:
         return resolve_root(data_root, name)

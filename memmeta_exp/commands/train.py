@@ -29,7 +29,6 @@ from memmeta_exp.commands.search import maximised, objective, require_a_search, 
 from memmeta_exp.config import Config, channels_and_size, check_tasks_fit, from_omegaconf, to_dict
 from memmeta_exp.config.compose import jobs, offer_plugins, one_line, unknown_flag
 from memmeta_exp.config.overrides import conf_dir, quote_paths, text_of
-from memmeta_exp.data import require
 from memmeta_exp.distributed.launch_env import place
 from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Group, Ranks
 from memmeta_exp.experiment.execution import resolve_device
@@ -181,7 +180,7 @@ def check(config: Config) -> None:
     """What a configuration needs of this machine, found out without creating or loading anything."""
     device = resolve_device(config.device)
     check_tasks_fit(config)
-    require(config.dataset, config.data_root)
+    config.dataset.require(config.data_root)
     if config.dataset.has_finite_tasks:  # nothing is read, and what is made is small
         return
     block = config.memory.checkpoint == "block"

@@ -82,6 +82,10 @@ class DatasetConfig(Component):
     def require(self, data_root: str | None) -> None:
         """DataError where the files or the library that `load` needs are missing. Reads no image."""
 
+    def store(self, data_root: str | None) -> Any:
+        """The `memmeta_exp.data.store.Store` of converted images that `load` reads; None where there is none."""
+        return None
+
 
 @dataclass(frozen=True)
 class BackboneConfig(Component):

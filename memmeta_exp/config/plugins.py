@@ -39,7 +39,7 @@ def plug_in(modules: Iterable[str]) -> None:
 
 
 def _import(module: str) -> None:
-    before = _entered()
+    before = _registered()
     search_current_folder()
     try:
         namespace = vars(importlib.import_module(module))
@@ -47,7 +47,7 @@ def _import(module: str) -> None:
         raise ConfigError(f"plugins={module}: {error}") from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's module raises is the user's to read
         raise ConfigError(f"plugins={module} {why_not_imported(module, error)}") from None
-    own = [c for c in _entered() if c not in before or _belongs(c, module) or c in namespace.values()]
+    own = [c for c in _registered() if c not in before or _belongs(c, module) or c in namespace.values()]
     if not own:
         raise ConfigError(
             f"plugins={module} enters nothing: put `@register` of memmeta_exp.config above the dataclass of a component"
@@ -56,7 +56,7 @@ def _import(module: str) -> None:
         _require_methods(module, component)
 
 
-def _entered() -> list[type[Component]]:
+def _registered() -> list[type[Component]]:
     """Every component there is, the package's own included."""
     return [component for group in GROUPS for component in options(group).values()]
 

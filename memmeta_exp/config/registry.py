@@ -23,7 +23,7 @@ BUILT_IN = (
 )
 C = TypeVar("C", bound=type[Component])
 
-_entered: dict[str, dict[str, type[Component]]] = {group: {} for group in GROUPS}
+_registered: dict[str, dict[str, type[Component]]] = {group: {} for group in GROUPS}
 
 
 def register(component: C) -> C:
@@ -37,17 +37,17 @@ def register(component: C) -> C:
             "class whose base is AlgorithmConfig, BackboneConfig, DatasetConfig or HeadConfig"
         )
     group, name = component.group, component.name
-    if group not in _entered:
+    if group not in _registered:
         raise ConfigError(f"{component.__qualname__}: group '{group}' is unknown{closest(group, GROUPS)}")
     if not name:
         raise ConfigError(f"{component.__qualname__} of group {group} has no name: give its field `name` a default")
-    other = _entered[group].get(name)
+    other = _registered[group].get(name)
     if other is not None and _origin(other) != _origin(component):
         raise ConfigError(
             f"{group}={name} is entered twice, by {'.'.join(_origin(other))} and by {'.'.join(_origin(component))}: "
             "rename one"
         )
-    _entered[group][name] = component
+    _registered[group][name] = component
     return component
 
 
@@ -59,7 +59,7 @@ def options(group: str) -> dict[str, Any]:
     """Every option of a group by name, in the order of entry."""
     for module in BUILT_IN:
         importlib.import_module(module)
-    return dict(_entered[group])
+    return dict(_registered[group])
 
 
 def option_class(group: str, name: str) -> Any:

@@ -4,7 +4,7 @@ from memmeta_exp.data.episodes import EpisodeSampler, ImageSet, TaskBatch
 from memmeta_exp.data.fingerprint import fingerprint
 from memmeta_exp.data.finite_tasks import FiniteSampler, TaskIndices
 from memmeta_exp.data.image_transforms import UNCHANGED, ImageTransforms
-from memmeta_exp.data.registry import channel_statistics, load_split, require
+from memmeta_exp.data.loading import channel_statistics, load_split
 from memmeta_exp.data.sinusoid import SinusoidSampler, SinusoidTasks
 from memmeta_exp.utils.errors import DataError
 
@@ -22,5 +22,4 @@ __all__ = [
     "channel_statistics",
     "fingerprint",
     "load_split",
-    "require",
 ]

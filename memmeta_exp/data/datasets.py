@@ -1,15 +1,50 @@
-"""The `dataset` section: one dataclass for each dataset, with what is known of it before it is loaded."""
+"""The `dataset` section: one dataclass for each dataset of images, with its facts and how it is loaded.
+
+The modules that read images are imported when images are read: a configuration needs none of them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from memmeta_exp.config.components import DatasetConfig
 from memmeta_exp.config.facts import SPLITS, DatasetFacts
 from memmeta_exp.config.registry import register
 from memmeta_exp.config.section import option
 from memmeta_exp.data.folder import folder_facts
+from memmeta_exp.data.loading import resolve_root
 from memmeta_exp.utils.errors import ConfigError
 
 SYNTHETIC_BYTES = 2**35
+
+
+class _Cifar100(DatasetConfig):
+    """Classes of CIFAR-100, from DATA_ROOT/cifar100/data.hdf5 with torchmeta's splits."""
+
+    def load(self, split: str, data_root: str | None) -> Any:
+        from memmeta_exp.data import cifar100_torchmeta
+
+        return cifar100_torchmeta.load(self.name, split, resolve_root(data_root, self.name))
+
+    def require(self, data_root: str | None) -> None:
+        from memmeta_exp.data import cifar100_torchmeta
+
+        cifar100_torchmeta.require(self.name, resolve_root(data_root, self.name))
+
+
+class _Stored(DatasetConfig):
+    """Images of DATA_ROOT/NAME, converted once."""
+
+    def load(self, split: str, data_root: str | None) -> Any:
+        return self.store(data_root).load(split)
+
+    def require(self, data_root: str | None) -> None:
+        from memmeta_exp.data import stored_datasets
+
+        stored_datasets.require(self.name, resolve_root(data_root, self.name))
+
+    def store(self, data_root: str | None) -> Any:
+        from memmeta_exp.data import stored_datasets
+
+        return stored_datasets.open_store(self.name, resolve_root(data_root, self.name))
 
 
 @register
@@ -22,10 +57,15 @@ class GlyphsConfig(DatasetConfig):
     def facts(self) -> DatasetFacts:
         return DatasetFacts({"train": 323, "val": 67, "test": 136}, 40, 1, 28)
 
+    def load(self, split: str, data_root: str | None) -> Any:
+        from memmeta_exp.data import glyphs
+
+        return glyphs.load(split)
+
 
 @register
 @dataclass(frozen=True)
-class CifarFsConfig(DatasetConfig):
+class CifarFsConfig(_Cifar100):
     """CIFAR-FS (Bertinetto et al. 2019): CIFAR-100 classes split 64/16/20 at random."""
 
     name: str = "cifar_fs"
@@ -36,7 +76,7 @@ class CifarFsConfig(DatasetConfig):
 
 @register
 @dataclass(frozen=True)
-class Fc100Config(DatasetConfig):
+class Fc100Config(_Cifar100):
     """FC100 (Oreshkin et al. 2018): CIFAR-100 classes split 60/20/20 by superclass."""
 
     name: str = "fc100"
@@ -47,7 +87,7 @@ class Fc100Config(DatasetConfig):
 
 @register
 @dataclass(frozen=True)
-class MiniImagenetConfig(DatasetConfig):
+class MiniImagenetConfig(_Stored):
     """miniImageNet (Vinyals et al. 2016, split of Ravi and Larochelle 2017): 64/16/20 classes of ImageNet."""
 
     name: str = "miniimagenet"
@@ -58,7 +98,7 @@ class MiniImagenetConfig(DatasetConfig):
 
 @register
 @dataclass(frozen=True)
-class TieredImagenetConfig(DatasetConfig):
+class TieredImagenetConfig(_Stored):
     """tieredImageNet (Ren et al. 2018): 351/97/160 classes of ImageNet by superclass, 732 to 1300 images each."""
 
     name: str = "tieredimagenet"
@@ -70,7 +110,7 @@ class TieredImagenetConfig(DatasetConfig):
 
 @register
 @dataclass(frozen=True)
-class OmniglotConfig(DatasetConfig):
+class OmniglotConfig(_Stored):
     """Omniglot (Lake et al. 2015) at 28x28, split of Vinyals et al. 2016: 1028/172/423 characters, 20 images each."""
 
     name: str = "omniglot"
@@ -79,6 +119,12 @@ class OmniglotConfig(DatasetConfig):
     def facts(self) -> DatasetFacts:
         times = 4 if self.rotations else 1
         return DatasetFacts({"train": 1028 * times, "val": 172 * times, "test": 423 * times}, 20, 1, 28)
+
+    def load(self, split: str, data_root: str | None) -> Any:
+        from memmeta_exp.data import stored_datasets
+
+        images = super().load(split, data_root)
+        return stored_datasets.rotated(images) if self.rotations else images
 
 
 @register
@@ -103,6 +149,14 @@ class FolderConfig(DatasetConfig):
     def facts(self) -> DatasetFacts:
         return folder_facts(self.path, self.split_file, self.channels, self.image_size)
 
+    def load(self, split: str, data_root: str | None) -> Any:
+        return self.store(data_root).load(split)
+
+    def store(self, data_root: str | None) -> Any:
+        from memmeta_exp.data import stored_datasets
+
+        return stored_datasets.folder_store(self)
+
 
 @register
 @dataclass(frozen=True)
@@ -126,3 +180,13 @@ class SyntheticConfig(DatasetConfig):
 
     def facts(self) -> DatasetFacts:
         return DatasetFacts(dict.fromkeys(SPLITS, self.classes), self.images_per_class, self.channels, self.image_size)
+
+    def load(self, split: str, data_root: str | None) -> Any:
+        from memmeta_exp.data import synthetic
+
+        return synthetic.load(self, split)
+
+    def require(self, data_root: str | None) -> None:
+        from memmeta_exp.data import synthetic
+
+        synthetic.require(self)

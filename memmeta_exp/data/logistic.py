@@ -32,6 +32,9 @@ class LogisticConfig(DatasetConfig):
     def facts(self) -> DatasetFacts:
         return DatasetFacts(dict.fromkeys(SPLITS, self.classes), self.items, self.inputs, 1)
 
+    def load(self, split: str, data_root: str | None) -> ImageSet:
+        return load(self, split)
+
 
 _CENTRE_STD = 24.0
 

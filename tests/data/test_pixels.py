@@ -230,9 +230,10 @@ def test_grey_images_jitter_too(images: Tensor):
 
 
 def test_a_constant_channel_cannot_be_normalised(monkeypatch: pytest.MonkeyPatch):
-    from memmeta_exp.data import DataError, registry
+    from memmeta_exp.data import DataError
+    from memmeta_exp.data.datasets import SyntheticConfig
 
     flat = ImageSet(torch.zeros(6, 8, 3, 16, 16, dtype=torch.uint8), tuple("abcdef"))
-    monkeypatch.setitem(registry.LOADERS, "synthetic", lambda *_: flat)
+    monkeypatch.setattr(SyntheticConfig, "load", lambda *_: flat)
     with pytest.raises(DataError, match="is constant"):
         experiment("images.normalise=dataset")

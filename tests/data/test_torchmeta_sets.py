@@ -11,8 +11,8 @@ from memmeta_exp.config import SPLITS
 from memmeta_exp.data import DataError, cifar100_torchmeta, load_split
 from memmeta_exp.data.cifar100_torchmeta import hdf5_path, verify
 from memmeta_exp.data.datasets import CifarFsConfig, Fc100Config
+from memmeta_exp.data.loading import resolve_root
 from memmeta_exp.data.prepare.fetch import fetch
-from memmeta_exp.data.registry import resolve_root
 
 ROOT = os.environ.get("MEMMETA_DATA")
 real_data = pytest.mark.skipif(

@@ -11,7 +11,6 @@ from memmeta_exp.data.datasets import FolderConfig
 from memmeta_exp.data.folder import folder_files
 from memmeta_exp.data.folder_entries import said
 from memmeta_exp.data.own_files import left_out
-from memmeta_exp.data.registry import require
 from memmeta_exp.utils.errors import ConfigError, DataError, MemmetaError
 
 _Row = tuple[bool, bool | None, str]
@@ -49,7 +48,7 @@ def status(
         **{name: _cifar100(name, data_root) for name in ("cifar_fs", "fc100")},
         **{name: _stored(name, data_root) for name in ("miniimagenet", "tieredimagenet", "omniglot")},
     }
-    rows = {name: known.get(name) or _entered(name, configured, data_root) for name in options("dataset")}
+    rows = {name: known.get(name) or _registered(name, configured, data_root) for name in options("dataset")}
     return [DatasetStatus(name, _description(name), *row) for name, row in rows.items()]
 
 
@@ -57,11 +56,11 @@ def _description(name: str) -> str:
     return (getdoc(options("dataset")[name]) or name).splitlines()[0]
 
 
-def _entered(name: str, configured: Callable[[str], Any], data_root: str | None) -> _Row:
+def _registered(name: str, configured: Callable[[str], Any], data_root: str | None) -> _Row:
     """A dataset with a loader of its own, of which its configuration and its facts are known."""
     try:
         config = configured(name)
-        require(config, data_root)
+        config.require(data_root)
         config.facts()
     except (MemmetaError, OSError) as error:
         return False, None, str(error).partition("\n")[0] or type(error).__name__
@@ -70,7 +69,7 @@ def _entered(name: str, configured: Callable[[str], Any], data_root: str | None)
 
 def _cifar100(name: str, data_root: str | None) -> _Row:
     from memmeta_exp.data import cifar100_torchmeta
-    from memmeta_exp.data.registry import resolve_root
+    from memmeta_exp.data.loading import resolve_root
 
     path = None
     try:
@@ -90,7 +89,7 @@ def _not_cifar100(path: Path) -> str:
 
 def _stored(name: str, data_root: str | None) -> _Row:
     from memmeta_exp.data import stored_datasets
-    from memmeta_exp.data.registry import resolve_root
+    from memmeta_exp.data.loading import resolve_root
 
     folder = None
     try:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from memmeta_exp.config import SPLITS
-from memmeta_exp.data import registry
+from memmeta_exp.data import loading
 from memmeta_exp.data.episodes import ImageSet
+from memmeta_exp.data.loading import load_split, resolve_root
 from memmeta_exp.data.prepare import checksums
-from memmeta_exp.data.registry import STORED, WITHOUT_IMAGES, load_split, resolve_root
 from memmeta_exp.data.store import Store, StoredSplit, pixels_sha256, statistics_of
 from memmeta_exp.utils.errors import DataError
 
@@ -30,14 +30,14 @@ class Check:
 
 def verify(config: Any, data_root: str | None = None) -> Iterator[Check]:
     """Every check of the dataset that `config` names, as it is made; DataError where it is not here."""
-    if config.name in WITHOUT_IMAGES:
+    if not config.has_classes:
         yield Check("pixels", None, "it has no images: tasks are drawn from a seed")
         return
     yield from _pixels(config, data_root)
     sets: dict[str, ImageSet] = {}
     for split in SPLITS:
         try:
-            sets[split] = registry.loaded(config, split, data_root)
+            sets[split] = config.load(split, data_root)
             yield from _split(config, split, sets[split], data_root)
         except DataError as error:
             yield Check(f"{split}: counts", False, str(error))
@@ -62,15 +62,16 @@ def _apart(sets: dict[str, ImageSet]) -> Iterator[Check]:
 
 
 def _split(config: Any, split: str, images: ImageSet, data_root: str | None) -> Iterator[Check]:
-    wrong = registry.fault(config, split, images)
+    wrong = loading.fault(config, split, images)
     if wrong is not None:
         yield Check(f"{split}: counts", False, wrong)
         return
     yield _counts(config, split, images)
     yield _classes(config.name, split, images)
     yield _statistics(config, split, images, data_root)
-    if config.name in (*STORED, "folder"):
-        yield _constant(split, _store(config, data_root).splits[split])
+    store = config.store(data_root)
+    if store is not None:
+        yield _constant(split, store.splits[split])
 
 
 def _pixels(config: Any, data_root: str | None) -> Iterator[Check]:
@@ -83,8 +84,8 @@ def _pixels(config: Any, data_root: str | None) -> Iterator[Check]:
         yield Check(
             "pixels", sound, f"{cifar100_torchmeta.hdf5_path(root)} {_IS[sound]} CIFAR-100 as published, by SHA-256"
         )
-    elif name in (*STORED, "folder"):
-        yield from _stored_pixels(_store(config, data_root))
+    elif (store := config.store(data_root)) is not None:
+        yield from _stored_pixels(store)
     elif name == "glyphs":
         from memmeta_exp.data import cache, glyphs
 
@@ -100,14 +101,6 @@ def _pixels(config: Any, data_root: str | None) -> Iterator[Check]:
 _IS = {True: "is", False: "is NOT"}
 
 
-def _store(config: Any, data_root: str | None) -> Store:
-    from memmeta_exp.data import stored_datasets
-
-    if config.name == "folder":
-        return stored_datasets.folder_store(config)
-    return stored_datasets.open_store(config.name, resolve_root(data_root, config.name))
-
-
 def _stored_pixels(store: Store) -> Iterator[Check]:
     """Against the hash taken when they were converted: no hash of converted pixels is published."""
     for split, stored in store.splits.items():
@@ -120,7 +113,7 @@ _ARE = {True: "are", False: "are NOT"}
 
 
 def _counts(config: Any, split: str, images: ImageSet) -> Check:
-    """Of images that `registry.fault` has found none in."""
+    """Of images that `loading.fault` has found none in."""
     total, source = len(images.flat), checksums.COUNTS.get(config.name, "its facts()")
     each = f"{images.least}" if images.least == images.most else f"{images.least} to {images.most}"
     detail = f"{len(images.class_names)} classes of {each} images, {total} in all, as expected ({source})"
@@ -141,11 +134,8 @@ def _classes(name: str, split: str, images: ImageSet) -> Check:
 
 def _statistics(config: Any, split: str, images: ImageSet, data_root: str | None) -> Check:
     what = f"{split}: statistics"
-    if config.name in (*STORED, "folder"):
-        stored = _store(config, data_root).splits[split]
-        mean, std = stored.mean, stored.std
-    else:
-        mean, std = statistics_of(images)
+    store = config.store(data_root)
+    mean, std = statistics_of(images) if store is None else (store.splits[split].mean, store.splits[split].std)
     found = f"mean {_numbers(mean)}, deviation {_numbers(std)}"
     known = checksums.STATISTICS.get((config.name, split))
     if known is None:

@@ -7,19 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from memmeta_exp.config import SPLITS, DatasetConfig, DatasetFacts, options
-from memmeta_exp.config import registry as registry_of_options
-from memmeta_exp.data import DataError, EpisodeSampler, ImageSet, episodes, load_split, registry, require, synthetic
+from memmeta_exp.config import SPLITS, DatasetConfig, DatasetFacts, options, registry
+from memmeta_exp.data import DataError, EpisodeSampler, ImageSet, episodes, load_split, synthetic
 from memmeta_exp.data.cifar100_torchmeta import hdf5_path
 from memmeta_exp.data.datasets import SyntheticConfig
 from memmeta_exp.data.prepare.status import status
 from memmeta_exp.data.prepare.verify import verify
 
 SMALL = SyntheticConfig(classes=6, images_per_class=50, channels=2, image_size=16)
-
-
-def test_every_dataset_of_the_schema_has_a_loader():
-    assert set(registry.LOADERS) == set(options("dataset")) - {"quadratic", "sinusoid"}, "which have no images"
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -44,7 +39,7 @@ def test_synthetic_classes_can_be_told_apart_by_their_mean():
 
 def test_images_that_contradict_the_facts_are_refused(monkeypatch: pytest.MonkeyPatch):
     wrong = ImageSet(torch.zeros(5, 50, 2, 16, 16, dtype=torch.uint8), tuple("abcde"))
-    monkeypatch.setitem(registry.LOADERS, "synthetic", lambda *_: wrong)
+    monkeypatch.setattr(SyntheticConfig, "load", lambda *_: wrong)
     with pytest.raises(
         DataError,
         match=r"train split holds .*\(5, 50, 2, 16, 16\) in 5 classes .*, expected \(6, 50, 2, 16, 16\) in 6",
@@ -88,29 +83,27 @@ class MineConfig(DatasetConfig):
     def facts(self) -> DatasetFacts:
         return DatasetFacts({"train": 3, "val": 2, "test": 2}, 4, 1, 16)
 
+    def load(self, split: str, data_root: str | None) -> ImageSet:
+        classes = self.facts().classes[split]
+        return ImageSet(torch.zeros(classes, 4, 1, 16, 16, dtype=torch.uint8), tuple(map(str, range(classes))))
 
-def mine(config: MineConfig, split: str, data_root: str | None) -> ImageSet:
-    classes = config.facts().classes[split]
-    return ImageSet(torch.zeros(classes, 4, 1, 16, 16, dtype=torch.uint8), tuple(map(str, range(classes))))
+
+class _WrongSplit(MineConfig):
+    def load(self, split: str, data_root: str | None) -> ImageSet:
+        return super().load("val", data_root)
 
 
-def test_a_dataset_that_was_entered_is_listed_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(registry_of_options._entered["dataset"], "mine", MineConfig)
-    assert "has no loader" in status(str(tmp_path))[-1].detail
-    with pytest.raises(DataError, match=r"dataset=mine has no loader: enter one in LOADERS"):
-        registry.require(MineConfig())
-    monkeypatch.setitem(registry.LOADERS, "mine", mine)
+def test_a_registered_dataset_is_listed_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(registry._registered["dataset"], "mine", MineConfig)
     row = status(str(tmp_path))[-1]
     assert (row.name, row.present, row.verified) == ("mine", True, None)
     assert "memmeta data verify mine" in row.detail
-    registry.require(MineConfig())
     checks = list(verify(MineConfig()))
     assert [check.what for check in checks if check.passed] == ["train: counts", "val: counts", "test: counts"]
-    monkeypatch.setitem(registry.LOADERS, "mine", lambda config, split, root: mine(config, "val", root))
-    assert [check.what for check in verify(MineConfig()) if check.passed is False] == ["train: counts"]
+    assert [check.what for check in verify(_WrongSplit()) if check.passed is False] == ["train: counts"]
 
 
-@pytest.mark.parametrize("name", sorted(registry.WITHOUT_IMAGES))
+@pytest.mark.parametrize("name", ["quadratic", "sinusoid"])
 def test_a_problem_without_images_is_verified_as_one(name: str):
     assert [(c.what, c.passed) for c in verify(options("dataset")[name]())] == [("pixels", None)]
 
@@ -120,14 +113,14 @@ def test_synthetic_images_say_what_they_cost_and_fit(monkeypatch, caplog) -> Non
     million = SyntheticConfig(classes=1_000_000, images_per_class=2, channels=1, image_size=16)
     monkeypatch.setattr(synthetic, "free_memory", lambda: 2 * 2**30)
     with caplog.at_level(logging.INFO, "memmeta"):
-        require(million)
+        million.require(None)
     said = "dataset=synthetic draws 3 x 2,000,000 images, 1.4 GiB in memory, about 31 s"
     assert [record.getMessage() for record in caplog.records] == [said]
     monkeypatch.setattr(synthetic, "free_memory", lambda: 2**30)
     with pytest.raises(DataError, match=r"and 1\.0 GiB are free here: lower dataset\.classes"):
-        require(million)
+        million.require(None)
     caplog.clear()
-    require(SMALL)
+    SMALL.require(None)
     assert not caplog.records
 
 
