@@ -90,6 +90,8 @@ TOGETHER = {  # sections that do not go together
     "dataset.channels=1 images.saturation=0.1": "is for colour images, and synthetic is grey",
     "tasks_per_pass=2 algorithm=maml": "maml takes one task at a time here",
     "memory.mode=half_task algorithm=maml": "memory.mode=half_task is for head-only algorithms",
+    "memory.mode=images algorithm=maml": "memory.mode=images is for head-only algorithms",
+    "memory.mode=images workers=2": "workers=2 with memory.mode=images",
     "training=3": "training=3 is not a section: set training.ways",
 }  # fmt: skip
 OF_TIMM = {
@@ -103,6 +105,7 @@ OF_TIMM = {
     "backbone.model=dla46_c dataset.image_size=64 memory.checkpoint=block": "memory.checkpoint=none",
 }
 OF_SINE_WAVES = {
+    "memory.mode=images": "dataset=sinusoid has no images to take a few at a time",
     "backbone=conv4": "set backbone=mlp",
     "backbone=linear": "set backbone=",
     "head=linear": "set head=regression",

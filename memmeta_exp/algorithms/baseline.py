@@ -14,6 +14,8 @@ sqrt(d) z^power / |z^power| in place of z.
 
 import math
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, ClassVar
 
 import torch
@@ -26,7 +28,7 @@ from memmeta_exp.algorithms.losses import SOFTMAX, Losses
 from memmeta_exp.algorithms.proposed import Proposed, ProposedConfig
 from memmeta_exp.backbones import MetaModel
 from memmeta_exp.config import AlgorithmConfig, MemoryConfig, option, register
-from memmeta_exp.data.episodes import TaskBatch, half
+from memmeta_exp.data.episodes import TaskBatch
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.utils.errors import ConfigError
 
@@ -115,11 +117,15 @@ class BaselineLearner(FeatureSpaceLearner):
     def _half_steps(self, tasks: Tasks, warm: dict[str, Tensor], backward: Backward) -> tuple[Part, list[Gradients]]:
         parts, gradients = [], []
         for which in ("support", "query"):
-            part = self._classified(*self._features(half(tasks, which), self._keys(tasks, which)), tasks)
-            gradients += backward([(part.loss, torch.ones_like(part.loss))])
-            parts.append(Classified(part.loss.detach(), part.accuracy))
-            del part
-        return parts[0] + parts[1], gradients
+            for images in self._parts(tasks, which):
+                part = self._classified(*self._features(images, self._keys(tasks, which)), tasks)
+                gradients += backward([(part.loss, torch.ones_like(part.loss))])
+                parts.append(Classified(part.loss.detach(), part.accuracy))
+                del images, part
+        return reduce(add, parts), gradients
+
+    def _image_steps(self, tasks: Tasks, warm: dict[str, Tensor], backward: Backward) -> tuple[Part, list[Gradients]]:
+        return self._half_steps(tasks, warm, backward)
 
     def _both_features(self, tasks: Tasks) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         (z_s, y_s), (z_q, y_q) = super()._both_features(tasks)

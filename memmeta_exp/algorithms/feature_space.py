@@ -7,6 +7,11 @@
 One chunk's graph is alive at any time, so the chunk sets the peak memory, whatever the batch size or K. With
 `half_task`, the support features are computed without a graph, the query half is backpropagated, and the support half
 is recomputed with a graph.
+
+The cotangents of move 2 are known before any backward pass. Where the features of an image depend on no other image,
+move 3 is therefore a sum over images. With `images_per_pass` move 1 keeps no graph, and move 3 recomputes the features
+of a few images at a time (Gao et al. 2021 do so for contrastive losses). Memory then depends on neither ways, shots nor
+queries, but for the features themselves.
 """
 
 from dataclasses import dataclass, replace
@@ -117,7 +122,11 @@ class FeatureSpaceLearner(Learner):
         parameters, chunk = list(self.model.parameters()), self.execution.tasks_per_pass
         wanted = None if self._alone(batch, chunk) else parameters
         warm = {key: value for key, value in self.warm.items() if len(value) == len(batch)}
-        move = self._half_steps if self.half_task else self._step
+        move = self._step
+        if self.execution.images_per_pass is not None:
+            move = self._image_steps
+        elif self.half_task:
+            move = self._half_steps
 
         def one(at: int, tasks: Tasks) -> tuple[Part, list[Gradients]]:
             mine = {key: value[at : at + len(tasks)] for key, value in warm.items()}
@@ -149,6 +158,21 @@ class FeatureSpaceLearner(Learner):
         del support, z_q
         z_s, _ = self._features(half(tasks, "support"), self._keys(tasks, "support"))
         return part, gradients + backward([(z_s, part.d_support)])
+
+    def _image_steps(self, tasks: Tasks, warm: dict[str, Tensor], backward: "Backward") -> tuple[Part, list[Gradients]]:
+        with torch.no_grad():
+            support, query = self._both_features(tasks)
+        part = self._gradient(support, query, warm, self._ways(tasks))
+        start = self._start(part)
+        gradients = backward(start) if start else []
+        for which, cotangents in (("support", part.d_support), ("query", part.d_query)):
+            at = 0
+            for images in self._parts(tasks, which):
+                z, _ = self._features(images)
+                gradients += backward([(z, cotangents[:, at : at + z.size(1)])])
+                at += z.size(1)
+                del images, z
+        return part, gradients
 
     def _gradient(
         self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], warm: dict[str, Tensor], ways: int

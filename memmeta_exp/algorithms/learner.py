@@ -39,17 +39,18 @@ class Adapt:
 class Execution:
     """How a learner runs. No result depends on it beyond rounding, and none on `workers` at all.
 
-    tasks_per_pass: tasks of one backbone pass, a chunk, where no inner step moves the backbone. bf16: the backbone runs
-    under bfloat16 autocast. workers: threads that each take a chunk at a time, with `threads_each` threads of torch's
-    own; N of them hold up to N times the memory of one. While the memory meter or the phase profiler observes, one
-    worker does everything, because they see one thread alone. as_on: the device whose execution strategy to emulate
-    when tensors are on `meta`.
+    tasks_per_pass: tasks of one backbone pass, a chunk, where no inner step moves the backbone. images_per_pass: images
+    of each of these tasks in one pass, None for all. bf16: the backbone runs under bfloat16 autocast. workers: threads
+    that each take a chunk at a time, with `threads_each` threads of torch's own; N of them hold up to N times the
+    memory of one. While the memory meter or the phase profiler observes, one worker does everything, because they see
+    one thread alone. as_on: the device whose execution strategy to emulate when tensors are on `meta`.
     """
 
     tasks_per_pass: int = 1
     bf16: bool = False
     workers: int = 1
     threads_each: int = 1
+    images_per_pass: int | None = None
     as_on: torch.device | None = None
 
 
@@ -265,12 +266,26 @@ class Learner(ABC):
                 z = (z + self.model.backbone(x.flip(-1))) / 2
         return z.to(self.head_dtype), half.labels.to(z.device)
 
+    def _parts(self, tasks: Tasks, which: str) -> Iterator[Half]:
+        """A half of the tasks, `images_per_pass` images of each at a time where that is set."""
+        size = self.execution.images_per_pass
+        if size is None or not isinstance(tasks, TaskBatch):
+            return iter([half(tasks, which)])
+        return tasks.parts(which, size)
+
+    def _features_by_parts(self, tasks: Tasks, which: str) -> tuple[Tensor, Tensor]:
+        z, labels = zip(*(self._features(part) for part in self._parts(tasks, which)), strict=True)
+        return torch.cat(z, 1), torch.cat(labels, 1)
+
     def _both_features(self, tasks: Tasks) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Features and labels of support and of query.
 
         One joint pass computes both where they have equally many images and the backbone prefers it. Each half is then
-        a task of its own to the backbone, with its own statistics.
+        a task of its own to the backbone, with its own statistics. With `images_per_pass` it takes as many images
+        at a time, which saves memory where no graph is kept.
         """
+        if self.execution.images_per_pass is not None:
+            return self._features_by_parts(tasks, "support"), self._features_by_parts(tasks, "query")
         support, query = half(tasks, "support"), half(tasks, "query")
         device = self.execution.as_on or self.model.head_start.device
         with self._autocast():

@@ -6,7 +6,7 @@ from memmeta_exp.backbones.custom import CustomConfig
 from memmeta_exp.backbones.memory_layout import image_layout
 from memmeta_exp.backbones.meta_model import MetaModel, QuadraticModel, build_model
 from memmeta_exp.backbones.mlp import MLP
-from memmeta_exp.backbones.registry import require
+from memmeta_exp.backbones.registry import apply_memory_options, require
 from memmeta_exp.backbones.resnet12 import ResNet12
 from memmeta_exp.backbones.task_norm import RECORDED, running_weight
 from memmeta_exp.backbones.timm_backbone import TimmConfig
@@ -24,6 +24,7 @@ __all__ = [
     "ResNet12",
     "TimmConfig",
     "WideResNet",
+    "apply_memory_options",
     "build_model",
     "image_layout",
     "require",

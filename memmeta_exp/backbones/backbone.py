@@ -80,6 +80,12 @@ class Backbone(nn.Module, ABC):
         """Whether `forward` takes, as a second argument, a key for each task, and draws from it."""
         return False
 
+    @property
+    def mixes_images(self) -> bool:
+        """Whether the features of an image depend on the other images of the pass in training: by batch statistics, or
+        by random numbers drawn for a whole task."""
+        return self.random or any(isinstance(module, TaskBatchNorm2d) for module in self.modules())
+
     def checkpoint_blocks(self) -> None:
         """From now on; ConfigError where this backbone has no blocks to do it with."""
         self.checkpoint = True

@@ -77,6 +77,10 @@ class CustomBackbone(Backbone):
         self.net.eval()
         return self
 
+    @property
+    def mixes_images(self) -> bool:
+        return self.by_batch
+
     def features(self, image_size: int) -> int:
         return self.dim
 

@@ -44,8 +44,20 @@ def seeded(seed: int) -> Iterator[None]:
         random.setstate(before[1])
 
 
-def require(config: Any, channels: int, image_size: int, checkpoint: bool) -> None:
-    """ConfigError where the backbone of `config` cannot be made for such images here, or run as it is to be."""
+def require(config: Any, channels: int, image_size: int, memory: Any) -> None:
+    """ConfigError where the backbone of `config` cannot be made for such images here, or cannot run as the section
+    `memory` says."""
     backbone, _ = build_backbone(config, channels, image_size, torch.Generator(), materialise=False)
-    if checkpoint:
+    apply_memory_options(backbone, memory)
+
+
+def apply_memory_options(backbone: Any, memory: Any) -> None:
+    """From now on the backbone runs as the section `memory` says; ConfigError where it cannot."""
+    if memory.mode == "images" and getattr(backbone, "mixes_images", True):
+        raise ConfigError(
+            "memory.mode=images: this backbone normalises by statistics of all images of a task, or draws random "
+            "numbers for them together; set backbone.norm=none or fixed where there is such a choice, or "
+            "memory.mode=half_task"
+        )
+    if memory.checkpoint == "block":
         backbone.checkpoint_blocks()

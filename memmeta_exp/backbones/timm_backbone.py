@@ -118,6 +118,10 @@ class TimmBackbone(Backbone):
             ) from None
         super().checkpoint_blocks()
 
+    @property
+    def mixes_images(self) -> bool:
+        return self.by_batch
+
     def features(self, image_size: int) -> int:
         """d, found by running the model on meta tensors; ConfigError where it takes no such images."""
         tensors = [*self.net.named_parameters(), *self.net.named_buffers()]

@@ -183,8 +183,7 @@ def check(config: Config) -> None:
     config.dataset.require(config.data_root)
     if config.dataset.has_finite_tasks:  # nothing is read, and what is made is small
         return
-    block = config.memory.checkpoint == "block"
-    backbones.require(config.backbone, *channels_and_size(config.dataset), block)
+    backbones.require(config.backbone, *channels_and_size(config.dataset), config.memory)
     fit_to_budget(config, device)
 
 

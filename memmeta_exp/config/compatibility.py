@@ -115,10 +115,21 @@ def _check_memory(config: Any) -> None:
         raise ConfigError(
             f"tasks_per_pass={config.tasks_per_pass}: {name} takes one task at a time here; leave tasks_per_pass=auto"
         )
-    if not a.head_only and config.memory.mode == "half_task":
+    mode = config.memory.mode
+    if not a.head_only and mode != "task":
         raise ConfigError(
-            f"memory.mode=half_task is for head-only algorithms: {name} runs the backbone at every inner step; leave "
+            f"memory.mode={mode} is for head-only algorithms: {name} runs the backbone at every inner step; leave "
             "memory.mode=task"
+        )
+    if mode == "images" and not config.dataset.has_images:
+        raise ConfigError(
+            f"memory.mode=images: dataset={config.dataset.name} has no images to take a few at a time; leave "
+            "memory.mode=task"
+        )
+    if mode == "images" and config.workers not in ("auto", 1):
+        raise ConfigError(
+            f"workers={config.workers} with memory.mode=images: each worker would keep a gradient of theta for every "
+            "pass; leave workers=auto"
         )
     if config.memory.checkpoint == "block" and not a.head_only:
         raise ConfigError(

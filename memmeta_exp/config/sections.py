@@ -14,9 +14,11 @@ class MemoryConfig(Section):
     mode: str = option(
         "task",
         "task: graphs of both halves of a task at once; half_task: of support or query alone at any time, for one more "
-        "forward pass of the support half (head-only algorithms)",
-        choices=("task", "half_task"),
+        "forward pass of the support half; images: of images_per_pass images, for one more forward pass, where the "
+        "features of an image depend on no other (half_task and images: head-only algorithms)",
+        choices=("task", "half_task", "images"),
     )
+    images_per_pass: int = option(8, "images of a task in one backbone pass, with mode=images", at_least=1)
     checkpoint: str = option(
         "none",
         "none: all graphs are kept; inner_step: one inner step's graph at a time (maml; anil and itd_bio with "

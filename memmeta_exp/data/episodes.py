@@ -8,7 +8,7 @@ prefixes are stable: more shots, queries or ways leave the classes and images ch
 image's key does not depend on how many its class has, so classes of unequal size are drawn from in full.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -153,13 +153,20 @@ class TaskBatch:
 
     def half(self, which: str) -> Half:
         """`support` or `query` with what their augmentation and normalisation need."""
+        return next(self.parts(which, self.items[0].numel()))
+
+    def parts(self, which: str, size: int) -> Iterator[Half]:
+        """`half`, with at most `size` images of each task at a time; no others are gathered."""
         chosen = {"support": slice(None, self.shots), "query": slice(self.shots, None)}[which]
         items = self.items[..., chosen]
         tasks, ways, each = items.shape
-        gathered = self.image_set.flat.index_select(0, self.image_set.rows(self.classes, items).flatten())
+        rows = self.image_set.rows(self.classes, items).flatten(1)
         labels = torch.arange(ways, device=items.device).repeat_interleave(each).repeat(tasks, 1)
         keys = None if self.keys is None else self.keys[..., chosen].flatten(1)
-        return Half(gathered.unflatten(0, (tasks, ways * each)), labels, keys, self.pixels)
+        for at in range(0, ways * each, size):
+            some = slice(at, at + size)
+            gathered = self.image_set.flat.index_select(0, rows[:, some].flatten()).unflatten(0, (tasks, -1))
+            yield Half(gathered, labels[:, some], None if keys is None else keys[:, some], self.pixels)
 
 
 def half(tasks: Tasks, which: str) -> Half:

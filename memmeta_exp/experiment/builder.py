@@ -9,7 +9,7 @@ import torch
 
 from memmeta_exp.algorithms import Adapt, Execution, Learner, build_algorithm
 from memmeta_exp.algorithms.proposed import exact_adaptation, exact_reference, gradient_descent_adaptation
-from memmeta_exp.backbones import MetaModel, build_model, image_layout
+from memmeta_exp.backbones import MetaModel, apply_memory_options, build_model, image_layout
 from memmeta_exp.config import Config, check_tasks_fit
 from memmeta_exp.data import (
     UNCHANGED,
@@ -108,8 +108,7 @@ def _experiment(config: Config, device: torch.device, execution: Execution, samp
     classes = facts.classes["train"] if config.algorithm.classifies else None
     model = build_model(backbone, facts.channels, facts.image_size, rows, learned, config.seed, real, classes)
     model.cosine = config.head.cosine
-    if config.memory.checkpoint == "block":
-        model.backbone.checkpoint_blocks()  # pyright: ignore[reportCallIssue]
+    apply_memory_options(model.backbone, config.memory)
     model = model.to(device=device, dtype=DTYPES[config.precision])
     model = model.to(memory_format=image_layout(device))  # pyright: ignore[reportCallIssue] - torch's own overload
     losses = config.head.losses()

@@ -25,12 +25,14 @@ def resolve_execution(config: Config, device: torch.device) -> Execution:
     """The numbers that `auto` stands for on `device`.
 
     On a CPU each worker takes one task at a time, with one thread: a task's activations then fit a core's cache, and
-    small operators do not divide well over threads. Problems without images are small matrices: one worker takes the
-    whole batch.
+    small operators do not divide well over threads. With memory.mode=images one worker takes one task at a time on any
+    device. Problems without images are small matrices: one worker takes the whole batch.
     """
-    by_task = device.type == "cpu" and config.dataset.has_images
+    by_image = config.memory.mode == "images"
+    by_task = (device.type == "cpu" or by_image) and config.dataset.has_images
     threads = config.threads or (DEFAULT_THREADS if config.dataset.has_images else 1)
     chunk = (1 if by_task else config.batch_size) if isinstance(config.tasks_per_pass, str) else config.tasks_per_pass
-    workers = (threads if by_task else 1) if isinstance(config.workers, str) else config.workers
+    workers = (threads if by_task and not by_image else 1) if isinstance(config.workers, str) else config.workers
     workers = min(workers, -(-config.batch_size // chunk))
-    return Execution(chunk, config.precision == "bf16", workers, max(1, threads // workers))
+    images = config.memory.images_per_pass if by_image else None
+    return Execution(chunk, config.precision == "bf16", workers, max(1, threads // workers), images)

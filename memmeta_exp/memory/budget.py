@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from memmeta_exp.backbones import require
-from memmeta_exp.config import Config, ConfigError, channels_and_size
+from memmeta_exp.config import Config, ConfigError, MemoryConfig, channels_and_size
 from memmeta_exp.experiment.builder import Constants, Experiment, build
 from memmeta_exp.experiment.execution import resolve_device, resolve_execution
 from memmeta_exp.memory.predict import predict
@@ -23,7 +23,7 @@ def fit_to_budget(config: Config, device: torch.device) -> Config:
     allocated in an iteration is at most memory.budget_mib; `config` itself where there is no budget.
 
     The candidates go from fast to small: on a CPU all workers, whose peaks add up, then one; on CUDA chunks that halve;
-    then half_task, checkpoint=block, both; or checkpoint=inner_step. What the configuration fixes (a chunk, workers, a
+    then `_memory_options`; or checkpoint=inner_step. What the configuration fixes (a chunk, workers, a
     mode) stays. What has to fit is a bound: in bf16 what float32 needs and the weights once more in bf16, with fused
     attention what plain attention needs. Raises ConfigError, with the smallest budget that would do, where none fits,
     and where there is no bound.
@@ -63,18 +63,33 @@ def candidates(config: Config, device: torch.device) -> Iterator[Config]:
     yield from sizes
     a, last = config.algorithm, sizes[-1]
     if a.head_only:
-        halves = ("task", "half_task") if memory.mode == "task" else (memory.mode,)
-        kept = ("none", "block") if memory.checkpoint == "none" and _takes_blocks(config) else (memory.checkpoint,)
-        ways = [(checkpoint, mode) for checkpoint in kept for mode in halves]
-        yield from (replace(last, memory=replace(memory, mode=m, checkpoint=c)) for c, m in ways[1:])
+        yield from (replace(last, memory=m) for m in _memory_options(last))
     if not a.head_only and a.unrolls and memory.checkpoint == "none":
         yield replace(last, memory=replace(memory, checkpoint="inner_step"))
 
 
-def _takes_blocks(config: Config) -> bool:
-    """Whether checkpoint=block is possible: of timm's models, not with all."""
+def _memory_options(config: Config) -> Iterator[MemoryConfig]:
+    """Other settings of the section `memory` for a head-only algorithm, from fast to small. What is set stays set."""
+    memory = config.memory
+    for mode, checkpoint, images in (
+        ("half_task", "none", memory.images_per_pass),
+        ("task", "block", memory.images_per_pass),
+        ("images", "none", memory.images_per_pass),
+        ("half_task", "block", memory.images_per_pass),
+        ("images", "none", 1),
+        ("images", "block", 1),
+    ):
+        changed = replace(memory, mode=mode, checkpoint=checkpoint, images_per_pass=images)
+        kept = memory.mode in ("task", mode) and memory.checkpoint in ("none", checkpoint)
+        allowed = mode != "images" or (config.workers == 1 and config.dataset.has_images)
+        if kept and allowed and changed != memory and _takes(config, changed):
+            yield changed
+
+
+def _takes(config: Config, memory: MemoryConfig) -> bool:
+    """Whether the backbone runs with these memory options."""
     try:
-        require(config.backbone, *channels_and_size(config.dataset), checkpoint=True)
+        require(config.backbone, *channels_and_size(config.dataset), memory)
     except ConfigError:
         return False
     return True

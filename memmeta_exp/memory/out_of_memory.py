@@ -34,6 +34,7 @@ def _named(config: Config, smaller: Config) -> str:
         "tasks_per_pass": (config.tasks_per_pass, smaller.tasks_per_pass),
         "workers": (config.workers, smaller.workers),
         "memory.mode": (config.memory.mode, smaller.memory.mode),
+        "memory.images_per_pass": (config.memory.images_per_pass, smaller.memory.images_per_pass),
         "memory.checkpoint": (config.memory.checkpoint, smaller.memory.checkpoint),
     }
     return " ".join(f"{key}={b}" for key, (a, b) in values.items() if a != b)

@@ -147,7 +147,7 @@ def _write_env(state: TrainingState, folder: RunFolder, resumed: bool) -> None:
         "workers": execution.workers,
         "tasks_per_pass": execution.tasks_per_pass,
     }
-    chosen |= {"memory.mode": memory.mode, "memory.checkpoint": memory.checkpoint}
+    chosen |= {f"memory.{key}": getattr(memory, key) for key in ("mode", "images_per_pass", "checkpoint")}
     env = folder.write_env({"device": str(state.experiment.device), **chosen})
     before, now = _where(env.get("earlier", [{}])[-1]), _where(env)
     moved = [f"{key} {before[key]} is now {now[key]}" for key in now if key in before and before[key] != now[key]]

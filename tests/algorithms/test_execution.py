@@ -68,6 +68,17 @@ def test_chunks_and_halves_do_not_change_the_gradient(batch: TaskBatch, name: st
         close(gradient(smooth_learner(config, chunk, HALF_TASK), batch), whole)
 
 
+@pytest.mark.parametrize("name", HEAD_ONLY)
+@pytest.mark.parametrize("images", [1, 4, 100])
+def test_images_a_few_at_a_time_do_not_change_the_gradient(batch: TaskBatch, name: str, images: int) -> None:
+    """Support (6 images) and query (12) differ in size, and 4 divides only one of them."""
+    whole, apart = smooth_learner(HEAD_ONLY[name], 2), smooth_learner(HEAD_ONLY[name], 2)
+    apart.execution = replace(apart.execution, images_per_pass=images)
+    close(gradient(apart, batch), gradient(whole, batch))
+    for a, b in zip(apart.evaluate(batch), whole.evaluate(batch), strict=True):
+        assert torch.allclose(a, b, rtol=1e-12)
+
+
 @pytest.mark.parametrize("config", [EXACT, STEPS, ANIL], ids=["newton", "gd", "anil"])
 def test_chunks_of_quadratic_tasks(config: Any) -> None:
     world = Quadratics()

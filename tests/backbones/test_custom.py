@@ -8,7 +8,7 @@ import torch
 
 from memmeta_exp.backbones import build_model, require
 from memmeta_exp.backbones.custom import CustomConfig
-from memmeta_exp.config import ConfigError
+from memmeta_exp.config import ConfigError, MemoryConfig
 from memmeta_exp.config.compose import jobs
 from memmeta_exp.memory.predict import predict
 
@@ -98,7 +98,7 @@ def test_memory_is_predicted_where_the_network_runs_on_meta_tensors() -> None:
     assert jobs(TINY, False)[0].run_name == "proposed-synthetic-Net-3w2s-s0"
     twelve = predict(jobs([*TINY, "precision=fp32", "backbone.arguments={width: 12}"], False)[0])
     assert twelve.tensors > predict(jobs([*TINY, "precision=fp32"], False)[0]).tensors > 0
-    require(jobs(looks, False)[0].backbone, 3, SIZE, checkpoint=False)
+    require(jobs(looks, False)[0].backbone, 3, SIZE, MemoryConfig())
     with pytest.raises(ConfigError, match=r"mynet\.Looks cannot be predicted: it does not run on meta tensors"):
         predict(jobs(looks, False)[0])
 
@@ -125,10 +125,10 @@ def test_lazy_layers_get_their_weights() -> None:
 )
 def test_what_is_refused(target: str | None, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as refused:
-        require(CustomConfig(target=target, arguments=arguments), 3, SIZE, checkpoint=False)
+        require(CustomConfig(target=target, arguments=arguments), 3, SIZE, MemoryConfig())
     assert "\n" not in str(refused.value)
 
 
 def test_images_that_the_network_does_not_take() -> None:
     with pytest.raises(ConfigError, match=r"does not take images of 1x16x16 \(channels, pixels\): RuntimeError"):
-        require(CustomConfig(target="mynet.Net"), 1, SIZE, checkpoint=False)
+        require(CustomConfig(target="mynet.Net"), 1, SIZE, MemoryConfig())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from memmeta_exp.backbones import require
-from memmeta_exp.config import Config, ConfigError
+from memmeta_exp.config import Config, ConfigError, MemoryConfig
 from memmeta_exp.config.compose import jobs
 from memmeta_exp.memory import budget
 from memmeta_exp.memory.predict import predict
@@ -94,12 +94,15 @@ def test_not_for_weights_that_are_gone(algorithm: str) -> None:
 def test_the_budget_chooses_it(monkeypatch) -> None:
     """The order of the ways is from fast to small: half a task, blocks, both."""
     needs = {("task", "none"): 40, ("half_task", "none"): 30, ("task", "block"): 20, ("half_task", "block"): 10}
+    needs |= {("images", "none"): 15, ("images", "block"): 5}
     monkeypatch.setattr(budget, "peak_mib", lambda c, device: needs[c.memory.mode, c.memory.checkpoint])
-    for way, mib in needs.items():
+    for way, mib in list(needs.items())[:4]:
         memory = budget.fit_to_budget(config(f"memory.budget_mib={mib}"), torch.device("cuda")).memory
         assert (memory.mode, memory.checkpoint) == way
     fixed = budget.fit_to_budget(config("memory.budget_mib=25", BLOCK), torch.device("cuda")).memory
     assert (fixed.mode, fixed.checkpoint) == ("task", "block")
+    alone = budget.fit_to_budget(config("memory.budget_mib=15", "backbone.norm=none"), torch.device("cuda")).memory
+    assert (alone.mode, alone.checkpoint) == ("images", "none")
     with pytest.raises(ConfigError, match="budget_mib=10, the least that will do"):
         budget.fit_to_budget(config("memory.budget_mib=9"), torch.device("cuda"))
 
@@ -109,7 +112,7 @@ def test_a_model_that_cannot_run_blocks_twice(monkeypatch) -> None:
     cannot = config("backbone=timm", f"backbone.model={WITHOUT}", "dataset.image_size=64", "memory.budget_mib=1")
     monkeypatch.setattr(budget, "peak_mib", lambda c, device: {"none": 2, "block": 0}[c.memory.checkpoint])
     with pytest.raises(ConfigError, match="cannot run its blocks twice in timm"):
-        require(cannot.backbone, 3, 64, checkpoint=True)
+        require(cannot.backbone, 3, 64, MemoryConfig(checkpoint="block"))
     with pytest.raises(ConfigError, match="budget_mib=2, the least that will do"):
         budget.fit_to_budget(cannot, torch.device("cuda"))
 

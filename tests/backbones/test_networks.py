@@ -1,6 +1,7 @@
 """What holds for every backbone: shapes, seeds, each task's own statistics, blocks that are run twice."""
 
 import random
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 
 from memmeta_exp.backbones import build_model, require
 from memmeta_exp.backbones.backbone import Backbone
+from memmeta_exp.backbones.conv4 import Conv4Config
 from memmeta_exp.backbones.resnet12 import Resnet12Config
 from memmeta_exp.backbones.wide_resnet import WideResnetConfig
-from memmeta_exp.config import BackboneConfig, ConfigError, options
+from memmeta_exp.config import BackboneConfig, ConfigError, MemoryConfig, options
 from tests.backbones.conftest import TINY
 
 SIZE = 32
@@ -137,10 +139,21 @@ def test_running_statistics_are_for_evaluation(name: str, generator: torch.Gener
     assert torch.allclose(model.backbone(x[:, :1]), evaluated[:, :1]), "an image does not depend on the others"
 
 
+@pytest.mark.parametrize("name", [*TINY, "conv4 without norm"])
+def test_memory_mode_images_is_for_backbones_that_take_each_image_alone(name: str, generator: torch.Generator) -> None:
+    config = TINY.get(name) or Conv4Config(filters=4, norm="none")
+    backbone, x = built(config).backbone, images(1, generator)
+    whole, first = (backbone(some, *keys(config, 1)) for some in (x, x[:, :2]))
+    alone = torch.allclose(whole[:, :2], first, atol=1e-10)
+    assert backbone.mixes_images != alone
+    with nullcontext() if alone else pytest.raises(ConfigError, match=r"memory\.mode=images: this backbone"):
+        require(config, 3, SIZE, MemoryConfig(mode="images"))
+
+
 def test_images_that_are_too_small() -> None:
     for config in (Resnet12Config(), TINY["conv4"]):
         with pytest.raises(ConfigError, match="no features"):
-            require(config, 3, 15, checkpoint=False)
+            require(config, 3, 15, MemoryConfig())
 
 
 @pytest.mark.parametrize(

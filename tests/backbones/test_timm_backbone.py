@@ -13,7 +13,7 @@ import torch
 
 from memmeta_exp.backbones import build_model, require
 from memmeta_exp.backbones.timm_backbone import TimmConfig, import_timm
-from memmeta_exp.config import ConfigError
+from memmeta_exp.config import ConfigError, MemoryConfig
 
 RESNET, VIT = TimmConfig(model="test_resnet"), TimmConfig(model="test_vit")
 SIZE = 32
@@ -128,12 +128,12 @@ BAD = {
 @pytest.mark.parametrize("message", BAD)
 def test_what_is_found_before_anything_is_made(message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        require(dataclasses.replace(RESNET, **BAD[message]), 3, SIZE, checkpoint=False)
+        require(dataclasses.replace(RESNET, **BAD[message]), 3, SIZE, MemoryConfig())
 
 
 def test_images_that_a_model_does_not_take() -> None:
     with pytest.raises(ConfigError, match="does not take images of 3 channels and 28x28"):
-        require(VIT, 3, 28, checkpoint=False)
+        require(VIT, 3, 28, MemoryConfig())
 
 
 def test_a_file_of_other_weights(weights: Path, tmp_path: Path) -> None:
@@ -230,4 +230,4 @@ def test_weights_of_the_hub_without_a_network(monkeypatch) -> None:
 def test_without_timm(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ConfigError, match=r"pip install 'memmeta\[timm\]'"):
-        require(RESNET, 3, SIZE, checkpoint=False)
+        require(RESNET, 3, SIZE, MemoryConfig())
