@@ -1,14 +1,16 @@
 """Everything that wants a GPU, in one command: `make bench-gpu` (ARGS="--device cpu --small" tries it anywhere).
 
-1  prediction against measurement: for every algorithm at 32x32 (64 filters) and 84x84 (32 filters), K in 5, 10, 15, 20
-   and B in 1, 32, the tensor peak that `memmeta profile predict=cuda` foretells beside requested bytes and
-   max_memory_allocated of a real iteration on synthetic images (goal: requested bytes within 3 %)
-2  the floor (benchmarks/floor.py) in fp32 and bf16 (goal for `proposed`: at most 1.15 of a supervised step)
+1  the floor (benchmarks/floor.py) in fp32 and bf16 (goal for `proposed`: at most 1.15 of a supervised step)
+2  time and memory of `proposed` against the tasks of a backbone pass, at 32x32 (64 filters) and 84x84 (32 filters)
 3  `proposed` (K = N = 20) against the released step structure (benchmarks/released.py) at 32 tasks (goal: 30 times as
    fast)
+4  prediction against measurement: for every algorithm at 32x32 (64 filters) and 84x84 (32 filters), K in 5, 10, 15, 20
+   and B in 1, 32, the tensor peak that `memmeta profile predict=cuda` predicts beside requested bytes and
+   max_memory_allocated of a real iteration on synthetic images (goal: requested bytes within 3 %)
 
-Writes gpu.json and gpu.md to `--out` (docs/results by default, on a CPU outputs/gpu) after each part, so that a cut-off
-loses nothing. On a CPU the tensor meter takes the place of CUDA's counters, and the file says so.
+Part 4 begins no row after `--minutes`; the file says how many it left out. Writes gpu.json and gpu.md to `--out`
+(docs/results by default, on a CPU outputs/gpu) after each part, so that a cut-off loses nothing. On a CPU the tensor
+meter takes the place of CUDA's counters, and the file says so.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import json
 import statistics
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +38,13 @@ from memmeta_exp.data import EpisodeSampler, load_split
 from memmeta_exp.data.datasets import SyntheticConfig
 from memmeta_exp.experiment.builder import build
 from memmeta_exp.experiment.optimizers import build_optimizer
+from memmeta_exp.experiment.profile import profile
 from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.memory.predict import predict
 from memmeta_exp.profiling.peak_memory import MIB, measure_peak
 
-PARTS = ("memory", "floor", "released")
+PARTS = ("floor", "passes", "released", "memory")
+CHUNKS = (1, 2, 4, 8, 16, 32)
 HOPPER = 9  # compute capability from which on cuBLAS has the larger workspace
 
 CASES = {
@@ -99,19 +104,43 @@ def compared(name: str, size: int, steps: int, tasks: int, options: argparse.Nam
     return row
 
 
-def memory(options: argparse.Namespace) -> list[dict[str, Any]]:
-    sizes, steps, batches = ((32,), (2,), (1, 2)) if options.small else ((32, 84), (5, 10, 15, 20), (1, 32))
+def memory(options: argparse.Namespace) -> dict[str, Any]:
+    """The rows of part 4, and how many the time did not suffice for; the extremes of K and B come first."""
+    sizes, steps, batches = ((32,), (2,), (1, 2)) if options.small else ((32, 84), (5, 20, 10, 15), (1, 32))
+    wanted = list(product(steps, batches, sizes, CASES))
     rows = []
-    for size in sizes:
-        for name in CASES:
-            for k in steps:
-                for tasks in batches:
-                    rows.append(compared(name, size, k, tasks, options))
-                    print(rows[-1], flush=True)
-                    gc.collect()
-                    if options.device != "cpu":
-                        torch.cuda.empty_cache()
+    for k, tasks, size, name in wanted:
+        if time.monotonic() > options.deadline:
+            break
+        rows.append(compared(name, size, k, tasks, options))
+        print(rows[-1], flush=True)
+        _free(options)
+    return {"memory": rows, "memory_left_out": len(wanted) - len(rows)}
+
+
+def passes(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Seconds and peak of an iteration of `proposed` against the tasks of a backbone pass, `auto` beside them."""
+    batch, repeats = (2, 2) if options.small else (CHUNKS[-1], 10)
+    rows = []
+    for size, chunk in product((32,) if options.small else SIZES, ("auto", *(c for c in CHUNKS if c <= batch))):
+        config = replace(case("proposed", size, 20, batch, options), tasks_per_pass=chunk)
+        experiment = build(config)
+        row = {"image_size": size, "tasks_per_pass": chunk, "tasks": experiment.learner.tasks_per_pass}
+        try:
+            found = profile(experiment, repeats)
+            row |= {"seconds": found.step_seconds, "above_baseline_mib": found.peak.above_baseline_mib}
+        except torch.OutOfMemoryError:
+            row["note"] = "out of memory"
+        rows.append(row)
+        print(row, flush=True)
+        _free(options)
     return rows
+
+
+def _free(options: argparse.Namespace) -> None:
+    gc.collect()
+    if options.device != "cpu":
+        torch.cuda.empty_cache()
 
 
 def released_ratio(options: argparse.Namespace) -> dict[str, Any]:
@@ -174,7 +203,18 @@ def table(result: dict[str, Any]) -> str:
                     f"| {r['peak_mib']:.1f} | {r['allocated_error']:+.2%} | {r['kind']} |"
                 )
         worst = max((abs(r["error"]) for r in result["memory"] if r["measured_mib"] is not None), default=0.0)
-        lines += ["", f"Largest error: {worst:.2%}."]
+        lines += ["", f"Largest error: {worst:.2%}. Rows left out for want of time: {result['memory_left_out']}."]
+    if "passes" in result:
+        lines += [
+            "",
+            "`proposed`, K = 20, time and memory of an iteration against the tasks of a backbone pass:",
+            "",
+            "| image | tasks_per_pass | tasks | seconds | MiB above what persists |",
+            "|---|---|---|---|---|",
+        ]
+        for r in result["passes"]:
+            found = r.get("note") or f"{r['seconds']:.4f} | {r['above_baseline_mib']:.1f}"
+            lines.append(f"| {r['image_size']} | {r['tasks_per_pass']} | {r['tasks']} | {found} |")
     for precision in ("fp32", "bf16"):
         if precision in result:
             f = result[precision]
@@ -203,7 +243,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--block", default="fused", choices=("fused", "plain"))
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--minutes", type=float, default=11.0, help="the time after which part 4 begins no further row")
     options = parser.parse_args(arguments)
+    options.deadline = time.monotonic() + 60 * options.minutes
     device, parts = found_device(parser, options.device), names(parser, "part", options.parts, PARTS)
     options.out = options.out or Path("outputs/gpu" if device.type == "cpu" else "docs/results")
     torch.backends.cudnn.allow_tf32 = False
@@ -221,7 +263,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run_part(part: str, options: argparse.Namespace) -> dict[str, Any]:
     if part == "memory":
-        return {"memory": memory(options)}
+        return memory(options)
+    if part == "passes":
+        return {"passes": passes(options)}
     if part == "released":
         return {"released": released_ratio(options)}
     small = ["--tasks", "2", "--filters", "4", "--pairs", "2", "--threads", "1"] if options.small else []

@@ -63,7 +63,9 @@ def in_a_process(arguments: list[str], limit: int) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.task_memory", description="Peak memory against the images of a task.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.task_memory", description="Peak memory against the images of a task."
+    )
     parser.add_argument("--model", default="vit_base_patch16_224", help="a model of timm")
     parser.add_argument("--image-size", type=at_least(16), default=224)
     parser.add_argument("--each", type=at_least(1), nargs="+", default=[1, 5, 20], help="support images of a class")

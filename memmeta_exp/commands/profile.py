@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from memmeta_exp.algorithms import Execution
 from memmeta_exp.commands.arguments import parse
 from memmeta_exp.commands.output_dir import kept_if_done, named_folder
 from memmeta_exp.commands.train import check, tracked
 from memmeta_exp.config import Config, ConfigError, to_dict
 from memmeta_exp.config.compose import jobs, unknown_flag
+from memmeta_exp.experiment.execution import resolve_execution
 from memmeta_exp.experiment.profile import profile
 from memmeta_exp.memory.budget import build_within_budget, fit_to_budget
 from memmeta_exp.memory.predict import check_predictable, predict
@@ -95,14 +98,28 @@ def _measured(config: Config, path: Path, steps: int, title: str | None) -> None
         found = profile(experiment, steps).to_dict()
     except (RuntimeError, MemoryError) as error:
         raise translate_error(error, config) from None
-    print_profile(title or config.run_name, found)
-    _write(config, path, {"steps": steps, **found}, str(experiment.device), title)
+    how = _passes(config, experiment.learner.execution)
+    print_profile(_named(title or config.run_name, how), found)
+    _write(config, path, {"steps": steps, **how, **found}, str(experiment.device), title)
 
 
 def _predicted(config: Config, path: Path, title: str | None) -> None:
-    found = predict(fit_to_budget(config, torch.device("cuda"))).to_dict()
-    print_prediction(title or config.run_name, found)
-    _write(config, path, found, "cpu", title)
+    cuda = torch.device("cuda")
+    config = fit_to_budget(config, cuda)
+    found, how = predict(config).to_dict(), _passes(config, resolve_execution(config, cuda))
+    print_prediction(_named(title or config.run_name, how), found)
+    _write(config, path, {**how, **found}, "cpu", title)
+
+
+def _passes(config: Config, execution: Execution) -> dict[str, Any]:
+    """What decides the peak beside the network and the task."""
+    tasks = execution.tasks_per_pass if config.algorithm.head_only else 1
+    memory = {f"memory.{key}": getattr(config.memory, key) for key in ("mode", "checkpoint")}
+    return {"tasks_per_pass": tasks, **memory}
+
+
+def _named(name: str, how: dict[str, Any]) -> str:
+    return f"{name}, {', '.join(f'{key}={value}' for key, value in how.items())}"
 
 
 def _write(config: Config, path: Path, found: dict[str, object], device: str, title: str | None) -> None:

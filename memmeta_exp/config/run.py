@@ -90,7 +90,8 @@ class Config(Section):
     )
     tasks_per_pass: Union[int, str] = option(  # noqa: UP007 - as above
         "auto",
-        "tasks of a backbone pass; auto: 1 on CPU, batch_size on CUDA and without images",
+        "tasks of a backbone pass; auto: 1 on CPU, on CUDA as many as have 2^20 pixels together, without images "
+        "batch_size",
         at_least=1,
         at_most=MAX_COUNT,
     )

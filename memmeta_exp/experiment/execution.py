@@ -3,10 +3,11 @@
 import torch
 
 from memmeta_exp.algorithms import Execution
-from memmeta_exp.config import Config
+from memmeta_exp.config import Config, channels_and_size
 from memmeta_exp.utils.errors import ConfigError
 
 DEFAULT_THREADS = torch.get_num_threads()
+PIXELS_PER_PASS = 2**20  # on a GPU: 64 filters make 2^26 numbers of them, hundreds for each thread it can run at once
 
 
 def resolve_device(name: str) -> torch.device:
@@ -25,14 +26,27 @@ def resolve_execution(config: Config, device: torch.device) -> Execution:
     """The numbers that `auto` stands for on `device`.
 
     On a CPU each worker takes one task at a time, with one thread: a task's activations then fit a core's cache, and
-    small operators do not divide well over threads. With memory.mode=images one worker takes one task at a time on any
-    device. Problems without images are small matrices: one worker takes the whole batch.
+    small operators do not divide well over threads. On other devices a pass takes tasks of up to PIXELS_PER_PASS
+    pixels, so that peak memory does not grow with the batch. With memory.mode=images one worker takes one task at a
+    time on any device. Problems without images are small matrices: one worker takes the whole batch.
     """
-    by_image = config.memory.mode == "images"
-    by_task = (device.type == "cpu" or by_image) and config.dataset.has_images
-    threads = config.threads or (DEFAULT_THREADS if config.dataset.has_images else 1)
-    chunk = (1 if by_task else config.batch_size) if isinstance(config.tasks_per_pass, str) else config.tasks_per_pass
-    workers = (threads if by_task and not by_image else 1) if isinstance(config.workers, str) else config.workers
+    with_images, by_image = config.dataset.has_images, config.memory.mode == "images"
+    threads = config.threads or (DEFAULT_THREADS if with_images else 1)
+    chunk, workers = config.tasks_per_pass, config.workers
+    if isinstance(chunk, str):
+        chunk = _tasks_per_pass(config, device)
+    if isinstance(workers, str):
+        workers = threads if device.type == "cpu" and with_images and not by_image else 1
     workers = min(workers, -(-config.batch_size // chunk))
     images = config.memory.images_per_pass if by_image else None
     return Execution(chunk, config.precision == "bf16", workers, max(1, threads // workers), images)
+
+
+def _tasks_per_pass(config: Config, device: torch.device) -> int:
+    if not config.dataset.has_images:
+        return config.batch_size
+    if device.type == "cpu" or config.memory.mode == "images":
+        return 1
+    task, (_, size) = config.task("train"), channels_and_size(config.dataset)
+    pixels = task.ways * (task.shots + task.queries) * size**2
+    return min(config.batch_size, max(1, PIXELS_PER_PASS // pixels))

@@ -72,7 +72,9 @@ def test_the_published_peaks_are_those_of_today() -> None:
     assert released.peak_mib(32, 5) == pytest.approx(kept["above_baseline_mib"]["32x32"]["K=5"], abs=0.01)
 
 
-@pytest.mark.parametrize("part", [*(pytest.param(p, marks=pytest.mark.slow) for p in ("memory", "floor")), "released"])
+@pytest.mark.parametrize(
+    "part", [*(pytest.param(p, marks=pytest.mark.slow) for p in ("memory", "floor")), "passes", "released"]
+)
 def test_the_command_without_a_gpu(part: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(gpu, "CASES", {name: gpu.CASES[name] for name in ("proposed", "maml checkpoint")})
     monkeypatch.setattr(Conv4, "prefers_joint_forward", Conv4.fuses)  # as on a GPU, which is what is predicted
@@ -88,6 +90,11 @@ def test_the_command_without_a_gpu(part: str, tmp_path: Path, monkeypatch) -> No
         rows = {floor.HALVES, *floor_steps.ALGORITHMS}
         assert set(result["fp32"]["time_ratio"]) == set(result["bf16"]["time_ratio"]) == rows
         assert "bf16, against a supervised step on the same images" in text
+    elif part == "passes":
+        few, many = result["passes"][1:]
+        assert (few["tasks"], many["tasks"]) == (1, 2)
+        assert 1.5 * few["above_baseline_mib"] < many["above_baseline_mib"]
+        assert f"| 32 | 2 | 2 | {many['seconds']:.4f} |" in text
     else:
         assert result["released"]["times_as_fast"] > 0
         assert "times as fast as the released step structure" in text
@@ -101,9 +108,15 @@ def test_a_gpu_is_asked_for(capsys, tmp_path: Path) -> None:
     assert "torch finds no cuda here" in capsys.readouterr().err
 
 
+def test_no_row_begins_after_the_time(tmp_path: Path) -> None:
+    gpu.main(["--device", "cpu", "--small", "--parts", "memory", "--minutes", "0", "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert (found["memory"], found["memory_left_out"]) == ([], 2 * len(gpu.CASES))
+
+
 def test_an_unknown_part_is_refused(capsys, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as end:
         gpu.main(["--device", "cpu", "--parts", "released,flor", "--out", str(tmp_path / "out")])
     assert end.value.code == 2
-    assert "unknown part 'flor': choose from memory, floor" in capsys.readouterr().err
+    assert "unknown part 'flor': choose from floor, passes" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -13,6 +13,7 @@ from memmeta_exp.backbones.conv4 import Conv4
 from memmeta_exp.config import Config, ConfigError
 from memmeta_exp.config.compose import jobs
 from memmeta_exp.experiment.builder import build, build_on_meta
+from memmeta_exp.experiment.execution import resolve_execution
 from memmeta_exp.experiment.optimizers import build_optimizer
 from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.memory.predict import predict
@@ -217,8 +218,17 @@ def test_without_data_in_seconds(monkeypatch, dataset: str) -> None:
     assert time.perf_counter() - started < 60
     size = of.dataset.facts().image_size
     assert found.images == 64 * 600 * 3 * size**2
-    activations = 2 * 32 * 25 * 64 * size**2 * 4  # of one convolution, of support and query: the whole batch at once
+    tasks = resolve_execution(of, torch.device("cuda")).tasks_per_pass
+    activations = 2 * tasks * 25 * 64 * size**2 * 4  # of one convolution, of support and query
     assert found.tensors > 2 * activations
+
+
+def test_on_a_gpu_tasks_per_pass_is_bounded_by_pixels() -> None:
+    """Small images: the whole batch. 5-way tasks of 50 images of 84x84: 2 of them. Larger ones: one at a time."""
+    for size, tasks in ((28, 8), (84, 2), (224, 1)):
+        one = config("batch_size=8", "ways=5", f"dataset.image_size={size}", "shots=5", "queries=5")
+        assert resolve_execution(one, torch.device("cuda")).tasks_per_pass == tasks
+        assert resolve_execution(one, torch.device("cpu")).tasks_per_pass == 1
 
 
 @pytest.mark.slow
