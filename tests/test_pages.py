@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,3 +55,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", sorted({*MARKDOWN} - MADE), ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_is_short(page: Path) -> None:
     assert len(page.read_text().splitlines()) <= (150 if page.name == "README.md" else 200)
+
+
+def test_the_example_of_the_readme_leaves_a_gradient() -> None:
+    program = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert program is not None
+    left: dict[str, Any] = {}
+    exec(compile(program[1], "README.md", "exec"), left)
+    assert left["backbone"].weight.grad.norm() > 0.1
