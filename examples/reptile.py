@@ -62,9 +62,16 @@ class Reptile:
             loss, accuracy = task.query_loss(adapted)
         with phase("backward"):
             end = self._descend(task, adapted, lambda weights: task.query_loss(weights)[0].sum())
-        grads = {name: (task.meta[name] - end[name]) / self.config.inner_lr for name in task.learned}
+        moved = {name: task.meta[name] - end[name] for name in task.learned}
+        squares = sum(way.reshape(*loss.shape, -1).square().sum(-1) for way in moved.values())
         return TaskGradient(
-            loss, accuracy, grads, inexact=~loss.isfinite(), gradients=task.gradients, products=task.products
+            loss,
+            accuracy,
+            grads={name: way / self.config.inner_lr for name, way in moved.items()},
+            inexact=~loss.isfinite(),
+            gradients=task.gradients,
+            products=task.products,
+            metrics={"inner/distance": torch.as_tensor(squares).sqrt()},  # |theta - w_2K|, a number of its own to log
         )
 
     def _descend(self, task: Task, weights: Weights, loss: Callable[[Weights], Tensor]) -> Weights:

@@ -14,7 +14,8 @@ of a few images at a time (Gao et al. 2021 do so for contrastive losses). Memory
 queries, but for the features themselves.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -39,7 +40,7 @@ class FeatureGradient:
     (shaped as phi_0, and summed over the tasks where they share one). inner, linear: the two solves; linear is None
     where an algorithm solves no linear system. smoothness [T]: the bound on L_g. inexact [T]: a solve missed what it
     has to reach, so this task's hypergradient is not the gradient of what the algorithm minimises. gradients, products
-    [T]: how many gradients of f or g, and derivatives of < d_phi g, v >, were evaluated.
+    [T]: how many gradients of f or g, and derivatives of < d_phi g, v >, were evaluated. metrics: see StepReport.
     """
 
     loss: Tensor
@@ -53,6 +54,7 @@ class FeatureGradient:
     inexact: Tensor
     gradients: Tensor
     products: Tensor
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
     def report(self) -> StepReport:
         """Its diagnosis."""
@@ -67,6 +69,7 @@ class FeatureGradient:
             linear_residual=None if self.linear is None else self.linear.residual,
             linear_steps=None if self.linear is None else self.linear.steps,
             smoothness=self.smoothness,
+            metrics=self.metrics,
         )
 
 

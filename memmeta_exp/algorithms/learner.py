@@ -2,10 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -62,7 +62,8 @@ class StepReport:
     task's hypergradient is not the gradient of what is minimised. gradients, products: how many gradients of f or g,
     and derivatives of < d_phi g, v >, were evaluated. inner_residual: |d_phi g| where the inner solver stopped.
     linear_residual: |b - A x| / |b|. inner_steps, linear_steps: steps taken. smoothness: the bound on L_g of a
-    head-only lower level.
+    head-only lower level. metrics: what an algorithm wants logged besides, by its name in metrics.jsonl and W&B; the
+    mean over the tasks is logged.
     """
 
     loss: Tensor
@@ -75,6 +76,7 @@ class StepReport:
     linear_residual: Tensor | None = None
     linear_steps: Tensor | None = None
     smoothness: Tensor | None = None
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
     @staticmethod
     def join(parts: list["StepReport"]) -> "StepReport":
@@ -82,9 +84,16 @@ class StepReport:
 
         def column(name: str) -> Any:
             values = [getattr(part, name) for part in parts]
-            return None if values[0] is None else torch.cat(values)
+            return None if values[0] is None else _joined(values)
 
         return StepReport(**{f.name: column(f.name) for f in fields(StepReport)})
+
+
+def _joined(values: list[Any]) -> Any:
+    """Tensors one after the other; of mappings, those of each key."""
+    if isinstance(values[0], Mapping):
+        return {key: torch.cat([value[key] for value in values]) for key in values[0]}
+    return torch.cat(values)
 
 
 def require_methods(algorithm: object, *names: str) -> None:

@@ -6,7 +6,8 @@ and as the tasks' losses share none, the gradient of their sum holds the gradien
 
 import copy
 import threading
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import torch
@@ -87,11 +88,14 @@ class TaskGradient:
     inner_steps: int | None = None
     linear_residual: Tensor | None = None
     linear_steps: Tensor | None = None
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
     def report(self) -> StepReport:
         """Its diagnosis as a batch, of one or of T."""
 
-        def one(value: Tensor | int | None) -> Any:
+        def one(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {key: one(each) for key, each in value.items()}
             if isinstance(value, int):
                 return torch.full_like(self.loss, value, dtype=torch.int64).reshape(-1)
             return None if value is None else value.reshape(-1)

@@ -19,7 +19,7 @@ from memmeta_exp.experiment.execution import resolve_device
 from memmeta_exp.memory.budget import build_within_budget, fit_to_budget
 from memmeta_exp.utils.signals import StopAsked
 
-COLUMNS = tuple(field.name for field in fields(StepReport))
+COLUMNS = tuple(field.name for field in fields(StepReport) if field.name != "metrics")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.int64, torch.bool)  # float64 holds all of them exactly
 RUNNING = ("running_mean", "running_var")
 
@@ -146,7 +146,9 @@ class ShardedLearner(LearnerWrapper):
     def _whole_report(self, mine: StepReport | None, count: int) -> StepReport:
         """The report of all tasks, in order, on this rank's device. A first row says which columns there are and of
         which type, for a rank without a task does not know."""
-        values: list[Any] = [getattr(mine, name, None) for name in COLUMNS]
+        # A rank without a task does not know the names of an algorithm's own metrics; training leaves none without.
+        own = dict(mine.metrics) if mine is not None and min(self.ranks.sizes(count)) else {}
+        values: list[Any] = [*(getattr(mine, name, None) for name in COLUMNS), *own.values()]
         kinds = torch.tensor([[0 if v is None else 1 + DTYPES.index(v.dtype) for v in values]], dtype=torch.float64)
         rows = max((len(v) for v in values if v is not None), default=0)
         columns = [torch.zeros(rows, dtype=torch.float64) if v is None else v.detach().double().cpu() for v in values]
@@ -154,8 +156,9 @@ class ShardedLearner(LearnerWrapper):
         parts = self.ranks.gather(torch.cat([kinds, torch.stack(columns, 1)]), sizes)
         kind = torch.stack([part[0] for part in parts]).amax(0).long().tolist()
         table = torch.cat([part[1:] for part in parts]).to(self.model.head_start.device)
-        found = (table[:, at].to(DTYPES[kind[at] - 1]) if kind[at] else None for at in range(len(COLUMNS)))
-        return StepReport(*found)  # pyright: ignore[reportArgumentType] - None where the algorithm has None
+        found = [table[:, at].to(DTYPES[kind[at] - 1]) if kind[at] else None for at in range(len(values))]
+        metrics: Any = dict(zip(own, found[len(COLUMNS) :], strict=True))
+        return StepReport(**dict(zip(COLUMNS, found, strict=False)), metrics=metrics)  # pyright: ignore[reportArgumentType] - None where the algorithm has None
 
     def _sum_gradients(self, mine: int, count: int) -> None:
         """From the mean over this rank's tasks to that over all, in every rank's .grad."""

@@ -259,7 +259,8 @@ def _require_finite(metrics: dict[str, float], key: str, t: int) -> None:
 def _report_metrics(report: StepReport, mu: float) -> dict[str, float]:
     """A step's report as plain numbers, read back from the device at once; the keys that the algorithm has. mu: g's
     modulus."""
-    values = {"train/loss": report.loss.mean()}
+    values = {name: metric.double().mean() for name, metric in report.metrics.items()}
+    values["train/loss"] = report.loss.mean()
     if report.accuracy is not None:
         values["train/acc"] = report.accuracy.mean()
     values |= {

@@ -60,6 +60,7 @@ def test_the_meta_gradient_is_the_way_to_the_end_of_the_steps() -> None:
 def test_it_trains_goes_on_is_tested_and_reported(memmeta, here) -> None:  # noqa: F811 - the fixture
     done = memmeta("train", *REPTILE, "iterations=20", "hydra.run.dir=run")
     assert done.code == 0, done.err
+    assert all(row["inner/distance"] > 0 for row in read_metrics(here / "run") if "train/loss" in row)
     first, *_, last = [row for row in read_metrics(here / "run") if "val/acc" in row]
     assert last["val/acc"] > max(first["val/acc"], CHANCE) + 0.1
     assert last["val/loss"] < first["val/loss"] - 0.1
