@@ -164,6 +164,7 @@ COMPOSED = {  # what Hydra would refuse in many lines
     "optimizer.momentum=0.9": "no key of the optimizer chosen here",
     "optimizer.nme=sgd": "unknown key 'optimizer.nme'",
     "optimizer.name=sgd": "choose with optimizer=sgd",
+    "settings=paper32": "choose with protocol=NAME",
     "optimizer=null": "choose from adam, adamw, sgd",
     "algorithm=null": "proposed",
     "hydra/launcher=joblb": "memmeta train --help",

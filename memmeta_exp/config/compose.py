@@ -71,6 +71,8 @@ def composed(overrides: list[str]) -> DictConfig:
         group, _, rest = override.partition("=")
         if group in GROUPS and rest in ("", "null") and override != group:
             raise ConfigError(f"{group}={rest} chooses nothing; choose from {', '.join(sorted(group_options(group)))}")
+        if group == "settings":
+            raise ConfigError(f"{override}: the settings follow from protocol and algorithm; choose with protocol=NAME")
     lines = [quote_paths(override) for override in overrides]
     GlobalHydra.instance().clear()
     try:
