@@ -32,7 +32,7 @@ def cached(path: Path, recipe: str, build: Callable[[], Arrays]) -> Arrays:
             os.utime(path)  # last used
     else:
         arrays = build()
-        with suppress(OSError):
+        with suppress(OSError, DataError):
             _write(path, recipe, arrays)
     return arrays
 

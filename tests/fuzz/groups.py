@@ -1,0 +1,31 @@
+"""Every group of cases by name."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.fuzz import checkpoints, folders, imports, runs
+from tests.fuzz.harness import Case, Fuzzer
+
+GROUPS: dict[str, Callable[[dict[str, Path]], Iterator[Case]]] = {
+    "whole files": runs.whole_files,
+    "JSON values": runs.json_values,
+    "YAML values": runs.yaml_values,
+    "rows": runs.rows,
+    "other results": runs.other_results,
+    "checkpoint values": checkpoints.values,
+    "archives": checkpoints.archives,
+    "imported files": imports.whole_files,
+    "imported pickles": imports.pickles,
+    "imported tables": imports.tables,
+    "imported arrays": imports.arrays,
+    "imported HDF5": imports.hdf5,
+    "damaged HDF5": imports.damaged_hdf5,
+    "images": folders.images,
+    "names": folders.names,
+    "split files": folders.split_files,
+}
+
+
+def made(fuzzer: Fuzzer, place: Path) -> dict[str, Path]:
+    """The folders that the cases start from."""
+    return {name: path for part in (runs, imports, folders) for name, path in part.make(fuzzer, place).items()}
