@@ -123,8 +123,9 @@ def _modes() -> dict[str, bytes]:
 
 
 _NAMES = [
-    b"\xff.png", b"\xc3\xa9.PNG", b"e\xcc\x81.png", b".png", b"._0.png", b"a\nb.png", b"a\x1b[31m.png", b"x" * 251 + b".png",
-    b"=1.png", b"-.png", b"0.png.png", b"0.PnG", b"0.heic", b"0.svg", b"0.jpg", b"0.tif", b"Thumbs.db", b"0.png~",
+    b"\xff.png", b"\xc3\xa9.PNG", b"e\xcc\x81.png", b".png", b"._0.png", b"a\nb.png", b"a\x1b[31m.png",
+    b"x" * 251 + b".png", b"=1.png", b"-.png", b"0.png.png",
+    b"0.PnG", b"0.heic", b"0.svg", b"0.jpg", b"0.tif", b"Thumbs.db", b"0.png~",
 ]  # fmt: skip
 
 
@@ -172,8 +173,9 @@ def _replaced(name: str, make_it: Callable[[Path], object]) -> Callable[[Path], 
 
 
 _ENTRIES = [
-    "c00", "./c01", "c00/../c01", "../run/c01", "/etc", "", ".", "..", " c01", "c01 ", "C01", "c01/", "c01//", "c10", "*",
-    "c01\0", "\ud800", "c" * 5000, "split.json", "c00/0.png", "~", "$HOME", "c01\n", 5, None, [], {}, ["c01"], True, 1.5,
+    "c00", "./c01", "c00/../c01", "../run/c01", "/etc", "", ".", "..", " c01", "c01 ", "C01", "c01/", "c01//", "c10",
+    "*", "c01\0", "\ud800", "c" * 5000, "split.json", "c00/0.png", "~", "$HOME", "c01\n", 5, None, [], {}, ["c01"],
+    True, 1.5,
 ]  # fmt: skip
 _LINES = [
     "c00", "c00,", ",train", ",", "c00,train,x", "c00,other", "c00,TRAIN", "c00,val", "c01,train", "../run/c01,train",

@@ -59,6 +59,5 @@ def test_a_file_that_opens_and_cannot_be_read(file: Path) -> None:
     if not os.access(file, os.R_OK):
         pytest.skip(f"{file} is not ours to read")
     with pytest.raises(DataError, match=f"{file} cannot be read: ") as refusal, open_regular(file) as stream:
-        while stream.read(2**16):
-            pass
+        stream.seek(0, os.SEEK_END) if file.name == "mem" else stream.read(1)
     assert "\n" not in str(refusal.value)

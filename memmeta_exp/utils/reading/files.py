@@ -6,6 +6,7 @@ A FIFO blocks whoever opens it and a device has no end, so neither is opened. A 
 import io
 import os
 import stat
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,6 +31,10 @@ def open_regular(path: Path) -> BinaryIO:
     return io.BufferedReader(_Regular(path))
 
 
+class ReadError(DataError, OSError):
+    """A file that opens and cannot be read. An OSError too: libraries expect one from a stream."""
+
+
 class _Regular(io.FileIO):
     """Reading a file that opens may still fail: its disk is broken, or it is one of the kernel's that has nothing to
     say yet."""
@@ -39,13 +44,19 @@ class _Regular(io.FileIO):
         self._path = path
 
     def readinto(self, buffer: Any, /) -> int:
+        count = self._tried(super().readinto, buffer)
+        if count is None:
+            raise ReadError(f"{self._path} cannot be read: it has nothing to be read yet")
+        return count
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return self._tried(super().seek, offset, whence)
+
+    def _tried(self, act: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            count = super().readinto(buffer)
+            return act(*arguments)
         except OSError as error:
             raise _unreadable(self._path, error) from None
-        if count is None:
-            raise DataError(f"{self._path} cannot be read: it has nothing to be read yet")
-        return count
 
     def readall(self) -> bytes:
         return b"".join(iter(partial(io.RawIOBase.read, self, _BLOCK), b""))
@@ -87,8 +98,8 @@ def _require_regular(path: Path, mode: int) -> None:
         raise DataError(f"{path} is {kind}: a regular file is expected there; remove it, or put the file back")
 
 
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path} cannot be read: {error.strerror or error}")
+def _unreadable(path: Path, error: OSError) -> ReadError:
+    return ReadError(f"{path} cannot be read: {error.strerror or error}")
 
 
 def tail(path: Path, count: int) -> str:
