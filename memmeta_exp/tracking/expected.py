@@ -33,8 +33,8 @@ LARGEST = 1e150
 
 
 def within_reach(value: Any) -> Any:
-    """`value` with None, as for what is not finite, for every number in it beyond LARGEST: figures, means and squares of
-    those overflow."""
+    """`value` with None, as for what is not finite, for every number in it beyond LARGEST, of which figures and means
+    overflow."""
     if isinstance(value, dict):
         return {key: within_reach(item) for key, item in value.items()}
     if isinstance(value, list):
