@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -104,6 +104,7 @@ def _main(arguments: list[str], ranks: Ranks) -> int:
             raise ConfigError(f"--{flag.replace('_', '-')} is not for memmeta: give overrides, KEY=VALUE")
     if (parsed.resolve or parsed.package) and not parsed.cfg:
         raise ConfigError("--resolve and --package go with --cfg: memmeta train --cfg job --resolve")
+    _require_one_deed(parsed)
     flags = [a for a in arguments if a not in parsed.overrides]
     named, others = split_resume(parsed.overrides)
     if named is not None and flags:
@@ -126,6 +127,13 @@ def _main(arguments: list[str], ranks: Ranks) -> int:
         _check_all(job, ranks)
     overrides = [*overrides, *_folder(overrides, parsed.multirun, found)]
     return _multirun(overrides, flags) if parsed.multirun else _hydra([*overrides, *flags], ranks)
+
+
+def _require_one_deed(parsed: Any) -> None:
+    """ConfigError for two flags of Hydra's that each say what to do."""
+    given = [flag for flag in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(parsed, flag)]
+    if len(given) > 1:
+        raise ConfigError(f"--{given[0]} and --{given[1]} do not go together: leave one out")
 
 
 def _multirun(overrides: list[str], flags: list[str]) -> int:

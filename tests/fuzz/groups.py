@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.fuzz import checkpoints, folders, imports, runs
+from tests.fuzz import checkpoints, folders, imports, runs, sweeps
 from tests.fuzz.harness import Case, Fuzzer
 
 GROUPS: dict[str, Callable[[dict[str, Path]], Iterator[Case]]] = {
@@ -14,6 +14,9 @@ GROUPS: dict[str, Callable[[dict[str, Path]], Iterator[Case]]] = {
     "other results": runs.other_results,
     "checkpoint values": checkpoints.values,
     "archives": checkpoints.archives,
+    "sweep files": sweeps.files,
+    "sweep folders": sweeps.folders,
+    "configurations of jobs": sweeps.configurations,
     "imported files": imports.whole_files,
     "imported pickles": imports.pickles,
     "imported tables": imports.tables,
@@ -28,4 +31,4 @@ GROUPS: dict[str, Callable[[dict[str, Path]], Iterator[Case]]] = {
 
 def made(fuzzer: Fuzzer, place: Path) -> dict[str, Path]:
     """The folders that the cases start from."""
-    return {name: path for part in (runs, imports, folders) for name, path in part.make(fuzzer, place).items()}
+    return {name: path for part in (runs, sweeps, imports, folders) for name, path in part.make(fuzzer, place).items()}
