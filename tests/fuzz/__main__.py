@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
     names = [a for a in arguments if "=" not in a] or list(GROUPS)
     bad = 0
     with tempfile.TemporaryDirectory() as folder, fuzzing(Path(folder) / "cases") as fuzzer:
-        bases = made(fuzzer, Path(folder) / "bases")
+        bases = made(fuzzer, Path(folder) / "bases", names)
         for name in names:
             start, count, found = time.perf_counter(), 0, 0
             for case, wrong in judged(fuzzer, GROUPS[name](bases), stride):

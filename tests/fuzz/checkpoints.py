@@ -11,8 +11,10 @@ import torch
 
 from memmeta_exp.training import checkpoint
 from tests.fuzz.harness import Case
-from tests.fuzz.runs import EVALUATE, RESUME
+from tests.fuzz.runs import EVALUATE, RESUME, make
 from tests.fuzz.values import GONE, STORED, mutations, put
+
+__all__ = ["archives", "make", "values"]
 
 
 def _last(content: Callable[[], bytes]) -> Callable[[Path], object]:

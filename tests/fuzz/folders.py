@@ -19,7 +19,7 @@ from tests.fuzz.runs import TINY
 from tests.fuzz.values import FILES, ODD, PLACES, mutations, put
 
 _KEYS = ("dataset=folder", "dataset.path=run", "dataset.image_size=16")
-TRAIN = ("train", *TINY, "backbone.filters=3", *_KEYS, "iterations=1")
+TRAIN = ("train", *TINY, "backbone.filters=3", *_KEYS)
 SKIP = (*TRAIN, "dataset.skip_damaged=true")
 VERIFY = ("data", "verify", "folder", "run", "image_size=16")
 LIST = ("data", "path=run")

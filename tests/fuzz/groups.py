@@ -1,6 +1,7 @@
 """Every group of cases by name."""
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tests.fuzz import checkpoints, folders, imports, runs, sweeps
@@ -29,6 +30,7 @@ GROUPS: dict[str, Callable[[dict[str, Path]], Iterator[Case]]] = {
 }
 
 
-def made(fuzzer: Fuzzer, place: Path) -> dict[str, Path]:
-    """The folders that the cases start from."""
-    return {name: path for part in (runs, sweeps, imports, folders) for name, path in part.make(fuzzer, place).items()}
+def made(fuzzer: Fuzzer, place: Path, names: Iterable[str]) -> dict[str, Path]:
+    """The folders that the cases of the groups `names` start from."""
+    makers = dict.fromkeys(sys.modules[GROUPS[name].__module__].make for name in names)
+    return {base: path for make in makers for base, path in make(fuzzer, place).items()}

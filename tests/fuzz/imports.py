@@ -66,7 +66,7 @@ def _cifar100(folder: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (100, 32, 32, 3), dtype=np.uint8)
     labels = list(range(100)), [i // 5 for i in range(100)]
     names = {"fine_label_names": [f"f{i}" for i in range(100)], "coarse_label_names": [f"c{i}" for i in range(20)]}
-    parts = dict.fromkeys(("train", "test"), (images, *labels))
+    parts: dict[str, Any] = dict.fromkeys(("train", "test"), (images, *labels))
     archive = official.cifar100_archive(folder / "cifar-100-python.tar.gz", parts, names)
     import tarfile
 

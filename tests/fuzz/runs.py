@@ -11,7 +11,7 @@ from tests.fuzz.harness import Case, Fuzzer
 from tests.fuzz.values import FILES, ODD, PLACES, mutations, put
 
 TINY = (
-    "threads=1", "device=cpu", "iterations=3", "val_tasks=2", "test_tasks=2", "convergence_tasks=1", "batch_size=2",
+    "threads=1", "device=cpu", "iterations=2", "val_tasks=2", "test_tasks=2", "convergence_tasks=1", "batch_size=2",
     "plots=false", "tracking=disabled", "progress=false", "ways=2", "shots=1", "queries=1",
 )  # fmt: skip
 SMALL = (
@@ -22,7 +22,7 @@ WARM = (
     *SMALL, "checkpoint_every=1", "algorithm.inner_warm_start=true", "algorithm.linear_warm_start=true",
     "algorithm.linear_solver=cg", "optimizer.average=0.9",
 )  # fmt: skip
-RESUME = ("train", "resume=run", "iterations=4")
+RESUME = ("train", "resume=run", "iterations=3")
 EVALUATE = ("evaluate", "run=run")
 REPORT = ("report", "run")
 

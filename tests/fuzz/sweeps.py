@@ -16,7 +16,7 @@ _FILE = {
     "name": "x",
     "metric": {"name": "val/acc.max", "goal": "maximize"},
     "parameters": {"seed": {"values": [0, 1]}, "algorithm.mu": {"value": 0.1}},
-    "command": ["memmeta", "train", "${args_no_hyphens}", *SMALL, "iterations=1"],
+    "command": ["memmeta", "train", "${args_no_hyphens}", *SMALL],
 }
 _DRY = ("sweep", "sweep.yaml", "dir=run", "dry_run=true")
 _AGAIN = ("sweep", "sweep.yaml", "dir=run")
