@@ -29,7 +29,7 @@ from memmeta_exp.commands.search import maximised, objective, require_a_search, 
 from memmeta_exp.config import Config, channels_and_size, check_tasks_fit, from_omegaconf, to_dict
 from memmeta_exp.config.compose import jobs, offer_plugins, one_line, unknown_flag
 from memmeta_exp.config.overrides import conf_dir, quote_paths, text_of
-from memmeta_exp.distributed.launch_env import place
+from memmeta_exp.distributed.launch_env import place, stop_with_launcher
 from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Group, Ranks
 from memmeta_exp.experiment.execution import resolve_device
 from memmeta_exp.memory.budget import fit_to_budget
@@ -65,6 +65,7 @@ def main(arguments: list[str]) -> int:
     here = place()
     if here is None:
         return _main(arguments, SINGLE_PROCESS)
+    stop_with_launcher()
     ranks = Group.joined(here)
     code = _lead(arguments, ranks) if here.rank == 0 else follow(ranks, check)
     ranks.leave()
