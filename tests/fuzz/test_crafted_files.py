@@ -33,6 +33,7 @@ JUDGED = {
     "done": (0, 0.1, 1, "summary: run/summary.json", None),
     "refused": (2, 0.1, 1, LINE, None),
     "diverged": (1, 0.1, 1, "memmeta: diverged at iteration 3", None),
+    "not verified": (1, 0.1, 1, "FAILED        train: constant images: 1 of 12", None),
     "another file": (2, 0.1, 1, "memmeta: run/config.yaml is damaged", "no word of status.json"),
     "a traceback": (99, 0.1, 1, "Traceback (most recent call last):\nTypeError: x", "traceback: TypeError: x"),
     "a failure": (1, 0.1, 1, "memmeta: Invalid argument", "exit code 1"),
