@@ -16,7 +16,7 @@ from memmeta_exp.distributed.launch_env import one_of_many
 from memmeta_exp.utils.errors import ConfigError, MemmetaError
 from memmeta_exp.utils.output import lossy_output, lost
 from memmeta_exp.utils.path_keys import at_home
-from memmeta_exp.utils.signals import Stopped, hush, leaving_at_once
+from memmeta_exp.utils.signals import Stopped, hush, leaving_at_once, stopped_behind
 
 COMMANDS = {
     "train": (
@@ -74,15 +74,26 @@ def _outcome(arguments: list[str]) -> tuple[str | None, int]:
     """The exit code, and the line for what a user or the machine can cause; our own bugs keep their traceback."""
     try:
         return None, _command(arguments)
-    except Stopped as stopped:
-        return str(stopped), 128 + stopped.signum
-    except MemmetaError as error:
+    except (Stopped, KeyboardInterrupt, Exception) as error:
+        ended = _ended_by(error)
+        if ended is None:
+            raise
+        return ended
+
+
+def _ended_by(error: BaseException) -> tuple[str | None, int] | None:
+    """What `_outcome` says of an error; None of a bug of ours."""
+    stopped = stopped_behind(error)
+    if isinstance(error, MemmetaError) and (stopped is None or error.exit_code > 128):
         return (None if error.reported else str(error)), error.exit_code
-    except OSError as error:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if stopped is not None:
+        return str(stopped), 128 + stopped.signum
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", 1
-    except KeyboardInterrupt:
-        return "interrupted", 130
+    return None
 
 
 def _command(arguments: list[str]) -> int:

@@ -2,7 +2,6 @@
 
 import importlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +14,7 @@ from memmeta_exp.backbones.whole_network import by_tasks, use_batch_statistics
 from memmeta_exp.config import closest, option, register
 from memmeta_exp.config.components import BackboneConfig
 from memmeta_exp.utils.errors import ConfigError
+from memmeta_exp.utils.path_keys import home_path
 from memmeta_exp.utils.torchvision_compat import import_torchvision
 
 
@@ -176,8 +176,8 @@ def _created(timm: Any, config: TimmConfig, channels: int, image_size: int, seed
     name = config.model
     if ":" not in name and not timm.is_model(name):
         raise ConfigError(f"backbone.model={name} is no model of timm{closest(name, timm.list_models())}")
-    if config.weights is not None and not Path(config.weights).expanduser().is_file():
-        what = "is no file" if Path(config.weights).expanduser().exists() else "does not exist"
+    if config.weights is not None and not home_path(config.weights).is_file():
+        what = "is no file" if home_path(config.weights).exists() else "does not exist"
         raise ConfigError(f"backbone.weights={config.weights} {what}: name a file of weights")
     options: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
     facts = timm.get_pretrained_cfg(name, allow_unregistered=True) if ":" not in name else None

@@ -6,7 +6,6 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from memmeta_exp.utils.errors import ConfigError
+from memmeta_exp.utils.path_keys import home_path
 from memmeta_exp.utils.reading import open_regular
 from memmeta_exp.utils.reading.arrays import archive_of_tensors
 
@@ -55,7 +55,7 @@ def read_weights(file: str, names: Collection[str]) -> dict[str, Tensor]:
 
 
 def _loaded(file: str) -> Any:
-    path = Path(file).expanduser()
+    path = home_path(file)
     try:
         with open_regular(path) as stream:
             if zipfile.is_zipfile(stream):

@@ -11,6 +11,7 @@ from memmeta_exp.config.compose import group_values, without_plugins
 from memmeta_exp.config.validation import shown
 from memmeta_exp.data.datasets import FolderConfig
 from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.path_keys import home_path
 
 HELP = """memmeta data [data_root=DIR] [path=DIR]             lists every dataset and what is here of it
 memmeta data fetch NAME [data_root=DIR]             downloads and converts it; run again, it goes on
@@ -77,7 +78,7 @@ def _import(arguments: list[str]) -> int:
     from memmeta_exp.data.prepare.progress import ShownProgress
 
     with ShownProgress() as progress:
-        print(import_files(name, Path(path).expanduser(), _root(data_root, name), progress))
+        print(import_files(name, home_path(path), _root(data_root, name), progress))
     return 0
 
 

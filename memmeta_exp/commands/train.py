@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -29,7 +29,7 @@ from memmeta_exp.commands.search import maximised, objective, require_a_search, 
 from memmeta_exp.config import Config, channels_and_size, check_tasks_fit, from_omegaconf, to_dict
 from memmeta_exp.config.compose import jobs, offer_plugins, one_line, unknown_flag
 from memmeta_exp.config.overrides import conf_dir, quote_paths, text_of
-from memmeta_exp.distributed.launch_env import place
+from memmeta_exp.distributed.launch_env import place, stop_with_launcher
 from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Group, Ranks
 from memmeta_exp.experiment.execution import resolve_device
 from memmeta_exp.memory.budget import fit_to_budget
@@ -65,6 +65,7 @@ def main(arguments: list[str]) -> int:
     here = place()
     if here is None:
         return _main(arguments, SINGLE_PROCESS)
+    stop_with_launcher()
     ranks = Group.joined(here)
     code = _lead(arguments, ranks) if here.rank == 0 else follow(ranks, check)
     ranks.leave()
@@ -104,6 +105,7 @@ def _main(arguments: list[str], ranks: Ranks) -> int:
             raise ConfigError(f"--{flag.replace('_', '-')} is not for memmeta: give overrides, KEY=VALUE")
     if (parsed.resolve or parsed.package) and not parsed.cfg:
         raise ConfigError("--resolve and --package go with --cfg: memmeta train --cfg job --resolve")
+    _require_one_deed(parsed)
     flags = [a for a in arguments if a not in parsed.overrides]
     named, others = split_resume(parsed.overrides)
     if named is not None and flags:
@@ -126,6 +128,13 @@ def _main(arguments: list[str], ranks: Ranks) -> int:
         _check_all(job, ranks)
     overrides = [*overrides, *_folder(overrides, parsed.multirun, found)]
     return _multirun(overrides, flags) if parsed.multirun else _hydra([*overrides, *flags], ranks)
+
+
+def _require_one_deed(parsed: Any) -> None:
+    """ConfigError for two flags of Hydra's that each say what to do."""
+    given = [flag for flag in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(parsed, flag)]
+    if len(given) > 1:
+        raise ConfigError(f"--{given[0]} and --{given[1]} do not go together: leave one out")
 
 
 def _multirun(overrides: list[str], flags: list[str]) -> int:

@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from memmeta_exp.utils.errors import ConfigError
-from memmeta_exp.utils.path_keys import at_home, is_path_key
+from memmeta_exp.utils.path_keys import at_home, home_path, is_path_key
 
 ONE_FOLDER = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.launcher.submitit_folder")
 UNREADABLE = (HydraException, ValueError)  # the latter of numbers with too many digits
@@ -46,7 +46,7 @@ def quote_paths(override: str, multirun: bool = False) -> str:
     if not is_path_key(key) or value in ("", "null") or _reads_as_itself(override) or _is_quoted(override):
         return override
     paths = [value]
-    if multirun and key.lstrip("+") not in ONE_FOLDER and not Path(value).expanduser().exists():
+    if multirun and key.lstrip("+") not in ONE_FOLDER and not home_path(value).exists():
         listed = CHOICE.fullmatch(value)
         paths = _separated(listed[1] if listed else value)
     return f"{key}{equals}{','.join(_quoted(key, path) for path in paths)}"

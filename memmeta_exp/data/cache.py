@@ -10,6 +10,7 @@ import numpy as np
 
 from memmeta_exp.utils.atomic_io import replacing
 from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.path_keys import home_path
 from memmeta_exp.utils.reading.arrays import read_npz
 
 Arrays = dict[str, np.ndarray]
@@ -17,7 +18,7 @@ Arrays = dict[str, np.ndarray]
 
 def cache_folder() -> Path:
     """$MEMMETA_CACHE, else ~/.cache/memmeta."""
-    return Path(os.environ.get("MEMMETA_CACHE") or "~/.cache/memmeta").expanduser()
+    return home_path(os.environ.get("MEMMETA_CACHE") or "~/.cache/memmeta")
 
 
 def cached(path: Path, recipe: str, build: Callable[[], Arrays]) -> Arrays:
@@ -32,7 +33,7 @@ def cached(path: Path, recipe: str, build: Callable[[], Arrays]) -> Arrays:
             os.utime(path)  # last used
     else:
         arrays = build()
-        with suppress(OSError):
+        with suppress(OSError, DataError):
             _write(path, recipe, arrays)
     return arrays
 

@@ -12,6 +12,7 @@ from memmeta_exp.config.validation import closest, shown
 from memmeta_exp.data.folder_entries import IMAGE_SUFFIXES, ignored, listed, said
 from memmeta_exp.data.split_file import FORM, Entry, read_entries
 from memmeta_exp.utils.errors import ConfigError
+from memmeta_exp.utils.path_keys import home_path
 
 SPLIT_FILES = ("split.json", "split.csv")
 
@@ -48,7 +49,7 @@ def folder_files(path: str | None, split_file: str | None) -> Files:
     """The files of each class of each split, by class name in sorted order; ConfigError as `folder_facts`."""
     if not path:
         raise ConfigError("dataset=folder reads a folder of class folders: name it with dataset.path=DIR")
-    root = Path(path).expanduser()
+    root = home_path(path)
     if not root.is_dir():
         raise ConfigError(
             f"dataset.path={shown(path)} is no folder: name the one that holds the class folders, dataset.path=DIR"
@@ -63,7 +64,7 @@ def folder_files(path: str | None, split_file: str | None) -> Files:
 
 
 def _split_file(root: Path, split_file: str | None) -> Path:
-    candidates = [Path(split_file).expanduser()] if split_file else _named_so(root)
+    candidates = [home_path(split_file)] if split_file else _named_so(root)
     for candidate in candidates:
         if candidate.is_file():
             return candidate

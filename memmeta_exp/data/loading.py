@@ -6,6 +6,7 @@ from typing import Any
 
 from memmeta_exp.data.episodes import ImageSet
 from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.path_keys import home_path
 
 
 def resolve_root(data_root: str | None, name: str) -> Path:
@@ -17,7 +18,7 @@ def resolve_root(data_root: str | None, name: str) -> Path:
             f"dataset={name} is read from disk: set data_root=DIR or the environment variable MEMMETA_DATA "
             f"(`memmeta data fetch {published} data_root=DIR` gets it)"
         )
-    return Path(root).expanduser()
+    return home_path(root)
 
 
 def load_split(dataset_config: Any, split: str, data_root: str | None = None) -> ImageSet:

@@ -63,30 +63,24 @@ def _from_csv(file: Path) -> Iterator[Entry]:
 
 
 def _from_json(text: str, file: str) -> Iterator[Entry]:
-    def splits(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            split = _split(key, file)
-            if split in found:
-                raise DataError(f"{file} has the key '{split}' twice: leave one")
-            found[split] = value
-        return found
-
     try:
-        read = json.loads(text, object_pairs_hook=splits)
+        read = json.loads(text, object_pairs_hook=tuple)  # of a mapping's pairs, a key twice among them
     except json.JSONDecodeError as error:
         raise DataError(f"{file} is no split file (line {error.lineno}, column {error.colno}: {error.msg})") from None
     except RecursionError:
         raise DataError(f"{file} is no split file (it nests too deep)") from None
-    except DataError:
-        raise
     except ValueError as error:  # a number of thousands of digits
         raise DataError(f"{file} is no split file ({error})") from None
-    if not isinstance(read, dict):
+    if not isinstance(read, tuple):
         raise DataError(f"{file} is no split file (it is a list, where three lists with names are expected)")
-    for split, classes in read.items():
+    seen: set[str] = set()
+    for key, classes in read:
+        split = _split(key, file)
+        if split in seen:
+            raise DataError(f"{file} has the key '{split}' twice: leave one")
         if not isinstance(classes, list):
             raise DataError(f"{file} has to name classes of '{split}' in a list, not as {_brief(classes)}")
+        seen.add(split)
         yield from (Entry(_class(name, split, file), split) for name in classes)
 
 
@@ -97,7 +91,7 @@ def _class(name: Any, split: str, file: str) -> str:
 
 
 def _brief(value: Any) -> str:
-    text = json.dumps(value)
+    text = "a mapping" if isinstance(value, tuple) else json.dumps(value)
     return text if len(text) <= _BRIEF else f"{text[:_BRIEF]}.."
 
 

@@ -27,6 +27,7 @@ from memmeta_exp.data.prepare.readers import omniglot
 from memmeta_exp.data.prepare.readers.layouts import hdf5_readers
 from memmeta_exp.data.store import Readers, Store, write_store
 from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.path_keys import home_path
 
 SIZES = {"miniimagenet": (3, 84, 84), "tieredimagenet": (3, 84, 84), "omniglot": (1, 28, 28)}
 logger = logging.getLogger("memmeta")
@@ -62,7 +63,7 @@ def require(name: str, root: Path) -> None:
 def folder_store(config: FolderConfig) -> Store:
     """The store of a folder of images, made at the first use and whenever a file of it has changed."""
     files = folder_files(config.path, config.split_file)
-    root = Path(str(config.path)).expanduser().resolve()
+    root = home_path(str(config.path)).resolve()
     shape = (config.channels, config.image_size, config.image_size)
     target = cache_folder() / cache_contents.FOLDERS / own_files.digest(root, files, shape, config.skip_damaged)
     _say_left_out(root, said(own_files.left_out(files)))

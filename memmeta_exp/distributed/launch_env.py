@@ -1,13 +1,18 @@
 """Whether this process is one of several that torchrun started, and which: read from the environment alone, so that a
 command can tell before it loads torch."""
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from memmeta_exp.utils.errors import ConfigError
 
 NUMBERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_OF_TORCHRUN = "TORCHELASTIC_RUN_ID"
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 NEEDED = (*NUMBERS, "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -44,3 +49,10 @@ def place(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
 def one_of_many(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether torchrun started this process as one of several, for commands that are for one alone."""
     return environment.get("WORLD_SIZE", "1") != "1" and all(environment.get(name) for name in NEEDED)
+
+
+def stop_with_launcher(environment: Mapping[str, str] = os.environ) -> None:
+    """Has Linux send this process SIGTERM when the torchrun that started it ends in any way. A torchrun that is killed
+    would leave its ranks running."""
+    if _OF_TORCHRUN in environment and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))

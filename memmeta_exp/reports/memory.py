@@ -76,7 +76,8 @@ def _line(configuration: Configuration, panel: Any, values: dict[Path, float]) -
 
 
 def _panel(config: dict[str, Any]) -> tuple[int | None, int | None]:
-    return paper_results.image_size(config), section_of(config, "backbone").get("filters")
+    filters = section_of(config, "backbone").get("filters")
+    return paper_results.image_size(config), filters if isinstance(filters, int) else None
 
 
 def _value(config: dict[str, Any], key: str) -> Any:

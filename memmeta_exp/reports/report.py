@@ -60,8 +60,10 @@ def _import_plugins(runs: Sequence[Run]) -> list[str]:
 
 
 def _prepare(out: Path) -> None:
-    """Makes `out`, or takes an earlier report out of it."""
-    if out.is_dir() and any(out.iterdir()) and not (out / "report.html").is_file():
+    """Makes `out`, or takes an earlier report out of it, or what one that was stopped has left."""
+    files = list(out.iterdir()) if out.is_dir() else []
+    begun = all(file.name in ("tables", "figures") or file.match("study*.json") for file in files)
+    if not begun and not (out / "report.html").is_file():
         raise ConfigError(
             f"out={out} holds something that is no report: name a folder that is new, empty or a report's"
         )

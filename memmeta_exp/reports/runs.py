@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from memmeta_exp.config import flat, metrics_of_today, overrides_of_today
 from memmeta_exp.config.load import stored_values
-from memmeta_exp.tracking.expected import Env, Overrides, Status, Summary
+from memmeta_exp.tracking.expected import Env, Overrides, Status, Summary, within_reach
 from memmeta_exp.tracking.run_folder import read_metrics
 from memmeta_exp.utils.errors import ConfigError, DataError, MemmetaError
 from memmeta_exp.utils.reading import csv_rows, read_json, read_yaml
@@ -187,8 +187,8 @@ def read_run(path: Path, study: Path | None = None) -> Run:
     for name, file, read in (
         ("status", "status.json", lambda file: read_json(file, Status)),
         ("config", "config.yaml", stored_values),
-        ("summary", "summary.json", lambda file: metrics_of_today(read_json(file, Summary))),
-        ("profile", "profile.json", lambda file: read_json(file, Summary)),
+        ("summary", "summary.json", lambda file: within_reach(metrics_of_today(read_json(file, Summary)))),
+        ("profile", "profile.json", lambda file: within_reach(read_json(file, Summary))),
         ("env", "env.json", lambda file: read_json(file, Env)),
         ("overrides", "overrides.yaml", lambda file: _assignments(overrides_of_today(read_yaml(file, Overrides)))),
     ):

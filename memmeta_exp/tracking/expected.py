@@ -29,6 +29,19 @@ Summary = Annotated[
 ]  # .json; profile.json
 
 
+LARGEST = 1e150
+
+
+def within_reach(value: Any) -> Any:
+    """`value` with None, as for what is not finite, for every number in it beyond LARGEST, of which figures and means
+    overflow."""
+    if isinstance(value, dict):
+        return {key: within_reach(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [within_reach(item) for item in value]
+    return None if isinstance(value, int | float) and abs(value) > LARGEST else value
+
+
 class Status(TypedDict, total=False):
     """status.json."""
 

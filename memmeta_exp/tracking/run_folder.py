@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 
 from memmeta_exp.config import metrics_of_today, overrides_of_today
 from memmeta_exp.tracking.environment import describe_environment
-from memmeta_exp.tracking.expected import Env, Overrides, Row, Status
+from memmeta_exp.tracking.expected import Env, Overrides, Row, Status, within_reach
 from memmeta_exp.tracking.metrics_file import MetricsFile, plain
 from memmeta_exp.utils.atomic_io import remove_partials, replace_text, replacing
 from memmeta_exp.utils.errors import DataError
@@ -235,14 +235,14 @@ class RunFolder:
 
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl (or of the one in a run folder), in order; null is None. A last line without its end,
-    left by a killed run, is dropped. Metrics of older versions have their names of
-    today. Raises FileNotFoundError, and DataError for what is no row, or out of order."""
+    """The rows of a metrics.jsonl (or of the one in a run folder), in order; null is None, and so is a number
+    too large to draw. A last line without its end, left by a killed run, is dropped. Metrics of older versions have
+    their names of today. Raises FileNotFoundError, and DataError for what is no row, or out of order."""
     file = Path(path) / "metrics.jsonl" if Path(path).is_dir() else Path(path)
     rows = read_json_lines(file, Row)
     if any(later["iteration"] < before["iteration"] for before, later in itertools.pairwise(rows)):
         raise DataError(f"{file} is damaged: a row has an earlier iteration than the row before it")
-    return [metrics_of_today(row) for row in rows]
+    return [within_reach(metrics_of_today(row)) for row in rows]
 
 
 def read_test_episodes(path: Path | str, kind: type[Result] = EpisodeResult) -> list[Result]:

@@ -1,5 +1,7 @@
 """What a checkpoint is expected to hold, and whether one that opens holds it: its hash says only that it is whole."""
 
+import copy
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired, TypedDict, get_args
 
@@ -125,9 +127,12 @@ def optimizer_fault(found: OptimizerState, optimizer: torch.optim.Optimizer) -> 
 
 
 def _entry(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What an optimiser of this kind keeps of a parameter [1] after a step."""
-    parameter = nn.Parameter(torch.zeros(1))
-    other = type(optimizer)([parameter], **optimizer.defaults)
-    parameter.grad = torch.zeros(1)
+    """What an optimiser of this kind keeps of a parameter after a step, shown on one of zeros."""
+    group = optimizer.param_groups[0]
+    parameter = nn.Parameter(torch.zeros_like(group["params"][0], device="cpu"))
+    parameter.grad = torch.zeros_like(parameter)
+    other = copy.copy(optimizer)  # by its state: what its constructor takes is not always in `defaults`
+    other.state = defaultdict(dict)
+    other.param_groups = [{**group, "params": [parameter]}]
     other.step()
     return other.state[parameter]

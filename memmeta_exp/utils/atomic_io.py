@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from memmeta_exp.utils.errors import DataError
+
 PARTIAL = ".partial"
 
 
@@ -14,7 +16,9 @@ PARTIAL = ".partial"
 def replacing(file: Path) -> Iterator[BinaryIO]:
     """A stream whose content becomes `file` when the block ends: written aside in the same folder, synced, renamed, and
     the folder synced. A reader, or a machine that stops, finds the old content or the new, never a mix; a block that
-    raises, and a disk that is full, leave the old."""
+    raises, and a disk that is full, leave the old. Raises OSError, and DataError where `file` is a folder."""
+    if file.is_dir() and not file.is_symlink():
+        raise DataError(f"{file} is a folder, where a file is to be written: move it away")
     handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(handle, "wb") as stream:

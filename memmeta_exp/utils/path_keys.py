@@ -1,6 +1,7 @@
 """The keys whose values are paths, which a command line may hold in any form that the file system allows."""
 
 import os
+from pathlib import Path
 
 PATH_KEYS = (  # what a sweep file holds is left as it is
     "data_root", "out", "run", "resume", "dir", "path", "split_file", "dataset.path", "dataset.split_file",
@@ -11,6 +12,11 @@ PATH_KEYS = (  # what a sweep file holds is left as it is
 def is_path_key(key: str) -> bool:
     """Whether `key`, with Hydra's prefix or without, takes a path."""
     return key.lstrip("+") in PATH_KEYS
+
+
+def home_path(path: str) -> Path:
+    """`path` with the home folder in place of ~ or ~NAME; as it is where nobody has that name."""
+    return Path(os.path.expanduser(path))
 
 
 def at_home(argument: str) -> str:

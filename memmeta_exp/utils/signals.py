@@ -30,6 +30,14 @@ class Stopped(BaseException):
         self.signum = signum
 
 
+def stopped_behind(error: BaseException | None) -> Stopped | None:
+    """The Stopped that `error` is, or that was raised where a library made `error` of it: Python itself does so where a
+    class is being made. None where there is none."""
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 class StopAsked(Exception):
     """A run has been asked to stop, and is where its state can be saved."""
 

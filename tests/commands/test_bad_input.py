@@ -21,6 +21,12 @@ BAD = {  # of configurations a few: tests/test_refusals.py has the table
 }
 
 
+@pytest.mark.parametrize("flags", [("-m", "--cfg", "job"), ("--info", "--cfg", "job"), ("-m", "--run")])
+def test_two_flags_that_each_say_what_to_do(train, flags: tuple[str, ...]) -> None:
+    result = train("seed=0,1", *flags)
+    assert (result.code, "do not go together: leave one out" in result.err) == (2, True), result.err
+
+
 @pytest.mark.parametrize("override", BAD)
 def test_one_line_and_exit_code_2(train, tmp_path, override: str) -> None:
     result = train(override)
@@ -49,6 +55,9 @@ def test_a_path_may_begin_at_home(train, memmeta, tmp_path, monkeypatch) -> None
         ("train", "dataset=folder", "dataset.path=~/mine"): f"dataset.path={home}/mine",
         ("train", "backbone=timm", "backbone.model=resnet18", "backbone.weights=~/w.pt"): f"{home}/w.pt",
         ("train", "resume=~/x"): f"{home}/x",
+        ("train", "dataset=folder", "dataset.path=~no-such-user/x"): "~no-such-user/x is no folder",
+        ("train", "dataset=fc100", "data_root=~no-such-user/x"): "~no-such-user/x/cifar100/data.hdf5 does not exist",
+        ("data", "import", "folder", "~no-such-user/x"): "~no-such-user/x is no folder",
         ("evaluate", "run=~/x"): f"{home}/x is no run folder",
         ("data", "import", "folder", str(home), "split_file=~/s.csv"): f"{home}/s.csv does not exist",
         ("sweep", "nothing.yaml", "dir=~/x"): "there is no sweep file",

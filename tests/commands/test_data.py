@@ -420,7 +420,7 @@ def cifar_parts() -> tuple[dict, dict]:
         parts[name] = (images, fine.tolist(), (fine // 5).tolist())
     names = {
         "fine_label_names": [f"f{i:02}" for i in range(100)],
-        "coarse_label_names": [f"c{i:02}" for i in range(20)],
+        "coarse_label_names": [f"man-made_c{i:02}" for i in range(20)],
     }
     return parts, names
 
@@ -443,8 +443,8 @@ def test_cifar100_of_the_official_archive_becomes_torchmetas_file(
         assert len(file) == 20
         images, fine, _ = parts["train"]
         of_class = np.concatenate([images[np.array(fine) == 37], parts["test"][0][np.array(parts["test"][1]) == 37]])
-        assert np.array_equal(np.asarray(file["c07/f37"]), of_class)
-    assert json.loads((tmp_path / "data/cifar100/fine_names.json").read_text())["c01"] == [
+        assert np.array_equal(np.asarray(file["man-made_c07/f37"]), of_class)
+    assert json.loads((tmp_path / "data/cifar100/fine_names.json").read_text())["man-made_c01"] == [
         f"f{i:02}" for i in range(5, 10)
     ]
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from memmeta_exp.cli import main
 from memmeta_exp.sweeps import job
 from memmeta_exp.sweeps.sweep_folder import SweepFolder
 from memmeta_exp.utils.output import lossy_text
+from memmeta_exp.utils.signals import Stopped
 from tests.commands.conftest import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -112,3 +114,17 @@ def test_a_title_is_no_markup(train, monkeypatch) -> None:
     result = train()
     assert result.code == 0
     assert "[/red] [bold]x" in result.out
+
+
+def test_a_stop_that_a_library_makes_an_error_of_its_own_is_a_stop(memmeta, monkeypatch) -> None:
+    """As Python 3.11 does with what is raised while a class is being made, at an import."""
+
+    def stopped(_: list[str]) -> int:
+        try:
+            raise Stopped(signal.SIGTERM)
+        except Stopped as error:
+            raise RuntimeError("Error calling __set_name__") from error
+
+    monkeypatch.setattr("memmeta_exp.commands.keys.main", stopped)
+    result = memmeta("keys")
+    assert (result.code, result.err) == (143, "memmeta: stopped by signal 15\n")

@@ -75,6 +75,7 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     "JSON cut short": (JSON[:-1], "split.json", "is no split file (line 1, column 100: "),
     "JSON without end": ("[" * 100_000, "split.json", "is no split file (it nests too deep)"),
     "an extra key": (JSON[:-1] + ', "name": "x"}', "split.json", "'name' is no split: there are train, val, test"),
+    "an extra key with keys": (JSON[:-1] + ', "info": {"by": "me"}}', "split.json", "'info' is no split: there are"),
     "a key twice": (JSON[:-1] + ', "val": ["c05"]}', "split.json", "has the key 'val' twice"),
     "valid": (JSON.replace('"val"', '"valid"'), "split.json", "'valid' is no split: write 'val'"),
     "no list": (

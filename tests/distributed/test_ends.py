@@ -1,7 +1,11 @@
 """However one rank ends, all end: at the same iteration, with one line, and with a checkpoint that any number of ranks
 goes on from."""
 
+import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +13,7 @@ import pytest
 
 from memmeta_exp.tracking.run_folder import read_metrics
 from tests.distributed.conftest import COMMAND, Ended, same_numbers
-from tests.training.conftest import status
+from tests.training.conftest import ROOT, status
 
 STEP, EVALUATE = (
     "memmeta_exp.training.data_parallel:ShardedLearner.step",
@@ -153,3 +157,27 @@ def test_ranks_that_are_not_alike_end_the_run(on, tmp_path) -> None:
     (line,) = lines(ended)
     assert line.startswith("memmeta: theta is no longer the same on all ranks")
     assert [row["iteration"] for row in read_metrics(tmp_path / "run")] == [0, 1, 2]
+
+
+RANK = """
+import os, pathlib, signal, time
+from memmeta_exp.distributed.launch_env import stop_with_launcher
+signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path("told").touch(), os._exit(0)))
+stop_with_launcher({"TORCHELASTIC_RUN_ID": "x"})
+pathlib.Path("ready").touch()
+time.sleep(30)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_a_rank_whose_torchrun_is_killed_is_told(tmp_path: Path) -> None:
+    starts_a_rank = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    launcher = subprocess.Popen([sys.executable, "-c", starts_a_rank, RANK], cwd=tmp_path, env=environment)
+    for file in ("ready", "told"):
+        late = time.monotonic() + 20
+        while not (tmp_path / file).exists():
+            assert time.monotonic() < late, file
+            time.sleep(0.01)
+        launcher.kill()
+    launcher.wait()

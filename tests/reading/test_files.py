@@ -51,3 +51,13 @@ def test_links_to_regular_files_are_read(tmp_path: Path) -> None:
 def test_a_file_that_says_it_is_empty_is_bounded_too() -> None:
     with pytest.raises(DataError, match="too large"):
         read_bytes(Path("/proc/self/stat"), 3)
+
+
+@pytest.mark.parametrize("file", [Path("/proc/self/mem"), Path("/proc/kmsg")], ids=str)
+def test_a_file_that_opens_and_cannot_be_read(file: Path) -> None:
+    """An error of reading, as of a broken disk, and a file that has nothing to be read yet."""
+    if not os.access(file, os.R_OK):
+        pytest.skip(f"{file} is not ours to read")
+    with pytest.raises(DataError, match=f"{file} cannot be read: ") as refusal, open_regular(file) as stream:
+        stream.seek(0, os.SEEK_END) if file.name == "mem" else stream.read(1)
+    assert "\n" not in str(refusal.value)

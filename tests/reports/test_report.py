@@ -170,6 +170,9 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
     write_report([tmp_path / "run"], out)
     assert not (out / "tables/old.csv").exists()
     assert (out / "mine.txt").exists()
+    (out / "mine.txt").unlink()
+    (out / "report.html").unlink()
+    write_report([tmp_path / "run"], out)  # after one that was stopped before its page
     (tmp_path / "other").mkdir()
     (tmp_path / "other/thesis.tex").write_text("")
     with pytest.raises(ConfigError, match="holds something that is no report"):

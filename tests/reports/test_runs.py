@@ -155,6 +155,15 @@ def test_no_damage_to_a_file_is_a_crash(tmp_path: Path) -> None:
     assert read_run(run).finished
 
 
+def test_numbers_that_no_figure_can_show_are_none(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", config())
+    write_json(run / "summary.json", {"test/acc": 1e308, "iterations": 2, "of": [{"a": -1e200, "b": 1e100}]})
+    (run / "metrics.jsonl").write_text('{"iteration": 1, "val/acc": 1e308}\n{"iteration": 2, "val/acc": -1e308}\n')
+    found = read_run(run)
+    assert found.summary == {"test/acc": None, "iterations": 2, "of": [{"a": None, "b": 1e100}]}
+    assert [row["val/acc"] for row in found.rows] == [None, None]
+
+
 def test_a_key_that_is_gone_does_not_tell_an_older_run_apart(tmp_path: Path) -> None:
     write_run(tmp_path / "a", config(seed=0) | {"cuda_graph": False})
     write_run(tmp_path / "b", config(seed=1))

@@ -185,3 +185,12 @@ def test_markdown_cells_cannot_break_the_table() -> None:
     ]
     assert made.csv() == 'x,n\n"a|b\nc <b>\\",1\nd,\n'
     assert table("t", "none", (words("x", "x"),), []) is None
+
+
+def test_values_that_no_run_writes_tell_nothing_apart(tmp_path: Path) -> None:
+    """A stored configuration may hold anything where a number of filters belongs."""
+    for seed, filters in enumerate(([3], {"a": 1}, None, "x")):
+        write_run(tmp_path / str(seed), config(seed=seed, backbone={"name": "conv4", "filters": filters}))
+    runs, _ = collect([tmp_path])
+    assert memory.lines(runs, "algorithm.inner_steps") == []
+    assert {memory._panel(run.config)[1] for run in runs} == {None}

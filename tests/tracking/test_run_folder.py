@@ -15,6 +15,7 @@ from memmeta_exp.config import from_dict, to_dict
 from memmeta_exp.tracking.environment import git_state
 from memmeta_exp.tracking.run_folder import EpisodeResult, RunFolder, claim, read_metrics, read_test_episodes
 from memmeta_exp.utils import atomic_io
+from memmeta_exp.utils.errors import DataError
 
 
 def test_metrics_are_strict_json_and_come_back(tmp_path: Path) -> None:
@@ -151,3 +152,10 @@ def test_git_state_is_that_of_the_checkout_that_tracks_the_package(tmp_path: Pat
     assert git_state(installed) == {"git_revision": None, "git_dirty": None}
     (tmp_path / "__init__.py").write_text("changed = True\n")
     assert git_state(tmp_path)["git_dirty"] is True
+
+
+def test_a_folder_in_the_place_of_a_file_that_is_written(tmp_path: Path) -> None:
+    (tmp_path / "status.json").mkdir()
+    with pytest.raises(DataError, match=r"status\.json is a folder, where a file is to be written: move it away"):
+        atomic_io.replace_text(tmp_path / "status.json", "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]

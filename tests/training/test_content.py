@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from memmeta_exp.config.registry import options
 from memmeta_exp.training import checkpoint
+from memmeta_exp.training.saved_state import optimizer_fault
 from tests.training.conftest import same_bits
 from tests.training.test_damage import killed, killed_once, whole  # noqa: F401 - fixtures
 from tests.training.test_faults import last_line
@@ -84,6 +86,19 @@ def test_sealed_checkpoints_of_another_structure_are_the_end(memmeta, killed, ki
         checkpoint.save(killed / "checkpoints" / name, state)
     assert said in last_line(memmeta("train", "resume=run"), 2)
     assert (killed / "metrics.jsonl").read_bytes() == rows
+
+
+@pytest.mark.parametrize("name", sorted(options("optimizer")))
+def test_the_state_of_every_optimizer_fits_it_alone(name: str) -> None:
+    config = options("optimizer")[name]
+    optimizer = config().build([torch.nn.Parameter(torch.ones(2, 3)), torch.nn.Parameter(torch.ones(4))], 0.1)
+    for parameter in optimizer.param_groups[0]["params"]:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    found: Any = optimizer.state_dict()
+    assert optimizer_fault(found, optimizer) is None
+    found["state"][1] = found["state"].get(1, {}) | {"other": 1.0}
+    assert optimizer_fault(found, optimizer) == "'optimizer.state.1' has other keys"
 
 
 def test_one_of_another_structure_is_passed_over(memmeta, killed, whole) -> None:  # noqa: F811

@@ -152,8 +152,8 @@ def test_other_commands(examples: int) -> None:
 
 def refused_or_run(command: str, arguments: list[str]) -> None:
     with folder() as here, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("memmeta_exp.commands.profile._measured", lambda config, path, steps: 0)
-        patch.setattr("memmeta_exp.commands.profile._predicted", lambda config, path: 0)
+        patch.setattr("memmeta_exp.commands.profile._measured", lambda *_: 0)
+        patch.setattr("memmeta_exp.commands.profile._predicted", lambda *_: 0)
         code, err = call(command, *arguments)
         if code == 2:
             assert refused_in_one_line(code, err)

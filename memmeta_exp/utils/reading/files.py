@@ -3,15 +3,19 @@
 A FIFO blocks whoever opens it and a device has no end, so neither is opened. A symbolic link to a regular file is fine.
 """
 
+import io
 import os
 import stat
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from memmeta_exp.utils.errors import DataError
 
 MIB = 2**20
 TEXT_LIMIT = 64 * MIB  # bytes of a text file, unless the caller says otherwise
+_BLOCK = MIB  # bytes read at once
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO",
@@ -23,8 +27,39 @@ _KINDS = {
 
 def open_regular(path: Path) -> BinaryIO:
     """A stream of the bytes of `path`. Raises FileNotFoundError where there is none, DataError where it is no regular
-    file or cannot be read."""
-    return os.fdopen(open_handle(path, os.O_RDONLY), "rb")
+    file; the stream's reading raises DataError where that fails."""
+    return io.BufferedReader(_Regular(path))
+
+
+class ReadError(DataError, OSError):
+    """A file that opens and cannot be read. An OSError too: libraries expect one from a stream."""
+
+
+class _Regular(io.FileIO):
+    """Reading a file that opens may still fail: its disk is broken, or it is one of the kernel's that has nothing to
+    say yet."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(open_handle(path, os.O_RDONLY), "rb")
+        self._path = path
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = self._tried(super().readinto, buffer)
+        if count is None:
+            raise ReadError(f"{self._path} cannot be read: it has nothing to be read yet")
+        return count
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return self._tried(super().seek, offset, whence)
+
+    def _tried(self, act: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return act(*arguments)
+        except OSError as error:
+            raise _unreadable(self._path, error) from None
+
+    def readall(self) -> bytes:
+        return b"".join(iter(partial(io.RawIOBase.read, self, _BLOCK), b""))
 
 
 def open_handle(path: Path, flags: int, mode: int = 0o644) -> int:
@@ -63,8 +98,8 @@ def _require_regular(path: Path, mode: int) -> None:
         raise DataError(f"{path} is {kind}: a regular file is expected there; remove it, or put the file back")
 
 
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path} cannot be read: {error.strerror or error}")
+def _unreadable(path: Path, error: OSError) -> ReadError:
+    return ReadError(f"{path} cannot be read: {error.strerror or error}")
 
 
 def tail(path: Path, count: int) -> str:
@@ -83,10 +118,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     and for a larger file, of which no more is read."""
     with open_regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
-        try:
-            content = stream.read(limit + 1) if size <= limit else b""
-        except OSError as error:
-            raise _unreadable(path, error) from None
+        content = stream.read(limit + 1) if size <= limit else b""
     if size > limit or len(content) > limit:
         raise DataError(f"{path} is too large: {size} bytes, where at most {limit} are expected")
     return content

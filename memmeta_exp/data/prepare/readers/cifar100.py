@@ -17,7 +17,7 @@ from memmeta_exp.data.prepare.readers.layouts import found_file
 from memmeta_exp.data.prepare.safe_pickle import read_pickle
 from memmeta_exp.utils.errors import DataError
 
-_NAME = re.compile(r"\w{1,64}")
+_NAME = re.compile(r"\w[\w-]{0,63}")  # large_man-made_outdoor_things
 EXPECTED = "cifar-100-python.tar.gz, the folder cifar-100-python it unpacks to, or torchmeta's data.hdf5"
 
 

@@ -69,9 +69,9 @@ def _transparent_colour(file: ImageFile.ImageFile) -> Any:
 
 
 def _upright(file: Image.Image) -> Image.Image:
-    """Turned as EXIF says; as it is where EXIF cannot be read, which spoils no pixel."""
+    """Turned as EXIF says, without a copy of all pixels; as it is where EXIF cannot be read, which spoils no pixel."""
     with suppress(Exception):
-        return ImageOps.exif_transpose(file)
+        ImageOps.exif_transpose(file, in_place=True)
     return file
 
 
