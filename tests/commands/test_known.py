@@ -64,7 +64,7 @@ def test_a_quadratic_run_says_F_and_how_far_it_is(run, tmp_path) -> None:
 
 
 def test_the_error_does_not_depend_on_the_validations(run) -> None:
-    """|grad F|^2 is cheap here and measured at every iteration. Measured less often, it says how coarse the error is."""
+    """|grad F|^2 is measured at every iteration here. Measured less often, the error says how coarse it is."""
     (often, rows), (once, _) = run(*QUADRATIC, "eval_every=1"), run(*QUADRATIC, "eval_every=6")
     norms = [row["convergence/grad_norm_sq"] for row in rows]
     assert len(norms) == 7
