@@ -23,8 +23,8 @@ from memmeta_exp.training.state import image_digests, require_images
 from memmeta_exp.utils.atomic_io import replace_text
 from memmeta_exp.utils.errors import DataError
 
-HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|cuda:N] [threads=N] [data_root=DIR]
-                 [dataset.path=DIR] [dataset.split_file=FILE] [backbone.weights=FILE]
+HELP = """memmeta evaluate run=DIR [checkpoint=best|last | iteration=N] [device=auto|cpu|cuda|cuda:N] [threads=N]
+                 [data_root=DIR] [dataset.path=DIR] [dataset.split_file=FILE] [backbone.weights=FILE]
                  [tasks=N] [split=test|val] [shots=S] [queries=Q] [out=FILE.json]
                  [test_adaptation=own|gd|exact] [eval_steps=K] [eval_lr=LR] [eval_mu=MU] [mu=MU]
                  [task_stats_weight=S]
@@ -32,19 +32,22 @@ HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|
 
 Tests the model of the run folder DIR with the run's own configuration on the episodes of its test_episodes.csv, and
 prints the accuracy (of sine waves the mean squared error) with its 95 % interval and how many tasks score as they did.
-With tasks=N on the first N tasks of its test (or validation) stream instead, of S shots and Q queries a class (of a
-sine wave) where these are given. With dataset=OTHER on tasks of another dataset with the same image size and channels
-(a cross-domain test), as many as the run's own test has unless tasks=N says otherwise. With test_adaptation by another
-adaptation to each task: the algorithm's own, K steps of LR on the head alone, or the head alone solved for exactly,
-its support loss plus eval_mu/2 |phi|^2 being least; with mu=MU by its own with another weight of R (algorithm.mu). With
-task_stats_weight=S with that weight of each task's own statistics in batch norm, of a run with
-backbone.norm=running. device, threads and the adaptation are the run's own unless given, and so are data_root,
-dataset.path, dataset.split_file and backbone.weights, for files that have moved. Writes out=FILE alone.
+iteration=N takes the weights that checkpoint_at=[N] kept. With tasks=N on the first N tasks of its test (or validation)
+stream instead, of S shots and Q queries a class (of a sine wave) where these are given. With dataset=OTHER on tasks of
+another dataset with the same image size and channels (a cross-domain test), as many as the run's own test has unless
+tasks=N says otherwise. With test_adaptation by another adaptation to each task: the algorithm's own, K steps of LR on
+the head alone, or the head alone solved for exactly, its support loss plus eval_mu/2 |phi|^2 being least; with mu=MU by
+its own with another weight of R (algorithm.mu). With task_stats_weight=S with that weight of each task's own statistics
+in batch norm, of a run with backbone.norm=running. device, threads and the adaptation are the run's own unless given,
+and so are data_root, dataset.path, dataset.split_file and backbone.weights, for files that have moved. Writes out=FILE
+alone.
 """
 SHAPE = ("shots", "queries")
 TAKES = {"gd": ("eval_steps", "eval_lr"), "exact": ("eval_mu",)}  # keys of each test_adaptation alone
 ADAPTATION = ("test_adaptation", *TAKES["gd"], *TAKES["exact"])
 OWN = {"mu": "algorithm", "task_stats_weight": "backbone"}  # numbers of the run's own configuration, and their sections
+CHOSEN = ("run", "checkpoint", "iteration", "device", "threads", "data_root", "tasks", "split")
+OPTIONS = (*CHOSEN, *SHAPE, *ADAPTATION, *OWN, "out")
 CLOSE = 1e-4  # relative; another processor rounds squared errors otherwise
 
 
@@ -52,15 +55,13 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(HELP)
         return 0
-    unset = ("run", "device", "threads", "data_root", "tasks", "split", *SHAPE, *ADAPTATION, *OWN, "out")
     moved, others = split_paths(without_plugins(arguments))
     dataset, others = split_dataset(others)
-    options = parse(others, {**dict.fromkeys(unset), "checkpoint": "best"})
+    options = parse(others, dict.fromkeys(OPTIONS))
     if options["run"] is None:
         raise ConfigError("evaluate needs a run folder: memmeta evaluate run=outputs/DATE/TIME")
-    if options["checkpoint"] not in ("best", "last"):
-        raise ConfigError(f"checkpoint={options['checkpoint']} is unknown; choose from best, last")
     folder = Path(options["run"])
+    weights = checkpoint.chosen(folder, options["checkpoint"], whole_number(options, "iteration", least=1))
     tasks, split = whole_number(options, "tasks", least=2), options["split"] or "test"
     if tasks is None and not dataset and any(options[key] is not None for key in ("split", *SHAPE)):
         raise ConfigError("split, shots and queries are for new tasks: say how many with tasks=N")
@@ -88,13 +89,12 @@ def main(arguments: list[str]) -> int:
     if dataset:
         config, tasks = on_other_dataset(config, dataset, shape), tasks or _as_many(config, folder)
     episodes = _episodes(folder, config) if tasks is None else []
-    weights = folder / "checkpoints" / f"{options['checkpoint']}.pt"
     experiment = _built(config, its_own, weights)
     if moved and not dataset:
         _require_its_images(experiment, weights.with_name(checkpoint.NEWEST))
     iteration = checkpoint.restore(experiment.model, weights)
     _require_statistics(config, weights, iteration)
-    which = f"{options['checkpoint']} checkpoint of iteration {iteration}"
+    which = f"{'kept' if options['iteration'] else weights.stem} checkpoint of iteration {iteration}"
     if adaptation:
         which += f", adapted by {_rule(config)}"
     which += "".join(f", {key} = {float(text):g}" for key, text in changed.items())

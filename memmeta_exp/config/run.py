@@ -21,7 +21,9 @@ from memmeta_exp.utils.errors import ConfigError
 MU_WHERE_NONE = 0.01
 MAX_COUNT = 2**20
 # runs that differ in these alone are repetitions
-IGNORED_IN_GROUPING = ("seed", "tracking", "progress", "plots", "data_root", "checkpoint_every")
+IGNORED_IN_GROUPING = (
+    "seed", "tracking", "progress", "plots", "data_root", "checkpoint_every", "checkpoint_at",
+)  # fmt: skip
 
 
 class TaskShape(NamedTuple):
@@ -100,6 +102,11 @@ class Config(Section):
         50, "outer iterations between validations, each of which ends with a checkpoint", at_least=1
     )
     checkpoint_every: int | None = option(None, "outer iterations between further checkpoints; null: none", at_least=1)
+    checkpoint_at: list[int] = option(
+        [],
+        "iterations whose weights are kept, in checkpoints/iteration-N.pt; memmeta evaluate iteration=N loads them",
+        at_least=1,
+    )
     val_tasks: int = option(100, "tasks of a validation", at_least=2, at_most=MAX_COUNT)
     test_tasks: int = option(
         600, "tasks of the test; 0: none, for runs among which validation is to choose", at_least=0, at_most=MAX_COUNT
@@ -116,6 +123,12 @@ class Config(Section):
     eval_mu: float = option(0.1, "weight of mu/2 |phi|^2, where test_adaptation is exact", above=0)
     convergence_tasks: int = option(
         32, "tasks of the fixed batch on which |grad F|^2 is measured", at_least=1, at_most=MAX_COUNT
+    )
+    convergence_every: int | None = option(
+        None,
+        "outer iterations between measurements of |grad F|^2, besides those of validations; null: no others on images "
+        "and sine waves, 1 where all tasks are at hand (quadratic, logistic)",
+        at_least=1,
     )
     convergence_gradient: str = option(
         "F",
@@ -139,6 +152,7 @@ class Config(Section):
         at_least("test_tasks", self.test_tasks or None, 2)
         check_numbers(flat(to_dict(self)), self.precision)
         _check_device(self.device)
+        _check_iterations("checkpoint_at", self.checkpoint_at, self)
         for key in ("tasks_per_pass", "workers"):
             _check_number_or_auto(key, getattr(self, key))
         check_together(self)
@@ -157,6 +171,11 @@ class Config(Section):
         head_adapts = self.algorithm.adapted_params == "head"  # else mu is R's weight over all weights
         least = 0.0 if self.lower_modulus else MU_WHERE_NONE
         return self.convergence_mu or (self.algorithm.mu if head_adapts else 0.0) or least
+
+    @property
+    def measures_every(self) -> int | None:
+        """Iterations between measurements of |grad F|^2 besides those of validations; None: no others."""
+        return self.convergence_every or (1 if self.dataset.has_finite_tasks else None)
 
     @property
     def lower_modulus(self) -> float:
@@ -186,6 +205,17 @@ def _check_device(device: str) -> None:
     numbered = head == "cuda" and index.isascii() and index.isdigit()
     if not numbered:
         one_of("device", device, ("auto", "cpu", "cuda"), use="auto, cpu, cuda or cuda:N")
+
+
+def _check_iterations(key: str, asked: list[int], config: Config) -> None:
+    for t in asked:
+        if t > config.iterations:
+            raise ConfigError(f"{key} holds {t}, and iterations={config.iterations}: leave it out or raise iterations")
+        if config.backbone.norm == "running" and t % config.eval_every and t != config.iterations:
+            raise ConfigError(
+                f"{key} holds {t}, and backbone.norm=running gathers its statistics before validations: take "
+                f"multiples of eval_every={config.eval_every}"
+            )
 
 
 def _check_number_or_auto(key: str, value: int | str) -> None:

@@ -1,4 +1,4 @@
-"""The convergence measure of the paper: the mean over validations of |dF/dtheta|^2, on a fixed set of tasks."""
+"""The convergence measure of the paper: the mean over iterations of |dF/dtheta|^2, on a fixed set of tasks."""
 
 import math
 from collections.abc import Iterable
@@ -27,23 +27,29 @@ def gradient_norm_sq(learner: Any, tasks: Any) -> tuple[float, Any]:
     return norm, report
 
 
-class RunningMean:
-    """Mean of the values so far, (1/n) sum x_i: over the logged |dF/dtheta|^2 it is convergence/error."""
+class ConvergenceError:
+    """(1/(t+1)) sum_{s=0..t} x_s, the mean of x = |grad F|^2 over the iterations so far: convergence/error.
+
+    Between two iterations at which x was measured it is taken to be linear (trapezoid). mean: of those numbers.
+    coarseness: where x is monotone between measurements, the true mean lies within `mean` +- `coarseness`; 0 where
+    every iteration was measured.
+    """
 
     def __init__(self) -> None:
         self.mean = math.nan  # of no values
-        self.count = 0
+        self.coarseness = 0.0
+        self._iteration, self._value = -1, math.nan
 
-    def update(self, value: float) -> float:
-        """Takes in one value and returns the new mean; a NaN stays, for a run that diverged did not recover."""
-        self.count += 1
-        self.mean = value if self.count == 1 else self.mean + (value - self.mean) / self.count
+    def update(self, iteration: int, value: float) -> float:
+        """Takes in x at `iteration`, later than all before, and returns the new mean; a NaN stays. The first value
+        stands for all iterations up to it."""
+        steps = iteration - self._iteration
+        assert steps > 0, (iteration, self._iteration)
+        before = value if self._iteration < 0 else self._value
+        block = value + (before - value) * (steps - 1) / (2 * steps)  # mean of the line over the iterations after
+        gap = abs(value - before) * (steps - 1) / (2 * steps)  # the block's mean is within block +- gap
+        count = iteration + 1
+        self.coarseness += (gap - self.coarseness) * steps / count
+        self.mean = block if self._iteration < 0 else self.mean + (block - self.mean) * steps / count
+        self._iteration, self._value = iteration, value
         return self.mean
-
-    def state_dict(self) -> dict[str, float | int]:
-        """For a checkpoint."""
-        return {"mean": self.mean, "count": self.count}
-
-    def load_state_dict(self, state: dict[str, float | int]) -> None:
-        """Continues from what `state_dict` returned."""
-        self.mean, self.count = float(state["mean"]), int(state["count"])

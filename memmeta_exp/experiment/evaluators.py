@@ -17,7 +17,11 @@ class Evaluator(Protocol):
     def best(self) -> tuple[str, int]: ...
 
     def validate(self) -> dict[str, float]:
-        """The val/ and convergence/ keys of docs/run_folder.md, convergence/error excepted."""
+        """The val/ and convergence/ keys of docs/run_folder.md, those of convergence/error excepted."""
+        ...
+
+    def measure(self) -> dict[str, float]:
+        """The convergence/ keys alone."""
         ...
 
     def test(self, folder: RunFolder) -> dict[str, Any]:
@@ -46,7 +50,7 @@ class FewShot:
 
     def validate(self) -> dict[str, float]:
         tasks = self.experiment.samplers["val"].draw(0, self.config.val_tasks)
-        return self._keys("val", score_tasks(self.experiment, tasks)) | self._convergence()
+        return self._keys("val", score_tasks(self.experiment, tasks)) | self.measure()
 
     def _keys(self, stream: str, score: Score) -> dict[str, float]:
         mean, half_width = score.interval
@@ -57,7 +61,7 @@ class FewShot:
             f"{stream}/unsolved_fraction": score.unsolved_fraction,
         }
 
-    def _convergence(self) -> dict[str, float]:
+    def measure(self) -> dict[str, float]:
         tasks = self.experiment.samplers["reference"].draw(0, self.config.convergence_tasks)
         norm, report = gradient_norm_sq(self.experiment.reference, tasks)
         inexact = float(report.inexact.double().mean())
@@ -100,6 +104,9 @@ class AnalyticProblem:
 
     def validate(self) -> dict[str, float]:
         return self.truth.measure()
+
+    def measure(self) -> dict[str, float]:
+        return {key: value for key, value in self.truth.measure().items() if key.startswith("convergence/")}
 
     def test(self, folder: RunFolder) -> dict[str, Any]:
         return {}

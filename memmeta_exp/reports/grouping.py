@@ -18,7 +18,8 @@ LETTERS = {  # as in the paper
 SECTIONS = ("algorithm", "dataset", "backbone", "head", "optimizer", "tracking", "memory")
 
 BOOKKEEPING = (
-    "eval_every", "val_tasks", "test_tasks", "convergence_tasks", "device", "threads", "workers", "tasks_per_pass",
+    "eval_every", "val_tasks", "test_tasks", "convergence_tasks", "convergence_every", "device", "threads", "workers",
+    "tasks_per_pass",
 )  # fmt: skip
 METHOD = ("algorithm", "training", "images", "optimizer", "head", "backbone")
 MOST_NAMED = 3  # keys of the method that a label names whether it takes them or not

@@ -223,7 +223,9 @@ def _mean_curve(jobs: Sequence[Job]) -> tuple[np.ndarray, np.ndarray, np.ndarray
     errors, norms = ([job.column(key) for job in jobs] for key in (ERROR, NORM))
     length = len(errors[0])
     if any(not np.array_equal(column[:, 0], np.arange(length)) for column in errors):
-        raise ValueError("the error was not measured at every iteration of every job: set eval_every=1, one T for all")
+        raise ValueError(
+            "the error was not measured at every iteration of every job: set convergence_every=1, one T for all"
+        )
     return np.arange(1, length + 1), np.mean([c[:, 1] for c in errors], 0), np.mean([c[:, 1] for c in norms], 0)
 
 

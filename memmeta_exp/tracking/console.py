@@ -27,6 +27,7 @@ ROWS = {  # summary key: (label, format)
     "time/total_seconds": ("whole run, seconds", "{:.1f}"),
     "val/loss_best": ("least F(theta)", "{:.6g}"),
     "convergence/error": ("convergence error", "{:.3e}"),
+    "convergence/error_coarseness": ("  +-, from iterations not measured", "{:.1e}"),
     "convergence/grad_norm_sq": ("|grad F|^2 at the end", "{:.3e}"),
     "convergence/suboptimality": ("  F - min F at the end", "{:.3e}"),
     "convergence/distance": ("  distance to the minimiser", "{:.3e}"),

@@ -2,7 +2,8 @@
 running code.
 
 A checkpoint is what torch.save writes, a zip archive, with the SHA-256 of that archive as the archive's comment: one
-file, which torch.load(file, weights_only=True) reads as any other. A run keeps two, `last.pt` and the one before it.
+file, which torch.load(file, weights_only=True) reads as any other. A run keeps two to go on from, `last.pt` and the one
+before it, and weights alone: those of the best validation, and of iterations that are asked for.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from torch import nn
 
 from memmeta_exp.training.saved_state import weights_fault
 from memmeta_exp.utils.atomic_io import replacing, sync_folder
-from memmeta_exp.utils.errors import CheckpointError, DataError
+from memmeta_exp.utils.errors import CheckpointError, ConfigError, DataError
 from memmeta_exp.utils.reading import open_regular
 from memmeta_exp.utils.reading.arrays import archive_of_tensors
 
@@ -29,6 +30,32 @@ _COMMENT = len(_MARK) + 2 * hashlib.sha256().digest_size  # bytes
 _BLOCK = 2**22  # bytes
 
 logger = logging.getLogger("memmeta")
+
+
+def at_iteration(t: int) -> str:
+    """The file of the weights of iteration t, kept by checkpoint_at."""
+    return f"iteration-{t}.pt"
+
+
+def chosen(run: Path, name: str | None, iteration: int | None) -> Path:
+    """The checkpoint `name` (best, the default, or last) of the folder `run`, or that of an `iteration` which
+    checkpoint_at kept. ConfigError for another name, both, or an iteration that is not kept."""
+    folder = run / "checkpoints"
+    if name not in (None, "best", "last"):
+        raise ConfigError(f"checkpoint={name} is unknown; choose from best, last")
+    if iteration is None:
+        return folder / f"{name or 'best'}.pt"
+    if name is not None:
+        raise ConfigError(f"iteration={iteration} and checkpoint={name} name two checkpoints: leave one of them out")
+    file = folder / at_iteration(iteration)
+    if run.is_dir() and not file.is_file():
+        kept = sorted(int(n) for f in folder.glob("iteration-*.pt") if (n := f.stem.partition("-")[2]).isdecimal())
+        there = f"it has {', '.join(map(str, kept))}" if kept else "it has none"
+        raise ConfigError(
+            f"iteration={iteration}: {run} keeps no weights of that iteration ({there}); train with "
+            f"checkpoint_at=[{iteration}]"
+        )
+    return file
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

@@ -17,16 +17,17 @@ from memmeta_exp.config import (
     path_keys,
     to_dict,
 )
-from memmeta_exp.tracking.run_folder import RunFolder, holds_run, read_status
+from memmeta_exp.tracking.run_folder import RunFolder, holds_run, read_metrics, read_status
 from memmeta_exp.training import checkpoint
 from memmeta_exp.training.saved_state import saved_fault
 from memmeta_exp.training.state import TrainingState
 from memmeta_exp.utils.errors import CheckpointError
 
 MAY_CHANGE = (  # top-level keys, and those of `path_keys`; the others decide what is computed
-    "iterations", "checkpoint_every", "tracking", "device", "tasks_per_pass", "workers", "threads", "progress", "plots",
-    "data_root",
+    "iterations", "checkpoint_every", "checkpoint_at", "tracking", "device", "tasks_per_pass", "workers", "threads",
+    "progress", "plots", "data_root",
 )  # fmt: skip
+NORM = "convergence/grad_norm_sq"
 NAMED = 4  # differing keys that a refusal names
 
 logger = logging.getLogger("memmeta")
@@ -110,6 +111,9 @@ def restore(saved: Mapping[str, Any], state: TrainingState, folder: RunFolder) -
     """Brings `state` and the metrics to where `saved` was written. Raises DataError where the images are others."""
     state.load_state_dict(saved)
     folder.metrics.resume_at(saved["metrics"])
+    for row in read_metrics(folder.path) if folder.metrics.size else ():
+        if NORM in row:
+            state.convergence_error.update(row["iteration"], row[NORM])
     logger.info("going on in %s from iteration %d", folder.path, saved["iteration"])
 
 

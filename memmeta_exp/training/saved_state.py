@@ -39,13 +39,6 @@ class Position(TypedDict):
     sha256: str
 
 
-class Mean(TypedDict):
-    """The state of a RunningMean."""
-
-    mean: float
-    count: Count
-
-
 class OptimizerState(TypedDict):
     """state: of parameters by their number."""
 
@@ -65,7 +58,6 @@ class Saved(Weights):
     optimizer: OptimizerState
     scheduler: dict[str, Any]
     warm: Tensors
-    convergence: Mean
     progress: Progress
     config: Annotated[Configured, *get_args(Plain)[1:]]
     images: dict[str, str]

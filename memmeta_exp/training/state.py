@@ -8,7 +8,7 @@ from typing import Any
 from memmeta_exp.config import Config, progress_of_today, to_dict
 from memmeta_exp.data import fingerprint
 from memmeta_exp.experiment.builder import Experiment
-from memmeta_exp.experiment.convergence import RunningMean
+from memmeta_exp.experiment.convergence import ConvergenceError
 from memmeta_exp.experiment.optimizers import build_average, build_optimizer
 from memmeta_exp.training.progress import Progress
 from memmeta_exp.training.saved_state import like, optimizer_fault
@@ -28,7 +28,7 @@ class TrainingState:
         self.experiment, self.config = experiment, config
         self.optimizer, self.scheduler = build_optimizer(experiment.config, experiment.model, experiment.smoothness)
         self.average = build_average(experiment.config, experiment.model)
-        self.convergence_error = RunningMean()
+        self.convergence_error = ConvergenceError()  # of the rows of metrics.jsonl, from which resuming restores it
         self.progress = Progress()
         self.images = image_digests(experiment)
         pixels = getattr(experiment.samplers["train"], "pixels", None)
@@ -43,7 +43,6 @@ class TrainingState:
             "scheduler": self.scheduler.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "warm": self.experiment.learner.warm,
-            "convergence": self.convergence_error.state_dict(),
             "progress": dict(vars(self.progress)),
             "config": to_dict(self.config),
             "images": self.images,
@@ -65,7 +64,6 @@ class TrainingState:
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             self.experiment.learner.warm = {key: value.to(device) for key, value in state["warm"].items()}
-            self.convergence_error.load_state_dict(state["convergence"])
             self.progress = Progress(**progress_of_today(state["progress"]))
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint does not fit ({type(error).__name__}); {OTHER_VERSION}") from None
@@ -108,6 +106,14 @@ class TrainingState:
         p = self.progress
         p.best_value, p.best_iteration = value, p.iteration
         p.best_model = {key: value.to("cpu", copy=True) for key, value in self.experiment.model.state_dict().items()}
+
+    def weights(self) -> dict[str, Any]:
+        """The content of checkpoints/iteration-N.pt: the model as it stands."""
+        return {
+            "iteration": self.progress.iteration,
+            "model": self.experiment.model.state_dict(),
+            "normalised_by": self.normalised_by,
+        }
 
     def best(self) -> dict[str, Any]:
         """The content of checkpoints/best.pt."""

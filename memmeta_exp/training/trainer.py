@@ -23,10 +23,11 @@ from memmeta_exp.utils.signals import StopAsked, StopRequest
 METERED = 2  # the iteration whose memory is metered on CPU (metering slows it): the optimiser's state exists by then
 PEAKS = ("memory/peak_mib", "memory/above_baseline_mib")
 LARGEST = ("inner/grad_norm_max", "linear/residual_max", *PEAKS)
+NORM = "convergence/grad_norm_sq"
 COSTS = ("cost/gradient_evaluations", "cost/hessian_vector_products")
 LAST = (
-    "train/loss", "train/acc", "inner/L_g", "inner/kappa", "convergence/error", "convergence/grad_norm_sq",
-    "convergence/suboptimality", "convergence/distance",
+    "train/loss", "train/acc", "inner/L_g", "inner/kappa", "convergence/error",
+    "convergence/error_coarseness", "convergence/grad_norm_sq", "convergence/suboptimality", "convergence/distance",
 )  # fmt: skip
 REMEDY = "theta has diverged; lower optimizer.lr or raise algorithm.mu"
 REMEDY_AT_0 = "the lower level has diverged, for theta has not moved yet; lower algorithm.inner_lr or eval_lr"
@@ -94,9 +95,13 @@ class Trainer:
         p, c = self.progress, self.config
         t, row = p.iteration, dict(p.row or {})
         validated = t % c.eval_every == 0 or t == c.iterations
-        if validated:
-            with self.state.averaged():
+        with self.state.averaged():
+            if validated:
                 row |= self._validate(t)
+            elif c.measures_every and t % c.measures_every == 0:
+                row |= self._measure(t)
+            if t in c.checkpoint_at:
+                self._save_weights(t)
         p.latest |= row
         p.row = None
         self.tracker.log(t, row)
@@ -186,15 +191,13 @@ class Trainer:
             )
 
     def _validate(self, t: int) -> dict[str, float]:
-        """The evaluator's metrics of theta, and the running mean of |grad F|^2; keeps the best model. An interrupted
+        """The evaluator's metrics of theta, and the mean of |grad F|^2 so far; keeps the best model. An interrupted
         validation changes nothing: the mean is updated after the last check for a stop."""
         self._poll(self.stop.check)
         self.ranks.require_same_weights(self.experiment.model)
         metrics = self.evaluator.validate()
-        norm = metrics["convergence/grad_norm_sq"]
-        for key in ("val/loss", "convergence/grad_norm_sq"):
-            _require_finite(metrics, key, t)
-        metrics["convergence/error"] = self.state.convergence_error.update(norm)
+        _require_finite(metrics, "val/loss", t)
+        metrics |= self._mean_norm(metrics, t)
         key, sign = self.evaluator.best
         if not sign * metrics[key] <= sign * self.progress.best_value:
             self.state.keep_best(metrics[key])
@@ -202,8 +205,19 @@ class Trainer:
         interval = f" +- {metrics['val/acc_ci95']:.2%}" if "val/acc_ci95" in metrics else ""
         acc = f"val acc {metrics['val/acc']:.2%}{interval}, " if "val/acc" in metrics else ""
         acc += f"val mse {metrics['val/mse']:.4g} +- {metrics['val/mse_ci95']:.2g}, " if "val/mse" in metrics else ""
-        self.bar.note(f"iteration {t}: {acc}val loss {metrics['val/loss']:.6g}, |grad F|^2 {norm:.2e}")
+        self.bar.note(f"iteration {t}: {acc}val loss {metrics['val/loss']:.6g}, |grad F|^2 {metrics[NORM]:.2e}")
         return metrics
+
+    def _measure(self, t: int) -> dict[str, float]:
+        """The convergence/ keys between two validations; an interrupted measurement changes nothing."""
+        self._poll(self.stop.check)
+        metrics = self.evaluator.measure()
+        return metrics | self._mean_norm(metrics, t)
+
+    def _mean_norm(self, metrics: dict[str, float], t: int) -> dict[str, float]:
+        _require_finite(metrics, NORM, t)
+        error = self.state.convergence_error
+        return {"convergence/error": error.update(t, metrics[NORM]), "convergence/error_coarseness": error.coarseness}
 
     def _save(self) -> None:
         """Keeps the state, as it is between two moves, with how far metrics.jsonl and W&B go."""
@@ -214,6 +228,9 @@ class Trainer:
 
     def _save_best(self) -> None:
         checkpoint.save(self.folder.checkpoints / checkpoint.BEST, self.state.best())
+
+    def _save_weights(self, t: int) -> None:
+        checkpoint.save(self.folder.checkpoints / checkpoint.at_iteration(t), self.state.weights())
 
     @property
     def seconds(self) -> float:

@@ -85,6 +85,9 @@ class _Follower(Trainer):
     def _save_best(self) -> None:
         pass
 
+    def _save_weights(self, t: int) -> None:
+        pass
+
     def _on_rank_lost(self, lost: RankLost) -> RankLost:
         return self._with_resume_hint(lost, "its last checkpoint")
 

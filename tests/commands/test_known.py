@@ -63,6 +63,17 @@ def test_a_quadratic_run_says_F_and_how_far_it_is(run, tmp_path) -> None:
     assert (tmp_path / "run" / "checkpoints" / "best.pt").exists()
 
 
+def test_the_error_does_not_depend_on_the_validations(run) -> None:
+    """|grad F|^2 is measured at every iteration here. Measured less often, the error says how coarse it is."""
+    (often, rows), (once, _) = run(*QUADRATIC, "eval_every=1"), run(*QUADRATIC, "eval_every=6")
+    norms = [row["convergence/grad_norm_sq"] for row in rows]
+    assert len(norms) == 7
+    assert often["convergence/error"] == once["convergence/error"] == pytest.approx(sum(norms) / 7, rel=1e-14)
+    assert often["convergence/error_coarseness"] == once["convergence/error_coarseness"] == 0
+    coarse, _ = run(*QUADRATIC, "eval_every=6", "convergence_every=4")
+    assert 0 < abs(coarse["convergence/error"] - sum(norms) / 7) <= coarse["convergence/error_coarseness"]
+
+
 def test_all_tasks_lead_to_an_exact_solution(run) -> None:
     """Theorem 2: K = 2 kappa and N = 3 sqrt kappa steps, warm-started, and |grad F|^2 <= 1e-20 in float64. Cold
     starts of as many steps stay where their bias leaves them."""

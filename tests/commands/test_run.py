@@ -78,7 +78,10 @@ def test_the_numbers_are_those_of_their_definitions(a_run) -> None:
     norms = [row["convergence/grad_norm_sq"] for row in rows if "convergence/grad_norm_sq" in row]
     assert len(norms) == 3
     assert min(norms) > 0
-    assert summary["convergence/error"] == pytest.approx(statistics.mean(norms))
+    line = [norms[0] + (norms[1] - norms[0]) * t / 3 for t in range(3)]
+    line += [norms[1] + (norms[2] - norms[1]) * t / 3 for t in range(4)]
+    assert summary["convergence/error"] == pytest.approx(statistics.mean(line))
+    assert summary["convergence/error_coarseness"] > 0
     assert summary["convergence/grad_norm_sq"] == norms[-1]
     assert summary["val/acc_best"] == max(row["val/acc"] for row in rows if "val/acc" in row)
     assert summary["inner/grad_norm_max"] == max(row["inner/grad_norm_max"] for row in rows[1:])
@@ -123,6 +126,25 @@ def test_evaluate_repeats_the_test(a_run, memmeta) -> None:
     assert f"{summary['test/acc']:.2%}" in result.out
     assert "5 tasks score as stored" in result.out
     assert {path: path.read_bytes() for path in a_run.rglob("*") if path.is_file()} == before
+
+
+def test_checkpoints_at_given_iterations(train, a_run, memmeta) -> None:
+    """Weights of an iteration between validations, those of a run that ends there; the run itself has the same bits."""
+    folder, short = train("checkpoint_at=[2,6]").summary.parent, train("iterations=2").summary.parent
+    assert same_weights(a_run, folder)
+    kept = [torch.load(folder / "checkpoints" / f"iteration-{t}.pt", weights_only=True) for t in (2, 6)]
+    assert [state["iteration"] for state in kept] == [2, 6]
+    for state, other in zip(kept, (short, folder), strict=True):
+        assert all(torch.equal(value, weights(other)[key]) for key, value in state["model"].items())
+    tested = memmeta("evaluate", f"run={folder}", "iteration=2", "tasks=5")
+    same = memmeta("evaluate", f"run={short}", "checkpoint=last", "tasks=5")
+    assert "kept checkpoint of iteration 2" in tested.out
+    assert tested.out.partition(" over ")[0] == same.out.partition(" over ")[0]
+    for wrong, said in (("iteration=3", "(it has 2, 6); train with checkpoint_at=[3]"), ("iteration=0", "from 1 to")):
+        refused = memmeta("evaluate", f"run={folder}", wrong)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert said in refused.err
+    assert "leave one of them out" in memmeta("evaluate", f"run={folder}", "iteration=2", "checkpoint=last").err
 
 
 def _checkpoint_of(state: dict) -> bytes:
@@ -320,7 +342,8 @@ ELSEWHERE = {  # keys that change no number of a run, and where they are tested
     "memory": "tests/algorithms", "workers": "tests/algorithms/test_workers.py, and test_threads_and_progress",
     "head": "tests/algorithms/test_heads.py", "images": "tests/data/test_pixels.py",
     "training": "test_training_tasks.py",
-    "data_root": "test_bad_input", "checkpoint_every": "tests/training",
+    "data_root": "test_bad_input", "checkpoint_every": "tests/training", "checkpoint_at": "below",
+    "convergence_every": "test_known.py",
     "eval_steps": "below, under test_adaptation=gd", "eval_lr": "below, under test_adaptation=gd",
     "eval_mu": "below, under test_adaptation=exact",
 }  # fmt: skip

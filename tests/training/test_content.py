@@ -72,7 +72,6 @@ CONTENT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a parameter too many": (at("optimizer", "state", 99, put={}), "'optimizer.state' has a parameter 99"),
     "a schedule with a method": (at("scheduler", "step", put=5), "'scheduler' has other keys"),
     "warm starts of another batch": (at("warm", "phi", put=torch.zeros(7, 2, 3)), "'warm.phi' is no torch.float32"),
-    "a mean of text": (at("convergence", "mean", put="x"), "'convergence.mean' is 'x', expected a number"),
 }
 
 
