@@ -13,7 +13,7 @@ HELP = """memmeta keys [WORD ...] [format=text|markdown] [plugins=[MODULE,...]]
 
 Lists every configuration key of memmeta train with its type, what it may be, its default and its meaning; with WORDs,
 those of whose name, options and meaning each WORD is a part: memmeta keys warm, memmeta keys algorithm=maml.
-format=markdown prints the page docs/keys.md."""
+format=markdown prints the page docs/configuration.md."""
 FORMATS = ("text", "markdown")
 MAX_WIDTH = 120
 PAGE = """# Configuration keys

@@ -17,7 +17,7 @@ class Evaluator(Protocol):
     def best(self) -> tuple[str, int]: ...
 
     def validate(self) -> dict[str, float]:
-        """The val/ and convergence/ keys of docs/run_folder.md, convergence/error excepted."""
+        """The val/ and convergence/ keys of docs/outputs.md, convergence/error excepted."""
         ...
 
     def test(self, folder: RunFolder) -> dict[str, Any]:
