@@ -56,8 +56,11 @@ typecheck: install  ## pyright
 
 check: lint typecheck test  ## lint, types and tests
 
-docs: install  ## the searchable site of docs/ in site/; fails on a broken link or a missing picture
+$(VENV)/.docs: $(STAMP)
 	$(BIN)/pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs  ## the searchable site of docs/ in site/; fails on a broken link or a missing picture
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo 'built site/index.html; to search it: $(BIN)/python -m http.server --directory site'
 

@@ -9,7 +9,7 @@ LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """mkdocs calls it with the text of each page. A target that does not exist is left, for the strict build to refuse."""
+    """mkdocs calls it with the text of each page. Targets that do not exist stay, for the strict build to refuse."""
     root, folder = Path(config["docs_dir"]), posixpath.dirname(page.file.src_uri)
 
     def kept(link: re.Match[str]) -> str:
