@@ -61,7 +61,7 @@ $(VENV)/.docs: $(STAMP)
 	touch $@
 
 docs: $(VENV)/.docs  ## the searchable site of docs/ in site/; fails on a broken link or a missing picture
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build  # not --quiet, with which warnings do not count
 	@echo 'built site/index.html; to search it: $(BIN)/python -m http.server --directory site'
 
 bench-sampling: install  ## the cost of drawing tasks as a share of a step

@@ -15,7 +15,7 @@ needs_mkdocs = pytest.mark.skipif(
 
 
 def build(config: Path, site: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "-f", str(config), "-d", str(site)]
+    command = [sys.executable, "-m", "mkdocs", "build", "-f", str(config), "-d", str(site)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
