@@ -10,7 +10,7 @@ CONSTRAINTS ?= constraints.txt
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser run test test-slow lint format typecheck check bench-sampling bench-head bench-floor bench-peers bench-gpu bench-scaling record reproduce wheel clean
+.PHONY: help install browser run test test-slow lint format typecheck check docs bench-sampling bench-head bench-floor bench-peers bench-gpu bench-scaling record reproduce wheel clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-15s %s\n", $$1, $$2}'
@@ -56,6 +56,14 @@ typecheck: install  ## pyright
 
 check: lint typecheck test  ## lint, types and tests
 
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs  ## the searchable site of docs/ in site/; fails on a broken link or a missing picture
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build  # not --quiet, with which warnings do not count
+	@echo 'built site/index.html; to search it: $(BIN)/python -m http.server --directory site'
+
 bench-sampling: install  ## the cost of drawing tasks as a share of a step
 	$(BIN)/python -m benchmarks.sampling
 
@@ -84,4 +92,4 @@ wheel: install  ## build dist/*.whl
 	$(BIN)/python -m build --wheel
 
 clean:  ## remove what the targets made, outputs/ excepted
-	rm -rf $(VENV) dist build *.egg-info
+	rm -rf $(VENV) dist build site *.egg-info

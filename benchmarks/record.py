@@ -9,7 +9,7 @@ reproduce`); of `best`, 5w5s_half is a variant of the recipe, and its evaluation
 the run's own shape, with another mu, stands in place of the run's own test); or of the run's own test tasks by
 another rule or checkpoint (`paper`). Accuracies of several seeds are a mean with the 95 % interval over seeds
 (Student's t), of one seed its own, over test tasks. The target of a run is 0.9 of its best validation accuracy,
-reached as docs/reports.md says. Runs were made on several machines, some in float32 and beside other work: so that they
+reached as docs/outputs.md says. Runs were made on several machines, some in float32 and beside other work: so that they
 compare, the seconds to the target are tasks times those of one task in docs/results/paper_steps.json, where
 benchmarks/paper_steps.py timed every algorithm in turn.
 """

@@ -5,7 +5,7 @@ pooling. As a command it meters that structure, one task of 5-way 5-shot with 5 
 
     python -m benchmarks.released [--sizes 32,84] [--steps 5,10,15,20] [--out docs/results/released_memory.json]
 
-Written from a description (docs/paper_settings.md), not from the code. Its meta-gradient is that of `proposed` with
+Written from a description (docs/theory.md), not from the code. Its meta-gradient is that of `proposed` with
 inner_solver=gd, linear_solver=cg and mu=0 (tests/benchmarks/test_gpu.py holds them together).
 """
 

@@ -13,13 +13,13 @@ HELP = """memmeta keys [WORD ...] [format=text|markdown] [plugins=[MODULE,...]]
 
 Lists every configuration key of memmeta train with its type, what it may be, its default and its meaning; with WORDs,
 those of whose name, options and meaning each WORD is a part: memmeta keys warm, memmeta keys algorithm=maml.
-format=markdown prints the page docs/keys.md."""
+format=markdown prints the page docs/configuration.md."""
 FORMATS = ("text", "markdown")
 MAX_WIDTH = 120
 PAGE = """# Configuration keys
 
 Made from the code by `memmeta keys format=markdown`; `memmeta keys` prints the same to a terminal, and
-`memmeta keys WORD` searches it. The README shows how keys are set.
+`memmeta keys WORD` searches it. [quickstart.md](quickstart.md) shows how keys are set.
 
 A key of a group is there where one of the options above its table is chosen; where options are named beside a default,
 only these have the key. A range is that of numbers: what a type or a meaning names besides (`null`, `auto`, `0: none`)
@@ -99,7 +99,7 @@ def markdown(tables: list[Table]) -> str:
 
 def _markdown_table(table: Table) -> str:
     names = [f"`{table.group}={o}`{' (default)' if o == table.chosen else ''}" for o in table.options]
-    about = f"{', '.join(names)}: {table.about}" if names else f"{table.about[:1].upper()}{table.about[1:]}."
+    about = f"{', '.join(names)}: {table.about}" if names else f"{table.about[:1].upper()}{table.about[1:]}"
     lines = [*textwrap.wrap(_escaped(about), MAX_WIDTH, break_on_hyphens=False), ""] if table.about else []
     if table.keys:
         lines += ["| key | type | range or choices | default | meaning |", "|---|---|---|---|---|"]

@@ -11,7 +11,7 @@ HELP = """memmeta report DIR... [out=DIR] [plugins=[MODULE,...]]
 
 Reads any mix of run folders, multirun folders, sweep folders and folders of them, and writes report.html (one file,
 opens anywhere), tables/ (csv, md), figures/ (png, svg) and, for a sweep, study.json to out: DIR/report where there is
-one DIR, else outputs/DATE/TIME-report. A run that failed or never ended is listed with its reason. docs/reports.md
+one DIR, else outputs/DATE/TIME-report. A run that failed or never ended is listed with its reason. docs/outputs.md
 says what every column and figure means."""
 
 

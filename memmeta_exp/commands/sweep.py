@@ -27,7 +27,7 @@ Runs every combination of a W&B sweep file without a server: jobs that are finis
 stops no other. KEY=VALUE fixes a key, KEY=A,B,C gives its values. Writes outputs/sweeps/NAME (NAME-small for the small
 size; dir=DIR elsewhere): jobs/ID, a run folder for each; results.csv and results.parquet, a row for each; report/.
 launcher=basic runs one after the other here, joblib launcher.n_jobs=N at once, each with a GPU of its own, slurm an
-array job (launcher.partition=P launcher.timeout_min=M ...). dry_run=true prints the commands alone. docs/sweeps.md.
+array job (launcher.partition=P launcher.timeout_min=M ...). dry_run=true prints the commands alone. docs/scaling.md.
 
 Exit codes: 0 all finished, 1 some did not, 2 the sweep cannot be run, 128 + N stopped by signal N."""
 OWN = ("size", "launcher", "dry_run", "dir")

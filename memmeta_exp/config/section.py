@@ -6,7 +6,7 @@
         name: str = "reptile"
         inner_lr: float = option(0.1, "size of an inner step", above=0)
 
-What a field says of itself is written once: the checks, `memmeta keys` and docs/keys.md are made from it.
+What a field says of itself is written once: the checks, `memmeta keys` and docs/configuration.md are made from it.
 """
 
 import copy

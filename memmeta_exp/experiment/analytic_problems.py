@@ -29,7 +29,7 @@ class ExactObjective(ABC):
 
     @abstractmethod
     def measure(self) -> dict[str, float]:
-        """F as val/loss, |grad F|^2 and what else is known of theta, under their keys of docs/run_folder.md."""
+        """F as val/loss, |grad F|^2 and what else is known of theta, under their keys of docs/outputs.md."""
 
     def share(self, share: Callable[[Learner], Learner]) -> None:  # noqa: B027 - a closed form has none
         """Puts what `share` makes of them in the place of its learners."""

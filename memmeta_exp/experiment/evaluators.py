@@ -17,7 +17,7 @@ class Evaluator(Protocol):
     def best(self) -> tuple[str, int]: ...
 
     def validate(self) -> dict[str, float]:
-        """The val/ and convergence/ keys of docs/run_folder.md, those of convergence/error excepted."""
+        """The val/ and convergence/ keys of docs/outputs.md, those of convergence/error excepted."""
         ...
 
     def measure(self) -> dict[str, float]:

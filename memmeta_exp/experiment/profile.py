@@ -30,7 +30,7 @@ class Profile:
     above_baseline: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """For profile.json; the keys of docs/run_folder.md where the number is the same."""
+        """For profile.json; the keys of docs/outputs.md where the number is the same."""
         whole = sum(self.seconds.values())
         return {
             "device": self.device,

@@ -155,7 +155,7 @@ def _write_studies(studies: Sequence[Study], found: Sequence[Row], groups: Seque
 
 
 def study_json(study: Study, fits: Sequence[Row], groups: Sequence[Configuration]) -> dict[str, Any]:
-    """What docs/reports.md says of study.json. The slope is that of the principal fit, the first (of memory: the first
+    """What docs/outputs.md says of study.json. The slope is that of the principal fit, the first (of memory: the first
     of the proposed method), and null where there is none."""
     own = [fit for fit in fits if fit.get("algorithm") == PRINCIPAL_ALGORITHM]
     principal: Row = next(iter([*own, *fits]), {})

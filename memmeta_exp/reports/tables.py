@@ -1,4 +1,4 @@
-"""What the report's tables hold; docs/reports.md defines every column."""
+"""What the report's tables hold; docs/outputs.md defines every column."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,6 +1,6 @@
 """What the studies of the paper's theorems measured: points, fitted slopes, and the slopes that the theorems say.
 
-docs/studies.md derives each. A fit is a dictionary: name; x, y (all points); used (which of them the rule keeps);
+docs/theory.md derives each. A fit is a dictionary: name; x, y (all points); used (which of them the rule keeps);
 x_label, y_label; slope, slope_ci95, expected; rule (what is kept, in words); points (how many); where the theorem says
 that something is reached, reached and reached_at_most; where points are of several curves with one slope, groups (a
 value each) and group_label.

@@ -1,4 +1,4 @@
-"""What the files of a run folder are expected to hold; docs/run_folder.md says what it means.
+"""What the files of a run folder are expected to hold; docs/outputs.md says what it means.
 
 Keys are optional and others may be there: files are also those of other versions.
 """

@@ -1,7 +1,7 @@
 """The dashboard of a W&B project as code: one workspace and one report, built with wandb-workspaces.
 
 This is the only module that imports wandb_workspaces. Building needs no network, no account and no chance: every id is
-derived from what it names, so that the same project gives the same JSON. Keys are those of docs/run_folder.md.
+derived from what it names, so that the same project gives the same JSON. Keys are those of docs/outputs.md.
 """
 
 import hashlib

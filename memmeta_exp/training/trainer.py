@@ -251,7 +251,7 @@ class Trainer:
             raise self._with_resume_hint(lost, f"iteration {self.progress.iteration}") from None
 
     def summary(self, test: dict[str, Any]) -> dict[str, Any]:
-        """summary.json, whose keys docs/run_folder.md defines."""
+        """summary.json, whose keys docs/outputs.md defines."""
         return {
             **test,
             f"{self.evaluator.best[0]}_best": self.progress.best_value,

@@ -1,6 +1,6 @@
 """`memmeta keys`, the page that it makes, and that no key is without a meaning.
 
-memmeta keys format=markdown > docs/keys.md        (after a change of the keys or their meanings)
+memmeta keys format=markdown > docs/configuration.md        (after a change of the keys or their meanings)
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from memmeta_exp.commands.keys import markdown, matching
 from memmeta_exp.config import GROUPS, NESTED, Config, options
 from memmeta_exp.config.compose import group_options
 
-PAGE = Path(__file__).parents[2] / "docs/keys.md"
+PAGE = Path(__file__).parents[2] / "docs/configuration.md"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def key(tables: list[Table], name: str, option: str | None = None) -> Key:
 def test_the_page_is_what_the_command_prints(memmeta) -> None:
     done = memmeta("keys", "format=markdown")
     assert (done.code, done.err) == (0, "")
-    assert done.out == PAGE.read_text(), "run: memmeta keys format=markdown > docs/keys.md"
+    assert done.out == PAGE.read_text(), "run: memmeta keys format=markdown > docs/configuration.md"
 
 
 def test_every_field_of_every_option_is_there(tables) -> None:
