@@ -79,7 +79,7 @@ bench-peers: install  ## the same work in learn2learn, TorchOpt and higher, in e
 bench-gpu: install  ## all that wants a GPU: predicted against measured memory, the floor, the released structure; ARGS="--device cpu --small" without one
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
-record: install  ## make docs/results/record.json and the tables of docs/results.md from the kept runs
+record: install  ## make docs/results/record.json and the tables of docs/results.md and docs/results/*.md from the kept runs
 	$(BIN)/python -m benchmarks.record
 
 reproduce: install  ## the best recipe on CIFAR-FS, shortened: the 64.24 % of the paper or failure, within 15 minutes on 2 cores (MEMMETA_DATA)

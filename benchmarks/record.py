@@ -1,7 +1,7 @@
-"""docs/results/record.json, the tables of docs/results.md and their picture, from the runs' own files: `make record`.
+"""docs/results/record.json, the tables of docs/results.md and docs/results/*.md, and pictures: `make record`.
 
     python -m benchmarks.record add NAME RUN_DIR [EVALUATION.json ...]   keeps what a run said in docs/results/record/
-    python -m benchmarks.record                                          makes record.json, tables and picture from all
+    python -m benchmarks.record                                          makes record.json, tables and pictures from all
 
 NAME is PART-DATASET-WHAT-sSEED: paper-cifar_fs-anil-s0, best-cifar_fs-5w5s-s0, quick-cifar_fs-5w5s-s0 (of `make
 reproduce`); of `best`, 5w5s_half is a variant of the recipe, and its evaluations are 5w1s_half. An evaluation is what
@@ -15,6 +15,7 @@ benchmarks/paper_steps.py timed every algorithm in turn.
 """
 
 import argparse
+import csv
 import json
 import re
 import sys
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict, get_args
 
 from benchmarks.record_figure import draw, draw_curves
-from benchmarks.record_tables import PRINTED, filled, tables
+from benchmarks.record_tables import PRINTED, filled, memory, tables
 from memmeta_exp.reports.runs import read_run
 from memmeta_exp.reports.statistics import target_index, validation_curve
 from memmeta_exp.tracking.expected import Env, Overrides, Status, Summary
@@ -236,13 +237,13 @@ def _seconds(runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
 
 
 def build(docs: Path) -> dict[Path, str]:
-    """What record.json and results.md have to hold."""
-    found = record(docs / "results" / "record", step_times(docs))
-    page = docs / "results.md"
-    return {
-        docs / "results" / "record.json": json.dumps(found, indent=2) + "\n",
-        page: filled(page.read_text(), tables(found)),
-    }
+    """What record.json and the pages of results have to hold."""
+    results = docs / "results"
+    found = record(results / "record", step_times(docs))
+    pages = {page: page.read_text() for page in (docs / "results.md", *sorted(results.glob("*.md")))}
+    with (results / "studies" / "memory_vs_inner_steps_32.csv").open(newline="") as rows:
+        made = tables(found) | {"memory": memory(csv.DictReader(rows))}
+    return {results / "record.json": json.dumps(found, indent=2) + "\n", **filled(pages, made)}
 
 
 def main() -> int:

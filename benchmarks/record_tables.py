@@ -1,39 +1,95 @@
-"""The Markdown tables of docs/results.md, from what record.json holds."""
+"""The Markdown tables of docs/results.md and docs/results/*.md, from record.json and the memory study.
+
+An accuracy has one of two intervals, and each has its own column: over seeds (Student's t) or, for a single seed, over
+test tasks.
+"""
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from memmeta_exp.reports.paper_results import published
+from memmeta_exp.reports.grouping import algorithm_label
+from memmeta_exp.reports.paper_results import peak_curve, published
 
 PRINTED = {"proposed_printed": "proposed"}  # Algorithm 1 with its warm starts, of which the paper has the same number
 TARGETS = ("tasks_to_target", "seconds_to_target")
+MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+INEXACT_IN_BF16 = ("maml", "fomaml")  # a bfloat16 gradient at the paper's settings is far from the float64 gradient
+INTERVALS = ("95 % over seeds", "95 % over test tasks")
+STEPS = (5, 20)  # inner steps K of the table of memory
+HEADLINE = ("", "certified")  # of VARIANTS, the rows of docs/results.md
+
+
+class Variant(NamedTuple):
+    """A variant of the best recipe. statistics: those of batch norm on a test task. Inductive where they are running
+    ones alone: otherwise a query image is normalised with the other query images."""
+
+    label: str
+    trained: str
+    statistics: str
+    views: int = 2  # an image and its mirror image
+
+    @property
+    def inductive(self) -> str:
+        return "yes" if self.statistics == "running" else "no"
+
+
+MIXTURE = "0.3 own, 0.7 running"
+VARIANTS = {  # by the name in docs/results/record/
+    "": Variant("the recipe", "all classes at once", MIXTURE),
+    "task_norm": Variant("task_norm", "all classes at once", "own"),
+    "float32": Variant("float32", "all classes at once", "own"),
+    "cosine": Variant("cosine", "all classes, cosine classifier", "own"),
+    "resnet12_short": Variant("resnet12_short", "all classes, ResNet-12", MIXTURE),
+    "certified": Variant("solved", "`proposed`, solved", MIXTURE),
+    "certified_task_norm": Variant("solved_task_norm", "`proposed`, solved", "own"),
+    "certified_half": Variant("solved_half", "`proposed`, solved", "own"),
+}
 
 
 def tables(found: dict[str, Any]) -> dict[str, str]:
-    """By the name that results.md has for each."""
+    """What record.json holds, by the name that a page has for each table."""
     made = {
         "paper": _paper(found),
-        "best": _best(found),
+        "recipe": _recipe(found),
+        "variants": _variants(found),
         "runs": _runs(found),
         "speed": _speed(found),
-        "otherwise": _rules(found),
+        "otherwise": _adaptations(found),
     }
     if (s := found["quick"]) is not None:
-        quick = _header("seconds, all of the run", "training tasks", "test accuracy, %", "least seed, %", "paper, %")
-        row = f"| {s['seconds']:,} | {s['training_tasks']:,} | {_interval(s)} | {s['least_acc']} | {s['paper_acc']} |"
+        columns = ("seconds, all of the run", "training tasks", "test accuracy, %", *INTERVALS)
+        quick = _header(*columns, "lowest seed, %", "paper, %")
+        row = f"| {s['seconds']:,} | {s['training_tasks']:,} |{_accuracy(s)} {s['least_acc']} | {s['paper_acc']} |"
         made["seconds"] = "\n".join([*quick, row])
     return made
 
 
-def filled(text: str, made: dict[str, str]) -> str:
-    """results.md with the tables between its markers, `<!-- table NAME -->` and `<!-- end -->`."""
-    for name, table in made.items():
-        pattern = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text, count = pattern.subn(lambda m, table=table: f"{m[1]}{table}\n{m[2]}", text)
-        if count != 1:
-            raise SystemExit(f"results.md has {count} places for the table {name}, it takes one")
-    return text
+def filled(pages: Mapping[Path, str], made: Mapping[str, str]) -> dict[Path, str]:
+    """The pages with the tables between their markers, `<!-- table NAME -->` and `<!-- end -->`. SystemExit for a table
+    that no page takes and for a marker of no table."""
+    named = {found[2] for text in pages.values() for found in MARKED.finditer(text)}
+    for name in sorted(named ^ {*made}):
+        raise SystemExit(f"no page has a place for the table {name}" if name in made else f"there is no table {name}")
+    return {page: MARKED.sub(lambda m: f"{m[1]}{made[m[2]]}\n{m[3]}", text) for page, text in pages.items()}
+
+
+def memory(rows: Iterable[Mapping[str, str]]) -> str:
+    """Peak MiB against K. rows: those of docs/results/studies/memory_vs_inner_steps_32.csv."""
+    peaks: dict[str, dict[tuple[str, int], float]] = {}
+    for row in rows:
+        _, structure, algorithm = row["experiment"].split("/")
+        at = structure, int(row["algorithm.inner_steps"])
+        peaks.setdefault(algorithm, {})[at] = int(row["max_memory_allocated"]) / 2**20
+    for algorithm, of in peaks.items():
+        of.update({("paper", k): mib for k, mib in zip(*(peak_curve(algorithm, 32) or ((), ())), strict=True)})
+    structures = {"here": "fair", "released structure": "released", "paper": "paper"}
+    lines = _header("algorithm", *(f"{name}, K = {k}" for name in structures for k in STEPS))
+    for algorithm, of in peaks.items():
+        cells = (of.get((structure, k)) for structure in structures.values() for k in STEPS)
+        lines.append(f"| {algorithm} | " + " | ".join("-" if mib is None else f"{mib:.1f}" for mib in cells) + " |")
+    return "\n".join(lines)
 
 
 def _of_the_paper(found: dict[str, Any], published_key: str) -> Iterator[tuple[str, dict[str, Any], Any]]:
@@ -45,26 +101,67 @@ def _of_the_paper(found: dict[str, Any], published_key: str) -> Iterator[tuple[s
 
 
 def _paper(found: dict[str, Any]) -> str:
-    lines = _header("dataset", "algorithm", "ours, %", "paper, %", "difference", "seeds", "training tasks")
+    lines = _header(
+        "dataset", "algorithm", "paper, mean +- std", "ours, %", *INTERVALS, "difference", "seeds", "precision"
+    )
     for of, a, known in _of_the_paper(found, "accuracy_percent"):
-        beside = f"{known[0]} +- {known[1]} | {a['acc'] - known[0]:+.2f}" if known else "- | -"
-        lines.append(f"{of} {_interval(a)} | {beside} | {a['seeds']} | {a['training_tasks']:,} |")
+        paper, apart = (f"{known[0]} +- {known[1]}", f"{a['acc'] - known[0]:+.2f}") if known else ("-", "-")
+        lines.append(f"{of} {paper} |{_accuracy(a)} {apart} | {a['seeds']} | {_precisions(of, a['runs'])} |")
     return "\n".join(lines)
 
 
-def _best(found: dict[str, Any]) -> str:
-    lines = _header("dataset", "tasks", "test accuracy, %", "seeds", "training tasks", "seconds")
+def _precisions(of: str, runs: list[dict[str, Any]]) -> str:
+    precisions = sorted({run["precision"] for run in runs}, reverse=True)
+    algorithm = of.split("|")[2].strip()
+    if algorithm in INEXACT_IN_BF16 and "bf16" in precisions:
+        precisions[precisions.index("bf16")] = f"bf16: not {algorithm_label(algorithm)}"
+    return ", ".join(precisions)
+
+
+def _recipes(found: dict[str, Any]) -> Iterator[tuple[str, str, Variant, dict[str, Any]]]:
+    """(dataset, ways and shots, variant, what was found), a variant's five shots before its one. SystemExit for a
+    variant that VARIANTS does not describe."""
     for dataset, shapes in sorted(found["best"].items()):
-        several_shots_first = sorted(shapes.items(), reverse=True)
-        for shape, a in sorted(several_shots_first, key=lambda item: item[0].partition("_")[2]):  # variants last
-            cost = f"{a['training_tasks']:,} | {a['seconds']:,} |"
-            lines.append(f"| {dataset} | {shape} | {_interval(a)} | {a['seeds']} | {cost}")
+        for unknown in {name.partition("_")[2] for name in shapes} - {*VARIANTS}:
+            raise SystemExit(
+                f"{dataset} has a variant {unknown}: VARIANTS in benchmarks/record_tables.py describes each"
+            )
+        for key, variant in VARIANTS.items():
+            for shape in sorted({name.partition("_")[0] for name in shapes}, reverse=True):
+                if (a := shapes.get(f"{shape}_{key}" if key else shape)) is not None:
+                    yield dataset, shape, variant, a
+
+
+def _recipe(found: dict[str, Any]) -> str:
+    columns = ("dataset", "tasks", "trained on", "test, %", *INTERVALS, "seeds", "batch-norm statistics", "views")
+    lines = _header(*columns, "inductive")
+    chosen = [VARIANTS[key] for key in HEADLINE]
+    for dataset, shape, v, a in _recipes(found):
+        if v in chosen:
+            tested = f"{a['seeds']} | {v.statistics} | {v.views} | {v.inductive} |"
+            lines.append(f"| {dataset} | {shape} | {v.trained} |{_accuracy(a)} {tested}")
+    return "\n".join(lines)
+
+
+def _variants(found: dict[str, Any]) -> str:
+    columns = ("dataset", "tasks", "variant", "test, %", *INTERVALS, "seeds", "training tasks", "seconds", "inductive")
+    lines = _header(*columns)
+    for dataset, shape, v, a in _recipes(found):
+        cost = f"{a['seeds']} | {a['training_tasks']:,} | {a['seconds']:,} | {v.inductive} |"
+        lines.append(f"| {dataset} | {shape} | {v.label} |{_accuracy(a)} {cost}")
     return "\n".join(lines)
 
 
 def _runs(found: dict[str, Any]) -> str:
     lines = _header(
-        "dataset", "algorithm", "seed", "test accuracy, %", "precision", "processor", "s an iteration", "revision"
+        "dataset",
+        "algorithm",
+        "seed",
+        "test, %, 95 % over test tasks",
+        "precision",
+        "processor",
+        "s an iteration",
+        "revision",
     )
     for of, a, _ in _of_the_paper(found, "accuracy_percent"):
         for run in a["runs"]:
@@ -82,11 +179,13 @@ def _speed(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _rules(found: dict[str, Any]) -> str:
-    lines = _header("dataset", "algorithm", "tested by", "accuracy on the same test tasks, %")
+def _adaptations(found: dict[str, Any]) -> str:
+    lines = _header("dataset", "algorithm", "checkpoint, test-time adaptation", "accuracy on the same test tasks, %")
     for of, a, _ in _of_the_paper(found, "accuracy_percent"):
-        lines.append(f"{of} the paper's rule, best checkpoint | {a['acc']:.2f} |")
-        lines += [f"{of} {label} | {acc:.2f} |" for label, acc in a["otherwise"].items()]
+        lines.append(f"{of} best checkpoint, the paper's | {a['acc']:.2f} |")
+        for label, acc in a["otherwise"].items():
+            label = label.replace("the same rule", "the paper's").replace("own rule", "own")
+            lines.append(f"{of} {label} | {acc:.2f} |")
     return "\n".join(lines)
 
 
@@ -97,6 +196,12 @@ def _two_digits(seconds: float) -> str:
 
 def _header(*columns: str) -> list[str]:
     return ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+
+
+def _accuracy(a: dict[str, Any]) -> str:
+    """Three cells: the accuracy, and its interval in the column of what it is over."""
+    half = f"+- {a['ci95']:.2f}"
+    return f" {a['acc']:.2f} | " + (f"{half} | - |" if a["over"] == "seeds" else f"- | {half} |")
 
 
 def _interval(a: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The record: its tables are what the runs' files say."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def test_seeds_are_averaged_and_one_seed_keeps_its_own_interval(tmp_path: Path) 
     kept(tmp_path, "paper-fc100-anil-s1", 0.44, overrides=["precision=bf16"], env=machine)
     one_shot = {"test/acc": 0.3, "test/acc_ci95": 0.01, "of": "9 tasks (5-way 1-shot, 15 queries a class), best"}
     kept(tmp_path, "best-cifar_fs-5w5s-s0", 0.7, evaluations=[one_shot])
-    kept(tmp_path, "best-cifar_fs-5w5s_half-s0", 0.6, evaluations=[one_shot])
+    kept(tmp_path, "best-cifar_fs-5w5s_cosine-s0", 0.6, evaluations=[one_shot])
     another_mu = {
         "test/acc": 0.5,
         "test/acc_ci95": 0.01,
@@ -49,14 +50,35 @@ def test_seeds_are_averaged_and_one_seed_keeps_its_own_interval(tmp_path: Path) 
     best = found["best"]["cifar_fs"]
     assert (best["5w5s"]["acc"], best["5w5s"]["ci95"], best["5w5s"]["over"]) == (70.0, 2.0, "test tasks")
     assert (best["5w1s"]["acc"], best["5w1s"]["ci95"]) == (30.0, 1.0)
-    assert (best["5w5s_half"]["acc"], best["5w1s_half"]["acc"]) == (60.0, 30.0), "a variant has its own one shot"
+    assert (best["5w5s_cosine"]["acc"], best["5w1s_cosine"]["acc"]) == (60.0, 30.0), "a variant has its own one shot"
     quick = found["quick"]
     assert found["seconds_to_paper_accuracy"] is None, "one seed did not pass"
     assert (quick["seconds"], quick["least_acc"], quick["passed"]) == (60, 63.0, False)
     made = record_tables.tables(found)
     assert "| fc100 | anil | 1 | 44.00 +- 2.00 | bf16 | Xeon | 0.50 | 0123456 |" in made["runs"]
-    assert "| fc100 | anil | 42.00 +- 25.41 | 47.7 +- 0.95 | -5.70 | 2 | 1,000 |" in made["paper"]
+    assert "| fc100 | anil | 47.7 +- 0.95 | 42.00 | +- 25.41 | - | -5.70 | 2 | fp32, bf16 |" in made["paper"]
+    assert "| cifar_fs | 5w1s | all classes at once | 30.00 | - | +- 1.00 | 1 |" in made["recipe"]
+    assert "| cifar_fs | 5w5s | cosine | 60.00 | - | +- 2.00 | 1 | 1,000 | 60 | no |" in made["variants"]
+    assert "cosine" not in made["recipe"], "the headline alone"
     assert "| 60 | 1,000 | 64.00" in made["seconds"]
+
+
+def test_a_bfloat16_row_is_not_called_maml(tmp_path: Path) -> None:
+    for algorithm in ("maml", "proposed"):
+        kept(tmp_path, f"paper-fc100-{algorithm}-s0", 0.4, overrides=["precision=bf16"])
+    rows = record_tables.tables(record.record(tmp_path, TIMES))["paper"].splitlines()
+    assert [row.split("|")[-2].strip() for row in rows[2:]] == ["bf16: not MAML", "bf16"]
+
+
+def test_a_variant_that_nothing_describes_is_refused(tmp_path: Path) -> None:
+    kept(tmp_path, "best-cifar_fs-5w5s_new-s0", 0.6)
+    with pytest.raises(SystemExit, match="a variant new"):
+        record_tables.tables(record.record(tmp_path, TIMES))
+
+
+def test_memory_against_inner_steps_is_in_mib() -> None:
+    row = {"experiment": "memory/fair/anil", "algorithm.inner_steps": "5", "max_memory_allocated": str(3 * 2**20)}
+    assert record_tables.memory([row]).splitlines()[2] == "| anil | 3.0 | - | - | - | 149.1 | 491.8 |"
 
 
 def rising(*acc: float) -> dict[str, list[float]]:
@@ -92,8 +114,8 @@ def test_the_same_test_tasks_by_other_rules(tmp_path: Path) -> None:
     otherwise = {"best checkpoint, 200 steps of 0.05 on the head": 50.0, "last checkpoint, the same rule": 40.0}
     assert found["paper"]["fc100"]["anil"]["otherwise"] == otherwise
     made = record_tables.tables(found)["otherwise"].splitlines()
-    assert made[2] == "| fc100 | anil | the paper's rule, best checkpoint | 45.00 |"
-    assert made[4] == "| fc100 | anil | last checkpoint, the same rule | 40.00 |"
+    assert made[2] == "| fc100 | anil | best checkpoint, the paper's | 45.00 |"
+    assert made[4] == "| fc100 | anil | last checkpoint, the paper's | 40.00 |"
 
 
 ONE_SHOT = {"test/acc": 0.3, "test/acc_ci95": 0.01, "of": "9 tasks (5-way 1-shot, 15 queries a class), best"}
@@ -139,11 +161,42 @@ def test_the_picture_has_what_the_paper_said_and_what_was_measured(tmp_path: Pat
     assert record_figure.draw(found, tmp_path / "record").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_table_has_one_place() -> None:
-    text = "a\n<!-- table best -->\nold\n<!-- end -->\nb\n"
-    assert record_tables.filled(text, {"best": "new"}) == "a\n<!-- table best -->\nnew\n<!-- end -->\nb\n"
-    with pytest.raises(SystemExit, match="0 places for the table paper"):
-        record_tables.filled(text, {"paper": "x"})
+def test_tables_stand_on_several_pages() -> None:
+    pages = {Path("a.md"): "a\n<!-- table best -->\nold\n<!-- end -->\nb\n", Path("b.md"): "no table\n"}
+    filled = {Path("a.md"): "a\n<!-- table best -->\nnew\n<!-- end -->\nb\n", Path("b.md"): "no table\n"}
+    assert record_tables.filled(pages, {"best": "new"}) == filled
+    with pytest.raises(SystemExit, match="no page has a place for the table paper"):
+        record_tables.filled(pages, {"best": "new", "paper": "x"})
+    with pytest.raises(SystemExit, match="there is no table best"):
+        record_tables.filled(pages, {})
+
+
+RESULTS = (record.DOCS / "results.md", *(record.DOCS / "results").glob("*.md"))
+
+
+def numbers(values: Any) -> set[tuple[float, float]]:
+    """Every (accuracy, half width) that `values`, parsed JSON, holds."""
+    if isinstance(values, dict):
+        own = {(values["acc"], values["ci95"])} if "ci95" in values else set()
+        return own.union(*map(numbers, values.values()))
+    return set().union(*map(numbers, values)) if isinstance(values, list) else set()
+
+
+def test_the_accuracies_in_the_text_are_those_of_the_record() -> None:
+    known = numbers(json.loads((record.DOCS / "results" / "record.json").read_text()))
+    published = record_tables.published()["accuracy_percent"].values()
+    known |= {tuple(pair) for algorithms in published for pair in algorithms.values()}
+    said = re.findall(r"(\d+\.\d+) \+- (\d+\.\d+)", (record.DOCS / "results.md").read_text())
+    assert len(said) > 8
+    assert {(float(acc), float(half)) for acc, half in said} <= known
+
+
+@pytest.mark.parametrize("page", RESULTS, ids=lambda page: page.name)
+def test_a_page_of_results_is_narrow(page: Path) -> None:
+    lines = page.read_text().splitlines()
+    assert page.name != "results.md" or len(lines) <= 150
+    assert max(map(len, lines)) <= 160
+    assert max((len(cell) for line in lines if line.startswith("|") for cell in line.split("|")), default=0) <= 120
 
 
 def test_only_finished_runs_are_kept(tmp_path: Path) -> None:
