@@ -1,4 +1,4 @@
-"""Feature extractors z = backbone(images; theta) and the head's start."""
+"""Feature extractors z = backbone(images; theta), and the meta-model of a backbone and phi_0."""
 
 from memmeta_exp.backbones.backbone import Backbone, Keys
 from memmeta_exp.backbones.conv4 import Conv4
