@@ -1,4 +1,4 @@
-"""Analytic problems: all their tasks are at hand, so F itself can be measured. Tasks, model and objective."""
+"""Analytic problems: tasks, model and objective. They have finitely many tasks, so F itself can be measured."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -18,21 +18,21 @@ from memmeta_exp.data.quadratic import draw_tasks
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.experiment.convergence import gradient_norm_sq, squared_norm
 
-INNER_TOLERANCE = 1e-12  # on |d_phi g|, of the oracle for problems without a closed form
+INNER_TOLERANCE = 1e-12  # on |d_phi g|, where F has no closed form
 
 
 class ExactObjective(ABC):
-    """F at the model as it stands. smoothness: L_F where it is known; learners: those that it is computed by."""
+    """F at the model's current parameters. smoothness: L_F where it is known. learners: those that compute F."""
 
     smoothness: float | None = None
     learners: tuple[Learner, ...] = ()
 
     @abstractmethod
     def measure(self) -> dict[str, float]:
-        """F as val/loss, |grad F|^2 and what else is known of theta, under their keys of docs/run_folder.md."""
+        """F as val/loss, |grad F|^2 and other measures of theta, by their keys of docs/run_folder.md."""
 
     def share(self, share: Callable[[Learner], Learner]) -> None:  # noqa: B027 - a closed form has none
-        """Puts what `share` makes of them in the place of its learners."""
+        """Replaces each of its learners by share(learner)."""
 
 
 class ClosedForm(ExactObjective):
@@ -60,7 +60,7 @@ class ClosedForm(ExactObjective):
 
 
 class NumericalObjective(ExactObjective):
-    """F by solving the lower level of every one of `tasks`, by `learner`."""
+    """F by solving the lower level of all `tasks` with `learner`."""
 
     def __init__(self, learner: Learner, tasks: Tasks) -> None:
         self.learner, self.tasks, self.learners = learner, tasks, (learner,)
@@ -81,7 +81,7 @@ class NumericalObjective(ExactObjective):
 
 
 class OwnGradient(ExactObjective):
-    """As `truth`, but |grad F|^2 is that of the meta-gradient of `learner` over all of `tasks`."""
+    """As `truth`, but |grad F|^2 is that of the meta-gradient of `learner` over all `tasks`."""
 
     def __init__(self, truth: ExactObjective, learner: Learner, tasks: Tasks) -> None:
         self.truth, self.learner, self.tasks, self.smoothness = truth, learner, tasks, truth.smoothness
@@ -100,7 +100,7 @@ class OwnGradient(ExactObjective):
 
 @dataclass(frozen=True)
 class KnownProblem:
-    """model, losses and sampler of a problem; quadratic: its tasks in float64, where it is a quadratic one."""
+    """The model, losses and sampler of a problem. quadratic: its tasks in float64, None for other problems."""
 
     model: MetaModel
     losses: Losses
@@ -108,7 +108,7 @@ class KnownProblem:
     quadratic: QuadraticTasks | None = None
 
     def truth(self, config: Config, execution: Execution, own: Learner | None) -> ExactObjective:
-        """F with R's weight config.reference_mu; own: the learner whose meta-gradient is measured in its place."""
+        """F with weight config.reference_mu of R. own: a learner whose meta-gradient replaces grad F in measures."""
         learned, tasks = config.algorithm.head_start == "learned", self.sampler.tasks
         if self.quadratic is not None:
             truth = ClosedForm(QuadraticObjective(self.quadratic, config.reference_mu, learned), self.model)

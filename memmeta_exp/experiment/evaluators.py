@@ -1,4 +1,4 @@
-"""Evaluators of theta, for validation and test: by new tasks, or on analytic problems by F itself."""
+"""Evaluators of theta for validation and test: by scores on new tasks, or by F itself on analytic problems."""
 
 from typing import Any, Protocol
 
@@ -11,17 +11,17 @@ from memmeta_exp.tracking.run_folder import RunFolder
 
 
 class Evaluator(Protocol):
-    """best: the validation key by which the best model is chosen, and 1 where more is better, -1 where less is."""
+    """best: the validation key that chooses the best model, with 1 where more is better and -1 where less is."""
 
     @property
     def best(self) -> tuple[str, int]: ...
 
     def validate(self) -> dict[str, float]:
-        """The val/ and convergence/ keys of docs/run_folder.md, convergence/error excepted."""
+        """The val/ and convergence/ keys of docs/run_folder.md, except convergence/error."""
         ...
 
     def test(self, folder: RunFolder) -> dict[str, Any]:
-        """The test/ keys of summary.json, of the model as it stands."""
+        """The test/ keys of summary.json for the current model."""
         ...
 
 
@@ -64,7 +64,7 @@ class FewShot:
         return {"convergence/grad_norm_sq": norm, "convergence/inexact_fraction": inexact}
 
     def test(self, folder: RunFolder) -> dict[str, Any]:
-        """Writes test_episodes too. Nothing where there are to be no test tasks."""
+        """Also writes test_episodes.csv. Returns {} where test_tasks=0."""
         if not self.config.test_tasks:
             return {}
         tasks = self._test_tasks()
@@ -77,12 +77,12 @@ class FewShot:
 
 
 class Regression(FewShot):
-    """Mean squared error on the fixed validation and test tasks, and how it falls as a task is adapted to."""
+    """Mean squared error on the fixed validation and test tasks, and its fall with the number of adaptation steps."""
 
     metric, sign = "mse", -1
 
     def test(self, folder: RunFolder) -> dict[str, Any]:
-        """Writes test_episodes and adaptation.json too."""
+        """Also writes test_episodes.csv and adaptation.json."""
         found = super().test(folder)
         if not found:
             return {}
@@ -91,7 +91,7 @@ class Regression(FewShot):
 
 
 class AnalyticProblem:
-    """F over all tasks there are. None is held out, so there is nothing to test."""
+    """F over all tasks. No task is held out, so there is no test."""
 
     best: tuple[str, int] = ("val/loss", -1)
 

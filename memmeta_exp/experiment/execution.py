@@ -1,4 +1,4 @@
-"""Where and how an experiment runs: its device, and its tasks per pass, workers and threads."""
+"""Where and how an experiment runs: device, tasks per pass, workers and threads."""
 
 import torch
 
@@ -10,7 +10,7 @@ DEFAULT_THREADS = torch.get_num_threads()
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device that `device=NAME` means; ConfigError where this machine has none such."""
+    """The torch device that `device=NAME` means; ConfigError where this machine does not have it."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda" if count else "cpu")
@@ -22,10 +22,10 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_execution(config: Config, device: torch.device) -> Execution:
-    """The numbers that `auto` stands for on `device`.
+    """The execution of `config` on `device`, with numbers in place of `auto`.
 
-    On a CPU each worker takes one task at a time, with one thread: a task's activations then fit a core's cache, and
-    small operators do not divide well over threads. Problems without images are small matrices: one worker takes the
+    On a CPU each worker takes one task at a time, with one thread. A task's activations then fit a core's cache, and
+    small operators do not divide well over threads. Problems without images have small matrices: one worker takes the
     whole batch.
     """
     by_task = device.type == "cpu" and config.dataset.has_images

@@ -1,4 +1,4 @@
-"""The worker ranks: they do what rank 0 sends them. Rank 0 alone reads the command and writes files."""
+"""Worker ranks: they run what rank 0 sends. Rank 0 alone reads the command line and writes files."""
 
 import logging
 import time
@@ -20,7 +20,7 @@ from memmeta_exp.utils.signals import Stopped, StopRequest
 
 
 def follow(ranks: Group, check: Callable[[Config], None]) -> int:
-    """Does what rank 0 sends, until it sends the exit code. Of errors, rank 0 prints the line."""
+    """Runs what rank 0 sends, until it sends the exit code. Rank 0 prints the line of an error."""
     logging.getLogger("memmeta").setLevel(logging.ERROR)
     try:
         return _follow(ranks, check)
@@ -41,7 +41,7 @@ def _follow(ranks: Group, check: Callable[[Config], None]) -> int:
         if "code" in order:
             return int(order["code"])
         try:
-            config = from_dict(order["config"])  # whose plug-ins have to be here too
+            config = from_dict(order["config"])  # fails where its plug-ins are missing here
         except MemmetaError as error:
             ranks.fail(error)
             raise
@@ -77,10 +77,10 @@ def _run(config: Config, order: dict[str, Any], ranks: Group) -> None:
 
 
 class _Follower(Trainer):
-    """Trains with rank 0, and saves nothing."""
+    """Trains together with rank 0 and saves nothing."""
 
     def _save(self) -> None:
-        self.state.state_dict()  # rank 0's needs the warm starts that are here
+        self.state.state_dict()  # a collective call: rank 0 gathers the warm starts of all ranks
 
     def _save_best(self) -> None:
         pass
