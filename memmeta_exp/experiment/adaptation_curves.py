@@ -30,10 +30,10 @@ def adaptation(experiment: Experiment, tasks: SinusoidTasks) -> dict[str, Any]:
     examples = tasks[:EXAMPLES]
     x = torch.linspace(*INPUT, GRID, dtype=torch.float64)
     asked = examples.asked_at(x.to(tasks.x.device))
-    truth, found, curves = tasks.query()[1], [], []
+    targets, found, curves = tasks.query()[1], [], []
     for count in steps:
         outputs = partial(_outputs, experiment, 0 if count == 0 else None if solved else count)
-        found.append(mean_ci95((outputs(tasks) - truth).double().square().mean((1, 2)).tolist()))
+        found.append(mean_ci95((outputs(tasks) - targets).double().square().mean((1, 2)).tolist()))
         curves.append(outputs(asked).squeeze(2).tolist())
     support_x, support_y = (half.squeeze(2).tolist() for half in examples.support())
     return {

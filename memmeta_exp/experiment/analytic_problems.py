@@ -81,21 +81,21 @@ class NumericalObjective(ExactObjective):
 
 
 class OwnGradient(ExactObjective):
-    """As `truth`, but |grad F|^2 is that of the meta-gradient of `learner` over all `tasks`."""
+    """As `exact`, but |grad F|^2 is that of the meta-gradient of `learner` over all `tasks`."""
 
-    def __init__(self, truth: ExactObjective, learner: Learner, tasks: Tasks) -> None:
-        self.truth, self.learner, self.tasks, self.smoothness = truth, learner, tasks, truth.smoothness
-        self.learners = (*truth.learners, learner)
+    def __init__(self, exact: ExactObjective, learner: Learner, tasks: Tasks) -> None:
+        self.exact, self.learner, self.tasks, self.smoothness = exact, learner, tasks, exact.smoothness
+        self.learners = (*exact.learners, learner)
 
     def share(self, share: Callable[[Learner], Learner]) -> None:
-        self.truth.share(share)
+        self.exact.share(share)
         self.learner = share(self.learner)
-        self.learners = (*self.truth.learners, self.learner)
+        self.learners = (*self.exact.learners, self.learner)
 
     def measure(self) -> dict[str, float]:
         norm, report = gradient_norm_sq(self.learner, self.tasks)
         inexact = float(report.inexact.double().mean())
-        return {**self.truth.measure(), "convergence/grad_norm_sq": norm, "convergence/inexact_fraction": inexact}
+        return {**self.exact.measure(), "convergence/grad_norm_sq": norm, "convergence/inexact_fraction": inexact}
 
 
 @dataclass(frozen=True)
@@ -107,16 +107,18 @@ class KnownProblem:
     sampler: FiniteSampler
     quadratic: QuadraticTasks | None = None
 
-    def truth(self, config: Config, execution: Execution, own: Learner | None) -> ExactObjective:
+    def objective(self, config: Config, execution: Execution, own: Learner | None) -> ExactObjective:
         """F with weight config.reference_mu of R. own: a learner whose meta-gradient replaces grad F in measures."""
         learned, tasks = config.algorithm.head_start == "learned", self.sampler.tasks
         if self.quadratic is not None:
-            truth = ClosedForm(QuadraticObjective(self.quadratic, config.reference_mu, learned), self.model)
+            objective: ExactObjective = ClosedForm(
+                QuadraticObjective(self.quadratic, config.reference_mu, learned), self.model
+            )
         else:
             start = config.algorithm.head_start
             exact = exact_reference(self.model, config.reference_mu, start, execution, INNER_TOLERANCE)
-            truth = NumericalObjective(exact, tasks)
-        return truth if own is None else OwnGradient(truth, own, tasks)
+            objective = NumericalObjective(exact, tasks)
+        return objective if own is None else OwnGradient(objective, own, tasks)
 
 
 def analytic_problem(config: Config, device: torch.device, dtype: torch.dtype) -> KnownProblem:

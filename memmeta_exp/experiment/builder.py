@@ -35,7 +35,7 @@ Constants = tuple[tuple[float, ...], tuple[float, ...]]
 class Experiment:
     """Everything that a run computes with.
 
-    reference: the learner that measures |grad F|^2 on sampled tasks. truth: evaluates F over all tasks of an analytic
+    reference: the learner that measures |grad F|^2 on sampled tasks. objective: F over all tasks of an analytic
     problem. One of the two is None. adapt: the test-time adaptation, None for the algorithm's own. samplers: one for
     each stream of tasks. ranks: the processes that share the tasks.
     """
@@ -47,19 +47,19 @@ class Experiment:
     reference: Learner | None
     adapt: Adapt | None
     samplers: dict[str, Any]
-    truth: ExactObjective | None = None
+    objective: ExactObjective | None = None
     ranks: Ranks = SINGLE_PROCESS
 
     @property
     def learners(self) -> list[Learner]:
         """All learners that step or measure."""
-        others = self.truth.learners if self.truth else [self.reference]
+        others = self.objective.learners if self.objective else [self.reference]
         return [self.learner, *(learner for learner in others if learner is not None)]
 
     @property
     def smoothness(self) -> float | None:
         """L_F where it is known."""
-        return self.truth.smoothness if self.truth else None
+        return self.objective.smoothness if self.objective else None
 
 
 def build(config: Config, device: torch.device | None = None, of_dataset: Constants | None = None) -> Experiment:
@@ -148,7 +148,7 @@ def _analytic(config: Config, device: torch.device, execution: Execution) -> Exp
         reference=None,
         adapt=None,
         samplers={"train": problem.sampler},
-        truth=problem.truth(config, execution, own() if config.convergence_gradient == "own" else None),
+        objective=problem.objective(config, execution, own() if config.convergence_gradient == "own" else None),
     )
 
 

@@ -27,8 +27,8 @@ class Evaluator(Protocol):
 
 def evaluator_of(experiment: Experiment) -> Evaluator:
     """The evaluator for the experiment's kind of tasks."""
-    if experiment.truth is not None:
-        return AnalyticProblem(experiment.truth)
+    if experiment.objective is not None:
+        return AnalyticProblem(experiment.objective)
     return Regression(experiment) if experiment.config.dataset.is_regression else FewShot(experiment)
 
 
@@ -95,11 +95,11 @@ class AnalyticProblem:
 
     best: tuple[str, int] = ("val/loss", -1)
 
-    def __init__(self, truth: ExactObjective) -> None:
-        self.truth = truth
+    def __init__(self, objective: ExactObjective) -> None:
+        self.objective = objective
 
     def validate(self) -> dict[str, float]:
-        return self.truth.measure()
+        return self.objective.measure()
 
     def test(self, folder: RunFolder) -> dict[str, Any]:
         return {}

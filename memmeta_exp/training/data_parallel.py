@@ -45,8 +45,8 @@ def build_distributed(config: Config, ranks: Ranks) -> Experiment:
     def share(learner: Learner) -> Learner:
         return ShardedLearner(learner, ranks)
 
-    if experiment.truth is not None:
-        experiment.truth.share(share)
+    if experiment.objective is not None:
+        experiment.objective.share(share)
     reference = experiment.reference and share(experiment.reference)
     return replace(experiment, learner=share(experiment.learner), reference=reference, ranks=ranks)
 
