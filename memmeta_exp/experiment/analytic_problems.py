@@ -99,7 +99,7 @@ class OwnGradient(ExactObjective):
 
 
 @dataclass(frozen=True)
-class KnownProblem:
+class AnalyticProblem:
     """The model, losses and sampler of a problem. quadratic: its tasks in float64, None for other problems."""
 
     model: MetaModel
@@ -121,7 +121,7 @@ class KnownProblem:
         return objective if own is None else OwnGradient(objective, own, tasks)
 
 
-def analytic_problem(config: Config, device: torch.device, dtype: torch.dtype) -> KnownProblem:
+def analytic_problem(config: Config, device: torch.device, dtype: torch.dtype) -> AnalyticProblem:
     """The problem that `config.dataset` describes, theta and phi_0 a function of config.seed."""
     d, learned = config.dataset, config.algorithm.head_start == "learned"
     if d.name == "quadratic":
@@ -138,4 +138,4 @@ def analytic_problem(config: Config, device: torch.device, dtype: torch.dtype) -
         episodes = EpisodeSampler(inputs, "train", d.seed, config.ways, config.shots, config.queries)
         tasks = replace(episodes.draw(0, d.tasks), origin=None)
     sampler = FiniteSampler(tasks, config.sampling, config.seed, device)
-    return KnownProblem(model.to(device=device, dtype=dtype), losses, sampler, quadratic)
+    return AnalyticProblem(model.to(device=device, dtype=dtype), losses, sampler, quadratic)

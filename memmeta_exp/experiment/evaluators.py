@@ -28,7 +28,7 @@ class Evaluator(Protocol):
 def evaluator_of(experiment: Experiment) -> Evaluator:
     """The evaluator for the experiment's kind of tasks."""
     if experiment.objective is not None:
-        return AnalyticProblem(experiment.objective)
+        return ExactEvaluator(experiment.objective)
     return Regression(experiment) if experiment.config.dataset.is_regression else FewShot(experiment)
 
 
@@ -90,7 +90,7 @@ class Regression(FewShot):
         return found
 
 
-class AnalyticProblem:
+class ExactEvaluator:
     """F over all tasks. No task is held out, so there is no test."""
 
     best: tuple[str, int] = ("val/loss", -1)
