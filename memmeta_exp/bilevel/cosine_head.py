@@ -46,7 +46,7 @@ class CosineHead(AutogradLower):
     def value(self, phi: Vector) -> Tensor:
         """g, [T]."""
         log_p = torch.log_softmax(self._logits(self.z, phi[0]), -1)
-        return -(log_p * self.target).sum((1, 2)) / self.z.shape[1] + self.mu / 2 * self._offset(phi[0]).square().sum(
+        return -(log_p * self.target).sum((1, 2)) / self.z.shape[1] + self.mu / 2 * self._centered(phi[0]).square().sum(
             (1, 2)
         )
 
@@ -97,9 +97,9 @@ class CosineHead(AutogradLower):
 
     def _slope(self, z: Tensor, w: Tensor) -> Tensor:
         pulled = _through_norm(self._error(z, w).mT @ F.normalize(z, dim=-1), w[..., :-1])
-        return F.pad(pulled, (0, 1)) + self.mu * self._offset(w)
+        return F.pad(pulled, (0, 1)) + self.mu * self._centered(w)
 
-    def _offset(self, w: Tensor) -> Tensor:
+    def _centered(self, w: Tensor) -> Tensor:
         return w if self.centre is None else w - self.centre
 
 

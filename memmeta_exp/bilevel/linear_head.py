@@ -75,7 +75,7 @@ class LinearHead:
 
     def value(self, phi: Vector) -> Tensor:
         """g, [T]."""
-        return self.losses(phi).mean(1) + self.mu / 2 * self.offset(phi[0]).square().sum((1, 2))
+        return self.losses(phi).mean(1) + self.mu / 2 * self.centered(phi[0]).square().sum((1, 2))
 
     def losses(self, phi: Vector) -> Tensor:
         """The loss of each image, [T, n], without R."""
@@ -91,7 +91,7 @@ class LinearHead:
 
     def grad(self, phi: Vector) -> Vector:
         """d_W g, ([T, C, d+1],)."""
-        return (self.pull(self.loss.slope(self.logits(phi)), self.offset(phi[0])),)
+        return (self.pull(self.loss.slope(self.logits(phi)), self.centered(phi[0])),)
 
     def grad_features(self, phi: Vector) -> Tensor:
         """d_z g = l' W / n, [T, n, d]: the cotangent of the features."""
@@ -148,7 +148,7 @@ class LinearHead:
         """values^T Z / n + mu w, [T, C, d+1], for values [T, n, C]. One call, because calls dominate the cost here."""
         return torch.baddbmm(w, values.mT, self.z, beta=self.mu, alpha=1 / self.images)
 
-    def offset(self, w: Tensor) -> Tensor:
+    def centered(self, w: Tensor) -> Tensor:
         """W - W_c."""
         return w if self.centre is None else w - self.centre
 

@@ -65,12 +65,14 @@ class QuadraticLower:
     def value(self, phi: Vector) -> Tensor:
         """g, [T]."""
         away = phi[0] - self.minimum
-        return (dot((away,), (away @ self.tasks.curvature,)) + self.mu * self._offset(phi[0]).square().sum((1, 2))) / 2
+        return (
+            dot((away,), (away @ self.tasks.curvature,)) + self.mu * self._centered(phi[0]).square().sum((1, 2))
+        ) / 2
 
     def grad(self, phi: Vector) -> Vector:
         """d_phi g, ([T, 1, q],)."""
         slope = (phi[0] - self.minimum) @ self.tasks.curvature  # S is symmetric
-        return (torch.add(slope, self._offset(phi[0]), alpha=self.mu) if self.mu else slope,)
+        return (torch.add(slope, self._centered(phi[0]), alpha=self.mu) if self.mu else slope,)
 
     def hvp(self, phi: Vector) -> Callable[[Vector], Vector]:
         """v -> H v, ([T, 1, q],), the same at every phi."""
@@ -102,7 +104,7 @@ class QuadraticLower:
         factor, _ = torch.linalg.cholesky_ex(_hessian(self.tasks, self.mu))
         return lambda r: (factor_solve(factor, r[0].mT).mT,)
 
-    def _offset(self, phi: Tensor) -> Tensor:
+    def _centered(self, phi: Tensor) -> Tensor:
         return phi if self.centre is None else phi - self.centre
 
 

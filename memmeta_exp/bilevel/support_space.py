@@ -128,5 +128,5 @@ def head_hypergradient(f: LinearHead, g: LinearHead, phi: Vector, tolerance: flo
         d_support=torch.baddbmm(mu_a_v, beta, w[..., :-1], alpha=-1),
         d_query=torch.bmm(e, w[..., :-1]),
         v=diagnose(lambda x: (g.pull(curved(g.logits(x)), x[0]),), (d_f,), (v,), tolerance),
-        residual=norm((g.pull(slope, g.offset(w)),)),
+        residual=norm((g.pull(slope, g.centered(w)),)),
     )
