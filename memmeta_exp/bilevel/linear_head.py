@@ -99,13 +99,13 @@ class LinearHead:
 
     def hvp(self, phi: Vector) -> Callable[[Vector], Vector]:
         """V -> H V, ([T, C, d+1],)."""
-        curved = self.loss.curved(self.logits(phi))
-        return lambda v: (self.pull(curved(self.logits(v)), v[0]),)
+        hvp = self.loss.hvp(self.logits(phi))
+        return lambda v: (self.pull(hvp(self.logits(v)), v[0]),)
 
     def cross(self, phi: Vector, v: Vector) -> Tensor:
         """d_z < d_W g, V >, [T, n, d]. R does not depend on z, so it has no term here."""
         u = self.logits(phi)
-        total = self.loss.slope(u) @ v[0][..., :-1] + self.loss.curved(u)(self.logits(v)) @ phi[0][..., :-1]
+        total = self.loss.slope(u) @ v[0][..., :-1] + self.loss.hvp(u)(self.logits(v)) @ phi[0][..., :-1]
         return total / self.images
 
     def cross_centre(self, v: Vector) -> Tensor:

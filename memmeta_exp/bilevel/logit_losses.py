@@ -47,7 +47,7 @@ class LogitLoss(ABC):
     def hessian(self, u: Tensor) -> Tensor:
         """S, [T, n, C, C]."""
 
-    def curved(self, u: Tensor) -> Map:
+    def hvp(self, u: Tensor) -> Map:
         """x -> S x."""
         s = self.hessian(u)
         return lambda x: (s @ x[..., None]).squeeze(-1)
@@ -58,8 +58,8 @@ class LogitLoss(ABC):
         system = torch.einsum("tiab,tij->tiajb", self.hessian(u), gram).reshape(tasks, n * ways, n * ways)
         system.diagonal(dim1=1, dim2=2).add_(shift)
         factor, pivots, _ = torch.linalg.lu_factor_ex(system)
-        curved = self.curved(u)
-        return lambda x: torch.linalg.lu_solve(factor, pivots, curved(x).reshape(tasks, n * ways, 1)).reshape(u.shape)
+        hvp = self.hvp(u)
+        return lambda x: torch.linalg.lu_solve(factor, pivots, hvp(x).reshape(tasks, n * ways, 1)).reshape(u.shape)
 
     def inverse_at_zero(self, u: Tensor, gram: Tensor, shift: float) -> Map:
         """`inverse` at u = 0, where a loss may have a cheaper form."""
@@ -96,7 +96,7 @@ class CrossEntropy(LogitLoss):
         p = self._mean(u)
         return self.scale**2 * (torch.diag_embed(p) - p[..., :, None] * p[..., None, :])
 
-    def curved(self, u: Tensor) -> Map:
+    def hvp(self, u: Tensor) -> Map:
         p = self._mean(u)
 
         def product(x: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ class Squares(LogitLoss):
     def hessian(self, u: Tensor) -> Tensor:
         return self.curvature * torch.eye(u.shape[-1], dtype=u.dtype, device=u.device).expand(*u.shape, -1)
 
-    def curved(self, u: Tensor) -> Map:
+    def hvp(self, u: Tensor) -> Map:
         return lambda x: x if self.curvature == 1 else self.curvature * x
 
     def inverse(self, u: Tensor, gram: Tensor, shift: float) -> Map:

@@ -116,7 +116,7 @@ def head_hypergradient(f: LinearHead, g: LinearHead, phi: Vector, tolerance: flo
     |H v - d_phi f| / |d_phi f|, None for none.
     """
     (w,), u, u_q = phi, g.logits(phi), f.logits(phi)
-    slope, curved = g.loss.slope(u), g.loss.curved(u)
+    slope, hvp = g.loss.slope(u), g.loss.hvp(u)
     e = f.loss.slope(u_q) / f.images
     d_f = torch.bmm(e.mT, f.z)  # d_phi f
     beta = g.loss.inverse(u, g.gram, g.mu * g.images)(g.logits((d_f,)))
@@ -127,6 +127,6 @@ def head_hypergradient(f: LinearHead, g: LinearHead, phi: Vector, tolerance: flo
         accuracy=f.loss.accuracy(u_q),
         d_support=torch.baddbmm(mu_a_v, beta, w[..., :-1], alpha=-1),
         d_query=torch.bmm(e, w[..., :-1]),
-        v=diagnose(lambda x: (g.pull(curved(g.logits(x)), x[0]),), (d_f,), (v,), tolerance),
+        v=diagnose(lambda x: (g.pull(hvp(g.logits(x)), x[0]),), (d_f,), (v,), tolerance),
         residual=norm((g.pull(slope, g.centered(w)),)),
     )
