@@ -11,7 +11,7 @@ from memmeta_exp.backbones.ops.batch_norm import batch_norm
 IMAGES = (0, 2, 3)  # of [n, C, H, W]
 MOMENTUM = 0.1  # smallest weight of the newest iteration in the running statistics, as in torch's batch norm
 
-RECORDED = 50  # iterations before a validation that update the running statistics
+STATS_ITERATIONS = 50  # iterations before a validation that update the running statistics
 
 
 class TaskBatchNorm2d(nn.Module):
@@ -84,10 +84,10 @@ class TaskBatchNorm2d(nn.Module):
 def running_weight(t: int, eval_every: int, iterations: int) -> float:
     """The weight of iteration t in the running statistics.
 
-    It is 0 except in the RECORDED iterations before a validation. The first of these has weight 1 and replaces the old
-    statistics. The next ones make a mean over the iterations so far, until the newest has weight MOMENTUM.
+    It is 0 except in the last STATS_ITERATIONS iterations before a validation. The first of these has weight 1 and
+    replaces old statistics. The next ones make a mean over the iterations so far, until the newest has weight MOMENTUM.
     """
-    position = RECORDED - 1 - min(-t % eval_every, iterations - t)
+    position = STATS_ITERATIONS - 1 - min(-t % eval_every, iterations - t)
     return 0.0 if position < 0 else max(MOMENTUM, 1 / (1 + min(position, t - 1)))
 
 

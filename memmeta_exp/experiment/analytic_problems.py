@@ -111,9 +111,7 @@ class AnalyticProblem:
         """F with weight config.reference_mu of R. own: a learner whose meta-gradient replaces grad F in measures."""
         learned, tasks = config.algorithm.head_start == "learned", self.sampler.tasks
         if self.quadratic is not None:
-            objective: ExactObjective = ClosedForm(
-                QuadraticObjective(self.quadratic, config.reference_mu, learned), self.model
-            )
+            objective = ClosedForm(QuadraticObjective(self.quadratic, config.reference_mu, learned), self.model)
         else:
             start = config.algorithm.head_start
             exact = exact_reference(self.model, config.reference_mu, start, execution, INNER_TOLERANCE)
