@@ -76,10 +76,10 @@ def _unpacked(stream: BinaryIO, path: Path) -> dict[str, Any]:
             state = torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - a damaged or hostile pickle can raise anything
         raise CheckpointError(f"{path} is no checkpoint ({type(error).__name__}); train the run again") from None
-    inexact = weights_fault(state)
-    if inexact:
+    problem = weights_fault(state)
+    if problem:
         raise CheckpointError(
-            f"{path} is damaged, or written by another version of memmeta ({inexact}); train the run again"
+            f"{path} is damaged, or written by another version of memmeta ({problem}); train the run again"
         )
     return state
 

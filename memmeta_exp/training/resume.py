@@ -150,9 +150,9 @@ def _with_defaults(stored: Mapping[str, Any], folder: RunFolder) -> dict[str, An
 
 def _fault(file: Path, found: Mapping[str, Any], folder: RunFolder) -> str | None:
     """Why a run cannot resume from this checkpoint, in one clause; None if it can."""
-    inexact = saved_fault(found)
-    if inexact:
-        return f"{file} is damaged, or written by another version of memmeta ({inexact})"
+    problem = saved_fault(found)
+    if problem:
+        return f"{file} is damaged, or written by another version of memmeta ({problem})"
     if not folder.metrics.holds(found["metrics"]):
         return f"{folder.metrics.file} was cut short or altered before its iteration {found['iteration']}"
     return None

@@ -78,10 +78,10 @@ def weights_fault(found: Any) -> str | None:
 
 def saved_fault(found: Any) -> str | None:
     """The first fault of a checkpoint's content as a state to resume from, in one clause; None if there is none."""
-    inexact = fault(found, Saved)
-    if inexact is None and found["progress"]["iteration"] != found["iteration"]:
+    problem = fault(found, Saved)
+    if problem is None and found["progress"]["iteration"] != found["iteration"]:
         return "'progress.iteration' is not 'iteration'"
-    return inexact
+    return problem
 
 
 def like(value: Any, template: Any, where: str) -> str | None:
@@ -108,9 +108,9 @@ def like(value: Any, template: Any, where: str) -> str | None:
 
 def optimizer_fault(found: OptimizerState, optimizer: torch.optim.Optimizer) -> str | None:
     """The first place where a stored state does not fit `optimizer`, in one clause; None if it fits."""
-    inexact = like(found["param_groups"], optimizer.state_dict()["param_groups"], "optimizer.param_groups")
-    if inexact:
-        return inexact
+    problem = like(found["param_groups"], optimizer.state_dict()["param_groups"], "optimizer.param_groups")
+    if problem:
+        return problem
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     entry = _entry(optimizer)
     for number, state in found["state"].items():
@@ -120,9 +120,9 @@ def optimizer_fault(found: OptimizerState, optimizer: torch.optim.Optimizer) -> 
             key: torch.empty_like(parameters[number], device="cpu") if isinstance(of, Tensor) and of.ndim else of
             for key, of in entry.items()
         }
-        inexact = like(state, shaped, f"optimizer.state.{number}")
-        if inexact:
-            return inexact
+        problem = like(state, shaped, f"optimizer.state.{number}")
+        if problem:
+            return problem
     return None
 
 
