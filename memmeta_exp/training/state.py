@@ -58,9 +58,9 @@ class TrainingState:
         device = self.experiment.device
         try:
             require_images(self.images, state["images"])
-            inexact = self._fault(state)
-            if inexact:
-                raise CheckpointError(f"the checkpoint does not fit ({inexact}); {OTHER_VERSION}")
+            problem = self._fault(state)
+            if problem:
+                raise CheckpointError(f"the checkpoint does not fit ({problem}); {OTHER_VERSION}")
             self.experiment.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
