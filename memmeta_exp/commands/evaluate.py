@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
     weights = folder / "checkpoints" / f"{options['checkpoint']}.pt"
     experiment = _built(config, its_own, weights)
     if moved and not dataset:
-        _require_its_images(experiment, weights.with_name(checkpoint.NEWEST))
+        _require_its_images(experiment, weights.with_name(checkpoint.LAST))
     iteration = checkpoint.restore(experiment.model, weights)
     _require_statistics(config, weights, iteration)
     which = f"{options['checkpoint']} checkpoint of iteration {iteration}"

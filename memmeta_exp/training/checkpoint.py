@@ -22,7 +22,7 @@ from memmeta_exp.utils.errors import CheckpointError, DataError
 from memmeta_exp.utils.reading import open_regular
 from memmeta_exp.utils.reading.arrays import archive_of_tensors
 
-COMING, NEWEST, BEFORE, BEST = ".next.pt", "last.pt", "previous.pt", "best.pt"
+NEXT, LAST, PREVIOUS, BEST = ".next.pt", "last.pt", "previous.pt", "best.pt"
 _MARK = b"sha256:"
 _COMMENT = len(_MARK) + 2 * hashlib.sha256().digest_size  # bytes
 _BLOCK = 2**22  # bytes
@@ -42,14 +42,14 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def save_newest(folder: Path, state: dict[str, Any]) -> None:
     """As `save`, to last.pt. The old last.pt becomes previous.pt, so that one checkpoint is whole at any time."""
-    save(folder / COMING, state)
+    save(folder / NEXT, state)
     _rotate(folder)
 
 
 def _rotate(folder: Path) -> None:
-    if (folder / NEWEST).exists():
-        os.replace(folder / NEWEST, folder / BEFORE)
-    os.replace(folder / COMING, folder / NEWEST)
+    if (folder / LAST).exists():
+        os.replace(folder / LAST, folder / PREVIOUS)
+    os.replace(folder / NEXT, folder / LAST)
     sync_folder(folder)
 
 
@@ -90,10 +90,10 @@ def newest(folder: Path, check: Callable[[Path, dict[str, Any]], str | None]) ->
     check: (file, state) -> the fault in one clause, or None. One line warns where previous.pt is used. Raises
     CheckpointError where there are checkpoints and all have faults.
     """
-    if (folder / COMING).exists():  # killed between two renames
+    if (folder / NEXT).exists():  # killed between two renames
         _rotate(folder)
     faults: list[str] = []
-    for file in [file for file in (folder / NEWEST, folder / BEFORE) if file.exists()]:
+    for file in [file for file in (folder / LAST, folder / PREVIOUS) if file.exists()]:
         try:
             state = load(file)
             fault = check(file, state)
