@@ -171,7 +171,7 @@ def _check_all(config: Config, ranks: Ranks) -> None:
             f"{config.batch_size} ranks, or a larger batch_size"
         )
     ranks.send({"config": to_dict(config)})
-    placed = ranks.placed(config)
+    placed = ranks.with_device(config)
     check(placed)
     ranks.require_same("the kind of device", resolve_device(placed.device).type)
 
@@ -252,7 +252,7 @@ def _job(cfg: DictConfig, ranks: Ranks = SINGLE_PROCESS, swept: Sequence[str] = 
         if asked.signum is not None:
             raise MultirunInterrupted(asked.signum)
         config = from_omegaconf(cfg, settings.runtime.cwd)
-        check(ranks.placed(config))
+        check(ranks.with_device(config))
         path, overrides = Path(settings.runtime.output_dir), list(settings.overrides.task)
         values = label({o.partition("=")[0]: text_of(o) for o in overrides}, swept)
         if values:

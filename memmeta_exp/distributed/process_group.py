@@ -43,7 +43,7 @@ class Ranks:
         """The slice of `count` tasks that this rank computes."""
         return slice(0, count)
 
-    def placed(self, config: T) -> T:
+    def with_device(self, config: T) -> T:
         """The configuration with the device of this rank."""
         return config
 
@@ -114,7 +114,7 @@ class Group(Ranks):
     def _share_of(self, rank: int, count: int) -> slice:
         return slice(rank * count // self.size, (rank + 1) * count // self.size)
 
-    def placed(self, config: Any) -> Any:
+    def with_device(self, config: Any) -> Any:
         """The configuration with this rank's device. ConfigError where ranks of this machine would share a GPU."""
         head, _, index = config.device.partition(":")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -36,7 +36,7 @@ def build_distributed(config: Config, ranks: Ranks) -> Experiment:
     """
     if not isinstance(ranks, Group):
         return build_within_budget(config)
-    placed = ranks.placed(config)
+    placed = ranks.with_device(config)
     device = resolve_device(placed.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)

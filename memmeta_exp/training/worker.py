@@ -47,7 +47,7 @@ def _follow(ranks: Group, check: Callable[[Config], None]) -> int:
             raise
         try:
             if "folder" not in order:
-                placed = ranks.placed(config)
+                placed = ranks.with_device(config)
                 check(placed)
                 ranks.require_same("the kind of device", resolve_device(placed.device).type)
                 continue
@@ -57,7 +57,7 @@ def _follow(ranks: Group, check: Callable[[Config], None]) -> int:
         except (RankLost, KeyboardInterrupt, Stopped):
             raise
         except BaseException as error:
-            error = translate_error(error, ranks.placed(config))
+            error = translate_error(error, ranks.with_device(config))
             ranks.fail(error)
             raise error from None
 

@@ -57,7 +57,7 @@ def device(name: str, gpus: int, local: tuple[int, int], monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     config: Config = from_omegaconf(composed([f"device={name}"]))
-    return Group(RankInfo(8, local[0], *local)).placed(config).device
+    return Group(RankInfo(8, local[0], *local)).with_device(config).device
 
 
 def test_each_rank_has_a_gpu_of_its_own(monkeypatch) -> None:
@@ -71,7 +71,7 @@ def test_each_rank_has_a_gpu_of_its_own(monkeypatch) -> None:
     with pytest.raises(ConfigError, match="device=cuda:1 puts the 2 ranks of a machine on one GPU"):
         device("cuda:1", 4, (0, 2), monkeypatch)
     config = from_omegaconf(composed([]))
-    assert SINGLE_PROCESS.placed(config) is config
+    assert SINGLE_PROCESS.with_device(config) is config
 
 
 @pytest.mark.parametrize(("count", "ranks"), [(4, 3), (1, 3), (7, 2), (9, 4)])
