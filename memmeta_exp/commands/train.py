@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
     here = place()
     if here is None:
         return _main(arguments, SINGLE_PROCESS)
-    ranks = Group.joined(here)
+    ranks = Group.join(here)
     code = _lead(arguments, ranks) if here.rank == 0 else follow(ranks, check)
     ranks.leave()
     return code

@@ -89,7 +89,7 @@ class Group(Ranks):
         self._stop: StopRequest | None = None
 
     @staticmethod
-    def joined(place: RankInfo) -> "Group":
+    def join(place: RankInfo) -> "Group":
         """Joins the group, as all other ranks must at the same time. RunError where they cannot be reached."""
         try:
             store, _, _ = next(rendezvous("env://", place.rank, place.size))
