@@ -29,7 +29,7 @@ from memmeta_exp.commands.search import maximised, objective, require_a_search, 
 from memmeta_exp.config import Config, channels_and_size, check_tasks_fit, from_omegaconf, to_dict
 from memmeta_exp.config.compose import jobs, offer_plugins, one_line, unknown_flag
 from memmeta_exp.config.overrides import conf_dir, quote_paths, text_of
-from memmeta_exp.distributed.launch_env import place
+from memmeta_exp.distributed.launch_env import rank_info
 from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Group, Ranks
 from memmeta_exp.experiment.execution import resolve_device
 from memmeta_exp.memory.budget import fit_to_budget
@@ -62,7 +62,7 @@ logger = logging.getLogger("memmeta")
 def main(arguments: list[str]) -> int:
     """Runs the command; returns the exit code. Raises MemmetaError. Of several ranks, rank 0 reads the command and
     writes; the others do what it sends them."""
-    here = place()
+    here = rank_info()
     if here is None:
         return _main(arguments, SINGLE_PROCESS)
     ranks = Group.join(here)

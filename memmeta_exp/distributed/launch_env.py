@@ -21,7 +21,7 @@ class RankInfo:
     local_size: int
 
 
-def place(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
+def rank_info(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
     """The rank that torchrun gave this process; None for a single process.
 
     ConfigError where the variables are incomplete or contradict each other.

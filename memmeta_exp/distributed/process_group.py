@@ -82,21 +82,21 @@ class Group(Ranks):
     where one gave up because a stop was requested.
     """
 
-    def __init__(self, place: RankInfo, control: Any = None, store: Any = None) -> None:
-        self.rank, self.size, self.place = place.rank, place.size, place
+    def __init__(self, info: RankInfo, control: Any = None, store: Any = None) -> None:
+        self.rank, self.size, self.info = info.rank, info.size, info
         self.agreed: int | None = None
         self._control, self._store, self._fast = control, store, None
         self._stop: StopRequest | None = None
 
     @staticmethod
-    def join(place: RankInfo) -> "Group":
+    def join(info: RankInfo) -> "Group":
         """Joins the group, as all other ranks must at the same time. RunError where they cannot be reached."""
         try:
-            store, _, _ = next(rendezvous("env://", place.rank, place.size))
-            dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.size)
+            store, _, _ = next(rendezvous("env://", info.rank, info.size))
+            dist.init_process_group("gloo", store=store, rank=info.rank, world_size=info.size)
         except (RuntimeError, ValueError) as error:
-            raise RunError(f"rank {place.rank} of {place.size} cannot join the others ({_reason(error)})") from None
-        return Group(place, dist.group.WORLD, store)
+            raise RunError(f"rank {info.rank} of {info.size} cannot join the others ({_reason(error)})") from None
+        return Group(info, dist.group.WORLD, store)
 
     def leave(self) -> None:
         """Leaves the group after a successful run. A rank that fails ends without it."""
@@ -120,17 +120,17 @@ class Group(Ranks):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if head == "cpu" or (head == "auto" and not count):
             return replace(config, device="cpu")
-        if index and self.place.local_size > 1:
+        if index and self.info.local_size > 1:
             raise ConfigError(
-                f"device={config.device} puts the {self.place.local_size} ranks of a machine on one GPU: "
+                f"device={config.device} puts the {self.info.local_size} ranks of a machine on one GPU: "
                 "use device=cuda, which gives each its own"
             )
-        if count and not index and self.place.local_size > count:
+        if count and not index and self.info.local_size > count:
             raise ConfigError(
-                f"{self.place.local_size} ranks on a machine where torch finds {count} CUDA devices: use torchrun "
+                f"{self.info.local_size} ranks on a machine where torch finds {count} CUDA devices: use torchrun "
                 f"--nproc-per-node {count}, or device=cpu"
             )
-        return replace(config, device=f"cuda:{index or self.place.local_rank}") if count else config
+        return replace(config, device=f"cuda:{index or self.info.local_rank}") if count else config
 
     def listen(self, stop: StopRequest) -> None:
         self._stop = stop

@@ -8,7 +8,7 @@ import torch
 
 from memmeta_exp.config import Config, from_omegaconf
 from memmeta_exp.config.compose import composed
-from memmeta_exp.distributed.launch_env import RankInfo, place
+from memmeta_exp.distributed.launch_env import RankInfo, rank_info
 from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Group
 from memmeta_exp.utils.errors import ConfigError
 from tests.distributed.conftest import COMMAND
@@ -20,9 +20,9 @@ TORCHRUN = {
 
 
 def test_the_environment_names_a_rank_or_none() -> None:
-    assert place({}) is None
-    assert place({"WORLD_SIZE": "1", "RANK": "0"}) is None
-    assert place(TORCHRUN) == RankInfo(size=4, rank=3, local_rank=1, local_size=2)
+    assert rank_info({}) is None
+    assert rank_info({"WORLD_SIZE": "1", "RANK": "0"}) is None
+    assert rank_info(TORCHRUN) == RankInfo(size=4, rank=3, local_rank=1, local_size=2)
 
 
 @pytest.mark.parametrize(
