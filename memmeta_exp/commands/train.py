@@ -40,7 +40,7 @@ from memmeta_exp.tracking.expected import Summary
 from memmeta_exp.tracking.run_folder import holds_run
 from memmeta_exp.training import runner
 from memmeta_exp.training.resume import earlier_run
-from memmeta_exp.training.worker import follow
+from memmeta_exp.training.worker import run_worker
 from memmeta_exp.utils.errors import (
     ConfigError,
     MemmetaError,
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     if here is None:
         return _main(arguments, SINGLE_PROCESS)
     ranks = Group.join(here)
-    code = _lead(arguments, ranks) if here.rank == 0 else follow(ranks, check)
+    code = _lead(arguments, ranks) if here.rank == 0 else run_worker(ranks, check)
     ranks.leave()
     return code
 

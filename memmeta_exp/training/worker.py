@@ -19,11 +19,11 @@ from memmeta_exp.utils.errors import MemmetaError, RankLost, RunError, RunInterr
 from memmeta_exp.utils.signals import Stopped, StopRequest
 
 
-def follow(ranks: Group, check: Callable[[Config], None]) -> int:
+def run_worker(ranks: Group, check: Callable[[Config], None]) -> int:
     """Runs what rank 0 sends, until it sends the exit code. Rank 0 prints the line of an error."""
     logging.getLogger("memmeta").setLevel(logging.ERROR)
     try:
-        return _follow(ranks, check)
+        return _run_orders(ranks, check)
     except Stopped as stopped:
         return 128 + stopped.signum
     except RankLost as lost:
@@ -35,7 +35,7 @@ def follow(ranks: Group, check: Callable[[Config], None]) -> int:
         raise refusal from None
 
 
-def _follow(ranks: Group, check: Callable[[Config], None]) -> int:
+def _run_orders(ranks: Group, check: Callable[[Config], None]) -> int:
     while True:
         order = ranks.receive()
         if "code" in order:
@@ -71,12 +71,12 @@ def _run(config: Config, order: dict[str, Any], ranks: Group) -> None:
         ranks.require_same("the images", state.images)
         if order["saved"] is not None:
             state.load_state_dict(order["saved"])
-        trainer = _Follower(state, folder, _NullTracker(config, folder), bar, stop, started)
+        trainer = _WorkerTrainer(state, folder, _NullTracker(config, folder), bar, stop, started)
         trainer.train()
         trainer.test()
 
 
-class _Follower(Trainer):
+class _WorkerTrainer(Trainer):
     """Trains together with rank 0 and saves nothing."""
 
     def _save(self) -> None:
