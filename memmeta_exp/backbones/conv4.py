@@ -119,10 +119,10 @@ class Conv4(Backbone):
             for conv, norm in zip(self.convs, self.norms, strict=True):
                 x = self._run(_fused, x, conv.weight, norm.weight, norm.bias, norm.eps, tasks)
             return x.reshape(tasks, n, -1)
-        if tasks > 1 and self.takes_apart(images.device):
+        if tasks > 1 and self.norm_task_by_task(images.device):
             x = laid_out(images.flatten(0, 1))
             for i, conv in enumerate(self.convs):
-                x = self._run(self._apart, x, conv, self.norms[i] if self.norm != "none" else None, tasks)
+                x = self._run(self._block_task_by_task, x, conv, self.norms[i] if self.norm != "none" else None, tasks)
             return x.reshape(tasks, n, -1)
         x = sample_major(images)
         for i, conv in enumerate(self.convs):
@@ -143,7 +143,7 @@ class Conv4(Backbone):
         thread 0.91 of the time (docs/benchmarks.md)."""
         return device.type != "cpu" and self.fuses(device)
 
-    def takes_apart(self, device: torch.device) -> bool:
+    def norm_task_by_task(self, device: torch.device) -> bool:
         """Whether batch norm runs on one task at a time (channels-last) instead of on all at once (channels-first)."""
         return device.type == "cpu"
 
@@ -151,7 +151,7 @@ class Conv4(Backbone):
         x = self._convolved(x, conv)
         return self._pool(x if norm is None else norm(x, tasks))
 
-    def _apart(self, x: Tensor, conv: nn.Module, norm: TaskBatchNorm2d | None, tasks: int) -> Tensor:
+    def _block_task_by_task(self, x: Tensor, conv: nn.Module, norm: TaskBatchNorm2d | None, tasks: int) -> Tensor:
         """`_block` of images in the order of their tasks, with batch norm on one task at a time, channels-last.
 
         All tasks at once need channels-first, which takes a CPU up to three times as long in bfloat16.
