@@ -72,13 +72,13 @@ class Trainer:
                 self._complete_row()
         except StopAsked:
             self._save()
-            self._log_part()
+            self._log_unvalidated_row()
             raise self._interrupted() from None
 
     def _advance(self) -> None:
         """Runs the next outer iteration. An interrupted one changes nothing."""
         self.ranks.check(self.stop)
-        self._poll(self.stop.check_in_a_step)
+        self._set_interrupt_check(self.stop.check_in_a_step)
         row = self._iterate(self.progress.iteration + 1)
         self.progress.iteration, self.progress.row = self.progress.iteration + 1, row
         self._keep_largest_peak(row)
@@ -104,7 +104,7 @@ class Trainer:
         if validated or (c.checkpoint_every and t % c.checkpoint_every == 0):
             self._save()
 
-    def _poll(self, check: Any) -> None:
+    def _set_interrupt_check(self, check: Any) -> None:
         for learner in self.experiment.learners:
             learner.check_interrupt = check
 
@@ -120,10 +120,10 @@ class Trainer:
             where = f"iteration {self.progress.iteration}"
         except RankLost:
             where = "its last checkpoint"
-        self._log_part()
+        self._log_unvalidated_row()
         return self._with_resume_hint(lost, where)
 
-    def _log_part(self) -> None:
+    def _log_unvalidated_row(self) -> None:
         """Logs a row without its validation to metrics.jsonl alone. When the run resumes, the complete row replaces it.
 
         W&B would keep the first row of an iteration and drop the complete one.
@@ -192,7 +192,7 @@ class Trainer:
 
         An interrupted validation changes nothing: the mean is updated after the last check for a stop.
         """
-        self._poll(self.stop.check)
+        self._set_interrupt_check(self.stop.check)
         self.ranks.require_same_weights(self.experiment.model)
         metrics = self.evaluator.validate()
         norm = metrics["convergence/grad_norm_sq"]
@@ -230,7 +230,7 @@ class Trainer:
         It loads the best weights into the model. If it is stopped, checkpoints/last.pt already has the last iteration.
         """
         self.experiment.model.load_state_dict(self.progress.best_model)
-        self._poll(self.stop.check)
+        self._set_interrupt_check(self.stop.check)
         try:
             self.ranks.check(self.stop)
             return self.evaluator.test(self.folder)
