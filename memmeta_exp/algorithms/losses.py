@@ -85,7 +85,7 @@ class Losses(Protocol):
     """f and g of tasks: `upper` and `lower` of features, `query` and `support` of a network's output.
 
     z: features [T, ...]. labels: labels or targets of the tasks' data, [T, ...]. start: phi_0, one for all tasks or one
-    for each; its shape gives the number of classes. mu, centre: R = mu/2 |phi - centre|^2, around 0 where centre is
+    for each; its shape gives the number of classes. mu, center: R = mu/2 |phi - center|^2, around 0 where center is
     None. output, label: those of one task. Where `supports_per_task_weights`, also those of T tasks, [T, ...]; the
     losses are then [T].
     """
@@ -93,7 +93,7 @@ class Losses(Protocol):
     @property
     def supports_per_task_weights(self) -> bool: ...
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> Lower: ...
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, center: Tensor | None) -> Lower: ...
 
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> Upper: ...
 
@@ -111,8 +111,8 @@ class SoftmaxLosses:
 
     supports_per_task_weights = False
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> Lower:
-        return SoftmaxHead(z, labels, start.shape[-2], mu, centre)
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, center: Tensor | None) -> Lower:
+        return SoftmaxHead(z, labels, start.shape[-2], mu, center)
 
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> Upper:
         return SoftmaxHead(z, labels, start.shape[-2])
@@ -132,8 +132,8 @@ class RidgeLosses:
     def __init__(self, scale: float) -> None:
         self.scale = scale
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> RidgeHead:
-        return RidgeHead(z, one_hot(labels, start.shape[-2], z.dtype), mu, centre)
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, center: Tensor | None) -> RidgeHead:
+        return RidgeHead(z, one_hot(labels, start.shape[-2], z.dtype), mu, center)
 
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> ScaledSoftmax:
         return ScaledSoftmax(z, labels, start.shape[-2], self.scale)
@@ -151,8 +151,8 @@ class CosineLosses(SoftmaxLosses):
     def __init__(self, scale: float) -> None:
         self.scale = scale
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> CosineHead:
-        return CosineHead(z, labels, start.shape[-2], self.scale, mu, centre)
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, center: Tensor | None) -> CosineHead:
+        return CosineHead(z, labels, start.shape[-2], self.scale, mu, center)
 
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> CosineHead:
         return CosineHead(z, labels, start.shape[-2], self.scale)
@@ -164,8 +164,8 @@ class RegressionLosses:
 
     supports_per_task_weights = True
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> RidgeHead:
-        return RidgeHead(z, labels, mu, centre)
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, center: Tensor | None) -> RidgeHead:
+        return RidgeHead(z, labels, mu, center)
 
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> SquaredError:
         return SquaredError(z, labels.to(z.dtype))
@@ -185,8 +185,8 @@ class QuadraticLosses:
     def __init__(self, tasks: QuadraticTasks) -> None:
         self.tasks = tasks
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> QuadraticLower:
-        return QuadraticLower(z, self.tasks[labels].to(z.device, z.dtype), mu, centre)
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, center: Tensor | None) -> QuadraticLower:
+        return QuadraticLower(z, self.tasks[labels].to(z.device, z.dtype), mu, center)
 
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> QuadraticUpper:
         return QuadraticUpper(z, self.tasks[labels].to(z.device, z.dtype))

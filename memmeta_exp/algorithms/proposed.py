@@ -163,8 +163,8 @@ class Proposed:
 
     def lower(self, z: Tensor, labels: Tensor, start: Tensor) -> Lower:
         """g of the tasks whose support features are z [T, n, d]; start: phi_0 [C, d+1] or [T, C, d+1]."""
-        centre = None if self.config.head_start == "fixed" else start
-        return self.losses.lower(z, labels, start, self.config.mu, centre)
+        center = None if self.config.head_start == "fixed" else start
+        return self.losses.lower(z, labels, start, self.config.mu, center)
 
     def feature_gradient(
         self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], start: Tensor, warm: dict[str, Tensor]
@@ -196,7 +196,7 @@ class Proposed:
             accuracy=found.accuracy,
             d_support=found.d_support.to(dtype),
             d_query=found.d_query.to(dtype),
-            d_start=-g.cross_centre(v.value).sum_to_size(start.shape).to(dtype),  # mu v where R is centred on phi_0
+            d_start=-g.cross_center(v.value).sum_to_size(start.shape).to(dtype),  # mu v where R is centred on phi_0
             inner=replace(inner, value=(inner.value[0].to(dtype),)),
             linear=replace(v, value=(v.value[0].to(dtype),)),
             smoothness=g.smoothness(),

@@ -27,16 +27,16 @@ from memmeta_exp.bilevel.vectors import Vector, one_hot
 class CosineHead(AutogradLower):
     """f (mu = 0) or g of T tasks.
 
-    z: features [T, n, d]. labels: int64 [T, n]. ways: C. scale: s. mu: weight of R. centre: W_c, None for f.
+    z: features [T, n, d]. labels: int64 [T, n]. ways: C. scale: s. mu: weight of R. center: W_c, None for f.
     """
 
     def __init__(
-        self, z: Tensor, labels: Tensor, ways: int, scale: float, mu: float = 0.0, centre: Tensor | None = None
+        self, z: Tensor, labels: Tensor, ways: int, scale: float, mu: float = 0.0, center: Tensor | None = None
     ) -> None:
         super().__init__(self.value)
         self.z, self.labels, self.scale = z, labels, scale
         self.target = one_hot(labels, ways, z.dtype)
-        self.mu, self.centre = mu, centre
+        self.mu, self.center = mu, center
 
     @property
     def modulus(self) -> float:
@@ -75,14 +75,14 @@ class CosineHead(AutogradLower):
         with torch.enable_grad():
             return torch.autograd.grad(self._slope(z, phi[0].detach()), z, v[0])[0]
 
-    def cross_centre(self, v: Vector) -> Tensor:
+    def cross_center(self, v: Vector) -> Tensor:
         """d_{W_c} < d_W g, V > = -mu V, [T, C, d+1]."""
         return -self.mu * v[0]
 
     def regularizer_center(self) -> Tensor:
         """W_c for every task, [T, C, d+1]."""
-        assert self.centre is not None, "a cosine to 0 is not defined"
-        return self.centre.expand(len(self.z), -1, -1)
+        assert self.center is not None, "a cosine to 0 is not defined"
+        return self.center.expand(len(self.z), -1, -1)
 
     def smoothness(self) -> Tensor:
         """NaN, [T]: L_g has no bound, because the curvature grows as 1 / |w_c|^2."""
@@ -100,7 +100,7 @@ class CosineHead(AutogradLower):
         return F.pad(pulled, (0, 1)) + self.mu * self._centered(w)
 
     def _centered(self, w: Tensor) -> Tensor:
-        return w if self.centre is None else w - self.centre
+        return w if self.center is None else w - self.center
 
 
 def _through_norm(cotangent: Tensor, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Shapes: z [T, n, d] are the features of n images. phi = (W,) with W [T, C, d+1],
 Z = [z, 1] is [T, n, d+1], and the logits are U = Z W^T [T, n, C]. l' and S are the slope and the Hessian of the loss at
 U (`logit_losses`); S acts on each image's row.
 
-    g(W)     = mean_i l(W z_i) + mu/2 |W - W_c|^2                       W_c: centre of R
+    g(W)     = mean_i l(W z_i) + mu/2 |W - W_c|^2                       W_c: center of R
     d_W g    = l'^T Z / n + mu (W - W_c)
     H V      = (S Z V^T)^T Z / n + mu V
     d_z <d_W g, V> = [ l' V + (S Z V^T) W ] / n                         without the bias column
@@ -45,12 +45,12 @@ def largest_eigenvalue(gram: Tensor) -> Tensor:
 class LinearHead:
     """f or g of T tasks over fixed features z [T, n, d].
 
-    loss: of the logits. mu: weight of R. centre: W_c [C, d+1], or one for each task [T, C, d+1]; None for 0.
+    loss: of the logits. mu: weight of R. center: W_c [C, d+1], or one for each task [T, C, d+1]; None for 0.
     """
 
-    def __init__(self, z: Tensor, loss: LogitLoss, mu: float = 0.0, centre: Tensor | None = None) -> None:
+    def __init__(self, z: Tensor, loss: LogitLoss, mu: float = 0.0, center: Tensor | None = None) -> None:
         self.z = torch.cat([z, z.new_ones(*z.shape[:-1], 1)], -1)
-        self.loss, self.mu, self.centre = loss, mu, centre
+        self.loss, self.mu, self.center = loss, mu, center
         self.images = z.shape[1]
 
     @property
@@ -65,8 +65,8 @@ class LinearHead:
 
     @cached_property
     def _double(self) -> "LinearHead":
-        centre = None if self.centre is None else self.centre.double()
-        return LinearHead(self.z[..., :-1].double(), self.loss, self.mu, centre)
+        center = None if self.center is None else self.center.double()
+        return LinearHead(self.z[..., :-1].double(), self.loss, self.mu, center)
 
     @cached_property
     def gram(self) -> Tensor:
@@ -108,14 +108,14 @@ class LinearHead:
         total = self.loss.slope(u) @ v[0][..., :-1] + self.loss.hvp(u)(self.logits(v)) @ phi[0][..., :-1]
         return total / self.images
 
-    def cross_centre(self, v: Vector) -> Tensor:
+    def cross_center(self, v: Vector) -> Tensor:
         """d_{W_c} < d_W g, V > = -mu V, [T, C, d+1]."""
         return -self.mu * v[0]
 
     def regularizer_center(self) -> Tensor:
         """W_c for every task, [T, C, d+1]: the minimiser of R."""
         shape = (len(self.z), self.loss.target.shape[-1], self.z.shape[-1])
-        return self.z.new_zeros(shape) if self.centre is None else self.centre.expand(shape)
+        return self.z.new_zeros(shape) if self.center is None else self.center.expand(shape)
 
     def smoothness(self) -> Tensor:
         """An upper bound on L_g, [T], equal to L_g for squares. NaN where the features are not finite.
@@ -150,14 +150,14 @@ class LinearHead:
 
     def centered(self, w: Tensor) -> Tensor:
         """W - W_c."""
-        return w if self.centre is None else w - self.centre
+        return w if self.center is None else w - self.center
 
 
 class SoftmaxHead(LinearHead):
     """Mean cross-entropy. labels: int64 [T, n]; ways: C."""
 
-    def __init__(self, z: Tensor, labels: Tensor, ways: int, mu: float = 0.0, centre: Tensor | None = None) -> None:
-        super().__init__(z, CrossEntropy(labels, ways, z.dtype), mu, centre)
+    def __init__(self, z: Tensor, labels: Tensor, ways: int, mu: float = 0.0, center: Tensor | None = None) -> None:
+        super().__init__(z, CrossEntropy(labels, ways, z.dtype), mu, center)
         self.labels = labels
 
 
@@ -177,8 +177,8 @@ class RidgeHead(LinearHead):
     target: the regression targets [T, n, C]; one-hot labels in classification.
     """
 
-    def __init__(self, z: Tensor, target: Tensor, mu: float = 0.0, centre: Tensor | None = None) -> None:
-        super().__init__(z, Squares(target.to(z.dtype)), mu, centre)
+    def __init__(self, z: Tensor, target: Tensor, mu: float = 0.0, center: Tensor | None = None) -> None:
+        super().__init__(z, Squares(target.to(z.dtype)), mu, center)
 
 
 class SquaredError(LinearHead):

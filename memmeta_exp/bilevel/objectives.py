@@ -59,7 +59,7 @@ class Lower(Protocol):
         """d_z < d_phi g, v >, shaped as z."""
         ...
 
-    def cross_centre(self, v: Vector) -> Tensor:
+    def cross_center(self, v: Vector) -> Tensor:
         """d_{phi_c} < d_phi g, v > of each task."""
         ...
 

@@ -5,7 +5,7 @@ With u = theta (p numbers) and phi (q numbers), task i is
     g_i(theta, phi) = 1/2 <phi - y_i, S_i (phi - y_i)> + mu/2 |phi - phi_c|^2,      y_i(theta) = M_i theta + m_i
     f_i(theta, phi) = 1/2 |phi - c_i|^2 + rho/2 |theta - d_i|^2
 
-phi_c is the centre of R, 0 unless it is learned. Every strongly convex quadratic in phi whose minimiser is affine in
+phi_c is the center of R, 0 unless it is learned. Every strongly convex quadratic in phi whose minimiser is affine in
 theta has this form. With H_i = S_i + mu I,
 
     phi_i*(theta) = J_i theta + k_i + mu H_i^-1 phi_c,     J_i = H_i^-1 S_i M_i,  k_i = H_i^-1 S_i m_i
@@ -56,10 +56,10 @@ class QuadraticTasks:
 
 
 class QuadraticLower:
-    """g of T `tasks`. z: theta, one row a task, [T, p]. phi: ([T, 1, q],). centre: phi_c [1, q], None for 0."""
+    """g of T `tasks`. z: theta, one row a task, [T, p]. phi: ([T, 1, q],). center: phi_c [1, q], None for 0."""
 
-    def __init__(self, z: Tensor, tasks: QuadraticTasks, mu: float = 0.0, centre: Tensor | None = None) -> None:
-        self.z, self.tasks, self.mu, self.centre = z, tasks, mu, centre
+    def __init__(self, z: Tensor, tasks: QuadraticTasks, mu: float = 0.0, center: Tensor | None = None) -> None:
+        self.z, self.tasks, self.mu, self.center = z, tasks, mu, center
         self.minimum = (tasks.slope @ z[..., None]).mT + tasks.offset[:, None]  # y, [T, 1, q]
 
     def value(self, phi: Vector) -> Tensor:
@@ -82,13 +82,13 @@ class QuadraticLower:
         """d_z < d_phi g, v > = -M^T S v, [T, p]."""
         return -(v[0] @ self.tasks.curvature @ self.tasks.slope).squeeze(1)
 
-    def cross_centre(self, v: Vector) -> Tensor:
+    def cross_center(self, v: Vector) -> Tensor:
         """d_{phi_c} < d_phi g, v > = -mu v, [T, 1, q]."""
         return -self.mu * v[0]
 
     def regularizer_center(self) -> Tensor:
         """phi_c for every task, [T, 1, q]."""
-        return torch.zeros_like(self.minimum) if self.centre is None else self.centre.expand_as(self.minimum)
+        return torch.zeros_like(self.minimum) if self.center is None else self.center.expand_as(self.minimum)
 
     def smoothness(self) -> Tensor:
         """L_g, exactly, [T]."""
@@ -105,7 +105,7 @@ class QuadraticLower:
         return lambda r: (factor_solve(factor, r[0].mT).mT,)
 
     def _centered(self, phi: Tensor) -> Tensor:
-        return phi if self.centre is None else phi - self.centre
+        return phi if self.center is None else phi - self.center
 
 
 class QuadraticUpper:

@@ -49,7 +49,7 @@ class SupportSpace:
         assert head.mu > 0, "A = -l' / (mu n)"
         self.head, self.dtype = head.double, head.z.dtype
         self.gram, self.loss, self.mu_n = self.head.gram, head.loss, head.mu * head.images
-        centred = head.centre is not None
+        centred = head.center is not None
         self.center_logits = self.head.logits((self.head.regularizer_center(),)) if centred else None  # Z W_c^T
         self.origin = (torch.zeros_like(head.loss.target, dtype=self.gram.dtype),) * 2
 
@@ -68,7 +68,7 @@ class SupportSpace:
     def weights(self, phi: Vector) -> Tensor:
         """W = W_c + A^T Z, [T, C, d+1]."""
         w = torch.bmm(phi[0].mT, self.head.z)
-        return w if self.head.centre is None else self.head.centre + w
+        return w if self.head.center is None else self.head.center + w
 
     def dot(self, a: Vector, b: Vector) -> Tensor:
         """<A^T Z, B^T Z>, [T]."""

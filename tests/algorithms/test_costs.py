@@ -106,8 +106,8 @@ class CountingLosses(SoftmaxLosses):
         head.seen = self.seen
         return head
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> CountingHead:
-        return self._counting(z, labels, start.shape[-2], mu, centre)
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, center: Tensor | None) -> CountingHead:
+        return self._counting(z, labels, start.shape[-2], mu, center)
 
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> CountingHead:
         return self._counting(z, labels, start.shape[-2])
