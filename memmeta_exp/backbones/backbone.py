@@ -53,7 +53,7 @@ def check_filters(filters: list[Any], blocks: int = BLOCKS) -> None:
         )
     for width in filters:
         if type(width) is not int:
-            raise ConfigError(f"backbone.filters={width} is no number of filters: use a whole number")
+            raise ConfigError(f"backbone.filters={width} is not a number of filters: use a whole number")
 
 
 Keys = tuple[int, ...]

@@ -30,7 +30,7 @@ class WideResnetConfig(NormalisedConfig):
         if self.depth < 10 or self.depth % 6 != 4:
             low = max(10, self.depth - (self.depth - 4) % 6)
             raise ConfigError(
-                f"backbone.depth={self.depth} is no depth of a wide residual network, 6 n + 4 from 10 on; "
+                f"backbone.depth={self.depth} is not a depth of a wide residual network (6 n + 4, at least 10); "
                 f"use {low} or {low + 6}"
             )
 

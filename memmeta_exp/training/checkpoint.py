@@ -106,7 +106,7 @@ def newest(folder: Path, check: Callable[[Path, dict[str, Any]], str | None]) ->
                 return state
         faults.append(fault)
     if faults:
-        raise CheckpointError(f"{'; '.join(faults)}: nothing to go on from; start the run anew in another folder")
+        raise CheckpointError(f"{'; '.join(faults)}: no checkpoint to resume from; start a new run in another folder")
     return None
 
 

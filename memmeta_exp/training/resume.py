@@ -95,14 +95,14 @@ def newest_state(folder: RunFolder, config: Config) -> dict[str, Any] | None:
     if saved is None:
         if folder.metrics.size:
             raise CheckpointError(
-                f"{folder.path} has metrics but no checkpoint to go on from: start the run anew in another folder"
+                f"{folder.path} has metrics but no checkpoint to resume from: start a new run in another folder"
             )
         return None
     differing = differences(_with_defaults(saved["config"], folder), to_dict(config))
     if differing:
         raise ConfigError(
             f"{folder.path / 'config.yaml'} is not what its checkpoints were made with ({_listed(differing)}): "
-            "put it back, or start the run anew in another folder"
+            "put it back, or start a new run in another folder"
         )
     _require_raised(saved["config"]["iterations"], config, folder.path)
     return saved
@@ -144,7 +144,7 @@ def _with_defaults(stored: Mapping[str, Any], folder: RunFolder) -> dict[str, An
     except ConfigError as error:
         raise ConfigError(
             f"{folder.checkpoints} holds a configuration that this version cannot run ({error}): use the version that "
-            "wrote it, or start the run anew in another folder"
+            "wrote it, or start a new run in another folder"
         ) from None
 
 

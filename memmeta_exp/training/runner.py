@@ -113,7 +113,7 @@ def translate_error(error: BaseException, config: Config) -> BaseException:
     if isinstance(error, OSError) and error.errno in STORAGE:
         where = f"{error.filename}: " if error.filename else ""
         return RunError(
-            f"{where}{error.strerror}: what was written before is whole; mend that and give the same command again, "
+            f"{where}{error.strerror}: files written before are intact; fix this and run the same command again, "
             "which goes on from the last checkpoint"
         )
     return error

@@ -14,7 +14,7 @@ from memmeta_exp.training.progress import Progress
 from memmeta_exp.training.saved_state import like, optimizer_fault
 from memmeta_exp.utils.errors import CheckpointError, DataError
 
-OTHER_VERSION = "written by another version of memmeta: go on with that one, or start the run anew in another folder"
+OTHER_VERSION = "written by another version of memmeta: resume with that version, or start a new run in another folder"
 
 
 class TrainingState:
@@ -132,5 +132,5 @@ def require_images(found: Mapping[str, str], began: Mapping[str, str]) -> None:
     if differing:
         raise DataError(
             f"the images of {', '.join(differing)} are not those that the run began with: bring the dataset "
-            "back, or start the run anew in another folder"
+            "back, or start a new run in another folder"
         )

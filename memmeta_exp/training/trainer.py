@@ -29,7 +29,7 @@ LAST = (
     "convergence/suboptimality", "convergence/distance",
 )  # fmt: skip
 REMEDY = "theta has diverged; lower optimizer.lr or raise algorithm.mu"
-REMEDY_AT_0 = "the lower level has diverged, for theta has not moved yet; lower algorithm.inner_lr or eval_lr"
+REMEDY_AT_0 = "the lower level has diverged, because theta has not moved yet; lower algorithm.inner_lr or eval_lr"
 
 logger = logging.getLogger("memmeta")
 
