@@ -111,8 +111,8 @@ class CrossEntropy(LogitLoss):
             M^-1 x = E x - E R (sum_c E_c)^-1 R^T E x,     E = diag(E_1 .. E_C),     E_c = (K + s D_c^-1)^-1
 
         D_c is the diagonal matrix of the n probabilities of class c, R repeats a vector C times, and
-        s = shift / scale^2. The rounding of a Cholesky factorisation does not depend on the scale of the rows (Higham 2002,
-        section 10.1). So probabilities near 0 do no harm.
+        s = shift / scale^2. The rounding of a Cholesky factorisation does not depend on the scale of the rows (Higham
+        2002, section 10.1). So probabilities near 0 do no harm.
         """
         p = self._mean(u).mT.clamp(min=SMALLEST)
         system = torch.diag_embed(p.reciprocal_().mul_(shift / self.scale**2)).add_(gram[:, None])

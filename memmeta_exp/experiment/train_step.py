@@ -40,7 +40,7 @@ class TrainStep:
         report = e.learner.step(batch)
         self._require_finite(report, t)
         weight = running_weight(t, e.config.eval_every, e.config.iterations)
-        if weight and e.config.backbone.norm == "running":  # before theta moves, and only once no check can raise
+        if weight and e.config.backbone.norm == "running":  # before theta moves, and after the check of the gradient
             e.learner.update_running_stats(batch, weight)
         with phase("optimizer"):
             self.optimizer.step()
