@@ -2,9 +2,9 @@
 
     memmeta train 'plugins=[examples.backbone]' backbone=group_norm backbone.width=32
 
-Images of one task have no part in the features of another: group norm treats each image by itself, so the images of all
-tasks pass in one batch. (Batch norm would need each task's own statistics: see `TaskBatchNorm2d` in
-memmeta_exp/backbones/task_norm.py.) A network that needs no keys of its own is easier still, without this file:
+Group norm normalises each image by itself, so the images of all tasks can pass in one batch. Batch norm would need each
+task's own statistics: see `TaskBatchNorm2d` in memmeta_exp/backbones/task_norm.py. A network without configuration keys
+of its own needs no such file:
 
     memmeta train backbone=custom backbone.target=mynet.MyNet 'backbone.arguments={width: 32}'
 """
@@ -26,7 +26,7 @@ class GroupNormConfig(BackboneConfig):
     label = "group norm"
     name: str = "group_norm"
     width: int = option(32, "channels of every block, a multiple of 4", at_least=4, at_most=1024)
-    blocks: int = option(3, "how many", at_least=1, at_most=5)
+    blocks: int = option(3, "number of blocks", at_least=1, at_most=5)
 
     def build(
         self, channels: int, image_size: int, generator: torch.Generator, materialise: bool = True

@@ -1,9 +1,9 @@
-"""A dataset as a plug-in: stars, drawn when the run starts.
+"""A dataset as a plug-in: images of stars, drawn when the run starts.
 
     memmeta train 'plugins=[examples.dataset]' dataset=shapes
 
-A class is a number of corners and how far the star is cut in between them; its images differ in size, angle and place.
-The three splits cut to other depths, so that validation and test have new classes.
+A class has a number of corners and a depth, the inner radius over the outer one. Its images differ in size, angle and
+place. Each split has depths of its own, so that validation and test have new classes.
 """
 
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ from memmeta_exp.config import SPLITS, DatasetConfig, DatasetFacts, option, regi
 from memmeta_exp.data import ImageSet
 
 CORNERS = range(3, 11)
-DEPTHS = {"train": (0.3, 0.45, 0.6), "val": (0.4,), "test": (0.5,)}  # radius between corners over that at corners
+DEPTHS = {"train": (0.3, 0.45, 0.6), "val": (0.4,), "test": (0.5,)}  # inner radius over outer radius
 
 
 @register
 @dataclass(frozen=True)
 class ShapesConfig(DatasetConfig):
-    """Stars of 3 to 10 corners, white on black, cut to depths that differ from split to split."""
+    """Stars of 3 to 10 corners, white on black, with depths that differ from split to split."""
 
     label: ClassVar[str] = "shapes"
     name: str = "shapes"
     image_size: int = option(28, "pixels a side", at_least=16, at_most=256)
-    images_per_class: int = option(40, "how many a class has", at_least=2, at_most=10_000)
+    images_per_class: int = option(40, "number of images in a class", at_least=2, at_most=10_000)
 
     def facts(self) -> DatasetFacts:
         classes = {split: len(CORNERS) * len(DEPTHS[split]) for split in SPLITS}

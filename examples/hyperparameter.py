@@ -1,14 +1,15 @@
-"""A hyperparameter problem with `memmeta_exp.bilevel`: a ridge weight for each feature, by the loss on held-out points.
+"""A hyperparameter problem with `memmeta_exp.bilevel`: learns one ridge weight for each feature from held-out points.
 
     python examples/hyperparameter.py
 
-phi are the coefficients of a linear regression, u the logarithms of the weights of their squares:
+phi are the coefficients of a linear regression. u are the logarithms of the weights of their squares:
 
     phi*(u) = argmin_phi g(u, phi),   g = mean_i 1/2 (x_i phi - y_i)^2 + 1/2 sum_j exp(u_j) phi_j^2
     F(u) = f(phi*(u)),                f = mean 1/2 (x phi - y)^2 over held-out points
 
-Gradient descent on F, whose gradient needs phi* and one linear solve, and no step of the solver that found phi*. Most
-features are noise; their weights grow, and those of the others fall. docs/library.md explains each call.
+The script runs gradient descent on F. The gradient needs phi* and one linear solve, but no step of the solver that
+found phi*. Most features are noise: their weights grow, and those of the useful features fall. docs/library.md explains
+each call.
 """
 
 import torch
@@ -19,11 +20,11 @@ from memmeta_exp.bilevel import AutogradLower, Hypergradient, Vector, cg, implic
 POINTS, FEATURES, USEFUL, STEPS, RATE = 40, 20, 5, 60, 3.0
 
 generator = torch.Generator().manual_seed(0)
-truth = torch.zeros(1, FEATURES, 1, dtype=torch.float64)  # [1, ...]: one problem
-truth[:, :USEFUL] = 1.0
+coefficients = torch.zeros(1, FEATURES, 1, dtype=torch.float64)  # [1, ...]: one problem
+coefficients[:, :USEFUL] = 1.0
 x, x_held_out = torch.randn(2, 1, POINTS, FEATURES, dtype=torch.float64, generator=generator)
 y, y_held_out = (
-    inputs @ truth + 2 * torch.randn(1, POINTS, 1, dtype=torch.float64, generator=generator)
+    inputs @ coefficients + 2 * torch.randn(1, POINTS, 1, dtype=torch.float64, generator=generator)
     for inputs in (x, x_held_out)
 )
 
@@ -40,9 +41,9 @@ def f(u: Vector, phi: Vector) -> Tensor:
 
 
 def hypergradient(u: Vector) -> Hypergradient:
-    """F and dF/du at u, both solves to 1e-10."""
+    """F and dF/du at u, with both solves to 1e-10."""
     lower = AutogradLower(lambda phi: g(u, phi))
-    inner = newton(lower.value, lower.grad, lower.inverse, (torch.zeros_like(truth),), steps=20, tolerance=1e-10)
+    inner = newton(lower.value, lower.grad, lower.inverse, (torch.zeros_like(coefficients),), steps=20, tolerance=1e-10)
     assert inner.converged.all()
     return implicit(
         f, lambda u, phi: g(u, phi).sum(), u, inner.value, lambda H, b: cg(H, b, steps=2 * FEATURES, tolerance=1e-10)
@@ -50,8 +51,8 @@ def hypergradient(u: Vector) -> Hypergradient:
 
 
 def main() -> tuple[list[float], Tensor]:
-    """F of every step, and the weights at the end, [FEATURES]."""
-    u, values = (torch.full_like(truth, -3.0),), []
+    """F at every step, and the final weights [FEATURES]."""
+    u, values = (torch.full_like(coefficients, -3.0),), []
     for _ in range(STEPS):
         found = hypergradient(u)
         assert found.v.converged.all()

@@ -2,17 +2,17 @@
 
     memmeta train 'plugins=[examples.reptile]' algorithm=reptile algorithm.inner_lr=0.05
 
-The weights of a task start from theta and take 2K gradient steps of size lambda: K on its support half, whose loss is
-g, then K on its query half, whose loss is f. Theta moves towards where they end.
+The weights of a task start from theta and take 2K gradient steps of size lambda: K on the support loss g, then K on the
+query loss f. Theta moves towards their final values.
 
     w_0 = theta,   w_{k+1} = w_k - lambda h_k,   h_k = d_w g(w_k) for k < K,   h_k = d_w f(w_k) for K <= k < 2K
     meta-gradient = (theta - w_2K) / lambda = sum_k h_k
 
-The paper gives this to an optimiser such as Adam as if it were a gradient (section 2). To first order in lambda it is K
-times d_w g + d_w f at theta, less lambda times products of Hessians with gradients. Averaged over tasks, whose halves
-are alike, those products are gradients of inner products such as <d_w g, d_w f> (section 5.1). Descent raises these: a
-step on one half of a task comes to lower the loss of the other. No step keeps the graph of another, so memory is that
-of one step, whatever K.
+The paper passes this to an optimiser such as Adam as if it were a gradient (section 2). To first order in lambda it is
+K (d_w g + d_w f) at theta, minus lambda times products of Hessians with gradients. Averaged over tasks, whose halves
+are alike, these products are gradients of inner products such as <d_w g, d_w f> (section 5.1). Descent increases the
+inner products: a step on one half of a task then also lowers the loss on the other half. No graph spans two steps, so
+memory does not depend on K.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from memmeta_exp.profiling.phases import phase
 @register
 @dataclass(frozen=True)
 class ReptileConfig(AlgorithmConfig):
-    """Reptile (Nichol et al. 2018): all weights adapt, and theta moves towards where they end."""
+    """Reptile (Nichol et al. 2018): all weights adapt, and theta moves towards their final values."""
 
     label = "Reptile"
     head_only = False
@@ -45,18 +45,18 @@ class ReptileConfig(AlgorithmConfig):
 
 
 class Reptile:
-    """What `WeightSpaceLearner` asks of an algorithm: adaptation to a task, and its meta-gradient."""
+    """The two methods that `WeightSpaceLearner` needs: adaptation to a task, and its meta-gradient."""
 
     def __init__(self, config: ReptileConfig) -> None:
         self.config = config
 
     def adapt(self, task: Task) -> Weights:
-        """w_K, all weights by name."""
+        """All weights by name after K steps on the support loss, w_K."""
         with phase("lower level"):
             return self._descend(task, task.meta, task.support_loss)
 
     def meta_gradient(self, task: Task) -> TaskGradient:
-        """The sum of the gradients on the way to w_2K; loss and accuracy on the query half are those at w_K."""
+        """(theta - w_2K) / lambda; the loss and accuracy on the query half are those at w_K."""
         adapted = self.adapt(task)
         with torch.no_grad(), phase("features"):
             loss, accuracy = task.query_loss(adapted)
@@ -75,7 +75,7 @@ class Reptile:
         )
 
     def _descend(self, task: Task, weights: Weights, loss: Callable[[Weights], Tensor]) -> Weights:
-        """K gradient steps on `loss`, without a graph from one to the next."""
+        """K gradient steps on `loss`, each with a graph of its own."""
         for _ in range(self.config.inner_steps):
             leaves = {name: w.detach().requires_grad_() for name, w in weights.items()}
             with torch.enable_grad():

@@ -1,15 +1,13 @@
-"""Baseline (Chen et al. 2019; Tian et al. 2020): no meta-gradient. Training tells the classes of the training split
-apart by one linear classifier on the features; a task of new classes is adapted to as `proposed` does, by a head of its
-own.
+"""Baseline (Chen et al. 2019; Tian et al. 2020): no meta-gradient. Training fits the backbone and one linear classifier
+of all classes of the training split. A task of new classes gets a head of its own, as in `proposed`.
 
 With z_i the features of a task's n + m images, c_i their classes in the training split and V [classes, d+1]:
 
     A = mean over tasks of  1/(n+m) sum_i CE(V z_i, c_i)      (V's last column the bias),   minimised over theta and V
 
-or, where the classifier is `cosine` (Baseline++), CE(scale <z_i / |z_i|, v_c / |v_c|>) with v_c the rows of V but for
-the last column, which then has no part. The labels within a task are not used, and support and query differ in nothing
-but that each half has batch-norm statistics of its own, as in adaptation. With power < 1 a new task sees
-sqrt(d) z^power / |z^power| in place of z.
+With classifier=cosine (Baseline++) the loss is CE(scale <z_i / |z_i|, v_c / |v_c|>), where v_c are the rows of V
+without the last column. Support and query are treated alike, except that each half has its own batch-norm statistics,
+as in adaptation. With power < 1, new tasks see sqrt(d) z^power / |z^power| in place of z.
 """
 
 import math
@@ -36,8 +34,8 @@ from memmeta_exp.utils.errors import ConfigError
 @register
 @dataclass(frozen=True)
 class BaselineConfig(AlgorithmConfig):
-    """Baseline (Chen et al. 2019), without a meta-gradient: training classifies all images of its tasks among all
-    classes of the training split; a new task's head is that of `proposed`, by Newton's method."""
+    """Baseline (Chen et al. 2019), without a meta-gradient. Training classifies the images of its tasks among all
+    classes of the training split. Newton's method fits the head of a new task, as in `proposed`."""
 
     label: ClassVar[str] = "Baseline"
     color: ClassVar[str] = "#000000"
@@ -45,30 +43,30 @@ class BaselineConfig(AlgorithmConfig):
     classifies = True
     name: str = "baseline"
     classifier: str = option(
-        "linear", "classifier of training: linear (Baseline) or cosine (Baseline++)", choices=("cosine", "linear")
+        "linear", "training's classifier: linear (Baseline), or cosine (Baseline++)", choices=("cosine", "linear")
     )
     scale: float = option(10.0, "scale of the cosines", above=0)
     power: float = option(
         1.0,
-        "new tasks see the features z as z^power, negative ones as 0, scaled to length sqrt(d) (Tukey's ladder of "
-        "powers, Yang et al. 2021); 1: as they are, unscaled; the F whose gradient is measured always sees z",
+        "new tasks see z^power, scaled to length sqrt(d), with negative features set to 0 (Tukey's transform, Yang et "
+        "al. 2021); 1: z unchanged; the F whose gradient is measured always sees z",
         above=0,
         at_most=1,
     )
-    mu: float = option(0.1, "weight of R(phi) = mu/2 |phi|^2 in g, for new tasks and in that F", above=0)
-    inner_steps: int = option(20, "steps of newton, at most", at_least=1)
-    inner_tolerance: float = option(1e-4, "bound on |d_phi g|, where newton stops", above=0)
+    mu: float = option(0.1, "weight of R(phi) = mu/2 |phi|^2 in g, for new tasks and in the measured F", above=0)
+    inner_steps: int = option(20, "the most steps of Newton's method", at_least=1)
+    inner_tolerance: float = option(1e-4, "Newton's method stops once |d_phi g| is at most this", above=0)
 
     def check_with(self, config: Any) -> None:
         if not config.dataset.has_images:
             raise ConfigError(
-                f"algorithm=baseline classifies the images of a training split, and dataset={config.dataset.name} has "
-                "none: choose another algorithm"
+                f"algorithm=baseline classifies images, and dataset={config.dataset.name} has none: choose another "
+                "algorithm"
             )
         if not config.head.convex:
             raise ConfigError(
-                f"head={config.head.name} with algorithm=baseline has no Hessian to factorise, and its new tasks' "
-                "heads are found by Newton's method: set head=linear or head=ridge"
+                f"head={config.head.name} with algorithm=baseline has no Hessian to factorise, which Newton's method "
+                "needs for the heads of new tasks: set head=linear or head=ridge"
             )
 
     def build(self, model: MetaModel, execution: Execution, memory: MemoryConfig, losses: Losses) -> "BaselineLearner":
@@ -77,8 +75,10 @@ class BaselineConfig(AlgorithmConfig):
 
 @dataclass(frozen=True)
 class Classified:
-    """What images add to A's terms of T tasks, in nats, and to the fractions classified rightly: [T], float64 the
-    latter. There is no lower level: nothing is solved, and nothing is wrong."""
+    """The share of some images in the loss A (nats, [T]) and in the accuracy (float64 [T]) of T tasks.
+
+    There is no lower level, so there are no solves.
+    """
 
     loss: Tensor
     accuracy: Tensor
@@ -86,7 +86,7 @@ class Classified:
     linear: None = None
 
     def report(self) -> StepReport:
-        """One gradient a task and no product of second derivatives."""
+        """One gradient and no product for each task; none is inexact."""
         one = torch.ones_like(self.loss, dtype=torch.int64)
         return StepReport(self.loss.detach(), self.accuracy, inexact=one == 0, gradients=one, products=one - 1)
 
@@ -95,7 +95,7 @@ class Classified:
 
 
 class BaselineLearner(FeatureSpaceLearner):
-    """`model.classifier` on the backbone's features; evaluation is that of `proposed`."""
+    """Trains `model.classifier` on the backbone's features; evaluates as `proposed` does."""
 
     def __init__(
         self,
@@ -137,10 +137,10 @@ class BaselineLearner(FeatureSpaceLearner):
         return math.sqrt(z.size(-1)) * F.normalize(z.clamp(min=0).pow(self.config.power), dim=-1)
 
     def _classified(self, z: Tensor, labels: Tensor, tasks: Tasks) -> Classified:
-        """What a half adds: z [T, n, d], labels [T, n] within the task."""
+        """The share of one half: z [T, n, d], labels [T, n] in 0..C-1 within the task."""
         assert isinstance(tasks, TaskBatch), "tasks of a training split"
-        truth = tasks.classes.to(labels.device).gather(1, labels)
+        classes = tasks.classes.to(labels.device).gather(1, labels)
         logits = self.model.classify(z, self.config.scale if self.config.classifier == "cosine" else None)
         images = tasks.items[0].numel()
-        loss = F.cross_entropy(logits.mT, truth, reduction="none").sum(1) / images
-        return Classified(loss, (logits.detach().argmax(-1) == truth).double().sum(1) / images)
+        loss = F.cross_entropy(logits.mT, classes, reduction="none").sum(1) / images
+        return Classified(loss, (logits.detach().argmax(-1) == classes).double().sum(1) / images)

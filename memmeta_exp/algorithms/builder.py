@@ -15,12 +15,12 @@ def build_algorithm(
 ) -> Learner:
     """The learner of `config` on `model`, in the model's precision, for tasks whose f and g are `losses`.
 
-    ConfigError where `build` of a user's own algorithm makes something else.
+    ConfigError where `config.build`, which may be a user's own, returns anything but a Learner.
     """
     learner = config.build(model, execution or Execution(), memory or MemoryConfig(), losses)
     if not isinstance(learner, Learner):
         raise ConfigError(
-            f"algorithm={config.name}: {type(config).__name__}.build returns a {type(learner).__name__}: it has to be "
-            "a Learner of memmeta_exp.algorithms, such as WeightSpaceLearner or FeatureSpaceLearner"
+            f"algorithm={config.name}: {type(config).__name__}.build returns a {type(learner).__name__}: it "
+            "must return a Learner of memmeta_exp.algorithms, such as WeightSpaceLearner or FeatureSpaceLearner"
         )
     return learner

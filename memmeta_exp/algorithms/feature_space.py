@@ -36,11 +36,12 @@ Gradients = tuple[Tensor | None, ...]
 class FeatureGradient:
     """The result of move 2 for T tasks.
 
-    loss, accuracy: of f, [T]. d_support [T, n, d], d_query [T, m, d], d_start: cotangents of the features and of phi_0
-    (shaped as phi_0, and summed over the tasks where they share one). inner, linear: the two solves; linear is None
-    where an algorithm solves no linear system. smoothness [T]: the bound on L_g. inexact [T]: a solve missed what it
-    has to reach, so this task's hypergradient is not the gradient of what the algorithm minimises. gradients, products
-    [T]: how many gradients of f or g, and derivatives of < d_phi g, v >, were evaluated. metrics: see StepReport.
+    loss, accuracy: of f, [T]. d_support [T, n, d], d_query [T, m, d]: cotangents of the features. d_start: cotangent of
+    phi_0, shaped as phi_0; the sum over the tasks where they share one. inner, linear: the two solves; linear is None
+    where an algorithm solves no linear system. smoothness [T]: the bound on L_g. inexact [T]: a solve was too
+    inaccurate, so this task's hypergradient is not the gradient of what the algorithm minimises. gradients [T]:
+    gradients of f or g that were evaluated. products [T]: derivatives of < d_phi g, v > that were evaluated.
+    metrics: see StepReport.
     """
 
     loss: Tensor
@@ -57,7 +58,7 @@ class FeatureGradient:
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
     def report(self) -> StepReport:
-        """Its diagnosis."""
+        """The report of these tasks."""
         return StepReport(
             loss=self.loss,
             accuracy=self.accuracy,
@@ -74,7 +75,7 @@ class FeatureGradient:
 
 
 class Part(Protocol):
-    """What a chunk of tasks adds to a step: its diagnosis, and the solutions that the next warm starts are."""
+    """What a chunk of tasks adds to a step: its report, and the solutions that become the next warm starts."""
 
     @property
     def inner(self) -> Solution | None: ...
@@ -86,13 +87,16 @@ class Part(Protocol):
 
 
 class HeadAlgorithm(Protocol):
-    """What a head-only algorithm is: its lower level, its adaptation and its gradient with respect to the features."""
+    """The interface of a head-only algorithm: its lower level, its adaptation and its gradient by the features.
+
+    `Proposed` documents the arguments.
+    """
 
     losses: Losses
 
     @property
     def prototypes(self) -> bool:
-        """Whether phi_0 of a task is the class means of its support features."""
+        """Whether phi_0 of a task comes from the class means of its support features."""
         ...
 
     def lower(self, z: Tensor, labels: Tensor, start: Tensor) -> Lower: ...
@@ -107,7 +111,7 @@ class HeadAlgorithm(Protocol):
 
 
 class FeatureSpaceLearner(Learner):
-    """A head algorithm on a model. half_task: see the top of this file."""
+    """Runs a head algorithm on a model. half_task: see the module's docstring."""
 
     def __init__(
         self,
@@ -205,8 +209,11 @@ class FeatureSpaceLearner(Learner):
 
 @dataclass(frozen=True)
 class Backward:
-    """Backpropagates cotangents, each a sum over tasks, divided by the batch size. The gradients go into .grad at once;
-    with several threads they are returned, to be added to .grad in order."""
+    """Backpropagates cotangents, each a sum over tasks, divided by the batch size.
+
+    wanted: None to accumulate in .grad at once. With several threads: the parameters whose gradients are returned, so
+    that the caller adds them to .grad in the order of the tasks.
+    """
 
     batch_size: int
     wanted: list[torch.nn.Parameter] | None
@@ -222,7 +229,7 @@ class Backward:
 
 
 def _accumulate(parameters: list[torch.nn.Parameter], gradients: Gradients) -> None:
-    """As autograd does it: the first gradient is taken over, the others are added."""
+    """Accumulates as autograd does: the first gradient becomes .grad, the others are added."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
         if gradient is not None:
             parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)

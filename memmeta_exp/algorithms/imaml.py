@@ -1,11 +1,11 @@
 """iMAML (Rajeswaran et al. 2019): the implicit gradient with every weight in the lower level.
 
-phi ~ argmin g(phi) = L_support(phi) + lam/2 |phi - theta|^2 by K gradient steps from theta; the query loss depends on
-theta through phi alone, so that with H the Hessian of L_support
+K gradient steps from theta give phi ~ argmin g(phi) = L_support(phi) + lam/2 |phi - theta|^2. The query loss depends on
+theta through phi alone. With H the Hessian of L_support,
 
     dF = - d_theta < d_phi g, v > = lam v,   (H + lam I) v = d_phi f,     i.e.   dF = (I + H/lam)^-1 d_phi f
 
-by N steps of conjugate gradients. H need not be positive definite: only lam makes g convex near phi.
+where v comes from N steps of conjugate gradients. H need not be positive definite: lam alone makes g convex near phi.
 """
 
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ from memmeta_exp.profiling.phases import phase
 class ImamlConfig(AlgorithmConfig):
     """iMAML (Rajeswaran et al. 2019): all weights adapt, g = cross-entropy + lam/2 |phi - theta|^2.
 
-    phi by gradient steps from theta; the meta-gradient (I + H/lam)^-1 d_phi f, H the Hessian of the support loss, by
-    conjugate gradients.
+    phi by gradient steps from theta. The meta-gradient is (I + H/lam)^-1 d_phi f by conjugate gradients, with H the
+    Hessian of the support loss.
     """
 
     label: ClassVar[str] = "iMAML"
@@ -42,20 +42,20 @@ class ImamlConfig(AlgorithmConfig):
     name: str = "imaml"
     lam: float = option(
         2.0,
-        "lambda; the solve needs it above H's most negative eigenvalue, in magnitude, which 2.0 is not at random "
-        "weights (hypergrad/inexact_fraction shows it): more steps and damping help",
+        "lambda; the linear solve needs it above the size of H's most negative eigenvalue; 2.0 is too small at random "
+        "weights (see hypergrad/inexact_fraction), where more steps and damping help",
         above=0,
     )
     inner_steps: int = option(16, "K, gradient steps", at_least=1)
     inner_lr: float = option(0.1, "size of an inner step", above=0)
-    linear_steps: int = option(5, "N of conjugate gradients on I + H/lam, at most", at_least=1)
+    linear_steps: int = option(5, "N, the most steps of conjugate gradients on I + H/lam", at_least=1)
     linear_tolerance: float | None = option(
-        None, "bound on the relative residual, where they stop; null: none", above=0
+        None, "conjugate gradients stop at this relative residual; null: none", above=0
     )
     damping: float = option(0.0, "added to lam in the linear system", at_least=0)
     head_start: str = option(
         "learned",
-        "learned, or fixed: the head starts from, and is held to, one frozen random point",
+        "phi_0: learned, or fixed (random, frozen); the head starts there and lam pulls it back",
         choices=("fixed", "learned"),
     )
 
@@ -64,13 +64,13 @@ class ImamlConfig(AlgorithmConfig):
 
 
 class Imaml:
-    """The weight algorithm. One graph of d_phi g serves all products of a CG, and no inner step is kept."""
+    """The adaptation and meta-gradient of iMAML. One graph of d_phi g serves all products; no inner step is stored."""
 
     def __init__(self, config: ImamlConfig) -> None:
         self.config = config
 
     def adapt(self, task: Task) -> Weights:
-        """phi after K steps; no graph is kept."""
+        """phi after K steps, without a graph."""
         c, phi = self.config, task.meta
         with phase("lower level"):
             for _ in range(c.inner_steps):
@@ -104,7 +104,7 @@ class Imaml:
             found = implicit(f, g, theta, end, self._solve)
         grads = _named(names, found.grad, stacked)
         offset = subtract(end, theta)
-        # found.slope has lam + damping in it; what is to vanish has lam
+        # found.slope is d_phi g for lam + damping; the residual is that for lam
         residual = norm(subtract(found.slope, tuple(self.config.damping * d for d in offset)))
         solved = residual <= INEXACT_TOLERANCE * self.config.lam * norm(offset)
         right = solved & found.v.converged & (found.v.residual <= INEXACT_TOLERANCE)

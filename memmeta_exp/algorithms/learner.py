@@ -1,4 +1,4 @@
-"""What every algorithm offers the runner, and what they share: features in chunks, heads scored on them."""
+"""The interface of every algorithm, and what algorithms share: features in chunks of tasks, scores of heads."""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -21,15 +21,15 @@ from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.profiling.phases import observed, phase
 from memmeta_exp.utils.errors import ConfigError
 
-INEXACT_TOLERANCE = 0.1  # relative error above which a solve is called wrong, tolerance or none
-Solve = Callable[[Any, Tensor], Solution]  # of a lower level and phi_0 to its phi
+INEXACT_TOLERANCE = 0.1  # relative error above which a solve counts as inexact, whatever its tolerance
+Solve = Callable[[Any, Tensor], Solution]  # (lower level, phi_0) -> phi
 Scores = tuple[Tensor | None, Tensor, Tensor]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Adapt:
-    """An adaptation of the head alone, in place of the algorithm's own: `solve` minimises g with R = mu/2 |phi|^2."""
+    """An adaptation of the head that replaces the algorithm's own. solve: minimises g with R = mu/2 |phi|^2."""
 
     solve: Solve
     mu: float = 0.0
@@ -37,13 +37,15 @@ class Adapt:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a learner runs. No result depends on it beyond rounding, and none on `workers` at all.
+    """How a learner runs. It changes results by rounding at most; `workers` does not change them at all.
 
-    tasks_per_pass: tasks of one backbone pass, a chunk, where no inner step moves the backbone. images_per_pass: images
-    of each of these tasks in one pass, None for all. bf16: the backbone runs under bfloat16 autocast. workers: threads
-    that each take a chunk at a time, with `threads_each` threads of torch's own; N of them hold up to N times the
-    memory of one. While the memory meter or the phase profiler observes, one worker does everything, because they see
-    one thread alone. as_on: the device whose execution strategy to emulate when tensors are on `meta`.
+    tasks_per_pass: tasks in one pass of the backbone, called a chunk. Algorithms whose inner steps run the backbone
+    take one task, unless the backbone supports weights per task. images_per_pass: images of each of these tasks in one
+    pass, None for all. bf16: the backbone runs under bfloat16 autocast.
+    workers: threads, each of which takes one chunk at a time. N workers need up to N times the memory of one.
+    threads_each: torch's own threads for each worker. The memory meter and the phase profiler observe one thread: while
+    they are active, one worker computes everything. as_on: the device whose execution strategy to emulate when tensors
+    are on `meta`.
     """
 
     tasks_per_pass: int = 1
@@ -56,14 +58,14 @@ class Execution:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one meta-step did, per task: tensors [B] on the device, None for what the algorithm does not have.
+    """The report of one meta-step, per task: tensors [B] on the device, None for what the algorithm does not have.
 
-    loss (nats), accuracy: of the query set after adaptation. inexact: a solve missed what it has to reach, so the
-    task's hypergradient is not the gradient of what is minimised. gradients, products: how many gradients of f or g,
-    and derivatives of < d_phi g, v >, were evaluated. inner_residual: |d_phi g| where the inner solver stopped.
-    linear_residual: |b - A x| / |b|. inner_steps, linear_steps: steps taken. smoothness: the bound on L_g of a
-    head-only lower level. metrics: what an algorithm wants logged besides, by its name in metrics.jsonl and W&B; the
-    mean over the tasks is logged.
+    loss, accuracy: on the query set after adaptation; the loss is in nats, or a squared error. inexact: a solve was too
+    inaccurate, so the task's hypergradient is not the gradient of what is minimised. gradients: gradients of f or g
+    that were evaluated. products: derivatives of < d_phi g, v > that were evaluated. inner_residual: |d_phi g| where
+    the inner solver stopped. linear_residual: |b - A x| / |b|. inner_steps, linear_steps: steps taken. smoothness: the
+    bound on L_g of a head-only lower level. metrics: other numbers that the algorithm wants logged,
+    by their names in metrics.jsonl and W&B; the mean over the tasks is logged.
     """
 
     loss: Tensor
@@ -104,11 +106,11 @@ def require_methods(algorithm: object, *names: str) -> None:
 
 
 class Learner(ABC):
-    """An algorithm on a model: accumulates meta-gradients, adapts and scores.
+    """An algorithm on a model: accumulates meta-gradients, adapts to tasks and scores them.
 
-    losses: what f and g are. head_dtype: the precision of everything computed on features, by default the parameters'.
-    warm: what the next iteration starts from, [B, ...]. check_interrupt: called before each chunk of tasks, in the
-    caller's thread; where it raises, the step ends there and leaves everything but .grad unchanged.
+    losses: f and g. head_dtype: the precision of everything computed on features, by default the parameters'. warm:
+    warm starts of the next iteration, [B, ...] each. check_interrupt: called before each chunk of tasks, in the
+    caller's thread. Where it raises, the step ends and has changed nothing but .grad.
     """
 
     def __init__(
@@ -121,7 +123,7 @@ class Learner(ABC):
 
     @property
     def tasks_per_pass(self) -> int:
-        """Tasks at a time."""
+        """Tasks in one pass of the backbone."""
         return self.execution.tasks_per_pass
 
     @abstractmethod
@@ -130,13 +132,13 @@ class Learner(ABC):
 
     @abstractmethod
     def _evaluate(self, batch: Tasks) -> Scores:
-        """`evaluate` by the algorithm's own adaptation."""
+        """`evaluate` with the algorithm's own adaptation."""
 
     def evaluate(self, batch: Tasks, adapt: Adapt | None = None) -> Scores:
-        """Query accuracy, loss, and whether the adaptation converged, of each task after adapting to its support set:
-        float64 [B] each. The accuracy is None where nothing is classified.
+        """(accuracy, loss, converged) on each task's query set after adaptation to its support set: float64 [B] each.
 
-        adapt: how the head adapts, None for the algorithm's own adaptation. Batch norm works as in evaluation.
+        accuracy is None where there are no classes; converged is 1 or 0. adapt: how the head adapts, None for the
+        algorithm's own adaptation. The model is in evaluation mode meanwhile.
         """
         with self._evaluating():
             if adapt is None:
@@ -148,9 +150,9 @@ class Learner(ABC):
         """`outputs` after the algorithm's own adaptation."""
 
     def outputs(self, batch: Tasks, adapt: Adapt | None = None) -> Tensor:
-        """The outputs W z + b for the query points of each task after adapting to its support set, [B, m, C].
+        """The outputs W z + b for the query points of each task after adaptation to its support set, [B, m, C].
 
-        Adaptation as in `evaluate`. Not for cosine heads.
+        adapt: as in `evaluate`. Not for cosine heads.
         """
         assert self.model.cosine is None, "a cosine head is not W z + b"
         with self._evaluating():
@@ -163,8 +165,10 @@ class Learner(ABC):
         return lambda z, labels, start: self.losses.lower(z, labels, start, mu, None)
 
     def update_running_stats(self, batch: Tasks, weight: float) -> None:
-        """Moves the running statistics of batch norm (backbone.norm=running) towards those of the batch's images, by
-        this weight. Costs one more forward pass."""
+        """Moves the running statistics of batch norm (backbone.norm=running) towards those of the batch's images.
+
+        running <- (1 - weight) running + weight batch. It costs one more forward pass.
+        """
         tasks = (batch[k : k + 1] for k in range(len(batch)))
         halves = (half(one, which) for one in tasks for which in ("support", "query"))
         with phase("features"):
@@ -202,11 +206,11 @@ class Learner(ABC):
         return torch.cat(list(self._map(output, batch, self.execution.tasks_per_pass)))
 
     def _start_of(self, z: Tensor, labels: Tensor, ways: int) -> Tensor:
-        """phi_0 [C, d+1], or of each task [T, C, d+1], of tasks of C = `ways` classes with support features z."""
+        """phi_0 for tasks of C = `ways` classes: [C, d+1], or one for each task [T, C, d+1]. z: support features."""
         return self.model.head_start.detach()[:ways].to(self.head_dtype)
 
     def _ways(self, tasks: Tasks) -> int:
-        """Rows of a head of these tasks."""
+        """C, the number of rows of these tasks' heads."""
         return tasks.ways if isinstance(tasks, TaskBatch) else self.model.ways
 
     def _chunks(self, batch: Tasks, size: int) -> Iterator[tuple[int, Tasks]]:
@@ -221,8 +225,8 @@ class Learner(ABC):
         return self._in_threads(function, self._chunks(batch, size))
 
     def _in_threads(self, function: Callable[[int, Tasks], T], chunks: Iterator[tuple[int, Tasks]]) -> Iterator[T]:
-        """Computes only a few chunks ahead, because results hold gradients until they are taken. Leaves no thread
-        running."""
+        """Computes only a few chunks ahead, because each result holds gradients until it is taken. At the end no chunk
+        is still being computed."""
         ahead: deque[Future[T]] = deque()
         try:
             for chunk in chunks:
@@ -237,7 +241,7 @@ class Learner(ABC):
             wait(ahead)
 
     def _alone(self, batch: Tasks, size: int) -> bool:
-        """Whether this thread does every chunk."""
+        """Whether the calling thread computes every chunk."""
         return self.execution.workers == 1 or len(batch) <= size or is_in_torch_dispatch_mode() or observed()
 
     @cached_property
@@ -246,10 +250,10 @@ class Learner(ABC):
         return ThreadPoolExecutor(e.workers, "memmeta", lambda: torch.set_num_threads(e.threads_each))
 
     def _scaled(self, half: Half) -> Tensor:
-        """Images [T, n, C, H, W] as floats in the precision of theta, on a CPU channels-last.
+        """Images [T, n, C, H, W] as floats in the precision of theta, channels-last on a CPU.
 
-        They are in [0, 1], or augmented and normalised as their tasks say. Data that are not uint8 images are returned
-        unchanged.
+        They are in [0, 1], or augmented and normalised as `half.pixels` says. Data that are not uint8 images are
+        returned unchanged.
         """
         if half.images.dtype != torch.uint8:
             return half.images
@@ -263,7 +267,7 @@ class Learner(ABC):
         return torch.autocast(device, torch.bfloat16) if self.execution.bf16 else nullcontext()
 
     def _keys(self, tasks: Tasks, half: str) -> Keys | None:
-        """The random keys of a backbone with randomness, for `half` of the tasks, in training; otherwise None."""
+        """The random keys of `half` of the tasks, for training a backbone that draws random numbers; else None."""
         random = self.model.training and getattr(self.model.backbone, "random", False)
         return tasks.origin.keys(half) if random and tasks.origin else None
 
@@ -289,9 +293,9 @@ class Learner(ABC):
     def _both_features(self, tasks: Tasks) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Features and labels of support and of query.
 
-        One joint pass computes both where they have equally many images and the backbone prefers it. Each half is then
-        a task of its own to the backbone, with its own statistics. With `images_per_pass` it takes as many images
-        at a time, which saves memory where no graph is kept.
+        One joint pass computes both where they have equally many images and the backbone prefers it. The backbone then
+        treats each half as a task, with its own statistics. With `images_per_pass` it takes as many images at a time,
+        which saves memory where no graph is kept.
         """
         if self.execution.images_per_pass is not None:
             return self._features_by_parts(tasks, "support"), self._features_by_parts(tasks, "query")

@@ -1,4 +1,4 @@
-"""What a task's f and g are, of features (head-only algorithms) or of a network's output (all weights adapt)."""
+"""f and g of a task, of features (head-only algorithms) or of a network's output (algorithms that adapt weights)."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -27,7 +27,7 @@ from memmeta_exp.config.components import HeadConfig
 @register
 @dataclass(frozen=True)
 class LinearHeadConfig(HeadConfig):
-    """Softmax-linear: g and f are mean cross-entropies of logits W z + b, g with its R."""
+    """Softmax-linear: f and g are mean cross-entropies of the logits W z + b; g adds R."""
 
     label: ClassVar[str] = "softmax"
     name: str = "linear"
@@ -39,8 +39,8 @@ class LinearHeadConfig(HeadConfig):
 @register
 @dataclass(frozen=True)
 class RidgeHeadConfig(HeadConfig):
-    """Ridge regression on one-hot labels (R2D2, Bertinetto et al. 2019): g = mean 1/2 |W z + b - y|^2 with its R; f is
-    the mean cross-entropy of the scaled outputs."""
+    """Ridge regression on one-hot labels (R2D2, Bertinetto et al. 2019): g = mean 1/2 |W z + b - y|^2 + R; f is the
+    mean cross-entropy of the scaled outputs."""
 
     label: ClassVar[str] = "ridge"
     name: str = "ridge"
@@ -53,7 +53,7 @@ class RidgeHeadConfig(HeadConfig):
 @register
 @dataclass(frozen=True)
 class CosineHeadConfig(HeadConfig):
-    """Softmax on cosine similarity (Gidaris and Komodakis 2018): logits scale <z / |z|, w_c / |w_c|>, for g and f."""
+    """Softmax on cosine similarity (Gidaris and Komodakis 2018): logits scale <z / |z|, w_c / |w_c|> in f and g."""
 
     convex: ClassVar[bool] = False
     label: ClassVar[str] = "cosine"
@@ -71,7 +71,7 @@ class CosineHeadConfig(HeadConfig):
 @register
 @dataclass(frozen=True)
 class RegressionHeadConfig(HeadConfig):
-    """Linear regression: g = mean 1/2 |W z + b - y|^2 with its R, f = mean |W z + b - y|^2. For dataset=sinusoid."""
+    """Linear regression: g = mean 1/2 |W z + b - y|^2 + R, f = mean |W z + b - y|^2. For dataset=sinusoid."""
 
     is_regression: ClassVar[bool] = True
     label: ClassVar[str] = "linear regression"
@@ -82,14 +82,18 @@ class RegressionHeadConfig(HeadConfig):
 
 
 class Losses(Protocol):
-    """z, labels: features and what the tasks' data give with them, [T, ...]; start: phi_0, of all tasks or of each; mu,
-    centre: R = mu/2 |phi - centre|^2, around 0 where centre is None. output, label: one task's, of the network and of
-    its data; where `supports_per_task_weights`, also those of T tasks, [T, ...], for a loss of each, [T]."""
+    """f and g of tasks: `upper` and `lower` of features, `query` and `support` of a network's output.
+
+    z: features [T, ...]. labels: labels or targets of the tasks' data, [T, ...]. start: phi_0, one for all tasks or one
+    for each; its shape gives the number of classes. mu, center: R = mu/2 |phi - center|^2, around 0 where center is
+    None. output, label: those of one task. Where `supports_per_task_weights`, also those of T tasks, [T, ...]; the
+    losses are then [T].
+    """
 
     @property
     def supports_per_task_weights(self) -> bool: ...
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> Lower: ...
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, center: Tensor | None) -> Lower: ...
 
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> Upper: ...
 
@@ -98,7 +102,7 @@ class Losses(Protocol):
         ...
 
     def query(self, output: Tensor, label: Tensor) -> tuple[Tensor, Tensor | None]:
-        """f, and the accuracy (detached, float64) where something is classified; scalars."""
+        """f and the accuracy (detached, float64; None where there are no classes), scalars."""
         ...
 
 
@@ -107,8 +111,8 @@ class SoftmaxLosses:
 
     supports_per_task_weights = False
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> Lower:
-        return SoftmaxHead(z, labels, start.shape[-2], mu, centre)
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, center: Tensor | None) -> Lower:
+        return SoftmaxHead(z, labels, start.shape[-2], mu, center)
 
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> Upper:
         return SoftmaxHead(z, labels, start.shape[-2])
@@ -121,15 +125,15 @@ class SoftmaxLosses:
 
 
 class RidgeLosses:
-    """Half the squared error to the one-hot labels in g, cross-entropy of `scale` times the outputs in f."""
+    """g: half the squared error to the one-hot labels. f: cross-entropy of `scale` times the outputs."""
 
     supports_per_task_weights = False
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> RidgeHead:
-        return RidgeHead(z, one_hot(labels, start.shape[-2], z.dtype), mu, centre)
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, center: Tensor | None) -> RidgeHead:
+        return RidgeHead(z, one_hot(labels, start.shape[-2], z.dtype), mu, center)
 
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> ScaledSoftmax:
         return ScaledSoftmax(z, labels, start.shape[-2], self.scale)
@@ -142,26 +146,26 @@ class RidgeLosses:
 
 
 class CosineLosses(SoftmaxLosses):
-    """Cross-entropy of cosines times `scale`; the network's output has the cosines in it (`MetaModel.cosine`)."""
+    """Cross-entropy of cosines times `scale`. A network's output is that already (`MetaModel.cosine`)."""
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> CosineHead:
-        return CosineHead(z, labels, start.shape[-2], self.scale, mu, centre)
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, center: Tensor | None) -> CosineHead:
+        return CosineHead(z, labels, start.shape[-2], self.scale, mu, center)
 
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> CosineHead:
         return CosineHead(z, labels, start.shape[-2], self.scale)
 
 
 class RegressionLosses:
-    """Half the mean squared error in g, the mean squared error in f. labels: what is regressed on, [T, n, C]; output,
-    label: [n, C] or [T, n, C]."""
+    """g: half the mean squared error. f: the mean squared error. labels: targets [T, n, C]. output, label: [n, C] or
+    [T, n, C]."""
 
     supports_per_task_weights = True
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> RidgeHead:
-        return RidgeHead(z, labels, mu, centre)
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, center: Tensor | None) -> RidgeHead:
+        return RidgeHead(z, labels, mu, center)
 
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> SquaredError:
         return SquaredError(z, labels.to(z.dtype))
@@ -174,15 +178,15 @@ class RegressionLosses:
 
 
 class QuadraticLosses:
-    """Of quadratic tasks. labels: which of `tasks`, int64 [T]; output: theta and phi side by side, [p + q]."""
+    """f and g of quadratic tasks. labels: indices into `tasks`, int64 [T]. output: theta and phi joined, [p + q]."""
 
     supports_per_task_weights = False
 
     def __init__(self, tasks: QuadraticTasks) -> None:
         self.tasks = tasks
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> QuadraticLower:
-        return QuadraticLower(z, self.tasks[labels].to(z.device, z.dtype), mu, centre)
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, center: Tensor | None) -> QuadraticLower:
+        return QuadraticLower(z, self.tasks[labels].to(z.device, z.dtype), mu, center)
 
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> QuadraticUpper:
         return QuadraticUpper(z, self.tasks[labels].to(z.device, z.dtype))

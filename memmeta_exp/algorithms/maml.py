@@ -1,12 +1,12 @@
 """Differentiation through K gradient steps that run the backbone: MAML and FOMAML (Finn et al. 2017), and ANIL and
-ITD-BiO as released, which recompute the features at every step though only the head moves.
+ITD-BiO as in their released code, which recomputes the features at every step although only the head moves.
 
 With w the weights that adapt, u the others and g the support loss with its R:
 
     w_{k+1} = w_k - lambda d_w g(w_k, u),   k = 0..K-1,      F = f(w_K, u)
 
-Second order keeps the K steps' graphs and lets autograd go back through them. `recompute` keeps w_0..w_K alone and goes
-back by the adjoint recursion, one step's graph at a time, to the same gradient:
+Second order stores the graphs of the K steps, and autograd differentiates through them. `recompute` stores w_0..w_K
+alone. It computes the same gradient by the adjoint recursion, with the graph of one step at a time:
 
     v_K = d_w f,   v_k = v_{k+1} - lambda d_w <d_w g(w_k, u), v_{k+1}>,   dF/dw_0 = v_0
     dF/du = d_u f - lambda sum_k d_u <d_w g(w_k, u), v_{k+1}>
@@ -31,26 +31,28 @@ from memmeta_exp.utils.errors import ConfigError
 
 @dataclass(frozen=True)
 class UnrolledConfig(AlgorithmConfig):
-    """Differentiation through K = inner_steps gradient steps of size inner_lr. phi: what adapts."""
+    """Differentiation through K = inner_steps gradient steps of size inner_lr. phi are the parameters that adapt."""
 
     adapted_params: str = option(
         "all", "parameters that take the inner steps: all, or the head", choices=("all", "head")
     )
     mu: float = option(0.0, "weight of R(phi) = mu/2 |phi|^2 in g", at_least=0)
     inner_steps: int = option(
-        5, "K, gradient steps; 0: training on all tasks at once, for all weights and dataset=sinusoid", at_least=0
+        5,
+        "K, gradient steps; 0: no adaptation, joint training on all tasks, for adapted_params=all and dataset=sinusoid",
+        at_least=0,
     )
     inner_lr: float = option(0.1, "size of an inner step", above=0)
     head_start: str = option(
         "learned",
-        "the head's start: learned, fixed (random, frozen) or, with features=once, prototype (from the class means)",
+        "phi_0: learned, fixed (random, frozen), or with features=once prototype (from the class means)",
         choices=("fixed", "learned", "prototype"),
     )
-    first_order: bool = option(False, "the inner gradients are constants to the outer derivative (as in FOMAML)")
+    first_order: bool = option(False, "treat inner gradients as constants in the meta-gradient, as FOMAML does")
     features: str = option(
         "recompute",
-        "where the head alone adapts, compute features once, or recompute them with a graph at every inner step, as "
-        "the released ANIL and ITD-BiO do, to the same result",
+        "where the head alone adapts: compute features once, or recompute them with a graph at every inner step, as "
+        "the released code of ANIL and ITD-BiO does; the result is the same",
         choices=("once", "recompute"),
     )
 
@@ -66,8 +68,8 @@ class UnrolledConfig(AlgorithmConfig):
     def check_with(self, config: Any) -> None:
         if self.inner_steps == 0 and not config.dataset.is_regression:
             raise ConfigError(
-                "algorithm.inner_steps=0 is training on all tasks at once, which classes that differ from task to task "
-                "do not allow (dataset=sinusoid does): set algorithm.inner_steps to 1 or more"
+                "algorithm.inner_steps=0 trains on all tasks jointly, which is impossible where classes differ from "
+                "task to task (dataset=sinusoid has none): set algorithm.inner_steps to 1 or more"
             )
 
     @property
@@ -96,7 +98,7 @@ class MamlConfig(UnrolledConfig):
     name: str = "maml"
     features: str = option(
         "recompute",
-        "recompute: features change at every inner step, for the backbone adapts too",
+        "recompute: features change at every inner step, because the backbone adapts too",
         choices=("recompute",),
     )
 
@@ -114,13 +116,16 @@ class FomamlConfig(MamlConfig):
 
 
 class Maml:
-    """The weight algorithm. recompute: see above; in first order it changes nothing, for no graph is kept."""
+    """Adaptation and meta-gradient by K gradient steps.
+
+    recompute: see the module's docstring; it has no effect in first order, which stores no graph.
+    """
 
     def __init__(self, config: UnrolledConfig, recompute: bool = False) -> None:
         self.config, self.recompute = config, recompute
 
     def adapt(self, task: Task) -> Weights:
-        """All weights, those that adapt after K steps; no graph is kept."""
+        """All weights by name after K steps of those that adapt, without a graph."""
         weights, adapted = task.meta, self._adapted(task)
         with phase("lower level"):
             for _ in range(self.config.inner_steps):
@@ -128,7 +133,7 @@ class Maml:
         return weights
 
     def meta_gradient(self, task: Task) -> TaskGradient:
-        """f at w_K, and dF with respect to what is learned."""
+        """f at w_K, and dF by the meta-parameters."""
         if self.config.first_order:
             return self._at_the_end(task, self.adapt(task))
         return self._adjoint(task) if self.recompute else self._unrolled(task)
@@ -195,7 +200,7 @@ class Maml:
 
 
 def _leaves(weights: Weights, names: tuple[str, ...]) -> Weights:
-    """The same weights without history, those of `names` able to receive gradients."""
+    """The weights, detached; those of `names` require gradients."""
     detached = {name: w.detach() for name, w in weights.items()}
     return detached | {name: detached[name].requires_grad_() for name in names}
 
@@ -212,6 +217,6 @@ def _query_gradient(task: Task, weights: Weights, wanted: Weights) -> tuple[Tens
 
 
 def _result(task: Task, loss: Tensor, accuracy: Tensor | None, grads: Weights) -> TaskGradient:
-    """`inexact` where the steps diverged: otherwise this is the exact gradient of the query loss after K steps."""
+    """The result of a task. It is `inexact` only where the steps diverged, because no system is solved."""
     learned = {name: grads[name] for name in task.learned}
     return TaskGradient(loss, accuracy, learned, ~loss.isfinite(), task.gradients, task.products)

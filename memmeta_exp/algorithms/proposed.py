@@ -9,13 +9,13 @@ theta enters through the features alone, so the gradient of F reaches it through
 
     dF/dz_q = d_z_q f,                    dF/dz_s = - d_z_s < d_phi g, v >
 
-With a linear head phi = W the features enter through Gram matrices alone, W = W_c + A^T Z_s, and v is a matrix V. E and
-beta are small matrices, images by classes, so that the two cotangents are
+With a linear head, phi is a matrix W = W_c + A^T Z_s, v is a matrix V, and the features enter through Gram matrices
+alone. A, E and beta are small matrices, images by classes. The two cotangents become
 
     dF/dZ_q = E W,                        dF/dZ_s = mu A V - beta W
 
-No inner step is kept. Linear heads with a direct solve take these two lines, in `bilevel/support_space.py`, where they
-are derived. Other heads and solvers take the three lines above, in `_hypergradient` below.
+No inner step is stored. Linear heads with a direct solve use these two lines, which `bilevel/support_space.py` derives
+and computes. Other heads and solvers use the general formula, in `Proposed._hypergradient`.
 """
 
 from dataclasses import dataclass, replace
@@ -39,9 +39,9 @@ from memmeta_exp.utils.errors import ConfigError
 @register
 @dataclass(frozen=True)
 class ProposedConfig(AlgorithmConfig):
-    """The memory-reduced method: phi_i* by `inner_solver`, v_i by `linear_solver`, no inner history kept.
+    """The memory-reduced method: phi_i* by `inner_solver`, v_i by `linear_solver`; no inner step is stored.
 
-    R(phi) = mu/2 |phi|^2, or mu/2 |phi - phi_0|^2 unless head_start is fixed.
+    R(phi) = mu/2 |phi|^2 with head_start=fixed, else mu/2 |phi - phi_0|^2.
     """
 
     label: ClassVar[str] = "proposed"
@@ -49,23 +49,27 @@ class ProposedConfig(AlgorithmConfig):
     marker: ClassVar[str] = "o"
     name: str = "proposed"
     mu: float = option(0.1, "weight of R; 0 only with inner_solver=gd and linear_solver=cg", at_least=0)
-    inner_solver: str = option("newton", "newton: to inner_tolerance; gd: gradient descent", choices=("gd", "newton"))
-    inner_steps: int = option(20, "K of gd; at most this many of newton", at_least=1)
-    inner_lr: float | None = option(None, "step of gd; null: 1/L_g, measured from each task's features", above=0)
+    inner_solver: str = option("newton", "newton (Newton's method), or gd (gradient descent)", choices=("gd", "newton"))
+    inner_steps: int = option(20, "K, the most inner steps", at_least=1)
+    inner_lr: float | None = option(None, "step size of gd; null: 1/L_g, computed from each task's features", above=0)
     inner_tolerance: float | None = option(
-        1e-4, "bound on |d_phi g|, where the inner solver stops; null: none, gd takes all K steps", above=0
+        1e-4, "the inner solver stops once |d_phi g| is at most this; null, for gd alone: it takes all K steps", above=0
     )
-    inner_warm_start: bool = option(False, "each slot of the batch starts from its last phi (Algorithm 1 as printed)")
-    linear_solver: str = option("direct", "direct: a factorisation; cg: conjugate gradients", choices=("cg", "direct"))
-    linear_steps: int = option(20, "N of cg, at most", at_least=1)
+    inner_warm_start: bool = option(
+        False, "each slot of the batch starts from its last phi, as in the paper's Algorithm 1"
+    )
+    linear_solver: str = option(
+        "direct", "direct (a factorisation), or cg (conjugate gradients)", choices=("cg", "direct")
+    )
+    linear_steps: int = option(20, "N, the most steps of cg", at_least=1)
     linear_tolerance: float | None = option(
-        1e-3, "bound on |H v - d_phi f| / |d_phi f|, where cg stops; null: none", above=0
+        1e-3, "bound on |H v - d_phi f| / |d_phi f|: cg stops there, direct is checked by it; null: none", above=0
     )
-    linear_warm_start: bool = option(False, "cg starts from the slot's last v (Algorithm 1 as printed)")
+    linear_warm_start: bool = option(False, "cg starts from the slot's last v, as in the paper's Algorithm 1")
     head_start: str = option(
         "fixed",
-        "phi_0: fixed (random, frozen), learned (meta-learned, R centred on it) or prototype (the class means of each "
-        "task, R centred on them)",
+        "phi_0: fixed (random, frozen), learned (meta-learned, R centred on it), or prototype (from the class means of "
+        "each task, R centred on it)",
         choices=("fixed", "learned", "prototype"),
     )
 
@@ -77,8 +81,8 @@ class ProposedConfig(AlgorithmConfig):
             )
         if self.head_start == "learned" and self.mu == 0:
             raise ConfigError(
-                "algorithm.mu=0 with algorithm.head_start=learned: the start is learned through R, which is centred "
-                "on it; set algorithm.mu above 0 or algorithm.head_start=fixed"
+                "algorithm.mu=0 with algorithm.head_start=learned: phi_0 is learned through R, which is centred on "
+                "it; set algorithm.mu above 0 or algorithm.head_start=fixed"
             )
 
     @property
@@ -110,8 +114,8 @@ class ProposedConfig(AlgorithmConfig):
             )
         if self.head_start == "fixed":
             raise ConfigError(
-                f"head={head} with algorithm=proposed algorithm.head_start=fixed: R around 0 shrinks weights whose "
-                "length a cosine does not see, for ever; set algorithm.head_start to learned or prototype"
+                f"head={head} with algorithm=proposed algorithm.head_start=fixed: R around 0 shrinks the weights "
+                "without end, because a cosine ignores their length; set algorithm.head_start to learned or prototype"
             )
 
     def build(
@@ -123,9 +127,9 @@ class ProposedConfig(AlgorithmConfig):
 class Proposed:
     """The head algorithm: phi by the inner solver, v by the linear solver, and the cotangents of the features.
 
-    head_start decides where R is centred. `fixed`: R = mu/2 |phi|^2 as in the paper, and phi_0 is only where gradient
-    descent begins. `learned`: R = mu/2 |phi - phi_0|^2, so dF/dphi_0 = mu v. `prototype`: as `learned`, with phi_0 the
-    class means of each task's support features, which dF/dphi_0 reaches too.
+    head_start decides where R is centred. `fixed`: R = mu/2 |phi|^2 as in the paper; phi_0 is only where gradient
+    descent begins. `learned`: R = mu/2 |phi - phi_0|^2, so dF/dphi_0 = mu v. `prototype`: as `learned`, but phi_0 comes
+    from the class means of each task's support features, and dF/dphi_0 is backpropagated to these features.
     """
 
     def __init__(self, config: ProposedConfig, losses: Losses = SOFTMAX) -> None:
@@ -133,19 +137,19 @@ class Proposed:
 
     @property
     def prototypes(self) -> bool:
-        """Whether phi_0 is the class means."""
+        """Whether phi_0 comes from the class means."""
         return self.config.head_start == "prototype"
 
     @property
     def factorises(self) -> bool:
-        """Whether a Hessian is factorised: then all that is computed on features is float64."""
+        """Whether a Hessian is factorised. If so, everything computed on features is in float64."""
         return self.config.inner_solver == "newton" or self.config.linear_solver == "direct"
 
     def adapt(self, head: Lower, start: Tensor) -> Solution:
         """phi of each task by the configured inner solver; gradient descent begins at `start` [T, C, d+1].
 
-        Without a warm start Newton begins at the regulariser's centre. The minimiser is the same; but a random head on
-        large features saturates the softmax, where Newton's first directions are useless.
+        Without a warm start, Newton's method begins at the regulariser's centre and not at `start`. A random head on
+        large features saturates the softmax, and Newton's first directions are then useless. The minimiser is the same.
         """
         c = self.config
         if c.inner_solver == "newton":
@@ -159,8 +163,8 @@ class Proposed:
 
     def lower(self, z: Tensor, labels: Tensor, start: Tensor) -> Lower:
         """g of the tasks whose support features are z [T, n, d]; start: phi_0 [C, d+1] or [T, C, d+1]."""
-        centre = None if self.config.head_start == "fixed" else start
-        return self.losses.lower(z, labels, start, self.config.mu, centre)
+        center = None if self.config.head_start == "fixed" else start
+        return self.losses.lower(z, labels, start, self.config.mu, center)
 
     def feature_gradient(
         self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], start: Tensor, warm: dict[str, Tensor]
@@ -174,7 +178,7 @@ class Proposed:
         exact = torch.float64 if self.factorises else dtype
         start = start.to(exact)
         g, f = self.lower(z_s.to(exact), y_s, start), self.losses.upper(z_q.to(exact), y_q, start)
-        # A linear head is closed forms alone: without autograd's bookkeeping, their short calls take a tenth less time.
+        # Linear heads have closed forms. Without autograd's bookkeeping, their short calls take a tenth less time.
         with torch.inference_mode(self.factorises and isinstance(g, LinearHead)):
             return self._feature_gradient(g, f, start, warm, dtype)
 
@@ -192,7 +196,7 @@ class Proposed:
             accuracy=found.accuracy,
             d_support=found.d_support.to(dtype),
             d_query=found.d_query.to(dtype),
-            d_start=-g.cross_centre(v.value).sum_to_size(start.shape).to(dtype),  # mu v where R is centred on phi_0
+            d_start=-g.cross_center(v.value).sum_to_size(start.shape).to(dtype),  # mu v where R is centred on phi_0
             inner=replace(inner, value=(inner.value[0].to(dtype),)),
             linear=replace(v, value=(v.value[0].to(dtype),)),
             smoothness=g.smoothness(),
@@ -202,7 +206,7 @@ class Proposed:
         )
 
     def _hypergradient(self, f: Upper, g: Lower, inner: Solution, warm: dict[str, Tensor]) -> HeadGradient:
-        """v, and by it the cotangents: in the support space where the head is linear and its Hessian is factorised."""
+        """v and the cotangents; in the support space where the head is linear and its Hessian is factorised."""
         c, phi = self.config, inner.value
         if c.linear_solver == "direct" and isinstance(g, LinearHead) and isinstance(f, LinearHead):
             return head_hypergradient(f, g, phi, c.linear_tolerance)
@@ -220,9 +224,9 @@ class Proposed:
         """[T]: the tasks whose hypergradient is inexact.
 
         A solve is inexact where it missed its tolerance, or where its relative error may exceed INEXACT_TOLERANCE. The
-        error of v is |H v - d_phi f| / |d_phi f|. That of phi is at most |d_phi g| / (mu |phi|) by strong convexity, mu
-        being g's modulus; at mu = 0 there is no phi*, and every task is inexact. Without a tolerance, the error is
-        measured relative to the distance from the regulariser's centre.
+        error of v is taken as |H v - d_phi f| / |d_phi f|. The error of phi is at most |d_phi g| / (mu |phi|) by strong
+        convexity, where mu is g's modulus. With mu = 0 there is no bound, and every task is inexact. Without a
+        tolerance, the distance from phi to the regulariser's centre replaces |phi|.
         """
         found = inner.value
         if self.config.inner_tolerance is None:
@@ -244,8 +248,8 @@ class Proposed:
 
 
 def gradient_descent_adaptation(steps: int, lr: float) -> Adapt:
-    """The paper's test-time adaptation: `steps` gradient steps of size `lr` on the support loss, without R, by the
-    head alone."""
+    """The paper's test-time adaptation: the head takes `steps` gradient steps of size `lr` on the support loss,
+    without R."""
 
     def descend(head: Lower, start: Tensor) -> Solution:
         return gradient_descent(head.grad, (start,), steps=steps, step_size=start.new_full((len(start),), lr))
@@ -256,8 +260,8 @@ def gradient_descent_adaptation(steps: int, lr: float) -> Adapt:
 def exact_adaptation(mu: float) -> Adapt:
     """The head that minimises the support loss + mu/2 |phi|^2, whatever algorithm trained the features.
 
-    Newton's method stops at |d_phi g| <= mu / 1000, so |phi - phi*| <= 0.001. R does not scale with the features: on
-    larger ones it weighs less.
+    Newton's method stops at |d_phi g| <= mu / 1000, so |phi - phi*| <= 0.001. R does not scale with the features, so it
+    has less effect on larger features.
     """
     newtons = Proposed(ProposedConfig(mu=mu, inner_steps=50, inner_tolerance=mu / 1000))
     return Adapt(newtons.adapt, mu)
@@ -271,10 +275,10 @@ def exact_reference(
     tolerance: float = 1e-9,
     losses: Losses = SOFTMAX,
 ) -> FeatureSpaceLearner:
-    """grad F by a lower level and a linear system that are solved in float64: what convergence/grad_norm_sq measures.
+    """The learner whose meta-gradient is grad F, for convergence/grad_norm_sq, whatever algorithm trains theta.
 
-    It does not depend on the algorithm that trains theta. The backbone runs in its own precision, never under autocast,
-    and half a task at a time, so that measuring needs no more memory than training. tolerance: on |d_phi g|.
+    The lower level and the linear system are solved in float64. The backbone runs in its own precision, never under
+    autocast, and with `half_task`, so that measuring needs no more memory than training. tolerance: bound on |d_phi g|.
     """
     config = ProposedConfig(
         mu=mu, inner_steps=50, inner_tolerance=tolerance, linear_tolerance=1e-8, head_start=head_start

@@ -1,10 +1,11 @@
 """Head-only algorithms that differentiate through their inner steps: ANIL (Raghu et al. 2020) and ITD-BiO (Ji et al.
 2021).
 
-K gradient steps phi_{k+1} = phi_k - lambda d_phi g(phi_k) on the support features, then the query loss at phi_K; its
-gradient reaches the features, and phi_0 where that is learned, through all K steps. ANIL learns the head's start and
-has no R; ITD-BiO starts every head from one frozen point and puts R in g. On features the history that is kept is
-K heads and K logits a task; `first_order` keeps none and treats every d_phi g as a constant.
+The head takes K gradient steps phi_{k+1} = phi_k - lambda d_phi g(phi_k) on the support features. The gradient of the
+query loss at phi_K passes through all K steps to the features, and to phi_0 where it is learned. ANIL learns phi_0 and
+has no R. ITD-BiO starts every head from one frozen phi_0 and has R in g.
+
+The graph stores K heads and K logits a task. `first_order` stores no graph and treats every d_phi g as a constant.
 """
 
 from collections.abc import Callable
@@ -27,8 +28,8 @@ from memmeta_exp.profiling.phases import phase
 @register
 @dataclass(frozen=True)
 class AnilConfig(UnrolledConfig):
-    """ANIL (Raghu et al. 2020): the backbone and the head's start are learned, the head adapts, differentiated through
-    K steps."""
+    """ANIL (Raghu et al. 2020): learns the backbone and phi_0. The head adapts in K steps, through which the
+    meta-gradient passes."""
 
     label: ClassVar[str] = "ANIL"
     color: ClassVar[str] = "#009E73"
@@ -47,8 +48,8 @@ class AnilConfig(UnrolledConfig):
 @register
 @dataclass(frozen=True)
 class ItdBioConfig(AnilConfig):
-    """ITD-BiO (Ji et al. 2021): the backbone is learned, the head starts from one frozen point and g has an L2 term,
-    differentiated through K steps."""
+    """ITD-BiO (Ji et al. 2021): learns the backbone. The head starts from one frozen point, g has R, and the
+    meta-gradient passes through the K steps."""
 
     label: ClassVar[str] = "ITD-BiO"
     color: ClassVar[str] = "#CC79A7"
@@ -67,7 +68,7 @@ class Unrolled:
 
     @property
     def prototypes(self) -> bool:
-        """Whether phi_0 is the class means."""
+        """Whether phi_0 comes from the class means."""
         return self.config.head_start == "prototype"
 
     def lower(self, z: Tensor, labels: Tensor, start: Tensor) -> Lower:
@@ -85,8 +86,10 @@ class Unrolled:
     def feature_gradient(
         self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], start: Tensor, warm: dict[str, Tensor]
     ) -> FeatureGradient:
-        """f at phi_K and its cotangents; shapes as in `Proposed.feature_gradient`. `inexact` is set
-        where the steps diverged alone: this is the exact gradient of the query loss after K steps."""
+        """f at phi_K and its cotangents; shapes as in `Proposed.feature_gradient`.
+
+        A task is `inexact` only where its steps diverged, because no system is solved.
+        """
         (z_s, y_s), (z_q, y_q), passed = support, query, []
         leaves = tuple(t.detach().requires_grad_() for t in (z_s, z_q, start))
         with torch.enable_grad(), phase("lower level"):
@@ -110,8 +113,10 @@ class Unrolled:
         )
 
     def _steps(self, head: Lower, start: Tensor, passed: list[None]) -> Solution:
-        """As `adapt`; where only first derivatives count, the sum of the steps is a constant added to the start. Each
-        time that differentiation passes a d_phi g, which is a product of second derivatives, `passed` grows by one."""
+        """As `adapt`, with a graph. In first order, phi_K is `start` plus a constant.
+
+        `passed` grows by one for each d_phi g through which differentiation passes: each is one product.
+        """
         if not self.config.first_order:
             return self._descend(lambda phi: _counted(head.grad(phi), passed), start)
         with torch.no_grad():
@@ -119,7 +124,7 @@ class Unrolled:
         return replace(end, value=(start + (end.value[0] - start).detach(),))
 
     def warm_start_keys(self) -> tuple[str, ...]:
-        """Nothing passes from one iteration to the next."""
+        """None: no iteration starts from the last one's solutions."""
         return ()
 
 

@@ -1,8 +1,12 @@
 """The meta-step of algorithms whose inner steps run the backbone: MAML, FOMAML, iMAML, and ANIL and ITD-BiO with
-recomputed features. One task at a time, whose graph is freed before the next: looping is both faster and smaller than
-vmap over tasks on a CPU (and vmap over batch norm gives wrong second derivatives in torch). Where backbone and losses
-stack (a small perceptron on points), `chunk` tasks at a time, each with weights of its own: every weight is [T, ...],
-and as the tasks' losses share none, the gradient of their sum holds the gradient of each."""
+features=recompute.
+
+They take one task at a time and free its graph before the next. On a CPU this is faster than vmap over tasks and needs
+less memory, and torch's vmap over batch norm gives wrong second derivatives.
+
+Where backbone and losses support weights per task (a small perceptron on points), `tasks_per_pass` tasks are stacked:
+every weight is [T, ...]. The tasks' losses share no weight, so the gradient of their sum holds the gradient of each.
+"""
 
 import copy
 import threading
@@ -25,10 +29,10 @@ HEAD = "head_start"
 
 
 class Task:
-    """One task's losses as functions of the network's weights, all of them by name; or, stacked, those of T tasks.
+    """The losses of one task, or of T stacked tasks, as functions of the network's weights by name.
 
-    meta: the weights to start from, detached; learned: the names of those that are meta-parameters; gradients,
-    products: how many of each the algorithm has evaluated (see StepReport), which it counts here.
+    meta: the weights to start from, detached. learned: the names of those that are meta-parameters. gradients,
+    products: how many of each were evaluated (see StepReport); the algorithm counts them here.
     """
 
     gradients = products = 0
@@ -49,21 +53,21 @@ class Task:
         self._rest = {name: b for name, b in learner.model.named_buffers() if name not in self.meta}
 
     def passed(self, _: Tensor) -> None:
-        """A hook for a d_phi g through which differentiation may pass: each time it does, that is a product."""
+        """A hook on d_phi g: counts a product each time that differentiation passes through d_phi g."""
         self.products += 1
 
     def support_loss(self, weights: Weights) -> Tensor:
-        """g without R, a scalar: of T tasks the sum."""
+        """g without R, a scalar; the sum over stacked tasks."""
         images, labels, keys = self._support
         loss = self._learner.losses.support(self._output(weights, images, keys), labels)
         return loss.sum() if self.stacked else loss
 
     def query_loss(self, weights: Weights) -> tuple[Tensor, Tensor | None]:
-        """f and, where something is classified, the accuracy (detached, float64) of the query set: scalars, or [T]."""
+        """f and the query accuracy (detached, float64; None where there are no classes): scalars, or [T]."""
         return self._learner.losses.query(self.query_output(weights), self._query[1])
 
     def query_output(self, weights: Weights) -> Tensor:
-        """What the network says of the query set, [m, C], or [T, m, C]."""
+        """The network's output for the query set, [m, C], or [T, m, C]."""
         images, _, keys = self._query
         return self._output(weights, images, keys)
 
@@ -75,8 +79,11 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskGradient:
-    """One task's query loss and accuracy after adaptation, its meta-gradient by name (what is missing is 0), and its
-    diagnosis, scalars each (see StepReport); of T stacked tasks [T, ...] each."""
+    """The result of one task: scalars; of T stacked tasks: [T, ...] each.
+
+    loss, accuracy: on the query set after adaptation. grads: the meta-gradient by name; a missing name means 0. The
+    other fields are those of StepReport.
+    """
 
     loss: Tensor
     accuracy: Tensor | None
@@ -91,7 +98,7 @@ class TaskGradient:
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
     def report(self) -> StepReport:
-        """Its diagnosis as a batch, of one or of T."""
+        """The report of this task, or of these T tasks, as of a batch."""
 
         def one(value: Any) -> Any:
             if isinstance(value, Mapping):
@@ -105,7 +112,11 @@ class TaskGradient:
 
 
 class WeightAlgorithm(Protocol):
-    """What an algorithm in weight space is: its adaptation, without a graph, and its meta-gradient of one task."""
+    """The interface of an algorithm that adapts weights of the network.
+
+    `adapt` returns all weights by name after adaptation, without a graph. `meta_gradient` returns the result of one
+    task.
+    """
 
     def adapt(self, task: Task) -> Weights: ...
 
@@ -113,7 +124,7 @@ class WeightAlgorithm(Protocol):
 
 
 class WeightSpaceLearner(Learner):
-    """A weight algorithm on a model: one task at a time, or a chunk where the backbone takes weights per task."""
+    """Runs a weight algorithm on a model: one task at a time, or a chunk where the backbone takes weights per task."""
 
     def __init__(
         self, model: MetaModel, algorithm: WeightAlgorithm, execution: Execution, losses: Losses = SOFTMAX
@@ -126,12 +137,12 @@ class WeightSpaceLearner(Learner):
 
     @property
     def tasks_per_pass(self) -> int:
-        """Tasks at a time."""
+        """Tasks in one pass of the backbone."""
         return self.execution.tasks_per_pass if self.stacked else 1
 
     def network(self) -> MetaModel:
-        """This thread's own copy of the model's structure, without storage: functional_call puts weights into a module
-        while it runs, which two threads cannot do with one."""
+        """This thread's copy of the model, without storage. functional_call puts weights into a module while it runs,
+        so two threads cannot share one."""
         if not hasattr(self._networks, "mine"):
             with torch.device("meta"):
                 self._networks.mine = copy.deepcopy(self.model).to("meta")

@@ -1,4 +1,4 @@
-"""What learners that stand in for another have in common."""
+"""The base of learners that wrap another learner."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from memmeta_exp.algorithms.learner import Learner
 
 
 class LearnerWrapper(Learner):
-    """To whoever calls it it is `inner`, but for what a subclass does in another way."""
+    """Behaves as the learner `inner`, except in what a subclass overrides."""
 
     def __init__(self, inner: Learner) -> None:
         self.inner = inner
@@ -17,12 +17,12 @@ class LearnerWrapper(Learner):
 
     @property
     def tasks_per_pass(self) -> int:
-        """Tasks at a time."""
+        """That of `inner`."""
         return self.inner.tasks_per_pass
 
     @property
     def check_interrupt(self) -> Callable[[], None]:
-        """As the learner's."""
+        """That of `inner`."""
         return self.inner.check_interrupt
 
     @check_interrupt.setter
@@ -31,7 +31,7 @@ class LearnerWrapper(Learner):
 
     @property
     def warm(self) -> dict[str, Tensor]:
-        """As the learner's."""
+        """That of `inner`."""
         return self.inner.warm
 
     @warm.setter

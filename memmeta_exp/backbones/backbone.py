@@ -1,4 +1,4 @@
-"""What every backbone is: images of T tasks in, their features out, block by block."""
+"""The base class of backbones: images of T tasks in, features out, block by block."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -26,13 +26,13 @@ class NormalisedConfig(BackboneConfig):
 
     norm: str = option(
         "task",
-        "batch norm by each task's batch statistics (task), or by those in training and running statistics in "
-        "evaluation (running)",
+        "statistics of batch norm: task (each task's own) or running (each task's own in training, running statistics "
+        "in evaluation)",
         choices=("task", "running"),
     )
     task_stats_weight: float = option(
         0.0,
-        "under norm=running, the weight of each task's own batch statistics in those of evaluation",
+        "with norm=running, the weight of each task's own statistics in evaluation; running statistics have the rest",
         at_least=0,
         below=1,
     )
@@ -53,7 +53,7 @@ def check_filters(filters: list[Any], blocks: int = BLOCKS) -> None:
         )
     for width in filters:
         if type(width) is not int:
-            raise ConfigError(f"backbone.filters={width} is no number of filters: use a whole number")
+            raise ConfigError(f"backbone.filters={width} is not a number of filters: use a whole number")
 
 
 Keys = tuple[int, ...]
@@ -62,9 +62,9 @@ Keys = tuple[int, ...]
 class Backbone(nn.Module, ABC):
     """z = backbone(images; theta): [T, n, C, H, W] in [0, 1] -> [T, n, d].
 
-    What is not meta-learned (frozen stages, running statistics) is a buffer: theta is `parameters()`.
-    checkpoint: of each block keep the input alone and run it again for the backward pass. Needs the weights of the
-    forward pass to be in place then, which functional_call does not leave there: for head-only algorithms.
+    theta is `parameters()`. What is not meta-learned (frozen stages, running statistics) is a buffer. checkpoint: store
+    only the input of each block, and run the block again in the backward pass. The weights must still be in place then.
+    functional_call removes them, so this is for head-only algorithms.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Backbone(nn.Module, ABC):
 
     @property
     def random(self) -> bool:
-        """Whether `forward` takes, as a second argument, a key for each task, and draws from it."""
+        """Whether `forward` takes a random key for each task as its second argument."""
         return False
 
     @property
@@ -87,27 +87,29 @@ class Backbone(nn.Module, ABC):
         return self.random or any(isinstance(module, TaskBatchNorm2d) for module in self.modules())
 
     def checkpoint_blocks(self) -> None:
-        """From now on; ConfigError where this backbone has no blocks to do it with."""
+        """Turns `checkpoint` on; ConfigError where this backbone cannot run its blocks again."""
         self.checkpoint = True
 
     def blend_batch_norm(self, task_stats_weight: float) -> None:
-        """From now on evaluation under norm=running gives each task's own statistics this share (TaskBatchNorm2d)."""
+        """Sets the weight of each task's own statistics in evaluation with norm=running (see TaskBatchNorm2d)."""
         for module in self.modules():
             if isinstance(module, TaskBatchNorm2d):
                 module.task_stats_weight = task_stats_weight
 
     def prefers_joint_forward(self, device: torch.device) -> bool:
-        """Whether the two halves of tasks are better taken as tasks of one pass than in a pass each."""
+        """Whether one pass over support and query is better on `device` than a pass for each."""
         return False
 
     @property
     def supports_per_task_weights(self) -> bool:
-        """Whether it also runs with weights of each task's own, each parameter [T, ...] in place of its [...]."""
+        """Whether it also runs with weights for each task: every parameter [T, ...] in place of [...]."""
         return False
 
     def update_running_stats(self, tasks: Iterable[Tensor], weight: float = MOMENTUM) -> None:
-        """One update of the running statistics (norm=running), of this weight, by the mean of the statistics of
-        `tasks`, images [1, n, C, H, W] each."""
+        """Updates the running statistics (norm=running) once: running <- (1 - weight) running + weight mean.
+
+        mean: of the statistics of `tasks`, images [1, n, C, H, W] each.
+        """
         update_running_stats(
             self, [norm for norm in self.modules() if isinstance(norm, TaskBatchNorm2d)], tasks, weight
         )
@@ -125,7 +127,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """x [n, C, H, W] in the order of memory that convolutions want on its device."""
+    """x [n, C, H, W] in the memory format that is fast for convolutions on its device."""
     return x.contiguous(memory_format=image_layout(x.device))
 
 

@@ -42,12 +42,14 @@ class Conv4Config(NormalisedConfig):
     )
     norm: str = option(
         "task",
-        "batch norm by each task's batch statistics (task), by those in training and running statistics in evaluation "
-        "(running), or none",
+        "statistics of batch norm: task (each task's own) or running (each task's own in training, running statistics "
+        "in evaluation); none: no batch norm",
         choices=("task", "running", "none"),
     )
     block: str = option(
-        "fused", "fused, or plain: the released code's operators in its order", choices=("fused", "plain")
+        "fused",
+        "fused (fast), or plain (the operators of the released code); same function",
+        choices=("fused", "plain"),
     )
 
     def check(self) -> None:
@@ -64,16 +66,17 @@ BLOCKS = 4
 class Conv4(Backbone):
     """4 x [conv3x3 (pad 1), batch norm, ReLU, max-pool 2]; [T, n, C, H, W] in [0, 1] -> features [T, n, d].
 
-    filters: channels of every block, or of each of the four; d = the last of them * (H // 16) * (W // 16). norm: `task`
-    (each task's batch statistics, always), `running` (those in training, running statistics in evaluation) or `none`.
-    block: `fused` (batch norm, pooling and ReLU as one operator with its own derivatives, pooling first; the
-    convolution has no bias, which batch norm would subtract; under autocast, where gradients are asked for,
-    convolution, batch norm and pooling are an operator each, whose value and first derivative are torch's and whose
-    second is our own) or `plain` (torch's operators in the order of the released code, bias and all): the same
-    function, for more time and memory.
+    filters: channels of every block, or of each of the four. d is the last of them times (H // 16) (W // 16). norm:
+    `task` (each task's own statistics), `running` (each task's own in training, running statistics in evaluation) or
+    `none`.
 
-    Initial values as in the paper's released code: Xavier-uniform convolutions with zero bias, batch norm weight ~
-    U(0, 1), bias 0, drawn from `generator`.
+    block: `fused` or `plain`, which compute the same function. `plain` runs torch's operators in the order of the
+    released code, and takes more time and memory. `fused` runs pooling, batch norm and ReLU as one operator with
+    hand-derived derivatives. Its convolution has no bias, which batch norm would subtract. Under autocast, with
+    gradients, it runs convolution, batch norm and pooling as three operators with hand-derived second derivatives.
+
+    Initial values are as in the paper's released code, drawn from `generator`: Xavier-uniform convolutions with zero
+    bias, batch norm weights from U(0, 1) with zero bias.
     """
 
     def __init__(
@@ -116,10 +119,10 @@ class Conv4(Backbone):
             for conv, norm in zip(self.convs, self.norms, strict=True):
                 x = self._run(_fused, x, conv.weight, norm.weight, norm.bias, norm.eps, tasks)
             return x.reshape(tasks, n, -1)
-        if tasks > 1 and self.takes_apart(images.device):
+        if tasks > 1 and self.norm_task_by_task(images.device):
             x = laid_out(images.flatten(0, 1))
             for i, conv in enumerate(self.convs):
-                x = self._run(self._apart, x, conv, self.norms[i] if self.norm != "none" else None, tasks)
+                x = self._run(self._block_task_by_task, x, conv, self.norms[i] if self.norm != "none" else None, tasks)
             return x.reshape(tasks, n, -1)
         x = sample_major(images)
         for i, conv in enumerate(self.convs):
@@ -127,28 +130,32 @@ class Conv4(Backbone):
         return by_task(x, tasks)
 
     def fuses(self, device: torch.device) -> bool:
-        """Whether the fused block is what runs now: batch statistics are called for, in the precision of the weights.
-        It takes several tasks in the order they are in, as it takes one."""
+        """Whether the fused block runs: it needs batch statistics, and the precision of the weights (no autocast).
+
+        Its input stays in the order of the tasks, not sample-major.
+        """
         if self.norm == "none" or self.block == "plain" or _autocast(device):
             return False
         return all(norm.by_batch and norm.newest is None for norm in self.norms)  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
 
     def prefers_joint_forward(self, device: torch.device) -> bool:
-        """On a GPU, for fewer launches. On a CPU two passes take 0.78 of the memory of one, and on one thread 0.91 of
-        the time (docs/benchmarks.md)."""
+        """On a GPU, for fewer kernel launches. On a CPU two passes take 0.78 of the memory of one pass, and on one
+        thread 0.91 of the time (docs/benchmarks.md)."""
         return device.type != "cpu" and self.fuses(device)
 
-    def takes_apart(self, device: torch.device) -> bool:
-        """Whether batch norm takes one task after the other, channels last, in place of all at once, channels first."""
+    def norm_task_by_task(self, device: torch.device) -> bool:
+        """Whether batch norm runs on one task at a time (channels-last) instead of on all at once (channels-first)."""
         return device.type == "cpu"
 
     def _block(self, x: Tensor, conv: nn.Module, norm: nn.Module | None, tasks: int) -> Tensor:
         x = self._convolved(x, conv)
         return self._pool(x if norm is None else norm(x, tasks))
 
-    def _apart(self, x: Tensor, conv: nn.Module, norm: TaskBatchNorm2d | None, tasks: int) -> Tensor:
-        """`_block` of images in the order of their tasks: batch norm of one task after the other, channels last. All
-        tasks at once want channels first, which takes a CPU up to three times as long in bfloat16."""
+    def _block_task_by_task(self, x: Tensor, conv: nn.Module, norm: TaskBatchNorm2d | None, tasks: int) -> Tensor:
+        """`_block` of images in the order of their tasks, with batch norm on one task at a time, channels-last.
+
+        All tasks at once need channels-first, which takes a CPU up to three times as long in bfloat16.
+        """
         if norm is None or norm.by_images:
             return self._block(x, conv, norm, tasks)
         x = self._convolved(x, conv)
@@ -161,14 +168,14 @@ class Conv4(Backbone):
         return conv3x3(x.to(precision), conv.weight.to(precision))  # pyright: ignore[reportArgumentType, reportCallIssue]
 
     def _pool(self, x: Tensor) -> Tensor:
-        """Pooling and ReLU in either order: the same function."""
+        """Pooling and ReLU; their order does not change the result."""
         if self.block == "plain":
             return F.max_pool2d(F.relu(x), 2)
         return pool_relu(x) if self._by_own_derivatives(x) else F.relu(F.max_pool2d(x, 2))
 
     def _by_own_derivatives(self, x: Tensor) -> bool:
-        """Whether convolution and pooling are operators with derivatives of our own, as batch norm is: where autocast
-        keeps the fused block from running."""
+        """Whether convolution and pooling use hand-derived second derivatives: under autocast, where the fused block
+        does not run."""
         return self.block == "fused" and torch.is_grad_enabled() and _autocast(x.device)
 
 
@@ -177,8 +184,11 @@ def _autocast(device: torch.device) -> bool:
 
 
 def _fused(x: Tensor, kernel: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: int) -> Tensor:
-    """relu(maxpool(batchnorm(conv(x)))). Batch norm is odd in its input up to its bias, so a negative weight and its
-    channel's kernel change sign together without changing the function: `batch_norm_pool` wants weight >= 0."""
+    """relu(maxpool(batchnorm(conv(x)))).
+
+    `batch_norm_pool` needs weight >= 0. Batch norm without its bias is odd in its input. So the signs of a negative
+    weight and of its channel's kernel can both be changed without changing the function.
+    """
     sign = torch.where(weight < 0, -1.0, 1.0).to(weight.dtype)
     x = conv3x3(x, kernel * sign.view(-1, 1, 1, 1))
     return batch_norm_pool(x, weight * sign, bias, eps, tasks)

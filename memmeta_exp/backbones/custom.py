@@ -1,4 +1,4 @@
-"""`backbone=custom`: a network of the user's own, by import path. It needs no base class and knows nothing of tasks."""
+"""`backbone=custom`: any network by its import path. It needs no base class and no task axis."""
 
 import importlib
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from memmeta_exp.config.components import BackboneConfig
 from memmeta_exp.utils.errors import ConfigError
 from memmeta_exp.utils.import_path import search_current_folder, why_not_imported
 
-TRIED = 3  # images of the pass that finds the number of features
+TRIED = 3  # images in the pass that finds the number of features
 
 
 @register
@@ -25,7 +25,7 @@ class CustomConfig(BackboneConfig):
     label: ClassVar[str] = "custom"
     name: str = "custom"
     target: str | None = option(None, "MODULE.NAME of the class, or of a function that makes the network")
-    arguments: dict[str, Any] = option({}, "the keyword arguments that it is called with", type="mapping")
+    arguments: dict[str, Any] = option({}, "keyword arguments of that class or function", type="mapping")
 
     def check(self) -> None:
         parts = (self.target or "").split(".")
@@ -55,10 +55,10 @@ class CustomConfig(BackboneConfig):
 class CustomBackbone(Backbone):
     """The network that a `CustomConfig` names, [T, n, C, H, W] in [0, 1] -> [T, n, d].
 
-    Its initial values are those that it draws from torch's global generator, seeded with `seed` for that time. It is
-    always in evaluation mode (no dropout), but for batch norm, which takes each task's own statistics; one task is
-    taken at a time then. To memory.checkpoint=block it is one block. shape: of an image, [C, H, W]. Outputs of more
-    dimensions than [N, d] are flattened.
+    Initial values are drawn from torch's global generator, which is seeded with `seed` meanwhile. The network is always
+    in evaluation mode (no dropout). Its batch norm uses each task's own statistics, and it then takes one task at a
+    time. memory.checkpoint=block treats it as one block. shape: of an image, [C, H, W]. Outputs with more dimensions
+    than [N, d] are flattened.
     """
 
     def __init__(self, config: CustomConfig, shape: tuple[int, ...], seed: int, runs_on_meta: bool = True) -> None:
@@ -72,7 +72,7 @@ class CustomBackbone(Backbone):
             self.dim = self._tried(torch.zeros(TRIED, *shape))
 
     def train(self, mode: bool = True) -> "CustomBackbone":
-        """The network itself stays in evaluation mode: see above."""
+        """The network itself stays in evaluation mode: see the class."""
         super().train(mode)
         self.net.eval()
         return self
@@ -93,7 +93,7 @@ class CustomBackbone(Backbone):
         return by_tasks(lambda x: self._run(self.net, x).flatten(1), images, alone=self.by_batch)
 
     def _tried(self, images: Tensor) -> int:
-        """d; runs the network once, which also makes the weights of torch's lazy layers."""
+        """d, from one pass of the network, which also creates the weights of torch's lazy layers."""
         target = f"backbone.target={self.config.target}"
         try:
             z = self.net(images)

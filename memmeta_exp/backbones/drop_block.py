@@ -1,9 +1,8 @@
 """Dropout and DropBlock (Ghiasi et al. 2018) whose randomness is a pure function of a key for each task.
 
-x [n*T, C, H, W] is sample-major, T = len(keys). The mask of a task depends on its key and on its own images' shape,
-not on the other tasks, the chunk, the worker or what ran before: so a backward pass that runs a block again sees the
-same mask, and so does a run that goes on from a checkpoint. Masks differ between types of device. What stays is
-scaled by the inverse of the share that stayed, task by task.
+x [n*T, C, H, W] is sample-major, T = len(keys). The mask of a task depends only on its key, the shape of its images and
+the type of device. So a block that runs again in the backward pass gets the same mask, and so does a resumed run. What
+is kept is scaled by the inverse of the kept share: 1 - rate in `drop`, the share of each task in `drop_block`.
 """
 
 from collections.abc import Callable
@@ -21,10 +20,10 @@ def drop(x: Tensor, rate: float, keys: tuple[int, ...]) -> Tensor:
 
 
 def drop_block(x: Tensor, rate: float, size: int, keys: tuple[int, ...]) -> Tensor:
-    """x with squares of `size` x `size` places of a channel 0, about a share `rate` of all places.
+    """x with squares of `size` x `size` pixels of a channel set to 0, about a share `rate` of all pixels.
 
-    A square stands on each of the (H - size + 1) (W - size + 1) places where a whole one fits with probability
-    gamma = rate H W / (size^2 (H - size + 1) (W - size + 1)); squares may overlap. No square is larger than x.
+    A whole square fits at (H - size + 1) (W - size + 1) positions. At each it is dropped with probability
+    gamma = rate H W / (size^2 (H - size + 1) (W - size + 1)). Squares may overlap. `size` is at most H and W.
     """
     height, width = x.shape[2:]
     size = min(size, height, width)
@@ -49,7 +48,7 @@ def _masked(x: Tensor, keys: tuple[int, ...], mask: Mask) -> Tensor:
 
 
 def _below(share: float, x: Tensor, shape: tuple[int, ...], key: int) -> Tensor:
-    """1.0 with probability `share`, else 0.0, a function of `key`; of a meta tensor, its shape."""
+    """1.0 with probability `share`, else 0.0, as a function of `key`. If x is a meta tensor, so is the result."""
     if x.is_meta:
         return (torch.empty(shape, device=x.device) < share).float()
     generator = torch.Generator(x.device).manual_seed(key)

@@ -1,4 +1,4 @@
-"""Maps from tasks to features that are no networks: what the theory's problems have for a backbone."""
+"""The backbones of the analytic problems: theta itself, and a linear map."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from memmeta_exp.config.components import BackboneConfig
 @register
 @dataclass(frozen=True)
 class NoBackboneConfig(BackboneConfig):
-    """dataset=quadratic has theta itself where others have features."""
+    """No network: for dataset=quadratic, theta itself takes the place of the features."""
 
     dataset: ClassVar[str | None] = "quadratic"
     label: ClassVar[str] = "none"
@@ -30,7 +30,7 @@ class LinearConfig(BackboneConfig):
     dataset: ClassVar[str | None] = "logistic"
     label: ClassVar[str] = "linear map"
     name: str = "linear"
-    features: int = option(8, "how many it has", at_least=1, at_most=4096)
+    features: int = option(8, "number of features", at_least=1, at_most=4096)
 
     def build(
         self, channels: int, image_size: int, generator: torch.Generator, materialise: bool = True
@@ -39,7 +39,7 @@ class LinearConfig(BackboneConfig):
 
 
 class Theta(nn.Module):
-    """theta itself, p numbers ~ N(0, 1): every task's features are theta."""
+    """Features that are theta itself, p numbers, for every task. Initial values are drawn from N(0, 1)."""
 
     def __init__(self, dim: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Theta(nn.Module):
 
 
 class LinearMap(Backbone):
-    """theta [inputs, features], N(0, 1) / sqrt(inputs) each: z = 4 (x - 1/2) theta, for x in [0, 1]."""
+    """z = 4 (x - 1/2) theta for x in [0, 1]. theta: [inputs, features], entries drawn from N(0, 1) / sqrt(inputs)."""
 
     def __init__(self, inputs: int, features: int, generator: torch.Generator) -> None:
         super().__init__()

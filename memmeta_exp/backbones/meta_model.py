@@ -18,11 +18,16 @@ def scaled_cosines(z: Tensor, weight: Tensor, scale: float) -> Tensor:
 
 
 class MetaModel(nn.Module):
-    """A backbone and the head's start phi_0 [C, d+1] (last column the bias), torch's default Linear initialisation:
-    every entry ~ U(-1/sqrt d, 1/sqrt d). phi_0 is a parameter where it is learned and a buffer where it is fixed.
-    Called on images [T, n, C, H, W] it gives the outputs [T, n, ways] of the head phi_0: W z + b, or, where `cosine` is
-    a number, that times the cosines of z and the rows of W. classes: where training classifies the classes of its
-    split, `classifier` V [classes, d+1], a parameter that begins as phi_0 does; None where it does not, or is over."""
+    """A backbone and phi_0, from which every task's head starts.
+
+    head_start: phi_0 [C, d+1], last column the bias; a parameter where `learned`, else a buffer. Its entries are drawn
+    from U(-1/sqrt d, 1/sqrt d), as in torch's Linear. cosine: None, or the scale of a cosine head. classes: None, or
+    the number of classes of a classifier that training fits. classifier: V [classes, d+1], drawn as phi_0; None without
+    `classes`, and after training.
+
+    `forward` takes images [T, n, C, H, W] and returns the outputs [T, n, ways] of the head phi_0: W z + b, or `cosine`
+    times the cosines of z and the rows of W.
+    """
 
     head_start: Tensor
     classifier: Tensor | None
@@ -53,8 +58,10 @@ class MetaModel(nn.Module):
         self.register_parameter("classifier", None if classes is None else nn.Parameter(drawn(classes)))
 
     def classify(self, z: Tensor, scale: float | None = None) -> Tensor:
-        """The classifier's logits [T, n, classes] of features z [T, n, d]: V (z, 1), or where `scale` is a number, that
-        times the cosines of z and V's rows but for their last entries."""
+        """The classifier's logits [T, n, classes] of features z [T, n, d].
+
+        They are V (z, 1), or with a `scale`, that times the cosines of z and the rows of V without their last entry.
+        """
         assert self.classifier is not None, "a model without a classifier"
         weight, bias = self.classifier[:, :-1], self.classifier[:, -1]
         return linear(z, weight, bias) if scale is None else scaled_cosines(z, weight, scale)
@@ -63,7 +70,7 @@ class MetaModel(nn.Module):
         z = self.backbone(images) if keys is None else self.backbone(images, keys)
         z = z.to(self.head_start.dtype)
         device = "cpu" if z.is_meta else z.device.type  # torch has no autocast of meta tensors
-        with torch.autocast(device, enabled=False):  # precision is the backbone's: the head keeps its own
+        with torch.autocast(device, enabled=False):  # autocast is for the backbone alone
             weight, bias = self.head_start[..., :-1], self.head_start[..., -1]
             if self.cosine is None:
                 return linear(z, weight, bias)
@@ -71,7 +78,7 @@ class MetaModel(nn.Module):
 
 
 class QuadraticModel(MetaModel):
-    """theta and phi_0 [1, q] of quadratic tasks; called on T tasks it gives both side by side, [T, p + q]."""
+    """theta [p] and phi_0 [1, q] of quadratic tasks. `forward` on T tasks returns both joined, [T, p + q]."""
 
     def __init__(self, dim_theta: int, dim_phi: int, learned: bool, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -91,8 +98,10 @@ def build_model(
     materialise: bool = True,
     classes: int | None = None,
 ) -> MetaModel:
-    """The meta-model that a backbone configuration describes, initial values a pure function of `seed` and of the
-    weights that it names. Not materialised, it is of meta tensors, and nothing is read. classes: see `MetaModel`.
+    """The meta-model on the backbone that a configuration describes.
+
+    Initial values are a pure function of `seed` and of the weights that the configuration names. learned, classes: see
+    `MetaModel`. materialise: False for meta tensors; nothing is then read.
 
     Raises ConfigError where the backbone cannot be made, or the image is too small for it.
     """

@@ -27,8 +27,8 @@ class MlpConfig(BackboneConfig):
     name: str = "mlp"
     hidden: list[int] = option(
         [40, 40],
-        "widths of 1 to 16 layers; features are those of the last; [40, 40] with the head is the regressor of Finn et "
-        "al. 2017",
+        "widths of 1 to 16 layers, the last of which gives the features; [40, 40] with the head is the regressor of "
+        "Finn et al. 2017",
         at_least=1,
         at_most=65536,
     )
@@ -42,10 +42,9 @@ class MlpConfig(BackboneConfig):
 
 
 class MLP(Backbone):
-    """Linear and ReLU for each width of `hidden`: [T, n, ...] -> [T, n, hidden[-1]], what comes after n flattened.
+    """Linear and ReLU for each width of `hidden`: [T, n, ...] -> [T, n, hidden[-1]]; axes after n are flattened.
 
-    Initial values as torch's Linear has them, U(-1/sqrt(fan in), 1/sqrt(fan in)) for weights and biases, drawn from
-    `generator`.
+    Initial weights and biases are drawn from `generator`, U(-1/sqrt(fan in), 1/sqrt(fan in)) as in torch's Linear.
     """
 
     def __init__(self, inputs: int, hidden: Sequence[int], generator: torch.Generator | None = None) -> None:
@@ -61,7 +60,7 @@ class MLP(Backbone):
         return self.dim
 
     def prefers_joint_forward(self, device: torch.device) -> bool:
-        """No point sees another."""
+        """Always: no layer mixes points."""
         return True
 
     @property

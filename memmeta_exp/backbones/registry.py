@@ -15,9 +15,11 @@ from memmeta_exp.utils.errors import ConfigError
 def build_backbone(
     config: Any, channels: int, image_size: int, generator: torch.Generator, materialise: bool = True
 ) -> tuple[Backbone, int]:
-    """The backbone of `config` and its number of features, initial values drawn from `generator`, or, as torch's own
-    layers do, from global generators, which have its seed meanwhile. Not materialised, it is of meta tensors, and no
-    weights are read. Raises ConfigError."""
+    """The backbone of `config` for images of `channels` x image_size x image_size, and its number of features.
+
+    Initial values come from `generator`, or from the global generators, which are seeded with its seed meanwhile.
+    materialise: False for meta tensors; no weights are then read. Raises ConfigError.
+    """
     with nullcontext() if materialise else torch.device("meta"), seeded(generator.initial_seed()):
         backbone = config.build(channels, image_size, generator, materialise)
         features = backbone.features(image_size)
@@ -31,7 +33,7 @@ def build_backbone(
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """For the block, the global generators of torch, NumPy and Python start from `seed`; they are left as they were."""
+    """Seeds the global generators of torch, NumPy and Python for the block, and restores them after it."""
     before = np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=[]):
@@ -45,8 +47,8 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def require(config: Any, channels: int, image_size: int, memory: Any) -> None:
-    """ConfigError where the backbone of `config` cannot be made for such images here, or cannot run as the section
-    `memory` says."""
+    """ConfigError where the backbone of `config` cannot be made for such images, or cannot run as the section `memory`
+    says."""
     backbone, _ = build_backbone(config, channels, image_size, torch.Generator(), materialise=False)
     apply_memory_options(backbone, memory)
 

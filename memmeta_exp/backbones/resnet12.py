@@ -26,7 +26,7 @@ from memmeta_exp.config import option, register
 @register
 @dataclass(frozen=True)
 class Resnet12Config(NormalisedConfig):
-    """ResNet-12 (Lee et al. 2019): 4 residual blocks of three convolutions, features averaged over places."""
+    """ResNet-12 (Lee et al. 2019): 4 residual blocks of three convolutions, features averaged over pixels."""
 
     label: ClassVar[str] = "ResNet-12"
     name: str = "resnet12"
@@ -51,12 +51,12 @@ BLOCKS = 4
 
 
 class ResNet12(Backbone):
-    """4 residual blocks of three conv3x3, max-pool 2 after each; the mean over the last block's places: d = filters[3].
+    """4 residual blocks of three conv3x3, each with max-pool 2, then the mean over pixels: d = filters[3].
 
-    norm: as for Conv4, `task` or `running`. drop_rate: in training, a drop rate for single activations after blocks 1
-    and 2 and for squares of drop_block x drop_block (DropBlock) after blocks 3 and 4, as in the MetaOptNet code, which
-    however raises the rate over the first 40,000 steps where here it is constant.
-    Initial values: He-normal by fan-out for a leaky ReLU, batch norm weight 1, drawn from `generator`.
+    norm: as for Conv4, `task` or `running`. drop_rate: in training, the rate of dropout after blocks 1 and 2, and of
+    DropBlock with squares of drop_block x drop_block after blocks 3 and 4. The MetaOptNet code drops likewise, but
+    raises the rate over the first 40,000 steps; here it is constant. Initial values are drawn from `generator`:
+    He-normal by fan-out for a leaky ReLU, batch norm weight 1.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class ResNet12(Backbone):
         return self.drop_rate > 0
 
     def features(self, image_size: int) -> int:
-        """filters[3], where four poolings leave a place."""
+        """filters[3]; 0 where four poolings leave no pixel."""
         return self.width if image_size >= 2**BLOCKS else 0
 
     def forward(self, images: Tensor, keys: Keys | None = None) -> Tensor:
-        """keys: of the tasks, for what is dropped; None to drop nothing."""
+        """keys: one random key for each task, for dropout; None to drop nothing."""
         tasks, x = len(images), sample_major(images)
         for at, block in enumerate(self.blocks):
             x = self._run(self._block, x, block, at, tasks, keys)

@@ -9,22 +9,21 @@ from torch.nn import functional as F
 from memmeta_exp.backbones.ops.batch_norm import batch_norm
 
 IMAGES = (0, 2, 3)  # of [n, C, H, W]
-MOMENTUM = 0.1  # least weight of the newest iteration in the running statistics, that of torch's batch norm
+MOMENTUM = 0.1  # smallest weight of the newest iteration in the running statistics, as in torch's batch norm
 
-RECORDED = 50  # iterations before a validation that running statistics are gathered in
+STATS_ITERATIONS = 50  # iterations before a validation that update the running statistics
 
 
 class TaskBatchNorm2d(nn.Module):
     """Batch norm over each task's own images.
 
-    Input [n*T, C, H, W] in sample-major order (row i*T + t is image i of task t), so that viewing it as [n, T*C, H, W]
-    costs nothing and one batch norm with T*C channels normalises every task by itself.
+    Input is [n*T, C, H, W] in sample-major order: row i*T + t is image i of task t. Viewing it as [n, T*C, H, W] costs
+    nothing, and one batch norm with T*C channels then normalises every task by itself.
 
-    running: in evaluation mode, normalise by running statistics, which `update_running_stats` gathers, instead of by
-    the statistics of the batch at hand (transductive). task_stats_weight: the weight s of each task's own statistics in
-    a mixture of both: mean s m + (1 - s) m', variance s v + (1 - s) v' + s (1 - s) (m - m')^2 (after Schneider et al.
-    2020, who leave the last term out). own_derivatives: batch statistics with the second derivative of
-    ops/batch_norm.py in place of torch's.
+    running: evaluation mode normalises by running statistics, which `update_running_stats` computes, instead of by the
+    statistics of the current batch (transductive). task_stats_weight: the weight s of each task's own statistics in a
+    mixture of both: mean s m + (1 - s) m', variance s v + (1 - s) v' + s (1 - s) (m - m')^2 (Schneider et al.
+    2020 leave out the last term). own_derivatives: use the second derivative of ops/batch_norm.py in place of torch's.
     """
 
     running_mean: Tensor
@@ -36,19 +35,19 @@ class TaskBatchNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.running, self.eps, self.own_derivatives = running, eps, own_derivatives
         self.task_stats_weight = 0.0
-        self.newest: float | None = None  # weight of the next pass in the running statistics, None to leave them
+        self.newest: float | None = None  # weight of the next pass in the running statistics, None for no update
         if running:
             self.register_buffer("running_mean", torch.zeros(channels))
             self.register_buffer("running_var", torch.ones(channels))
 
     @property
     def by_batch(self) -> bool:
-        """Whether the statistics of the batch at hand are the ones used."""
+        """Whether the statistics of the current batch are used."""
         return self.training or not self.running
 
     @property
     def by_images(self) -> bool:
-        """Whether each image is normalised by itself, whatever images and tasks it comes with."""
+        """Whether the result for an image is independent of the other images in the batch."""
         return not self.by_batch and not self.task_stats_weight
 
     @property
@@ -83,9 +82,12 @@ class TaskBatchNorm2d(nn.Module):
 
 
 def running_weight(t: int, eval_every: int, iterations: int) -> float:
-    """That of iteration t in the running statistics: 0 but in the RECORDED iterations before a validation, of which the
-    first replaces what there was; a mean of those so far, until the newest weighs MOMENTUM."""
-    position = RECORDED - 1 - min(-t % eval_every, iterations - t)
+    """The weight of iteration t in the running statistics.
+
+    It is 0 except in the last STATS_ITERATIONS iterations before a validation. The first of these has weight 1 and
+    replaces old statistics. The next ones make a mean over the iterations so far, until the newest has weight MOMENTUM.
+    """
+    position = STATS_ITERATIONS - 1 - min(-t % eval_every, iterations - t)
     return 0.0 if position < 0 else max(MOMENTUM, 1 / (1 + min(position, t - 1)))
 
 
@@ -93,8 +95,10 @@ def running_weight(t: int, eval_every: int, iterations: int) -> float:
 def update_running_stats(
     net: Callable[[Tensor], Tensor], norms: list[TaskBatchNorm2d], tasks: Iterable[Tensor], weight: float
 ) -> None:
-    """One update of the running statistics of `norms`, the layers of `net`, by the mean of the statistics of `tasks`,
-    images [1, n, C, H, W] each: running <- (1 - weight) running + weight mean."""
+    """Updates the running statistics of `norms`, layers of `net`, once: running <- (1 - weight) running + weight mean.
+
+    mean: of the statistics of `tasks`, images [1, n, C, H, W] each.
+    """
     before = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
     try:
         for k, images in enumerate(tasks):

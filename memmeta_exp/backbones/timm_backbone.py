@@ -1,4 +1,4 @@
-"""A model of timm as a backbone. timm is an extra: it is imported when the first one is built."""
+"""A model of timm as a backbone. timm is an optional dependency, imported when the first model is built."""
 
 import importlib
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from memmeta_exp.utils.torchvision_compat import import_torchvision
 @register
 @dataclass(frozen=True)
 class TimmConfig(BackboneConfig):
-    """Any model of timm, without its classifier: features as pooled for it."""
+    """Any model of timm, without its classifier: the features are what the classifier would take."""
 
     normalises: ClassVar[bool] = True
     label: ClassVar[str] = "timm"
@@ -29,21 +29,21 @@ class TimmConfig(BackboneConfig):
     model: str = option("resnet18", "timm's name for the model")
     weights: str | None = option(
         None,
-        "a file of weights (safetensors, or a state dict that torch.load takes with weights_only=True); with neither "
-        "this nor pretrained, initial values from `seed`",
+        "a file of weights (safetensors, or a state dict that torch.load takes with weights_only=True); without this "
+        "and pretrained, initial values come from `seed`",
         path=True,
     )
     pretrained: bool = option(False, "timm's own weights for the model, from the hub")
     frozen: int = option(
         0,
-        "how many of timm's groups of layers are not meta-learned, from the stem (the first) on: a stage of a "
-        "convolutional network, a block of a transformer",
+        "number of timm's groups of layers that are not meta-learned, counted from the stem; a group is a stage of a "
+        "convolutional network or a block of a transformer",
         at_least=0,
     )
     norm: str = option(
         "task",
-        "batch norm by each task's batch statistics (task) or by the statistics that came with the weights, never "
-        "updated (fixed); models without batch norm are the same under both",
+        "statistics of batch norm: task (each task's own) or fixed (those of the weights, never updated); no effect "
+        "without batch norm",
         choices=("task", "fixed"),
     )
     attention: str = option(
@@ -72,10 +72,10 @@ class TimmConfig(BackboneConfig):
 class TimmBackbone(Backbone):
     """The pooled features that timm's model gives its classifier, [T, n, C, H, W] in [0, 1] -> [T, n, d].
 
-    Images are brought to the mean and deviation of the model's published weights first. The model is always in
-    evaluation mode: no dropout, no stochastic depth, and batch norm by each task's own statistics (norm=task; one task
-    at a time then) or by those of the weights (norm=fixed). Frozen groups are buffers, as all that is not
-    meta-learned. Initial values are a function of the generator's seed, or of the weights.
+    Images are first normalised by the mean and deviation of the model's published weights. The model is always in
+    evaluation mode: no dropout and no stochastic depth. Batch norm uses each task's own statistics (norm=task; it then
+    takes one task at a time) or those of the weights (norm=fixed). Frozen groups are buffers. Initial values are a
+    function of the generator's seed, or of the weights.
     """
 
     mean: Tensor
@@ -93,7 +93,7 @@ class TimmBackbone(Backbone):
             values = torch.tensor(facts[key])
             values = values if len(values) == channels else values.mean().expand(channels)
             self.register_buffer(name, values[:, None, None].clone())
-        self.net.pretrained_cfg = {}  # it may hold the weights once more
+        self.net.pretrained_cfg = {}  # it may hold a second copy of the weights
         self._freeze(timm)
         self.by_batch = config.norm == "task" and use_batch_statistics(self.net)
         for module in self.net.modules():
@@ -102,13 +102,13 @@ class TimmBackbone(Backbone):
         self.train()
 
     def train(self, mode: bool = True) -> "TimmBackbone":
-        """The model itself stays in evaluation mode: see above."""
+        """The model itself stays in evaluation mode: see the class."""
         super().train(mode)
         self.net.eval()
         return self
 
     def checkpoint_blocks(self) -> None:
-        """By timm's own means; ConfigError where the model has none."""
+        """Turns on timm's own checkpointing; ConfigError where the model has none."""
         try:
             self.net.set_grad_checkpointing(True)
         except (AssertionError, AttributeError, NotImplementedError):
@@ -123,7 +123,7 @@ class TimmBackbone(Backbone):
         return self.by_batch
 
     def features(self, image_size: int) -> int:
-        """d, found by running the model on meta tensors; ConfigError where it takes no such images."""
+        """d, from a pass of the model on meta tensors; ConfigError where it does not take such images."""
         tensors = [*self.net.named_parameters(), *self.net.named_buffers()]
         shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
         images = torch.empty(2, self.channels, image_size, image_size, device="meta")
@@ -206,18 +206,18 @@ def _created(timm: Any, config: TimmConfig, channels: int, image_size: int, seed
 
 
 def _seeded(timm: Any, name: str, seed: int, options: dict[str, Any]) -> Any:
-    """timm draws initial values from torch's global generator, which is left as it was."""
+    """The model with initial values from `seed`. torch's global generator, which timm draws from, is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return timm.create_model(name, **options)
 
 
 def _untouched(loaded: Tensor, fresh: Tensor) -> bool:
-    """Whether these are still the random initial values; constant ones cannot be told."""
+    """Whether these are still the random initial values. Of constant initial values nothing can be said: False."""
     return torch.equal(loaded, fresh) and bool((fresh != fresh.flatten()[0]).any())
 
 
 def _line(error: Exception) -> str:
-    """The first line that says something: torch begins with a heading where weights do not fit."""
+    """The first line of a message, without the heading that torch puts first where weights do not fit."""
     lines = [line.strip() for line in str(error).splitlines() if not line.startswith("Error(s) in loading")]
     return (lines or [""])[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""A file of weights as people save them: a state dict, bare or in a training checkpoint, under names of its own."""
+"""Reads files of weights: a state dict alone or inside a training checkpoint, with or without name prefixes."""
 
 import argparse
 import pathlib
@@ -17,8 +17,8 @@ from memmeta_exp.utils.path_keys import home_path
 from memmeta_exp.utils.reading import open_regular
 from memmeta_exp.utils.reading.arrays import archive_of_tensors
 
-DEEPEST = 4  # mappings within mappings
-HARMLESS: list[Any] = [  # beside what torch allows itself; checkpoints hold the options and scores of a training so
+DEEPEST = 4  # most nested mappings that are searched
+HARMLESS: list[Any] = [  # types allowed beside torch's own: options and scores in training checkpoints
     argparse.Namespace, pathlib.PosixPath, np.dtype, type(np.dtype("float64")), type(np.dtype("float32")),
     type(np.dtype("int64")), (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
@@ -28,7 +28,7 @@ SAVE = "save its state dict alone, torch.save(model.state_dict(), FILE)"
 
 
 class Found(NamedTuple):
-    """Weights at `place` in a file. known: how many of them have the name of one of the model's."""
+    """Weights at `place` in a file. known: how many of them have a name of the model."""
 
     place: str
     known: int
@@ -36,8 +36,11 @@ class Found(NamedTuple):
 
 
 def read_weights(file: str, names: Collection[str]) -> dict[str, Tensor]:
-    """The tensors in `file` that most of `names` (a model's) are among, by those names: prefixes such as `module.` are
-    left out, and so is what else a checkpoint holds. ConfigError where it has none, or several sets of them."""
+    """The set of tensors in `file` that has the most of `names`, the names of a model's weights.
+
+    Prefixes such as `module.` are removed, and other content of a checkpoint is ignored. ConfigError where there is no
+    set of tensors, where several differing sets fit equally well, or where a weight is not finite.
+    """
     found = sorted(_sets(_loaded(file), frozenset(names)), key=lambda one: -one.known)
     if not found:
         raise ConfigError(f"backbone.weights={file} is no file of weights: it holds no tensors with names; {SAVE}")
@@ -66,7 +69,7 @@ def _loaded(file: str) -> Any:
             return load_file(path)
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - safetensors, zip, pickle: each has its own
+    except Exception as error:  # noqa: BLE001 - safetensors, zip and pickle raise errors of their own
         raise ConfigError(f"backbone.weights={file} is no file of weights{_why(error)}") from None
 
 
@@ -81,7 +84,7 @@ def _why(error: Exception) -> str:
 
 
 def _sets(content: Any, names: frozenset[str], place: str = "", depth: int = 0) -> Iterator[Found]:
-    """Every set of tensors with names in `content`, one for each prefix under which it has some of `names`."""
+    """Every set of named tensors in `content`, one for each prefix under which it has some of `names`."""
     if isinstance(content, list | tuple):
         pairs = all(isinstance(item, tuple) and len(item) == 2 for item in content)
         content = dict(content) if pairs else dict(enumerate(content))
@@ -112,7 +115,7 @@ def _by_prefix(tensors: dict[str, Tensor], names: frozenset[str], place: str) ->
 
 
 def _prefix(key: str, names: frozenset[str]) -> str | None:
-    """What stands before one of `names` in `key`; None where it ends in none of them."""
+    """The prefix of `key` before one of `names`; None where `key` ends with none of them."""
     starts = [0, *(dot.end() for dot in re.finditer(r"\.", key))]
     return next((key[:start] for start in starts if key[start:] in names), None)
 

@@ -1,4 +1,4 @@
-"""Networks that know nothing of tasks, [N, C, H, W] -> [N, ...], run on the images of several tasks at once."""
+"""Runs networks without a task axis, [N, C, H, W] -> [N, ...], on the images of several tasks."""
 
 from collections.abc import Callable
 
@@ -10,8 +10,8 @@ from memmeta_exp.backbones.backbone import laid_out
 
 
 def use_batch_statistics(net: nn.Module) -> bool:
-    """From now on torch's batch norm in `net` takes the statistics of the images at hand, in training and evaluation,
-    and keeps none. Returns whether there is any: then images of one pass bear on each other."""
+    """Makes torch's batch norm in `net` use the statistics of the current images, in training and evaluation, and drops
+    its running statistics. Returns whether there is any batch norm: images of one pass then affect each other."""
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:
         norm.track_running_stats = False
@@ -20,8 +20,7 @@ def use_batch_statistics(net: nn.Module) -> bool:
 
 
 def by_tasks(net: Callable[[Tensor], Tensor], images: Tensor, alone: bool) -> Tensor:
-    """Features [T, n, d] of images [T, n, C, H, W]: all tasks in one pass, or, where `alone`, each in a pass of its
-    own."""
+    """Features [T, n, d] of images [T, n, C, H, W]. alone: each task in a pass of its own, not all in one pass."""
     if alone and len(images) > 1:
         return torch.stack([net(laid_out(one)) for one in images])
     return net(laid_out(images.flatten(0, 1))).unflatten(0, (len(images), -1))

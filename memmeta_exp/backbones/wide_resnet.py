@@ -16,19 +16,21 @@ from memmeta_exp.utils.errors import ConfigError
 @register
 @dataclass(frozen=True)
 class WideResnetConfig(NormalisedConfig):
-    """Wide residual network (Zagoruyko and Komodakis 2016), features averaged over places, without dropout."""
+    """Wide residual network (Zagoruyko and Komodakis 2016), features averaged over pixels, without dropout."""
 
     label: ClassVar[str] = "WRN-28-10"
     name: str = "wrn28_10"
-    depth: int = option(28, "6 n + 4, from 10 on: n blocks in each of three groups", at_most=1000)
-    width: int = option(10, "times 16, 32 and 64 channels", at_least=1, at_most=MAX_FILTERS // 64)
+    depth: int = option(28, "6 n + 4, at least 10: n blocks in each of three groups", at_most=1000)
+    width: int = option(
+        10, "the three groups have 16, 32 and 64 times this many channels", at_least=1, at_most=MAX_FILTERS // 64
+    )
 
     def check(self) -> None:
         super().check()
         if self.depth < 10 or self.depth % 6 != 4:
             low = max(10, self.depth - (self.depth - 4) % 6)
             raise ConfigError(
-                f"backbone.depth={self.depth} is no depth of a wide residual network, 6 n + 4 from 10 on; "
+                f"backbone.depth={self.depth} is not a depth of a wide residual network (6 n + 4, at least 10); "
                 f"use {low} or {low + 6}"
             )
 
@@ -43,11 +45,11 @@ GROUPS = (16, 32, 64)  # channels, times the width
 
 
 class WideResNet(Backbone):
-    """conv3x3, three groups of (depth - 4) / 6 pre-activation blocks with 16, 32 and 64 times `width` channels, the
-    second and third of which halve the image, batch norm, ReLU, mean over places: d = 64 width. No dropout.
+    """conv3x3, three groups of residual blocks, batch norm, ReLU and the mean over pixels: d = 64 width. No dropout.
 
-    norm: as for Conv4, `task` or `running`. Initial values: He-normal by fan-out, batch norm weight 1, drawn from
-    `generator`.
+    Each group has (depth - 4) / 6 pre-activation blocks. The groups have 16, 32 and 64 times `width` channels; the
+    second and third halve the image. norm: as for Conv4, `task` or `running`. Initial values are drawn from
+    `generator`: He-normal by fan-out, batch norm weight 1.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class WideResNet(Backbone):
 
 
 class _Block(nn.Module):
-    """x + conv(relu(norm(conv(a)))), a = relu(norm(x)); where the shape changes, conv1x1(a) in the place of x."""
+    """x + conv(relu(norm(conv(a)))), a = relu(norm(x)). Where the shape changes, conv1x1(a) replaces x."""
 
     def __init__(self, channels: int, width: int, stride: int, running: bool) -> None:
         super().__init__()

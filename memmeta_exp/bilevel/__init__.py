@@ -1,7 +1,7 @@
-"""Pure bilevel mathematics on torch tensors: no configuration, no files, no logging, no `.grad`.
+"""Bilevel optimisation on torch tensors, as pure functions: no configuration, files, logging or `.grad`.
 
-Everything is batched over tasks: a vector is a tuple of tensors whose first axis is the task, T independent systems
-side by side, and every scalar of a solve (step length, residual, steps) is a tensor [T].
+Everything is batched over T independent tasks. A vector is a tuple of tensors whose first axis is the task. Each scalar
+of a solve (step size, residual, steps) is a tensor [T].
 """
 
 from memmeta_exp.bilevel.cosine_head import CosineHead, prototypes

@@ -1,4 +1,4 @@
-"""The gradient of a bilevel objective without inner history.
+"""The gradient of a bilevel objective from phi* alone, without the steps that led to it.
 
 F(u) = f(u, phi*(u)),  phi*(u) = argmin_phi g(u, phi).  Differentiating the optimality condition d_phi g(u, phi*(u)) = 0
 along u gives  d_u d_phi g + (d_phi^2 g) d_u phi* = 0  (implicit function theorem; H = d_phi^2 g is invertible because g
@@ -6,8 +6,8 @@ is mu-strongly convex in phi), and with  H v = d_phi f:
 
     dF/du = d_u f + (d_u phi*)^T d_phi f = d_u f - d_u < d_phi g, v >              (the paper's grad F)
 
-which needs phi* and v alone: memory and work do not depend on how phi* was reached. u is theta, or the features
-(z_s, z_q) through which theta is seen, in which case one backward pass of the backbone completes the chain rule.
+This needs phi* and v alone. Its memory and work do not depend on the solver that found phi*. u is theta, or the
+features (z_s, z_q). With features, one backward pass of the backbone completes the chain rule.
 """
 
 from collections.abc import Callable
@@ -24,9 +24,12 @@ LinearSolver = Callable[[Callable[[Vector], Vector], Vector], Solution]
 
 @dataclass(frozen=True)
 class Hypergradient:
-    """value: f(u, phi), the sum over tasks; grad: dF/du, shaped as u; v: the solution of H v = d_phi f; slope: d_phi g
-    at phi, which says how far phi is from phi*; gradients, products: how many of each a task took, a product being a
-    derivative of < d_phi g, v > for some v, by phi or by u."""
+    """The result of `implicit`.
+
+    value: f(u, phi), the sum over tasks. grad: dF/du, shaped as u. v: the solution of H v = d_phi f. slope: d_phi g at
+    phi, which is 0 at phi*. gradients: gradients of f and g that each task took. products: derivatives of
+    < d_phi g, v >, by phi or by u, that each task took, [T].
+    """
 
     value: Tensor
     grad: Vector
@@ -39,8 +42,8 @@ class Hypergradient:
 def implicit(f: Objective, g: Objective, u: Vector, phi: Vector, solve: LinearSolver) -> Hypergradient:
     """dF/du at phi ~ phi*(u) by the formula above, for any differentiable f and g.
 
-    f, g: (u, phi) -> scalar, the sum over tasks; phi: tensors [T, ...], task i's part of f and g depending on phi[i]
-    alone (then H is block-diagonal and `solve` treats the tasks side by side); solve: (matvec, b) -> Solution. One
+    f, g: (u, phi) -> scalar, the sum over tasks. phi: tensors [T, ...]. Task i's part of f and g must depend on phi[i]
+    alone: H is then block-diagonal, and `solve` solves all tasks in one batch. solve: (matvec, b) -> Solution. One
     graph of d_phi g serves all Hessian-vector products and the cross derivative.
     """
     u = tuple(t.detach().requires_grad_() for t in u)

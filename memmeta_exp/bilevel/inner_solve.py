@@ -15,11 +15,11 @@ HALVINGS = 40
 def gradient_descent(
     grad: Callable[[Vector], Vector], start: Vector, *, steps: int, step_size: Tensor, tolerance: float | None = None
 ) -> Solution:
-    """K = `steps` steps phi <- phi - lambda_phi d_phi g(phi) (Algorithm 1, the loop over k).
+    """K = `steps` steps phi <- phi - lambda_phi d_phi g(phi) (Algorithm 1 of the paper, the loop over k).
 
-    step_size: lambda_phi of each task, [T]. It contracts for strongly convex g only where lambda_phi < 2 / L_g, at
-    rate 1 - mu / L_g for 1 / L_g. tolerance: a task stops where |d_phi g| is within it, after K steps at most; None: it
-    takes them all.
+    step_size: lambda_phi of each task, [T]. For strongly convex g the steps contract where lambda_phi < 2 / L_g. With
+    lambda_phi = 1 / L_g the rate is 1 - mu / L_g. tolerance: a task stops once |d_phi g| <= tolerance, after at most K
+    steps; None: every task takes K steps.
     """
     if tolerance is not None:
         return _descent_to(tolerance, grad, start, steps, step_size)
@@ -38,7 +38,7 @@ def _descent_to(
     size = norm(slope)
     count, still = torch.zeros_like(size, dtype=torch.int64), torch.zeros_like(step_size)
     for done in range(steps):
-        active = ~(size <= tolerance)  # NaN is not solved
+        active = ~(size <= tolerance)  # NaN counts as unsolved
         some, every = loop_status(active, done)
         if not some:
             break
@@ -60,11 +60,11 @@ def newton(
 ) -> Solution:
     """Newton's method with Armijo backtracking, until |d_phi g| <= `tolerance` in every task or `steps` are done.
 
-    value: phi -> g [T]; grad: phi -> d_phi g; inverse: phi -> (r -> (d_phi^2 g)^-1 r), factorised once a step; dot: the
-    inner product that |d_phi g| and the slope along a direction are taken in, where phi are coordinates. A task
-    does not move once it is solved, nor where no step along the direction lowers g (a direction that is not finite,
-    say): it keeps its iterate and is reported by its residual. Convergence near phi* is quadratic (Boyd and
-    Vandenberghe 2004, section 9.5).
+    value: phi -> g [T]. grad: phi -> d_phi g. inverse: phi -> (r -> (d_phi^2 g)^-1 r), factorised once a step. dot: the
+    inner product of |d_phi g| and of slopes along a direction; not the Euclidean one where phi holds coordinates, as in
+    `SupportSpace`. A task keeps its iterate once it is solved. It also keeps it where no step along the direction
+    lowers g, for example where the direction is not finite; its residual then exceeds the tolerance. Convergence near
+    phi* is quadratic (Boyd and Vandenberghe 2004, section 9.5).
     """
     phi, slope, now = start, grad(start), value(start)
     square = dot(slope, slope)
@@ -91,17 +91,18 @@ def _armijo(
     active: Tensor,
     every: bool,
 ) -> tuple[Vector, Tensor]:
-    """phi - t direction and its g [T], for the largest t of 1, 1/2, .., 2^-39 with g there at most g(phi) - 1e-4 t
-    <d_phi g, direction>; phi itself, whatever the direction is, where there is none and for tasks that are not active.
+    """The step of a line search: phi - t direction, and g there [T].
 
-    now: g(phi); every: whether all tasks are active. The slack is the rounding of g, which near phi* exceeds the
-    decrease asked for.
+    t is the largest of 1, 1/2, .., 2^-39 with g(phi - t direction) <= g(phi) - 1e-4 t <d_phi g, direction>. A task
+    without such a t keeps phi, and so does a task that is not active. now: g(phi). decrease: <d_phi g, direction>.
+    every: whether all tasks are active. The comparison allows for the rounding of g, which near phi* exceeds the
+    required decrease.
     """
     bound = torch.add(now, now.abs(), alpha=8 * torch.finfo(now.dtype).eps)
     stepped = subtract(phi, direction)
     reached = value(stepped)
     enough = reached <= torch.add(bound, decrease, alpha=-ARMIJO_SLOPE)
-    if every and loop_status(enough, 1).every:  # nothing to hold back
+    if every and loop_status(enough, 1).every:  # every task takes the full step
         return stepped, reached
     length, too_far = active.to(now.dtype), active & ~enough
     for halving in range(1, HALVINGS):
@@ -111,6 +112,6 @@ def _armijo(
         stepped = axpy(length, direction, phi, -1)
         reached = value(stepped)
         too_far = too_far & ~(reached <= torch.addcmul(bound, length, decrease, value=-ARMIJO_SLOPE))
-    moves = active & ~too_far  # elsewhere a step may not be finite
+    moves = active & ~too_far  # the steps of other tasks may not be finite
     moved = tuple(torch.where(moves.view(-1, *[1] * (b.dim() - 1)), a, b) for a, b in zip(stepped, phi, strict=True))
     return moved, torch.where(moves, reached, now)

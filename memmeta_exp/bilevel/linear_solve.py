@@ -18,9 +18,9 @@ def cg(
 ) -> Solution:
     """Conjugate gradients on A x = b for symmetric positive definite A (Subroutine 1 of the paper).
 
-    matvec: x -> A x on tensors [T, ...]; steps: at most N; tolerance: bound on |b - A x| / |b|, None for none (a task
-    still stops at the rounding floor eps |b|, where a further step would divide 0 by 0); start: a warm start, None
-    for 0. A task that meets p^T A p <= 0 keeps the iterate it had and is reported as not converged.
+    matvec: x -> A x on tensors [T, ...]. steps: N, the most steps. tolerance: bound on |b - A x| / |b|, None for none.
+    A task also stops at the rounding floor eps |b|, where a further step would divide 0 by 0. start: a warm start, None
+    for 0. A task that meets p^T A p <= 0 keeps its iterate and is reported as not converged.
     """
     x = tuple(torch.zeros_like(t) for t in b) if start is None else start
     r = b if start is None else subtract(b, matvec(x))
@@ -35,7 +35,7 @@ def cg(
         curvature = dot(p, ap)
         active = active & (curvature > zero)
         alpha, every = rr / curvature, loop_status(active, done).every
-        if not every:  # a frozen task stays where it is
+        if not every:  # a task that has stopped keeps its iterate
             ap = tuple(torch.where(active.view(-1, *[1] * (t.dim() - 1)), t, 0.0) for t in ap)  # 0 * inf is NaN
             alpha = torch.where(active, alpha, zero)
         x, r = axpy(alpha, p, x), axpy(alpha, ap, r, -1)
@@ -46,7 +46,7 @@ def cg(
         together, count = (together + 1, count) if every else (together, count + active)
         active = active & (rr > target)
         some, every = loop_status(active, done)
-    stuck = (rr > target) & ~active  # r stayed as it was where the curvature was not positive
+    stuck = (rr > target) & ~active  # the curvature was not positive, so r did not change
     return diagnose(matvec, b, x, tolerance, count + together, stuck, others=1 if start is None else 2)
 
 
@@ -58,8 +58,10 @@ def direct(
     tolerance: float | None = None,
     refinements: int = 1,
 ) -> Solution:
-    """x = A^-1 b by a factorisation, `inverse`, then `refinements` steps x += A^-1 (b - A x) of iterative refinement:
-    they win back the digits that cancellation costs in float32 when kappa is large (Higham 2002, chapter 12)."""
+    """x = A^-1 b by the factorisation `inverse`, then `refinements` steps x += A^-1 (b - A x) of iterative refinement.
+
+    Refinement restores the digits that float32 loses to cancellation when kappa is large (Higham 2002, chapter 12).
+    """
     x = inverse(b)
     for _ in range(refinements):
         x = tuple(a + c for a, c in zip(x, inverse(subtract(b, matvec(x))), strict=True))
@@ -75,8 +77,11 @@ def diagnose(
     indefinite: Tensor | None = None,
     others: int = 0,
 ) -> Solution:
-    """x as a solution of A x = b, its residual recomputed. count: steps, None for the one of a factorisation;
-    indefinite: tasks that met a non-positive curvature; others: products asked for besides those of the steps."""
+    """A Solution of A x = b from x, with its residual recomputed.
+
+    count: steps taken, None for the one of a factorisation. indefinite: tasks that met a non-positive curvature.
+    others: products with A that `count` does not include.
+    """
     size = norm(b)
     residual = norm(subtract(b, matvec(x))) / torch.where(size > 0, size, 1.0)
     within = residual.isfinite() if tolerance is None else residual <= tolerance

@@ -1,7 +1,7 @@
-"""Convex losses of an image's C logits u: all that a linear head needs to know of its loss.
+"""Convex losses of an image's C logits u, with the derivatives and solves that a linear head needs.
 
-Every loss has, image by image, its value l(u), its slope l'(u) and its Hessian S = l''(u). From S and a Gram matrix
-K [n, n] of the images comes what Newton's method and the hypergradient solve with:
+For each image, a loss has its value l(u), its slope l'(u) and its Hessian S = l''(u). With a Gram matrix K [n, n] of
+the images, Newton's method and the hypergradient solve systems with
 
     M = K + s S^-1        (K acts on the images, S on each image's logits),      x -> M^-1 x
 """
@@ -15,17 +15,17 @@ from torch import Tensor
 from memmeta_exp.bilevel.cholesky import factor_inverse, factor_solve
 from memmeta_exp.bilevel.vectors import one_hot
 
-SMALLEST = 1e-200  # of a probability: what is divided by it is finite
+SMALLEST = 1e-200  # lower bound on a probability, so that its reciprocal is finite
 Map = Callable[[Tensor], Tensor]
 
 
 class LogitLoss(ABC):
     """A loss of T tasks of n images; logits u and all maps are [T, n, C].
 
-    A new one needs `values`, `slope` and `hessian` in closed form: `proposed` calls them in inference mode, where
-    autograd does nothing.
+    A subclass needs `values`, `slope` and `hessian` in closed form: `proposed` calls them in inference mode, where
+    autograd is off.
 
-    curvature: a bound on the largest eigenvalue of S. target: [T, n, C].
+    curvature: a bound on the largest eigenvalue of S. target: what the logits are compared with, [T, n, C].
     """
 
     curvature: float
@@ -47,7 +47,7 @@ class LogitLoss(ABC):
     def hessian(self, u: Tensor) -> Tensor:
         """S, [T, n, C, C]."""
 
-    def curved(self, u: Tensor) -> Map:
+    def hvp(self, u: Tensor) -> Map:
         """x -> S x."""
         s = self.hessian(u)
         return lambda x: (s @ x[..., None]).squeeze(-1)
@@ -58,15 +58,15 @@ class LogitLoss(ABC):
         system = torch.einsum("tiab,tij->tiajb", self.hessian(u), gram).reshape(tasks, n * ways, n * ways)
         system.diagonal(dim1=1, dim2=2).add_(shift)
         factor, pivots, _ = torch.linalg.lu_factor_ex(system)
-        curved = self.curved(u)
-        return lambda x: torch.linalg.lu_solve(factor, pivots, curved(x).reshape(tasks, n * ways, 1)).reshape(u.shape)
+        hvp = self.hvp(u)
+        return lambda x: torch.linalg.lu_solve(factor, pivots, hvp(x).reshape(tasks, n * ways, 1)).reshape(u.shape)
 
     def inverse_at_zero(self, u: Tensor, gram: Tensor, shift: float) -> Map:
-        """`inverse` at u = 0, which may be simpler."""
+        """`inverse` at u = 0, where a loss may have a cheaper form."""
         return self.inverse(u, gram, shift)
 
     def accuracy(self, u: Tensor) -> Tensor | None:
-        """The fraction of images told rightly, float64 [T]; None where there are no classes."""
+        """The fraction of images classified correctly, float64 [T]; None where there are no classes."""
         return None
 
 
@@ -96,7 +96,7 @@ class CrossEntropy(LogitLoss):
         p = self._mean(u)
         return self.scale**2 * (torch.diag_embed(p) - p[..., :, None] * p[..., None, :])
 
-    def curved(self, u: Tensor) -> Map:
+    def hvp(self, u: Tensor) -> Map:
         p = self._mean(u)
 
         def product(x: Tensor) -> Tensor:
@@ -106,13 +106,13 @@ class CrossEntropy(LogitLoss):
         return product
 
     def inverse(self, u: Tensor, gram: Tensor, shift: float) -> Map:
-        """By C + 1 systems of n x n (Rasmussen and Williams 2006, Algorithm 3.3), so that work grows as C n^3 and not
-        as (C n)^3. With D_c the diagonal matrix of the n probabilities of class c, and R that repeats a vector C times,
+        """By C + 1 systems of n x n (Rasmussen and Williams 2006, Algorithm 3.3): work grows as C n^3, not as (C n)^3.
 
-            M^-1 x = E x - E R (sum_c E_c)^-1 R^T E x,     E = diag(E_1 .. E_C),     E_c = (K + shift D_c^-1)^-1
+            M^-1 x = E x - E R (sum_c E_c)^-1 R^T E x,     E = diag(E_1 .. E_C),     E_c = (K + s D_c^-1)^-1
 
-        where shift is divided by scale^2. The rounding of a Cholesky factorisation does not depend on how the rows are
-        scaled (Higham 2002, section 10.1), so probabilities near 0 do no harm.
+        D_c is the diagonal matrix of the n probabilities of class c, R repeats a vector C times, and
+        s = shift / scale^2. The rounding of a Cholesky factorisation does not depend on the scale of the rows (Higham
+        2002, section 10.1). So probabilities near 0 do no harm.
         """
         p = self._mean(u).mT.clamp(min=SMALLEST)
         system = torch.diag_embed(p.reciprocal_().mul_(shift / self.scale**2)).add_(gram[:, None])
@@ -127,7 +127,7 @@ class CrossEntropy(LogitLoss):
         return solve
 
     def inverse_at_zero(self, u: Tensor, gram: Tensor, shift: float) -> Map:
-        """There S = scale^2 (I - 1/C) / C for all images, so one system of n x n is enough."""
+        """At u = 0, S = scale^2 (I - 11^T / C) / C for all images, so one system of n x n is enough."""
         system = gram.clone()
         system.diagonal(dim1=1, dim2=2).add_(shift * u.shape[-1] / self.scale**2)
         inverse = factor_inverse(torch.linalg.cholesky_ex(system)[0])
@@ -159,11 +159,11 @@ class Squares(LogitLoss):
     def hessian(self, u: Tensor) -> Tensor:
         return self.curvature * torch.eye(u.shape[-1], dtype=u.dtype, device=u.device).expand(*u.shape, -1)
 
-    def curved(self, u: Tensor) -> Map:
+    def hvp(self, u: Tensor) -> Map:
         return lambda x: x if self.curvature == 1 else self.curvature * x
 
     def inverse(self, u: Tensor, gram: Tensor, shift: float) -> Map:
-        """By one system of n x n, the same at every u."""
+        """By one system of n x n, which does not depend on u."""
         system = gram.clone()
         system.diagonal(dim1=1, dim2=2).add_(shift / self.curvature)
         factor, _ = torch.linalg.cholesky_ex(system)

@@ -1,5 +1,8 @@
-"""A lower level of any form, through autograd: what the closed forms of `linear_head` are checked against, and the
-path for heads and losses that have none."""
+"""The interfaces of upper and lower losses, and a lower loss of any form through autograd.
+
+`AutogradLower` serves heads and losses without closed forms. The tests check the closed forms of `linear_head` against
+it.
+"""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -18,7 +21,7 @@ class Upper(Protocol):
         ...
 
     def accuracy(self, phi: Vector) -> Tensor | None:
-        """A fraction, float64 [T]; None where nothing is classified."""
+        """The fraction classified correctly, float64 [T]; None where there are no classes."""
         ...
 
     def grad(self, phi: Vector) -> Vector:
@@ -56,8 +59,8 @@ class Lower(Protocol):
         """d_z < d_phi g, v >, shaped as z."""
         ...
 
-    def cross_centre(self, v: Vector) -> Tensor:
-        """d_{phi_c} < d_phi g, v >, of each task."""
+    def cross_center(self, v: Vector) -> Tensor:
+        """d_{phi_c} < d_phi g, v > of each task."""
         ...
 
     def regularizer_center(self) -> Tensor:
@@ -74,8 +77,10 @@ class Lower(Protocol):
 
 
 class AutogradLower:
-    """g_i(phi_i) of T tasks from `loss`: phi -> [T], phi a tuple of tensors [T, ...], task i's loss depending on phi[i]
-    alone. Offers what the solvers ask for: value, grad, hvp and, for small problems, a dense inverse."""
+    """g of T tasks through autograd, with what the solvers need.
+
+    loss: phi -> [T]. phi is a tuple of tensors [T, ...], and the loss of task i must depend on phi[i] alone.
+    """
 
     def __init__(self, loss: Callable[[Vector], Tensor]) -> None:
         self.loss = loss
@@ -90,12 +95,12 @@ class AutogradLower:
         return self._graph(phi, create_graph=False)[1]
 
     def hvp(self, phi: Vector) -> Callable[[Vector], Vector]:
-        """v -> (d_phi^2 g) v; one graph of d_phi g serves every product."""
+        """v -> (d_phi^2 g) v; all products share one graph of d_phi g."""
         leaves, slope = self._graph(phi, create_graph=True)
         return lambda v: torch.autograd.grad(slope, leaves, v, retain_graph=True, materialize_grads=True)
 
     def inverse(self, phi: Vector) -> Callable[[Vector], Vector]:
-        """r -> (d_phi^2 g)^-1 r through the dense Hessian, q products for q parameters a task: for tests and toys."""
+        """r -> (d_phi^2 g)^-1 r by the dense Hessian: q products for q parameters a task. For small problems."""
         hvp, shapes = self.hvp(phi), [t.shape for t in phi]
         sizes = [t[0].numel() for t in phi]
         tasks, q = len(phi[0]), sum(sizes)

@@ -1,17 +1,17 @@
-"""Quadratic tasks, on which F, its gradient and its minimiser are known.
+"""Quadratic tasks, for which F, its gradient and its minimiser have closed forms.
 
 With u = theta (p numbers) and phi (q numbers), task i is
 
     g_i(theta, phi) = 1/2 <phi - y_i, S_i (phi - y_i)> + mu/2 |phi - phi_c|^2,      y_i(theta) = M_i theta + m_i
     f_i(theta, phi) = 1/2 |phi - c_i|^2 + rho/2 |theta - d_i|^2
 
-phi_c: the centre of R, 0 unless it is learned. Every strongly convex quadratic in phi whose minimiser is affine in
-theta is of this form. With H_i = S_i + mu I,
+phi_c is the center of R, 0 unless it is learned. Every strongly convex quadratic in phi whose minimiser is affine in
+theta has this form. With H_i = S_i + mu I,
 
     phi_i*(theta) = J_i theta + k_i + mu H_i^-1 phi_c,     J_i = H_i^-1 S_i M_i,  k_i = H_i^-1 S_i m_i
 
-so F is a quadratic in theta (and phi_c). With mu = 0 it is phi_i* = M_i theta + m_i: then F does not depend on S_i, and
-the spectrum of S_i decides how hard the lower level is and nothing else.
+So F is quadratic in theta (and phi_c). With mu = 0, phi_i* = M_i theta + m_i. F then does not depend on S_i: the
+spectrum of S_i decides only how hard the lower level is.
 """
 
 from collections.abc import Callable
@@ -26,8 +26,11 @@ from memmeta_exp.bilevel.vectors import Vector, dot
 
 @dataclass(frozen=True)
 class QuadraticTasks:
-    """n tasks. curvature: S [n, q, q]; slope: M [n, q, p]; offset: m [n, q]; target: c [n, q]; anchor: d [n, p];
-    rho: [n]; least, largest: the extreme eigenvalues of S, [n]."""
+    """n tasks, in the letters above.
+
+    curvature: S [n, q, q]. slope: M [n, q, p]. offset: m [n, q]. target: c [n, q]. anchor: d [n, p]. rho: [n]. least,
+    largest: the extreme eigenvalues of S, [n].
+    """
 
     curvature: Tensor
     slope: Tensor
@@ -53,21 +56,23 @@ class QuadraticTasks:
 
 
 class QuadraticLower:
-    """g of the T `tasks` at z = theta, one row a task, [T, p]; phi = ([T, 1, q],); centre: phi_c [1, q], None for 0."""
+    """g of T `tasks`. z: theta, one row a task, [T, p]. phi: ([T, 1, q],). center: phi_c [1, q], None for 0."""
 
-    def __init__(self, z: Tensor, tasks: QuadraticTasks, mu: float = 0.0, centre: Tensor | None = None) -> None:
-        self.z, self.tasks, self.mu, self.centre = z, tasks, mu, centre
+    def __init__(self, z: Tensor, tasks: QuadraticTasks, mu: float = 0.0, center: Tensor | None = None) -> None:
+        self.z, self.tasks, self.mu, self.center = z, tasks, mu, center
         self.minimum = (tasks.slope @ z[..., None]).mT + tasks.offset[:, None]  # y, [T, 1, q]
 
     def value(self, phi: Vector) -> Tensor:
         """g, [T]."""
         away = phi[0] - self.minimum
-        return (dot((away,), (away @ self.tasks.curvature,)) + self.mu * self._offset(phi[0]).square().sum((1, 2))) / 2
+        return (
+            dot((away,), (away @ self.tasks.curvature,)) + self.mu * self._centered(phi[0]).square().sum((1, 2))
+        ) / 2
 
     def grad(self, phi: Vector) -> Vector:
         """d_phi g, ([T, 1, q],)."""
         slope = (phi[0] - self.minimum) @ self.tasks.curvature  # S is symmetric
-        return (torch.add(slope, self._offset(phi[0]), alpha=self.mu) if self.mu else slope,)
+        return (torch.add(slope, self._centered(phi[0]), alpha=self.mu) if self.mu else slope,)
 
     def hvp(self, phi: Vector) -> Callable[[Vector], Vector]:
         """v -> H v, ([T, 1, q],), the same at every phi."""
@@ -77,13 +82,13 @@ class QuadraticLower:
         """d_z < d_phi g, v > = -M^T S v, [T, p]."""
         return -(v[0] @ self.tasks.curvature @ self.tasks.slope).squeeze(1)
 
-    def cross_centre(self, v: Vector) -> Tensor:
+    def cross_center(self, v: Vector) -> Tensor:
         """d_{phi_c} < d_phi g, v > = -mu v, [T, 1, q]."""
         return -self.mu * v[0]
 
     def regularizer_center(self) -> Tensor:
         """phi_c for every task, [T, 1, q]."""
-        return torch.zeros_like(self.minimum) if self.centre is None else self.centre.expand_as(self.minimum)
+        return torch.zeros_like(self.minimum) if self.center is None else self.center.expand_as(self.minimum)
 
     def smoothness(self) -> Tensor:
         """L_g, exactly, [T]."""
@@ -99,8 +104,8 @@ class QuadraticLower:
         factor, _ = torch.linalg.cholesky_ex(_hessian(self.tasks, self.mu))
         return lambda r: (factor_solve(factor, r[0].mT).mT,)
 
-    def _offset(self, phi: Tensor) -> Tensor:
-        return phi if self.centre is None else phi - self.centre
+    def _centered(self, phi: Tensor) -> Tensor:
+        return phi if self.center is None else phi - self.center
 
 
 class QuadraticUpper:
@@ -115,7 +120,7 @@ class QuadraticUpper:
         return (miss.square().sum((1, 2)) + self.tasks.rho * away.square().sum(1)) / 2
 
     def accuracy(self, phi: Vector) -> None:
-        """There are no classes."""
+        """None: there are no classes."""
 
     def grad(self, phi: Vector) -> Vector:
         """d_phi f, ([T, 1, q],)."""
@@ -127,10 +132,10 @@ class QuadraticUpper:
 
 
 class QuadraticObjective:
-    """F, the mean over all of `tasks`, of u = theta or, where phi_c is `learned`, u = (theta, phi_c): a vector [P].
+    """F, the mean over `tasks`, as a function of u [P]. u is theta, or (theta, phi_c) where phi_c is `learned`.
 
-    hessian [P, P]; minimiser [P], the one of least norm where there are several; least: F there; smoothness: L_F. F and
-    its gradient are computed from u - minimiser, so that they keep their digits as u nears it.
+    hessian: [P, P]. minimiser: [P], the one of least norm where there are several. least: min F. smoothness: L_F. F and
+    its gradient are computed from u - minimiser, which keeps their relative precision near the minimiser.
     """
 
     def __init__(self, tasks: QuadraticTasks, mu: float, learned: bool) -> None:
@@ -159,7 +164,7 @@ class QuadraticObjective:
         return float((u - self.minimiser) @ self.grad(u)) / 2
 
     def distance(self, u: Tensor) -> float:
-        """To the nearest minimiser."""
+        """|u - u*| for the nearest minimiser u*."""
         return float((self._pseudo_inverse @ self.grad(u)).norm())
 
 

@@ -4,8 +4,8 @@ A linear head W [C, D] on n support features Z [n, D] (ones column included), un
 
     g(W) = mean_i l(W z_i) + mu/2 |W - W_c|^2
 
-Wherever a minimiser can be, W = W_c + A^T Z with A [n, C] (representer theorem): the part of W - W_c that is orthogonal
-to every image costs in R and changes no logit. So the features enter g through the Gram matrix K = Z Z^T [n, n] alone.
+The minimiser has the form W = W_c + A^T Z with A [n, C] (representer theorem): a part of W - W_c that is orthogonal to
+every image would raise R and change no logit. So the features enter g through the Gram matrix K = Z Z^T [n, n] alone.
 With the logits U = Z W_c^T + K A [n, C], and l' [n, C] and S [n, C, C] the slope and the Hessian of the loss at them:
 
     d_W g             = G^T Z,              G = l'/n + mu A
@@ -23,8 +23,8 @@ d_W f = E^T Z_q, and the paper's H v = d_W f and dF = d f - d < d_W g, v > becom
 
     dF/dZ_q = E W,                     dF/dZ = mu A V - beta W
 
-since beta = S Z V^T / n. Away from the optimum -l'/n stands in place of mu A. So read, the two lines hold for any W and
-V: they are `LinearHead.grad_features` and, up to its sign, `LinearHead.cross`.
+since beta = S Z V^T / n. Away from the optimum, -l'/n replaces mu A. With it, the two lines hold for any W and V. They
+are `LinearHead.grad_features` and minus `LinearHead.cross`.
 """
 
 from collections.abc import Callable
@@ -40,19 +40,24 @@ from memmeta_exp.bilevel.vectors import Solution, Vector, norm
 
 
 class SupportSpace:
-    """n g of `head` in the coordinates (A, K A), each [T, n, C], in float64: what `newton` asks for. mu > 0."""
+    """The functions that `newton` needs to minimise n g of `head`, in float64. Needs mu > 0.
+
+    A point phi is the pair (A, K A), each [T, n, C].
+    """
 
     def __init__(self, head: LinearHead) -> None:
         assert head.mu > 0, "A = -l' / (mu n)"
         self.head, self.dtype = head.double, head.z.dtype
         self.gram, self.loss, self.mu_n = self.head.gram, head.loss, head.mu * head.images
-        centred = head.centre is not None
+        centred = head.center is not None
         self.center_logits = self.head.logits((self.head.regularizer_center(),)) if centred else None  # Z W_c^T
         self.origin = (torch.zeros_like(head.loss.target, dtype=self.gram.dtype),) * 2
 
     def newton(self, steps: int, tolerance: float) -> Solution:
-        """W* from W_c: ([T, C, d+1],) in the precision of the features. tolerance, residual: of |d_W g|, before W is
-        rounded to it."""
+        """Minimises g from W_c. The value is ([T, C, d+1],), in the precision of the features.
+
+        tolerance: bound on |d_W g|. The residual is |d_W g| before W is rounded to that precision.
+        """
         n = self.head.images
         found = newton(
             self.value, self.grad, self.inverse, self.origin, steps=steps, tolerance=tolerance * n, dot=self.dot
@@ -63,7 +68,7 @@ class SupportSpace:
     def weights(self, phi: Vector) -> Tensor:
         """W = W_c + A^T Z, [T, C, d+1]."""
         w = torch.bmm(phi[0].mT, self.head.z)
-        return w if self.head.centre is None else self.head.centre + w
+        return w if self.head.center is None else self.head.center + w
 
     def dot(self, a: Vector, b: Vector) -> Tensor:
         """<A^T Z, B^T Z>, [T]."""
@@ -93,8 +98,8 @@ class SupportSpace:
 
 @dataclass(frozen=True)
 class HeadGradient:
-    """loss, accuracy: of f, [T]. d_support [T, n, d], d_query [T, m, d]: dF by the features. v: the solution of
-    H v = d_phi f. residual: |d_phi g| at phi, [T]."""
+    """loss, accuracy: of f, [T]. d_support [T, n, d], d_query [T, m, d]: derivatives of F by the features. v: the
+    solution of H v = d_phi f. residual: |d_phi g| at phi, [T]."""
 
     loss: Tensor
     accuracy: Tensor | None
@@ -105,13 +110,13 @@ class HeadGradient:
 
 
 def head_hypergradient(f: LinearHead, g: LinearHead, phi: Vector, tolerance: float | None = None) -> HeadGradient:
-    """dF by the features of g and f at phi ~ phi*, by the two lines above; residuals are recomputed in the space of W.
+    """The derivatives of F by the features at phi ~ phi*, by the two lines above. Residuals are recomputed from W.
 
-    f, g: on query and on support features, in float64 for small residuals; tolerance: on |H v - d_phi f| / |d_phi f|,
-    None for none.
+    f: on query features. g: on support features. Both in float64, for small residuals. tolerance: bound on
+    |H v - d_phi f| / |d_phi f|, None for none.
     """
     (w,), u, u_q = phi, g.logits(phi), f.logits(phi)
-    slope, curved = g.loss.slope(u), g.loss.curved(u)
+    slope, hvp = g.loss.slope(u), g.loss.hvp(u)
     e = f.loss.slope(u_q) / f.images
     d_f = torch.bmm(e.mT, f.z)  # d_phi f
     beta = g.loss.inverse(u, g.gram, g.mu * g.images)(g.logits((d_f,)))
@@ -122,6 +127,6 @@ def head_hypergradient(f: LinearHead, g: LinearHead, phi: Vector, tolerance: flo
         accuracy=f.loss.accuracy(u_q),
         d_support=torch.baddbmm(mu_a_v, beta, w[..., :-1], alpha=-1),
         d_query=torch.bmm(e, w[..., :-1]),
-        v=diagnose(lambda x: (g.pull(curved(g.logits(x)), x[0]),), (d_f,), (v,), tolerance),
-        residual=norm((g.pull(slope, g.offset(w)),)),
+        v=diagnose(lambda x: (g.pull(hvp(g.logits(x)), x[0]),), (d_f,), (v,), tolerance),
+        residual=norm((g.pull(slope, g.centered(w)),)),
     )

@@ -1,4 +1,4 @@
-"""Vectors of T tasks, as tuples of tensors [T, ...], and what a solve returns."""
+"""Vectors of T tasks as tuples of tensors [T, ...], and the result of a solve."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,19 +11,18 @@ ROUNDS_ON_META = 3
 
 
 def one_hot(labels: Tensor, ways: int, dtype: torch.dtype) -> Tensor:
-    """Labels [..] in 0..C-1 as [.., C]. torch's own looks at the labels first, for which a GPU would be waited for."""
+    """Labels [..] in 0..C-1 as [.., C]. torch's one_hot reads the labels first, which makes the host wait for a GPU."""
     return (labels[..., None] == torch.arange(ways, device=labels.device)).to(dtype)
 
 
 @dataclass(frozen=True)
 class Solution:
-    """What a solver found, with its diagnosis: a failed solve is a value, not an exception.
+    """The result of a solver, with its diagnosis. A solve that fails raises nothing: `converged` is False.
 
-    value: the iterate, tensors [T, ...]. residual [T]: |d_phi g| for an inner solve, |b - A x| / |b| for a linear one,
-    recomputed at `value`. steps [T]: int64. converged [T]: residual within the tolerance asked for; where none was
-    asked for, that the residual is finite and no non-positive curvature was met. calls [T]: int64, how often a task
-    asked for what the solver needs, d_phi g for an inner solve, A x for a linear one, its residual included; a task
-    that has stopped asks no more, though its batch be computed whole.
+    value: the iterate, tensors [T, ...]. residual [T]: |d_phi g| of an inner solve, |b - A x| / |b| of a linear one, at
+    `value`. steps [T]: int64. converged [T]: the residual is within the tolerance (without one: it is finite), and
+    conjugate gradients met no non-positive curvature. calls [T]: int64, evaluations of d_phi g in an inner solve and of
+    A x in a linear one, the residual's included. A task that has stopped counts no more, even while the batch goes on.
     """
 
     value: Vector
@@ -56,17 +55,18 @@ def subtract(a: Vector, b: Vector) -> Vector:
 
 
 class LoopStatus(NamedTuple):
-    """Of the tasks of a loop: whether some are still active, and whether every one is."""
+    """some: whether any task of a loop is still active. every: whether all are."""
 
     some: bool
     every: bool
 
 
 def loop_status(active: Tensor, rounds: int) -> LoopStatus:
-    """Whether a loop over `active` tasks must go on after `rounds` rounds, and whether it may leave out the masks that
-    hold frozen tasks where they are: neither changes a result.
-    Meta tensors, of which only sizes matter, stop after three rounds: the third allocates what every later one
-    does."""
+    """The status of a loop over tasks after `rounds` rounds; active: bool [T].
+
+    A loop ends where no task is active, and needs no masks where all are. Meta tensors have no values, so their loops
+    end after three rounds: the third allocates what every later one would.
+    """
     if active.is_meta:
         return LoopStatus(rounds < ROUNDS_ON_META, False)
     if len(active) == 1:

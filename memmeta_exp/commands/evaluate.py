@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from memmeta_exp.backbones import RECORDED, running_weight
+from memmeta_exp.backbones import STATS_ITERATIONS, running_weight
 from memmeta_exp.commands.arguments import parse, whole_number
 from memmeta_exp.commands.cross_dataset import on_other_dataset, split_dataset, split_paths
 from memmeta_exp.config import Config, ConfigError, from_dict, from_yaml, to_dict
@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
     episodes = _episodes(folder, config) if tasks is None else []
     experiment = _built(config, its_own, weights)
     if moved and not dataset:
-        _require_its_images(experiment, weights.with_name(checkpoint.NEWEST))
+        _require_its_images(experiment, weights.with_name(checkpoint.LAST))
     iteration = checkpoint.restore(experiment.model, weights)
     _require_statistics(config, weights, iteration)
     which = f"{'kept' if options['iteration'] else weights.stem} checkpoint of iteration {iteration}"
@@ -155,7 +155,7 @@ def _require_statistics(config: Config, weights: Path, iteration: int) -> None:
     if running and not running_weight(iteration, config.eval_every, config.iterations):
         raise ConfigError(
             f"{weights} is of iteration {iteration}, and backbone.norm=running gathers its statistics in the "
-            f"{RECORDED} before a validation: take checkpoint=best, or go on with the run"
+            f"{STATS_ITERATIONS} before a validation: take checkpoint=best, or go on with the run"
         )
 
 

@@ -29,7 +29,7 @@ from memmeta_exp.commands.search import maximised, objective, require_a_search, 
 from memmeta_exp.config import Config, channels_and_size, check_tasks_fit, from_omegaconf, to_dict
 from memmeta_exp.config.compose import jobs, offer_plugins, one_line, unknown_flag
 from memmeta_exp.config.overrides import conf_dir, quote_paths, text_of
-from memmeta_exp.distributed.launch_env import place, stop_with_launcher
+from memmeta_exp.distributed.launch_env import rank_info, stop_with_launcher
 from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Group, Ranks
 from memmeta_exp.experiment.execution import resolve_device
 from memmeta_exp.memory.budget import fit_to_budget
@@ -40,7 +40,7 @@ from memmeta_exp.tracking.expected import Summary
 from memmeta_exp.tracking.run_folder import holds_run
 from memmeta_exp.training import runner
 from memmeta_exp.training.resume import earlier_run
-from memmeta_exp.training.worker import follow
+from memmeta_exp.training.worker import run_worker
 from memmeta_exp.utils.errors import (
     ConfigError,
     MemmetaError,
@@ -62,12 +62,12 @@ logger = logging.getLogger("memmeta")
 def main(arguments: list[str]) -> int:
     """Runs the command; returns the exit code. Raises MemmetaError. Of several ranks, rank 0 reads the command and
     writes; the others do what it sends them."""
-    here = place()
+    here = rank_info()
     if here is None:
         return _main(arguments, SINGLE_PROCESS)
     stop_with_launcher()
-    ranks = Group.joined(here)
-    code = _lead(arguments, ranks) if here.rank == 0 else follow(ranks, check)
+    ranks = Group.join(here)
+    code = _lead(arguments, ranks) if here.rank == 0 else run_worker(ranks, check)
     ranks.leave()
     return code
 
@@ -180,7 +180,7 @@ def _check_all(config: Config, ranks: Ranks) -> None:
             f"{config.batch_size} ranks, or a larger batch_size"
         )
     ranks.send({"config": to_dict(config)})
-    placed = ranks.placed(config)
+    placed = ranks.with_device(config)
     check(placed)
     ranks.require_same("the kind of device", resolve_device(placed.device).type)
 
@@ -260,7 +260,7 @@ def _job(cfg: DictConfig, ranks: Ranks = SINGLE_PROCESS, swept: Sequence[str] = 
         if asked.signum is not None:
             raise MultirunInterrupted(asked.signum)
         config = from_omegaconf(cfg, settings.runtime.cwd)
-        check(ranks.placed(config))
+        check(ranks.with_device(config))
         path, overrides = Path(settings.runtime.output_dir), list(settings.overrides.task)
         values = label({o.partition("=")[0]: text_of(o) for o in overrides}, swept)
         if values:

@@ -1,1 +1,1 @@
-"""Ranks: the process group and what a launcher tells a process."""
+"""Ranks: the process group, and the launcher's environment variables."""

@@ -1,5 +1,5 @@
-"""Whether this process is one of several that torchrun started, and which: read from the environment alone, so that a
-command can tell before it loads torch."""
+"""Whether torchrun started this process as one of several, and its rank. It reads environment variables alone, so that
+a command knows before it loads torch."""
 
 import ctypes
 import os
@@ -18,7 +18,7 @@ NEEDED = (*NUMBERS, "MASTER_ADDR", "MASTER_PORT")
 
 @dataclass(frozen=True)
 class RankInfo:
-    """This process among `size`, numbered `rank`; on its machine it is `local_rank` of `local_size`."""
+    """This process is `rank` of `size` in the group, and `local_rank` of `local_size` on its machine."""
 
     size: int
     rank: int
@@ -26,9 +26,11 @@ class RankInfo:
     local_size: int
 
 
-def place(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
-    """The place that torchrun gave this process; None for a process of its own. ConfigError where the environment says
-    neither."""
+def rank_info(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
+    """The rank that torchrun gave this process; None for a single process.
+
+    ConfigError where the variables are incomplete or contradict each other.
+    """
     if environment.get("WORLD_SIZE", "1") == "1":
         return None
     missing = [name for name in NEEDED if not environment.get(name)]
@@ -47,7 +49,7 @@ def place(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
 
 
 def one_of_many(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether torchrun started this process as one of several, for commands that are for one alone."""
+    """Whether torchrun started this process as one of several; for commands that must run as one process."""
     return environment.get("WORLD_SIZE", "1") != "1" and all(environment.get(name) for name in NEEDED)
 
 

@@ -1,12 +1,13 @@
 """Several processes, the ranks, that do one run: the only module that calls torch.distributed.
 
-Every rank makes the same collective calls in the same order, and each of them begins with a roll call: one all-reduce
-of a few numbers in which a rank says that it is there, that it gave its work up because it was asked to stop, or that
-it failed. So whatever ends one rank, in whatever line, the others learn of it where they next wait, and all end at the
-same iteration. Roll calls and what tasks report go over gloo, on the CPU, whose connections break at once when a
-process dies; gradients go over NCCL where they are on GPUs, right after a roll call that found everybody there.
+Every rank makes the same collective calls in the same order. Each begins with a status all-reduce: one all-reduce of a
+few numbers, in which a rank says that it is present, that it gave up its work because a stop was requested, or that it
+failed. So when one rank ends, the others learn of it at their next collective call, and all end at the same iteration.
 
-One process alone is `SINGLE_PROCESS`, whose methods do nothing or give back what they are given.
+Status and the reports of tasks go over gloo, on the CPU: its connections break at once when a process dies. Gradients
+on GPUs go over NCCL, right after a status all-reduce that found every rank present.
+
+`SINGLE_PROCESS` stands for one process. Its methods do nothing or return their arguments.
 """
 
 import io
@@ -26,35 +27,35 @@ from memmeta_exp.utils.errors import ConfigError, MemmetaError, RankFailed, Rank
 from memmeta_exp.utils.signals import StopAsked, StopRequest
 
 PRESENT, GAVE_UP, FAILED = 0.0, 1.0, 2.0
-VALUES = 2  # numbers that a roll call carries beside
-RANK_0_REPORTS_S = 5.0  # so long the others wait for rank 0 to say that a rank was lost; then it is rank 0 that was
+VALUES = 2  # further numbers in a status all-reduce
+RANK_0_REPORTS_S = 5.0  # seconds that others wait for rank 0 to report a lost rank; then rank 0 itself is lost
 _REPORTED, _OTHERS = "memmeta/rank-0-reports", "memmeta/others-who-could-report"
 
 T = TypeVar("T")
 
 
 class Ranks:
-    """One process. rank: of 0 .. size - 1, of which 0 writes."""
+    """A single process, and the interface of a group. rank: in 0 .. size - 1; rank 0 writes files."""
 
     rank, size = 0, 1
 
     def share(self, count: int) -> slice:
-        """Which of `count` tasks are this rank's."""
+        """The slice of `count` tasks that this rank computes."""
         return slice(0, count)
 
-    def placed(self, config: T) -> T:
-        """A configuration with the device that it means on this rank."""
+    def with_device(self, config: T) -> T:
+        """The configuration with the device of this rank."""
         return config
 
     def listen(self, stop: StopRequest) -> None:
-        """From now on roll calls pass on the signal that `stop` noted."""
+        """Makes status all-reduces pass on the signal of `stop`."""
 
     def check(self, stop: StopRequest) -> None:
-        """StopAsked if the run has been asked to stop: of several ranks, if all know it."""
+        """Raises StopAsked if a stop was requested; in a group, once all ranks know it."""
         stop.check()
 
     def signum(self, stop: StopRequest) -> int | None:
-        """The signal by which the run has been asked to stop."""
+        """The signal that requested the stop, None without one."""
         return stop.signum
 
     def largest(self, *values: float) -> tuple[float, ...]:
@@ -65,41 +66,44 @@ class Ranks:
         """ConfigError unless `value` is equal on all ranks."""
 
     def require_same_weights(self, model: nn.Module) -> None:
-        """RunError unless the model's parameters have the same norm, to the bit, on all ranks."""
+        """RunError unless the norm of the model's parameters is equal, to the bit, on all ranks."""
 
     def send(self, order: dict[str, Any]) -> None:
-        """Rank 0 tells the others what to do next."""
+        """Sends `order`, what to do next, from rank 0 to the others."""
 
 
 SINGLE_PROCESS = Ranks()
 
 
 class Group(Ranks):
-    """This rank of several. Methods that wait for the others raise RankLost where one is gone, RankFailed where one
-    has failed and StopAsked where one gave up because it was asked to stop."""
+    """This rank in a group of several.
 
-    def __init__(self, place: RankInfo, control: Any = None, store: Any = None) -> None:
-        self.rank, self.size, self.place = place.rank, place.size, place
+    Methods that wait for the others raise RankLost where a rank is gone, RankFailed where one has failed, and StopAsked
+    where one gave up because a stop was requested.
+    """
+
+    def __init__(self, info: RankInfo, control: Any = None, store: Any = None) -> None:
+        self.rank, self.size, self.info = info.rank, info.size, info
         self.agreed: int | None = None
         self._control, self._store, self._fast = control, store, None
         self._stop: StopRequest | None = None
 
     @staticmethod
-    def joined(place: RankInfo) -> "Group":
-        """The group whose other ranks do the same now. RunError where they cannot be reached."""
+    def join(info: RankInfo) -> "Group":
+        """Joins the group, as all other ranks must at the same time. RunError where they cannot be reached."""
         try:
-            store, _, _ = next(rendezvous("env://", place.rank, place.size))
-            dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.size)
+            store, _, _ = next(rendezvous("env://", info.rank, info.size))
+            dist.init_process_group("gloo", store=store, rank=info.rank, world_size=info.size)
         except (RuntimeError, ValueError) as error:
-            raise RunError(f"rank {place.rank} of {place.size} cannot join the others ({_reason(error)})") from None
-        return Group(place, dist.group.WORLD, store)
+            raise RunError(f"rank {info.rank} of {info.size} cannot join the others ({_reason(error)})") from None
+        return Group(info, dist.group.WORLD, store)
 
     def leave(self) -> None:
-        """After a run that went well; a rank that fails just ends."""
+        """Leaves the group after a successful run. A rank that fails ends without it."""
         dist.destroy_process_group()
 
     def share(self, count: int) -> slice:
-        """Contiguous, so that what the ranks found, one after the other, is in order; sizes differ by at most 1."""
+        """Shares are contiguous, so joined results keep the order of tasks. Sizes differ by at most 1."""
         return self._share_of(self.rank, count)
 
     def sizes(self, count: int) -> list[int]:
@@ -110,23 +114,23 @@ class Group(Ranks):
     def _share_of(self, rank: int, count: int) -> slice:
         return slice(rank * count // self.size, (rank + 1) * count // self.size)
 
-    def placed(self, config: Any) -> Any:
-        """ConfigError where this machine has fewer GPUs than ranks, or the ranks would share one."""
+    def with_device(self, config: Any) -> Any:
+        """The configuration with this rank's device. ConfigError where ranks of this machine would share a GPU."""
         head, _, index = config.device.partition(":")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if head == "cpu" or (head == "auto" and not count):
             return replace(config, device="cpu")
-        if index and self.place.local_size > 1:
+        if index and self.info.local_size > 1:
             raise ConfigError(
-                f"device={config.device} puts the {self.place.local_size} ranks of a machine on one GPU: "
+                f"device={config.device} puts the {self.info.local_size} ranks of a machine on one GPU: "
                 "use device=cuda, which gives each its own"
             )
-        if count and not index and self.place.local_size > count:
+        if count and not index and self.info.local_size > count:
             raise ConfigError(
-                f"{self.place.local_size} ranks on a machine where torch finds {count} CUDA devices: use torchrun "
+                f"{self.info.local_size} ranks on a machine where torch finds {count} CUDA devices: use torchrun "
                 f"--nproc-per-node {count}, or device=cpu"
             )
-        return replace(config, device=f"cuda:{index or self.place.local_rank}") if count else config
+        return replace(config, device=f"cuda:{index or self.info.local_rank}") if count else config
 
     def listen(self, stop: StopRequest) -> None:
         self._stop = stop
@@ -139,7 +143,7 @@ class Group(Ranks):
         return self.agreed
 
     def status_all_reduce(self, status: float = PRESENT, *values: float) -> list[float]:
-        """Waits for all; returns the maximum over ranks of each of up to VALUES values."""
+        """Waits for all ranks, and returns the maximum over ranks of each of up to VALUES values."""
         largest, found = self._call(status, values)
         if found == FAILED:
             self._learn(None)
@@ -148,7 +152,7 @@ class Group(Ranks):
         return largest
 
     def fail(self, error: BaseException) -> None:
-        """Tells the others, where they next wait, that this rank ends with `error`; they raise RankFailed there."""
+        """Tells the others that this rank ends with `error`. They raise RankFailed at their next collective call."""
         said = str(error) if isinstance(error, MemmetaError) else f"{type(error).__name__}: {error}"
         with suppress(RankLost, RankFailed):
             self._call(FAILED, ())
@@ -163,7 +167,7 @@ class Group(Ranks):
         return largest[: len(values)], found
 
     def _learn(self, mine: tuple[int, str] | None) -> None:
-        """What the ranks that failed say; raises that of the first."""
+        """Gathers the errors of the ranks that failed, and raises that of the first."""
         said = self._all_objects(mine)
         rank, (code, line) = next((rank, found) for rank, found in enumerate(said) if found is not None)
         raise RankFailed(f"rank {rank}: {line}", code)
@@ -194,7 +198,7 @@ class Group(Ranks):
             )
 
     def gather(self, mine: Tensor, sizes: list[int]) -> list[Tensor]:
-        """Every rank's tensor, `sizes` their lengths, on the CPU. To be called right after a roll call."""
+        """Every rank's tensor, on the CPU. sizes: their lengths. Call it right after a status all-reduce."""
         mine = mine.detach().cpu()
         padded = mine.new_zeros(max(sizes), *mine.shape[1:])
         padded[: len(mine)] = mine
@@ -203,14 +207,14 @@ class Group(Ranks):
         return [one[:size] for one, size in zip(found, sizes, strict=True)]
 
     def sum_(self, flat: Tensor) -> None:
-        """The sum over ranks, in place, equal to the bit on all. To be called right after a roll call."""
+        """The sum over ranks, in place and equal to the bit on all. Call it right after a status all-reduce."""
         if flat.device.type == "cuda" and self._fast is None:
             self._fast = dist.new_group(backend="nccl")
         group = self._fast if flat.device.type == "cuda" else self._control
         self._do(lambda: dist.all_reduce(flat, dist.ReduceOp.SUM, group))
 
     def send(self, order: dict[str, Any]) -> None:
-        """Plain values and tensors, such as a checkpoint."""
+        """order: plain values and tensors, such as a checkpoint."""
         self.status_all_reduce()
         stream = io.BytesIO()
         torch.save(order, stream)
@@ -220,7 +224,7 @@ class Group(Ranks):
         self._do(lambda: dist.broadcast(content, 0, self._control))
 
     def receive(self) -> dict[str, Any]:
-        """What rank 0 sends."""
+        """What rank 0 sent."""
         self.status_all_reduce()
         size = torch.zeros(1, dtype=torch.int64)
         self._do(lambda: dist.broadcast(size, 0, self._control))
@@ -231,21 +235,21 @@ class Group(Ranks):
     def _do(self, collective: Callable[[], Any]) -> None:
         try:
             collective()
-        except RuntimeError as error:  # what torch makes of every broken connection
+        except RuntimeError as error:  # torch's error for every broken connection
             if self.rank == 0:
                 self.report_loss()
             raise RankLost(f"a rank of this run is gone ({_reason(error)})") from None
 
     def report_loss(self) -> None:
-        """Marks in the store that rank 0 is alive and prints how the run ended."""
+        """Notes in the store that rank 0 is alive and will print how the run ended."""
         with suppress(RuntimeError):
             self._store.set(_REPORTED, "yes")
 
     def loss_already_reported(self) -> bool:
-        """Whether another rank prints that a rank was lost: rank 0, or the first other rank where rank 0 is lost."""
+        """Whether another rank prints that a rank was lost: rank 0, or, where rank 0 is lost, the first to ask."""
         try:
             until = time.monotonic() + RANK_0_REPORTS_S
-            while time.monotonic() < until:  # the store's own wait prints when it ends in vain
+            while time.monotonic() < until:  # the store's own wait prints a warning when it times out
                 if self._store.check([_REPORTED]):
                     return True
                 time.sleep(0.1)
@@ -255,7 +259,7 @@ class Group(Ranks):
 
 
 def _reason(error: BaseException) -> str:
-    """What torch says first, without the place in its source."""
+    """The first clause of torch's message, without the place in its source."""
     line = str(error).partition("\n")[0]
     line = line.partition("] ")[2] if line.startswith("[/") else line
     return line.partition(". ")[0].rstrip(".")

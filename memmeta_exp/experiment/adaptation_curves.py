@@ -1,4 +1,4 @@
-"""What a model says of sine waves before, during and after adaptation: the content of adaptation.json."""
+"""Errors and curves of a sinusoid model before, during and after adaptation: the content of adaptation.json."""
 
 from dataclasses import replace
 from functools import partial
@@ -14,26 +14,26 @@ from memmeta_exp.data.sinusoid import INPUT
 from memmeta_exp.experiment.builder import Experiment
 from memmeta_exp.utils.statistics import mean_ci95
 
-STEPS = (1, 2, 3, 5, 10)  # of gradient descent; those that the algorithm takes are added
+STEPS = (1, 2, 3, 5, 10)  # numbers of gradient steps; the algorithm's own number is added
 EXAMPLES = 3  # test tasks whose curves are kept
 GRID = 101  # points of a curve
 
 
 def adaptation(experiment: Experiment, tasks: SinusoidTasks) -> dict[str, Any]:
-    """The mean squared error of `tasks` after each number of adaptation steps, and the curves of the first EXAMPLES.
+    """The mean squared error on `tasks` after each number of adaptation steps, and curves of the first EXAMPLES tasks.
 
     {"steps": [0, ..], "solved": bool, "mse": [..], "mse_ci95": [..], "x": [GRID], "tasks": [{"amplitude", "phase",
-    "support_x", "support_y", "curves": [[GRID] a number of steps]}]}. 0 steps are theta and phi_0 as they are. solved:
-    the adaptation takes no steps but finds phi*; then "steps" is [0, 1], 1 being after that.
+    "support_x", "support_y", "curves": [[GRID] for each number of steps]}]}. 0 steps: theta and phi_0, not adapted.
+    solved: the adaptation finds phi* and has no number of steps; "steps" is then [0, 1], where 1 is after adaptation.
     """
     steps, solved = _steps(experiment)
     examples = tasks[:EXAMPLES]
     x = torch.linspace(*INPUT, GRID, dtype=torch.float64)
     asked = examples.asked_at(x.to(tasks.x.device))
-    truth, found, curves = tasks.query()[1], [], []
+    targets, found, curves = tasks.query()[1], [], []
     for count in steps:
         outputs = partial(_outputs, experiment, 0 if count == 0 else None if solved else count)
-        found.append(mean_ci95((outputs(tasks) - truth).double().square().mean((1, 2)).tolist()))
+        found.append(mean_ci95((outputs(tasks) - targets).double().square().mean((1, 2)).tolist()))
         curves.append(outputs(asked).squeeze(2).tolist())
     support_x, support_y = (half.squeeze(2).tolist() for half in examples.support())
     return {
@@ -56,7 +56,7 @@ def adaptation(experiment: Experiment, tasks: SinusoidTasks) -> dict[str, Any]:
 
 
 def _steps(experiment: Experiment) -> tuple[tuple[int, ...], bool]:
-    """The numbers of steps to look at, and whether the adaptation takes none but solves."""
+    """The numbers of steps to show, and whether the adaptation finds phi* instead of taking steps."""
     config = experiment.config
     newton = config.test_adaptation == "own" and getattr(config.algorithm, "inner_solver", "gd") == "newton"
     if newton or config.test_adaptation == "exact":

@@ -1,4 +1,4 @@
-"""Analytic problems: all their tasks are at hand, so F itself can be measured. Tasks, model and objective."""
+"""Analytic problems: tasks, model and objective. They have finitely many tasks, so F itself can be measured."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -18,21 +18,21 @@ from memmeta_exp.data.quadratic import draw_tasks
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.experiment.convergence import gradient_norm_sq, squared_norm
 
-INNER_TOLERANCE = 1e-12  # on |d_phi g|, of the oracle for problems without a closed form
+INNER_TOLERANCE = 1e-12  # on |d_phi g|, where F has no closed form
 
 
 class ExactObjective(ABC):
-    """F at the model as it stands. smoothness: L_F where it is known; learners: those that it is computed by."""
+    """F at the model's current parameters. smoothness: L_F where it is known. learners: those that compute F."""
 
     smoothness: float | None = None
     learners: tuple[Learner, ...] = ()
 
     @abstractmethod
     def measure(self) -> dict[str, float]:
-        """F as val/loss, |grad F|^2 and what else is known of theta, under their keys of docs/outputs.md."""
+        """F as val/loss, |grad F|^2 and other measures of theta, by their keys of docs/outputs.md."""
 
     def share(self, share: Callable[[Learner], Learner]) -> None:  # noqa: B027 - a closed form has none
-        """Puts what `share` makes of them in the place of its learners."""
+        """Replaces each of its learners by share(learner)."""
 
 
 class ClosedForm(ExactObjective):
@@ -60,7 +60,7 @@ class ClosedForm(ExactObjective):
 
 
 class NumericalObjective(ExactObjective):
-    """F by solving the lower level of every one of `tasks`, by `learner`."""
+    """F by solving the lower level of all `tasks` with `learner`."""
 
     def __init__(self, learner: Learner, tasks: Tasks) -> None:
         self.learner, self.tasks, self.learners = learner, tasks, (learner,)
@@ -81,45 +81,45 @@ class NumericalObjective(ExactObjective):
 
 
 class OwnGradient(ExactObjective):
-    """As `truth`, but |grad F|^2 is that of the meta-gradient of `learner` over all of `tasks`."""
+    """As `exact`, but |grad F|^2 is that of the meta-gradient of `learner` over all `tasks`."""
 
-    def __init__(self, truth: ExactObjective, learner: Learner, tasks: Tasks) -> None:
-        self.truth, self.learner, self.tasks, self.smoothness = truth, learner, tasks, truth.smoothness
-        self.learners = (*truth.learners, learner)
+    def __init__(self, exact: ExactObjective, learner: Learner, tasks: Tasks) -> None:
+        self.exact, self.learner, self.tasks, self.smoothness = exact, learner, tasks, exact.smoothness
+        self.learners = (*exact.learners, learner)
 
     def share(self, share: Callable[[Learner], Learner]) -> None:
-        self.truth.share(share)
+        self.exact.share(share)
         self.learner = share(self.learner)
-        self.learners = (*self.truth.learners, self.learner)
+        self.learners = (*self.exact.learners, self.learner)
 
     def measure(self) -> dict[str, float]:
         norm, report = gradient_norm_sq(self.learner, self.tasks)
         inexact = float(report.inexact.double().mean())
-        return {**self.truth.measure(), "convergence/grad_norm_sq": norm, "convergence/inexact_fraction": inexact}
+        return {**self.exact.measure(), "convergence/grad_norm_sq": norm, "convergence/inexact_fraction": inexact}
 
 
 @dataclass(frozen=True)
-class KnownProblem:
-    """model, losses and sampler of a problem; quadratic: its tasks in float64, where it is a quadratic one."""
+class AnalyticProblem:
+    """The model, losses and sampler of a problem. quadratic: its tasks in float64, None for other problems."""
 
     model: MetaModel
     losses: Losses
     sampler: FiniteSampler
     quadratic: QuadraticTasks | None = None
 
-    def truth(self, config: Config, execution: Execution, own: Learner | None) -> ExactObjective:
-        """F with R's weight config.reference_mu; own: the learner whose meta-gradient is measured in its place."""
+    def objective(self, config: Config, execution: Execution, own: Learner | None) -> ExactObjective:
+        """F with weight config.reference_mu of R. own: a learner whose meta-gradient replaces grad F in measures."""
         learned, tasks = config.algorithm.head_start == "learned", self.sampler.tasks
         if self.quadratic is not None:
-            truth = ClosedForm(QuadraticObjective(self.quadratic, config.reference_mu, learned), self.model)
+            objective = ClosedForm(QuadraticObjective(self.quadratic, config.reference_mu, learned), self.model)
         else:
             start = config.algorithm.head_start
             exact = exact_reference(self.model, config.reference_mu, start, execution, INNER_TOLERANCE)
-            truth = NumericalObjective(exact, tasks)
-        return truth if own is None else OwnGradient(truth, own, tasks)
+            objective = NumericalObjective(exact, tasks)
+        return objective if own is None else OwnGradient(objective, own, tasks)
 
 
-def analytic_problem(config: Config, device: torch.device, dtype: torch.dtype) -> KnownProblem:
+def analytic_problem(config: Config, device: torch.device, dtype: torch.dtype) -> AnalyticProblem:
     """The problem that `config.dataset` describes, theta and phi_0 a function of config.seed."""
     d, learned = config.dataset, config.algorithm.head_start == "learned"
     if d.name == "quadratic":
@@ -136,4 +136,4 @@ def analytic_problem(config: Config, device: torch.device, dtype: torch.dtype) -
         episodes = EpisodeSampler(inputs, "train", d.seed, config.ways, config.shots, config.queries)
         tasks = replace(episodes.draw(0, d.tasks), origin=None)
     sampler = FiniteSampler(tasks, config.sampling, config.seed, device)
-    return KnownProblem(model.to(device=device, dtype=dtype), losses, sampler, quadratic)
+    return AnalyticProblem(model.to(device=device, dtype=dtype), losses, sampler, quadratic)

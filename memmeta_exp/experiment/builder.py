@@ -1,4 +1,4 @@
-"""From a `Config` to the live objects of a run: data, meta-model, learner and optimiser, on a device."""
+"""From a `Config` to the live objects of a run: data, meta-model and learners, on a device."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -27,16 +27,17 @@ from memmeta_exp.experiment.execution import resolve_device, resolve_execution
 from memmeta_exp.utils.malloc import keep_freed_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}  # of parameters: bf16 is autocast
-DATA_SHARE = 0.5  # of a GPU's free memory that the training split may take; a larger one stays in host memory
+DATA_SHARE = 0.5  # share of a GPU's free memory for the training split; a larger split stays in host memory
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything a run computes with.
+    """Everything that a run computes with.
 
-    reference: measures |grad F|^2 on sampled tasks. truth: evaluates F over all tasks, where that is possible. One of
-    the two is None. adapt: the test-time adaptation, None for the algorithm's own. ranks: those that share the tasks.
+    reference: the learner that measures |grad F|^2 on sampled tasks. objective: F over all tasks of an analytic
+    problem. One of the two is None. adapt: the test-time adaptation, None for the algorithm's own. samplers: one for
+    each stream of tasks. ranks: the processes that share the tasks.
     """
 
     config: Config
@@ -46,27 +47,26 @@ class Experiment:
     reference: Learner | None
     adapt: Adapt | None
     samplers: dict[str, Any]
-    truth: ExactObjective | None = None
+    objective: ExactObjective | None = None
     ranks: Ranks = SINGLE_PROCESS
 
     @property
     def learners(self) -> list[Learner]:
-        """All that step or measure."""
-        others = self.truth.learners if self.truth else [self.reference]
+        """All learners that step or measure."""
+        others = self.objective.learners if self.objective else [self.reference]
         return [self.learner, *(learner for learner in others if learner is not None)]
 
     @property
     def smoothness(self) -> float | None:
         """L_F where it is known."""
-        return self.truth.smoothness if self.truth else None
+        return self.objective.smoothness if self.objective else None
 
 
 def build(config: Config, device: torch.device | None = None, of_dataset: Constants | None = None) -> Experiment:
-    """The experiment of `config`, its initial values a function of the configuration alone.
+    """The experiment of `config`. Its initial values are a function of the configuration alone.
 
-    device: None for the one that `config.device` means. of_dataset: mean and deviation by which
-    images.normalise=dataset normalises, None for those of the dataset's own training images. Raises ConfigError and
-    DataError.
+    device: None for the one that `config.device` means. of_dataset: mean and deviation for images.normalise=dataset,
+    None for those of the dataset's own training images. Raises ConfigError and DataError.
     """
     check_tasks_fit(config)
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32: the default would round convolutions to 10-bit mantissas
@@ -81,8 +81,10 @@ def build(config: Config, device: torch.device | None = None, of_dataset: Consta
 
 
 def build_on_meta(config: Config) -> Experiment:
-    """The experiment as it would be on a GPU, of meta tensors: all its shapes and no values, so that nothing is read
-    and nothing computed. It has the training stream alone."""
+    """The experiment as on a GPU, but of meta tensors: shapes without values. Nothing is read or computed.
+
+    It has the training stream alone.
+    """
     facts, meta = config.dataset.facts(), torch.device("meta")
     execution = resolve_execution(config, meta)
     if config.dataset.is_regression:
@@ -95,7 +97,7 @@ def build_on_meta(config: Config) -> Experiment:
 
 
 def _alike(images: int, classes: int) -> tuple[int, ...]:
-    """Counts of classes of about the same size that add up to `images`."""
+    """Numbers of images of `classes` classes of about equal size, which add up to `images`."""
     each, rest = divmod(images, classes)
     return tuple(each + (i < rest) for i in range(classes))
 
@@ -103,7 +105,7 @@ def _alike(images: int, classes: int) -> tuple[int, ...]:
 def _experiment(config: Config, device: torch.device, execution: Execution, samplers: Mapping[str, Any]) -> Experiment:
     facts, learned = config.dataset.facts(), config.algorithm.head_start == "learned"
     backbone, real = config.backbone, device.type != "meta"
-    # of phi_0: a task takes as many as it has classes, or one number is regressed on
+    # rows of phi_0: as many as the largest task has classes, or one for regression
     rows = 1 if config.dataset.is_regression else max(config.ways, config.task("reference").ways)
     classes = facts.classes["train"] if config.algorithm.classifies else None
     model = build_model(backbone, facts.channels, facts.image_size, rows, learned, config.seed, real, classes)
@@ -127,14 +129,14 @@ def _experiment(config: Config, device: torch.device, execution: Execution, samp
 
 
 def _test_adaptation(config: Config) -> Adapt | None:
-    """How validation and test tasks adapt, where it is not the algorithm's own way."""
+    """The adaptation to validation and test tasks; None for the algorithm's own."""
     if config.test_adaptation == "exact":
         return exact_adaptation(config.eval_mu)
     return gradient_descent_adaptation(config.eval_steps, config.eval_lr) if config.test_adaptation == "gd" else None
 
 
 def _analytic(config: Config, device: torch.device, execution: Execution) -> Experiment:
-    """The experiment on a problem whose tasks are all at hand."""
+    """The experiment on an analytic problem."""
     problem = analytic_problem(config, device, DTYPES[config.precision])
     own = partial(build_algorithm, config.algorithm, problem.model, execution, config.memory, problem.losses)
     return Experiment(
@@ -145,7 +147,7 @@ def _analytic(config: Config, device: torch.device, execution: Execution) -> Exp
         reference=None,
         adapt=None,
         samplers={"train": problem.sampler},
-        truth=problem.truth(config, execution, own() if config.convergence_gradient == "own" else None),
+        objective=problem.objective(config, execution, own() if config.convergence_gradient == "own" else None),
     )
 
 
@@ -153,7 +155,7 @@ IMAGENET: Constants = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as torch
 
 
 def _episodes(config: Config, of_dataset: Constants) -> Callable[[ImageSet, str], EpisodeSampler]:
-    """Samplers of a stream; of_dataset: mean and deviation of the training images, where they are asked for."""
+    """(images, stream) -> the stream's sampler. of_dataset: mean and deviation for images.normalise=dataset."""
     c = config.images
     mean, std = {"none": ((), ()), "imagenet": IMAGENET, "dataset": of_dataset}[c.normalise]
     plain = replace(UNCHANGED, mean=mean, std=std)
@@ -168,15 +170,17 @@ def _episodes(config: Config, of_dataset: Constants) -> Callable[[ImageSet, str]
 
 
 def dataset_constants(dataset: Any, data_root: str | None, training: ImageSet | None = None) -> Constants:
-    """Mean and deviation of the training images of a dataset, which are read unless they are given."""
+    """Mean and deviation of a dataset's training images. training: these images, None to read them."""
     training = load_split(dataset, "train", data_root) if training is None else training
     mean, std = channel_statistics(dataset, training, data_root)
     return tuple(mean), tuple(std)
 
 
 def _samplers(config: Config, device: torch.device, of_dataset: Constants | None = None) -> dict[str, EpisodeSampler]:
-    """One a stream; "reference" is the fixed batch of training classes on which convergence is measured. Training
-    images alone go to the device: the others are needed seldom, and would count in every iteration's peak memory."""
+    """One sampler for each stream; "reference" draws the fixed tasks of training classes that measure convergence.
+
+    Only training images go to the device. Others are needed rarely, and would count in every iteration's peak memory.
+    """
     splits = {split: load_split(config.dataset, split, config.data_root) for split in ("train", "val", "test")}
     if config.images.normalise == "dataset" and of_dataset is None:
         of_dataset = dataset_constants(config.dataset, config.data_root, splits["train"])
@@ -186,7 +190,7 @@ def _samplers(config: Config, device: torch.device, of_dataset: Constants | None
 
 
 def _drawn(config: Config, device: torch.device) -> dict[str, SinusoidSampler]:
-    """Samplers of tasks that are drawn and not stored, one a stream."""
+    """One sampler for each stream, of tasks that are generated and not stored."""
     dtype = DTYPES[config.precision]
     shapes = {stream: config.task(stream)[1:] for stream in STREAMS}  # without ways
     return {stream: SinusoidSampler(stream, config.seed, *shape, device, dtype) for stream, shape in shapes.items()}

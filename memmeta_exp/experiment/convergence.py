@@ -9,15 +9,19 @@ from torch import Tensor
 
 
 def squared_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """sum |t|^2 over `tensors` as one float64 scalar on their device; 0 for none. Accumulates in float64, so that
-    millions of float32 entries lose nothing, and synchronises nothing."""
+    """sum |t|^2 over `tensors` as one float64 scalar on their device; 0 for none. It does not synchronise a GPU.
+
+    It accumulates in float64, so that millions of float32 entries lose no precision.
+    """
     norms = [torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64) for tensor in tensors]
     return torch.stack(norms).square().sum() if norms else torch.zeros((), dtype=torch.float64)
 
 
 def gradient_norm_sq(learner: Any, tasks: Any) -> tuple[float, Any]:
-    """|g|^2 of the meta-gradient g of `learner` over `tasks`, whatever was before, and its step's report. Leaves no
-    .grad and no warm start behind."""
+    """|g|^2 of the meta-gradient g of `learner` over `tasks`, and the report of its step.
+
+    It clears .grad and the learner's warm starts before and after.
+    """
     learner.model.zero_grad(set_to_none=True)
     learner.warm = {}
     report = learner.step(tasks)

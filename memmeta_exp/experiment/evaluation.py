@@ -1,4 +1,4 @@
-"""Scores over fixed tasks, with their interval, and the result of each test task."""
+"""Scores over fixed tasks, with confidence intervals, and the result of each test task."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,11 @@ from memmeta_exp.utils.statistics import mean, mean_ci95
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy (fraction; None where nothing is classified), query loss (nats; the squared error of a regression) and
-    whether the head's adaptation converged, of each task, in order."""
+    """Scores of each task, in order.
+
+    accuracy: a fraction; None where there are no classes. loss: query loss in nats, or the squared error of a
+    regression. converged: 1 where the head's adaptation converged, else 0.
+    """
 
     accuracy: list[float] | None
     loss: list[float]
@@ -20,7 +23,7 @@ class Score:
 
     @property
     def metric(self) -> list[float]:
-        """What models are compared by: accuracy, or the squared error where nothing is classified."""
+        """The metric that compares models: accuracy, or the squared error where there are no classes."""
         return self.loss if self.accuracy is None else self.accuracy
 
     @property
@@ -39,13 +42,13 @@ class Score:
 
 
 def score_tasks(experiment: Experiment, tasks: Tasks) -> Score:
-    """The model as it stands on `tasks`, every head adapted by the configured test-time adaptation."""
+    """The scores of the current model on `tasks`, with the configured test-time adaptation."""
     accuracy, loss, converged = experiment.learner.evaluate(tasks, experiment.adapt)
     return Score(None if accuracy is None else accuracy.tolist(), loss.tolist(), converged.tolist())
 
 
 def episode_results(tasks: TaskBatch | SinusoidTasks, score: Score) -> list[EpisodeResult] | list[SinusoidResult]:
-    """What test_episodes.csv holds: each task's result and what rebuilds it."""
+    """The rows of test_episodes.csv: each task's result, and what identifies its classes and items (or its wave)."""
     if isinstance(tasks, SinusoidTasks):
         drawn = zip(tasks.amplitude.tolist(), tasks.phase.tolist(), tasks.x.tolist(), strict=True)
         return [SinusoidResult(task, score.loss[task], a, b, tuple(x)) for task, (a, b, x) in enumerate(drawn)]

@@ -1,4 +1,4 @@
-"""Evaluators of theta, for validation and test: by new tasks, or on analytic problems by F itself."""
+"""Evaluators of theta for validation and test: by scores on new tasks, or by F itself on analytic problems."""
 
 from typing import Any, Protocol
 
@@ -11,13 +11,13 @@ from memmeta_exp.tracking.run_folder import RunFolder
 
 
 class Evaluator(Protocol):
-    """best: the validation key by which the best model is chosen, and 1 where more is better, -1 where less is."""
+    """best: the validation key that chooses the best model, with 1 where more is better and -1 where less is."""
 
     @property
     def best(self) -> tuple[str, int]: ...
 
     def validate(self) -> dict[str, float]:
-        """The val/ and convergence/ keys of docs/outputs.md, those of convergence/error excepted."""
+        """The val/ and convergence/ keys of docs/outputs.md, except convergence/error."""
         ...
 
     def measure(self) -> dict[str, float]:
@@ -25,14 +25,14 @@ class Evaluator(Protocol):
         ...
 
     def test(self, folder: RunFolder) -> dict[str, Any]:
-        """The test/ keys of summary.json, of the model as it stands."""
+        """The test/ keys of summary.json for the current model."""
         ...
 
 
 def evaluator_of(experiment: Experiment) -> Evaluator:
     """The evaluator for the experiment's kind of tasks."""
-    if experiment.truth is not None:
-        return AnalyticProblem(experiment.truth)
+    if experiment.objective is not None:
+        return ExactEvaluator(experiment.objective)
     return Regression(experiment) if experiment.config.dataset.is_regression else FewShot(experiment)
 
 
@@ -68,7 +68,7 @@ class FewShot:
         return {"convergence/grad_norm_sq": norm, "convergence/inexact_fraction": inexact}
 
     def test(self, folder: RunFolder) -> dict[str, Any]:
-        """Writes test_episodes too. Nothing where there are to be no test tasks."""
+        """Also writes test_episodes.csv. Returns {} where test_tasks=0."""
         if not self.config.test_tasks:
             return {}
         tasks = self._test_tasks()
@@ -81,12 +81,12 @@ class FewShot:
 
 
 class Regression(FewShot):
-    """Mean squared error on the fixed validation and test tasks, and how it falls as a task is adapted to."""
+    """Mean squared error on the fixed validation and test tasks, and its fall with the number of adaptation steps."""
 
     metric, sign = "mse", -1
 
     def test(self, folder: RunFolder) -> dict[str, Any]:
-        """Writes test_episodes and adaptation.json too."""
+        """Also writes test_episodes.csv and adaptation.json."""
         found = super().test(folder)
         if not found:
             return {}
@@ -94,19 +94,19 @@ class Regression(FewShot):
         return found
 
 
-class AnalyticProblem:
-    """F over all tasks there are. None is held out, so there is nothing to test."""
+class ExactEvaluator:
+    """F over all tasks. No task is held out, so there is no test."""
 
     best: tuple[str, int] = ("val/loss", -1)
 
-    def __init__(self, truth: ExactObjective) -> None:
-        self.truth = truth
+    def __init__(self, objective: ExactObjective) -> None:
+        self.objective = objective
 
     def validate(self) -> dict[str, float]:
-        return self.truth.measure()
+        return self.objective.measure()
 
     def measure(self) -> dict[str, float]:
-        return {key: value for key, value in self.truth.measure().items() if key.startswith("convergence/")}
+        return {key: value for key, value in self.objective.measure().items() if key.startswith("convergence/")}
 
     def test(self, folder: RunFolder) -> dict[str, Any]:
         return {}

@@ -1,4 +1,4 @@
-"""Where and how an experiment runs: its device, and its tasks per pass, workers and threads."""
+"""Where and how an experiment runs: device, tasks per pass, workers and threads."""
 
 import torch
 
@@ -11,7 +11,7 @@ PIXELS_PER_PASS = 2**20  # on a GPU: 64 filters make 2^26 numbers of them, hundr
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device that `device=NAME` means; ConfigError where this machine has none such."""
+    """The torch device that `device=NAME` means; ConfigError where this machine does not have it."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda" if count else "cpu")
@@ -23,12 +23,12 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_execution(config: Config, device: torch.device) -> Execution:
-    """The numbers that `auto` stands for on `device`.
+    """The execution of `config` on `device`, with numbers in place of `auto`.
 
-    On a CPU each worker takes one task at a time, with one thread: a task's activations then fit a core's cache, and
+    On a CPU each worker takes one task at a time, with one thread. A task's activations then fit a core's cache, and
     small operators do not divide well over threads. On other devices a pass takes tasks of up to PIXELS_PER_PASS
     pixels, so that peak memory does not grow with the batch. With memory.mode=images one worker takes one task at a
-    time on any device. Problems without images are small matrices: one worker takes the whole batch.
+    time on any device. Problems without images have small matrices: one worker takes the whole batch.
     """
     with_images, by_image = config.dataset.has_images, config.memory.mode == "images"
     threads = config.threads or (DEFAULT_THREADS if with_images else 1)

@@ -1,4 +1,4 @@
-"""The upper optimiser on theta, its schedule, and the moving average of theta."""
+"""The outer optimiser of theta, its schedule, and the moving average of theta."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from memmeta_exp.utils.errors import ConfigError
 
 @dataclass(frozen=True)
 class OptimizerConfig(OptimizerBase):
-    """What the optimisers of torch.optim have in common."""
+    """The options that the optimisers of torch.optim share."""
 
     lr: float | None = option(
         1e-3,
-        "step size (of cosine, the first); null: 1/L_F, with sgd on dataset=quadratic, whose L_F is known",
+        "step size, with schedule=cosine the first one; null: 1/L_F, for sgd on dataset=quadratic alone",
         above=0,
     )
     weight_decay: float = option(0.0, "as in torch.optim", at_least=0)
@@ -29,9 +29,8 @@ class OptimizerConfig(OptimizerBase):
     )
     average: float = option(
         0.0,
-        "decay of an exponential moving average of theta, the one that is validated, tested and kept as the best; 0: "
-        "theta itself is; it begins at theta_1, which keeps the weight average^(T-1), so a run should be several "
-        "1 / (1 - average) iterations long",
+        "decay of an exponential moving average of theta, which replaces theta in validation, test and best.pt; 0: no "
+        "average; theta_1 keeps the weight average^(T-1), so a run should be several 1 / (1 - average) iterations long",
         at_least=0,
         below=1,
     )
@@ -53,7 +52,7 @@ class AdamConfig(OptimizerConfig):
         return torch.optim.Adam(parameters, **self._shared(lr))
 
     def _shared(self, lr: float) -> dict[str, Any]:
-        """`foreach` is named because its default differs between devices."""
+        """`foreach` is set because its default differs between devices."""
         return {"lr": lr, "weight_decay": self.weight_decay, "foreach": True}
 
 
@@ -79,7 +78,7 @@ class SgdConfig(AdamConfig):
     name: str = "sgd"
 
     def check(self) -> None:
-        """Momentum is its own."""
+        """SGD has momentum."""
 
     def build(self, parameters: Iterable[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, momentum=self.momentum, **self._shared(lr))
@@ -88,7 +87,7 @@ class SgdConfig(AdamConfig):
 def build_optimizer(
     config: Config, model: MetaModel, smoothness: float | None = None
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """The upper optimiser and its schedule. smoothness: L_F, for optimizer.lr=null."""
+    """The outer optimiser and its schedule. smoothness: L_F, for optimizer.lr=null."""
     c = config.optimizer
     lr = c.lr if c.lr is not None or smoothness is None else 1 / smoothness
     optimizer = c.build(model.parameters(), lr)
@@ -98,6 +97,6 @@ def build_optimizer(
 
 
 def build_average(config: Config, model: MetaModel) -> AveragedModel | None:
-    """The moving average of the model that `optimizer.average` asks for; buffers are the model's own."""
+    """The moving average of the model, None where optimizer.average=0. Buffers are copied, not averaged."""
     decay = config.optimizer.average
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None

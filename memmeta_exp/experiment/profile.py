@@ -1,4 +1,4 @@
-"""What an iteration costs here: seconds and peak memory of its phases."""
+"""The cost of an iteration on this machine: seconds and peak memory of its phases."""
 
 import statistics
 from dataclasses import dataclass
@@ -16,10 +16,13 @@ WARM_UP = 2  # iterations, after which the optimiser's state and the warm starts
 
 @dataclass(frozen=True)
 class Profile:
-    """step_seconds: median of whole iterations; peak: of one more; seconds: median of each part, of as many more, CUDA
-    synchronised between parts; above_baseline: requested bytes above the baseline, the most in each part. The parts
-    are those that the iteration has, in the order of PARTS. workers: that many did the whole iterations, one those
-    taken apart and the metered one."""
+    """The result of `profile`.
+
+    step_seconds: median over whole iterations. seconds: median of each part, over as many other iterations, with CUDA
+    synchronised between parts. peak: peak memory of one more iteration. above_baseline: the most requested bytes above
+    the baseline in each part. Parts are those of PARTS that the iteration has. workers: workers of the whole
+    iterations; one worker runs those timed by part and the metered one.
+    """
 
     device: str
     workers: int
@@ -30,7 +33,7 @@ class Profile:
     above_baseline: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """For profile.json; the keys of docs/outputs.md where the number is the same."""
+        """The content of profile.json, by the keys of docs/outputs.md where the number is the same."""
         whole = sum(self.seconds.values())
         return {
             "device": self.device,
@@ -52,7 +55,7 @@ class Profile:
 
 
 def profile(experiment: Experiment, steps: int) -> Profile:
-    """Runs WARM_UP iterations, `steps` timed whole and `steps` timed by phase in turn, and a metered one."""
+    """Runs WARM_UP iterations, then `steps` timed whole and `steps` timed by phase, alternating, then a metered one."""
     optimizer, _ = build_optimizer(experiment.config, experiment.model, experiment.smoothness)
     average, device = build_average(experiment.config, experiment.model), experiment.device
     iteration = TrainStep(experiment, optimizer, average)

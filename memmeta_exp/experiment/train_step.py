@@ -17,11 +17,11 @@ REMEDY = "the lower level or theta has diverged; lower optimizer.lr or algorithm
 
 
 class TrainStep:
-    """Samples, accumulates the meta-gradient and steps theta: `iteration.clear(); iteration(t)` for t = 1, 2, ..
+    """Samples tasks, accumulates the meta-gradient and steps theta: `step.clear(); step(t)` for t = 1, 2, ..
 
-    What is timed and metered as an iteration is the call alone: gradients are freed before it, and made in it. A call
-    that raises before the gradient is whole leaves all but .grad as it was: RunError where the gradient is not finite,
-    and what the learner's `check_interrupt` raises.
+    The call alone is timed and metered as an iteration: `clear` frees gradients before it. A call raises RunError where
+    the gradient is not finite, and whatever the learner's `check_interrupt` raises. It then has changed nothing but
+    .grad.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class TrainStep:
         report = e.learner.step(batch)
         self._require_finite(report, t)
         weight = running_weight(t, e.config.eval_every, e.config.iterations)
-        if weight and e.config.backbone.norm == "running":  # at the theta of the gradient, once the step is certain
+        if weight and e.config.backbone.norm == "running":  # before theta moves, and after the check of the gradient
             e.learner.update_running_stats(batch, weight)
         with phase("optimizer"):
             self.optimizer.step()
@@ -49,11 +49,11 @@ class TrainStep:
         return report
 
     def _require_finite(self, report: StepReport, t: int) -> None:
-        if report.loss.is_meta:  # shapes alone, when memory is predicted
+        if report.loss.is_meta:  # memory prediction: there are no values
             return
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = squared_norm(p.grad for p in parameters if p.grad is not None).sqrt()
-        loss, norm = torch.stack([report.loss.mean().double(), norm]).tolist()  # read back from the device at once
+        loss, norm = torch.stack([report.loss.mean().double(), norm]).tolist()  # one read from the device
         if not math.isfinite(norm) or not math.isfinite(loss):
             raise RunError(
                 f"at iteration {t} train/loss is {loss:g} and the norm of the meta-gradient {norm:g}: {REMEDY}; "
@@ -61,7 +61,10 @@ class TrainStep:
             )
 
     def persistent(self) -> list[Any]:
-        """What stays between iterations and is not replaced in one: parameters and buffers, their average, optimiser
-        state, training images. (Warm starts are replaced; a meter takes them for what was there when it meets them.)"""
+        """What persists between iterations: parameters, buffers, their average, optimiser state and training images.
+
+        Warm starts are missing because every iteration replaces them. A meter adds them to the baseline when it first
+        sees them as arguments.
+        """
         average = [] if self.average is None else [self.average]
         return [self.experiment.model, *average, self.optimizer, self.experiment.samplers["train"].tensors]

@@ -15,18 +15,20 @@ from memmeta_exp.memory.predict import predict
 from memmeta_exp.profiling.meta_memory import CUBLAS_WORKSPACE
 from memmeta_exp.profiling.peak_memory import MIB
 
-ROUNDING_UP = 1.005  # a CPU copies a little more than a GPU, whose layout is predicted: docs/memory.md
+ROUNDING_UP = 1.005  # a CPU copies a little more than the predicted GPU: docs/memory.md
 
 
 def fit_to_budget(config: Config, device: torch.device) -> Config:
-    """`config` with workers, chunk, memory.mode and memory.checkpoint chosen so that the predicted peak of everything
-    allocated in an iteration is at most memory.budget_mib; `config` itself where there is no budget.
+    """`config` with workers, tasks_per_pass, memory.mode and memory.checkpoint chosen to fit memory.budget_mib.
 
-    The candidates go from fast to small: on a CPU all workers, whose peaks add up, then one; on CUDA chunks that halve;
-    then `_memory_options`; or checkpoint=inner_step. What the configuration fixes (a chunk, workers, a
-    mode) stays. What has to fit is a bound: in bf16 what float32 needs and the weights once more in bf16, with fused
-    attention what plain attention needs. Raises ConfigError, with the smallest budget that would do, where none fits,
-    and where there is no bound.
+    The predicted peak of everything allocated in an iteration is then at most the budget. Without a budget the result
+    is `config` itself. The candidates go from fast to small: on a CPU all workers, whose peaks add up, then one; on
+    CUDA tasks_per_pass halved repeatedly; then `_memory_options`, or checkpoint=inner_step. Values that the
+    configuration fixes stay.
+
+    The prediction is a bound. For bf16 it is that of float32 plus the weights in bf16. For fused attention it is that
+    of plain attention. Raises ConfigError where no candidate fits, with the smallest sufficient budget, and where there
+    is no bound.
     """
     budget = config.memory.budget_mib
     if budget is None:
@@ -43,7 +45,7 @@ def fit_to_budget(config: Config, device: torch.device) -> Config:
 
 
 def build_within_budget(config: Config, of_dataset: Constants | None = None) -> Experiment:
-    """The experiment of `config`, on the device that it means, run in the fastest way that its budget allows.
+    """The experiment of `config` on its device, in the fastest way that its memory budget allows.
 
     of_dataset: see `build`. Raises ConfigError and DataError.
     """
@@ -52,12 +54,12 @@ def build_within_budget(config: Config, of_dataset: Constants | None = None) -> 
 
 
 def up(mib: float) -> float:
-    """To a tenth, upwards."""
+    """`mib` rounded up to a tenth."""
     return math.ceil(10 * mib) / 10
 
 
 def candidates(config: Config, device: torch.device) -> Iterator[Config]:
-    """The ways to run `config`, from fast to small; the first is the one that it takes without a budget."""
+    """The ways to run `config`, from fast to small. The first is the one without a budget."""
     memory = replace(config.memory, budget_mib=None)
     sizes = [replace(config, tasks_per_pass=c, workers=w, memory=memory) for c, w in _sizes(config, device)]
     yield from sizes
@@ -96,7 +98,7 @@ def _takes(config: Config, memory: MemoryConfig) -> bool:
 
 
 def _sizes(config: Config, device: torch.device) -> list[tuple[int, int]]:
-    """Chunk and workers, from the fastest to the smallest."""
+    """(tasks_per_pass, workers), from the fastest to the smallest."""
     e = resolve_execution(config, device)
     sizes = [(e.tasks_per_pass, e.workers)]
     if isinstance(config.workers, str) and e.workers > 1:
@@ -108,8 +110,11 @@ def _sizes(config: Config, device: torch.device) -> list[tuple[int, int]]:
 
 
 def peak_mib(config: Config, device: torch.device) -> float:
-    """The predicted peak of everything allocated: on CUDA with what the allocator may leave unused and the workspaces
-    of cuBLAS (those of cuDNN are unknown), on a CPU with the tensors of every worker."""
+    """The predicted peak of everything allocated, in MiB.
+
+    On CUDA it includes what the allocator may leave unused and the workspaces of cuBLAS; those of cuDNN are unknown. On
+    a CPU it includes the tensors of every worker.
+    """
     bound = replace(config, device="cuda", precision="fp32", workers="auto", backbone=_bound(config))
     found = predict(bound, as_on=device)
     cast = found.parameters // 2 if config.precision == "bf16" else 0
@@ -122,11 +127,11 @@ def peak_mib(config: Config, device: torch.device) -> float:
 
 
 def _bound(config: Config) -> Any:
-    """The backbone that needs no less and can be predicted."""
+    """A backbone that needs no less memory and can be predicted."""
     backbone = config.backbone
     if config.precision == "bf16" and backbone.name == "timm":
         raise ConfigError(
             "memory.budget_mib with precision=bf16 and backbone=timm: what autocast casts and keeps has no bound here; "
-            "set chunk, memory.mode and memory.checkpoint instead"
+            "set tasks_per_pass, memory.mode and memory.checkpoint instead"
         )
     return replace(backbone, attention="plain") if hasattr(backbone, "attention") else backbone

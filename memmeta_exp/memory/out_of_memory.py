@@ -1,4 +1,4 @@
-"""What to do about an allocator's refusal: which of the ways to run a configuration would fit."""
+"""What to suggest when memory runs out: a way to run the configuration that would fit."""
 
 import torch
 
@@ -10,15 +10,18 @@ ELSE = "use fewer filters, smaller images or another device"
 
 
 def suggest_config(config: Config) -> str:
-    """One clause: the fastest chunk, workers and memory mode whose predicted peak is below both that of `config` and
-    what the device has free, and the budget that chooses them; else what the least of them needs."""
+    """One clause: the fastest tasks_per_pass, workers and memory settings that would fit, and the budget for them.
+
+    They fit if their predicted peak is below that of `config` and at most what the device has free. If none fits, the
+    clause names the smallest need.
+    """
     try:
         device = resolve_device(config.device)
         free = _free_mib(device)
         needs = [(candidate, peak_mib(candidate, device)) for candidate in candidates(config, device)]
-    except (ConfigError, RuntimeError) as error:  # what cannot be predicted; see memmeta_exp/memory/predict.py
+    except (ConfigError, RuntimeError) as error:  # no prediction; see memmeta_exp/memory/predict.py
         unknown = str(error).partition(":")[0]
-        return f"set a smaller chunk (1 is the least) or workers=1, else {ELSE} (no prediction: {unknown})"
+        return f"set a smaller tasks_per_pass (at least 1) or workers=1, else {ELSE} (no prediction: {unknown})"
     tried = needs[0][1]
     room = f"the tasks need {tried:.1f} MiB" + ("" if free is None else f", {free:.0f} MiB are free")
     fitting = [(c, need) for c, need in needs if need < tried and (free is None or need <= free)]
@@ -26,7 +29,7 @@ def suggest_config(config: Config) -> str:
         smaller, need = fitting[0]
         return f"{room}; {_named(config, smaller)} needs {need:.1f} MiB, which memory.budget_mib={up(need):g} chooses"
     least = min(need for _, need in needs)
-    return f"{room}, and no chunk or memory.mode needs less than {least:.1f} MiB: {ELSE}"
+    return f"{room}, and no tasks_per_pass or memory.mode needs less than {least:.1f} MiB: {ELSE}"
 
 
 def _named(config: Config, smaller: Config) -> str:
@@ -41,8 +44,8 @@ def _named(config: Config, smaller: Config) -> str:
 
 
 def _free_mib(device: torch.device) -> float | None:
-    """What this process could have: on CUDA what is free and what its allocator holds; on a CPU what the system calls
-    available, None where it does not say."""
+    """MiB that this process could use: on CUDA the free memory and what its allocator holds, on a CPU what Linux calls
+    available. None where that is unknown."""
     if device.type == "cuda":
         return (torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)) / 2**20
     try:

@@ -1,7 +1,7 @@
 """The peak memory of a training iteration on a GPU, predicted on any machine and without data.
 
-The iteration that training runs is run on meta tensors, which have shapes and no values: every allocation happens, no
-arithmetic does. docs/memory.md says what the numbers contain.
+Training's own iteration runs on meta tensors, which have shapes but no values: it allocates everything and computes
+nothing. docs/memory.md says what the numbers contain.
 """
 
 import gc
@@ -26,20 +26,19 @@ from memmeta_exp.profiling.peak_memory import MIB, tensors_of
 from memmeta_exp.utils.errors import ConfigError
 
 CUDA = torch.device("cuda")
-CHUNKS = 3  # full chunks of tasks that are run; a further one adds to every number what the third added
-STEPS = 3  # inner steps of algorithms that keep none of them; a further one allocates what the third did
+CHUNKS = 3  # full chunks of tasks to run; each further one adds to every number what the third added
+STEPS = 3  # inner steps to run where none is stored; each further one allocates what the third did
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Bytes, none of them measured.
+    """Predicted bytes; matmul_threads is a count.
 
-    tensors: requested at the peak above what persists, which is all that memory/above_baseline_mib holds on a GPU but
-    for scratch memory of kernels; parameters .. warm_starts: what persists between iterations, as requested (the
-    average of theta as optimizer_state); rounding: by which blocks of 512 bytes exceed the requests at the peak;
-    unsplit_at_most: bound on what the allocator leaves unused in blocks that serve more than 1 MiB;
-    convolution_headroom: a cuDNN workspace of up to this size does not move the peak; matmul_threads: threads with a
-    cuBLAS workspace of their own.
+    tensors: requested at the peak, above what persists. On a GPU memory/above_baseline_mib is this plus scratch memory
+    of kernels. parameters .. warm_starts: requested by what persists between iterations; optimizer_state includes the
+    average of theta. rounding: excess of blocks of 512 bytes over the requests at the peak. unsplit_at_most: bound on
+    what the allocator leaves unused in blocks for more than 1 MiB. convolution_headroom: a cuDNN workspace of up to
+    this size does not raise the peak. matmul_threads: threads with a cuBLAS workspace of their own.
     """
 
     tensors: int
@@ -55,17 +54,17 @@ class Prediction:
 
     @property
     def above_baseline_mib(self) -> float:
-        """What memory/above_baseline_mib would say, less scratch memory of kernels."""
+        """memory/above_baseline_mib on a GPU, without scratch memory of kernels."""
         return self.tensors / MIB
 
     def allocated(self, hopper: bool = False) -> int:
-        """max_memory_allocated, less unsplit blocks and scratch memory of kernels."""
+        """torch.cuda.max_memory_allocated, without unsplit blocks and scratch memory of kernels."""
         workspaces = self.matmul_threads * (CUBLAS_WORKSPACE_HOPPER if hopper else CUBLAS_WORKSPACE)
         persistent = self.parameters + self.buffers + self.optimizer_state + self.images + self.warm_starts
         return persistent + self.tensors + self.rounding + workspaces
 
     def to_dict(self) -> dict[str, Any]:
-        """For profile.json."""
+        """The content of profile.json."""
         return {
             "memory/kind": "cuda-predicted",
             "memory/above_baseline_mib": self.above_baseline_mib,
@@ -76,10 +75,10 @@ class Prediction:
 
 
 def predict(config: Config, as_on: torch.device = CUDA) -> Prediction:
-    """The peak of an iteration of `config` on a GPU that holds the training images, `chunk=auto` and all; or of the
-    operators that `as_on` would see of it.
+    """The predicted peak of an iteration of `config` on a GPU that holds the training images.
 
-    Raises ConfigError for what meta tensors cannot show.
+    as_on: the device whose execution strategy is emulated. Raises ConfigError where meta tensors cannot show what a GPU
+    would run.
     """
     check_predictable(config)
     experiment = build_on_meta(_shortened(config))
@@ -92,11 +91,11 @@ def predict(config: Config, as_on: torch.device = CUDA) -> Prediction:
 
 
 def _of_all_chunks(experiment: Experiment, optimizer: torch.optim.Optimizer) -> Prediction:
-    """From two numbers of chunks where the batch has more than `CHUNKS`."""
+    """The prediction for the whole batch, extrapolated from two numbers of chunks where it has more than CHUNKS."""
     config, chunk = experiment.config, experiment.learner.tasks_per_pass
     _iteration(experiment, optimizer, min(chunk, config.batch_size))(1)  # makes the optimiser's state
     full, rest = divmod(config.batch_size, chunk)
-    if full <= CHUNKS or experiment.learner.warm:  # these are rounded up once for the whole batch
+    if full <= CHUNKS or experiment.learner.warm:  # warm starts are rounded up once for the whole batch
         return _foretold(experiment, optimizer, config.batch_size)
     fewer, more = (_foretold(experiment, optimizer, chunks * chunk + rest) for chunks in (CHUNKS - 1, CHUNKS))
     values = {f.name: (getattr(fewer, f.name), getattr(more, f.name)) for f in fields(Prediction)}
@@ -106,7 +105,7 @@ def _of_all_chunks(experiment: Experiment, optimizer: torch.optim.Optimizer) -> 
 def check_predictable(config: Config) -> None:
     """ConfigError where the iteration of `config` differs on meta tensors from what a GPU runs."""
     if config.dataset.has_finite_tasks:
-        raise ConfigError(f"dataset={config.dataset.name} cannot be predicted: memory is that of networks on images")
+        raise ConfigError(f"dataset={config.dataset.name} cannot be predicted: predictions are for networks on images")
     if config.precision == "bf16":
         raise ConfigError(
             "precision=bf16 cannot be predicted: torch ignores autocast on meta tensors; predict precision=fp32, which "
@@ -119,7 +118,7 @@ def check_predictable(config: Config) -> None:
         )
     if config.workers not in ("auto", 1):
         raise ConfigError(
-            f"workers={config.workers} cannot be predicted: how far the peaks of threads meet is chance; leave "
+            f"workers={config.workers} cannot be predicted: how far the peaks of threads coincide is chance; leave "
             "workers=auto"
         )
 
@@ -132,7 +131,7 @@ def _shortened(config: Config) -> Config:
 
 
 class _FirstTasks:
-    """Draws as `sampler` does and gives the first `tasks` of them."""
+    """Draws as `sampler` does, and returns the first `tasks` of the draw."""
 
     def __init__(self, sampler: Any, tasks: int) -> None:
         self.sampler, self.tasks, self.tensors = sampler, tasks, sampler.tensors
@@ -142,14 +141,14 @@ class _FirstTasks:
 
 
 def _iteration(experiment: Experiment, optimizer: torch.optim.Optimizer, tasks: int) -> TrainStep:
-    """The iteration that draws the whole batch and goes through its first `tasks`."""
+    """An iteration that draws the whole batch and runs its first `tasks`."""
     samplers = {"train": _FirstTasks(experiment.samplers["train"], tasks)}
     average = build_average(experiment.config, experiment.model)
     return TrainStep(replace(experiment, samplers=samplers), optimizer, average)
 
 
 def _foretold(experiment: Experiment, optimizer: torch.optim.Optimizer, tasks: int) -> Prediction:
-    """The prediction for an iteration of `tasks` of the batch."""
+    """The prediction for an iteration with the first `tasks` of the batch."""
     learner, model = experiment.learner, experiment.model
     iteration = _iteration(experiment, optimizer, tasks)
     if learner.warm:  # one a task

@@ -1,1 +1,1 @@
-"""Measurements of a step: peak memory, time, and the phases they divide into."""
+"""Measurements of a step: peak memory, time, and their phases."""

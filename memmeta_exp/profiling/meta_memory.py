@@ -1,6 +1,6 @@
-"""Metering a step on meta tensors, as it would allocate on a GPU.
+"""Meters a step on meta tensors, as if it allocated on a GPU.
 
-Constants are those of torch 2.13's CUDA caching allocator and cuBLAS handles.
+The constants are those of torch 2.13's CUDA caching allocator and cuBLAS handles.
 """
 
 from collections.abc import Hashable
@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from memmeta_exp.profiling.peak_memory import MIB, PeakMeter
 
-CUBLAS_WORKSPACE = 8_519_680  # bytes that each thread's handle holds from its first matrix product on
+CUBLAS_WORKSPACE = 8_519_680  # bytes that a thread's handle holds after its first matrix product
 CUBLAS_WORKSPACE_HOPPER = 32 * MIB
-SMALL = MIB  # bytes: larger requests are served from blocks that are split only where more than this would be left
+SMALL = MIB  # bytes: a block for a larger request is split only if more than this would remain
 
 _aten = torch.ops.aten
 CONVOLUTIONS = {_aten.convolution, _aten.convolution_backward}
@@ -24,9 +24,11 @@ MATRIX_PRODUCTS = {_aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm}
 
 
 class MetaKernelCache(TorchDispatchMode):
-    """Meta tensors, several times as fast: what an operator returned for arguments of some shapes, strides and types
-    is made again without asking its Python meta kernel, which takes 0.3 ms. Only of operators that neither write nor
-    return an argument."""
+    """Makes operators on meta tensors several times as fast, by a cache of their results.
+
+    For arguments of known shapes, strides and types it makes the result again without the Python meta kernel, which
+    takes 0.3 ms. It caches only operators that neither write to nor return an argument.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +51,7 @@ class MetaKernelCache(TorchDispatchMode):
 
 
 class _TensorSpec:
-    """The metadata of a result."""
+    """Size, stride and type of a result."""
 
     def __init__(self, tensor: Tensor) -> None:
         self.size, self.stride, self.dtype = tensor.size(), tensor.stride(), tensor.dtype
@@ -59,11 +61,11 @@ class _TensorSpec:
 
 
 class _NotMeta(Exception):
-    """An argument is a tensor with values, on which the result's type may depend."""
+    """An argument is a tensor with values, and the result's type may depend on them."""
 
 
 def _described(value: Any) -> Hashable:
-    """What a meta kernel can see of an argument. A number's type counts: 2 and 2.0 are equal, and promote otherwise."""
+    """What a meta kernel sees of an argument, with a number's type: 2 == 2.0, but they promote differently."""
     if isinstance(value, Tensor):
         if not value.is_meta:
             raise _NotMeta
@@ -75,14 +77,14 @@ def _described(value: Any) -> Hashable:
 
 @cache
 def _functional(func: Any) -> bool:
-    """Whether `func` says that it writes to no argument and returns none, and takes a tensor."""
+    """Whether `func`, by its schema, takes a tensor, and neither writes to nor returns an argument."""
     schema = func._schema
     aliases = any(a.alias_info is not None for a in (*schema.arguments, *schema.returns))
     return not aliases and any("Tensor" in str(a.type) for a in schema.arguments)
 
 
 def _is_new(result: Any, arguments: Any) -> bool:
-    """Whether every tensor of `result` has a storage of its own, of just the size it needs."""
+    """Whether every tensor of `result` has its own storage, of exactly the size it needs."""
     taken = {t.untyped_storage()._cdata for t in tree_leaves(arguments) if isinstance(t, Tensor)}
     for leaf in tree_leaves(result):
         if not isinstance(leaf, Tensor):
@@ -96,12 +98,12 @@ def _is_new(result: Any, arguments: Any) -> bool:
 
 
 class MetaMemoryMeter(PeakMeter):
-    """A `PeakMeter` of meta tensors that also finds what else a GPU would hold. Tensors of the CPU (counters of steps)
-    do not count. persistent: all that is there before the step.
+    """A `PeakMeter` of meta tensors that also finds what else a GPU would hold.
 
-    ceiling: upper bound on the peak in allocator blocks: a block that serves more than 1 MiB may be up to 1 MiB larger;
-    at_convolution: bytes in blocks during the convolution with the most, its results included; forward_products,
-    backward_products: whether there are matrix products in the calling thread, and in autograd's.
+    Tensors on the CPU (counters of steps) do not count. persistent: all that exists before the step. ceiling: upper
+    bound on the peak in allocator blocks, where a block for more than 1 MiB may be up to 1 MiB larger. at_convolution:
+    the most bytes in blocks during a convolution, its results included. forward_products, backward_products: whether
+    the calling thread, and autograd's, compute matrix products.
     """
 
     def __init__(self, *persistent: Any) -> None:
@@ -127,6 +129,6 @@ class MetaMemoryMeter(PeakMeter):
 
 
 def held_bytes(tensors: list[Tensor]) -> int:
-    """Bytes requested for the storages of those of `tensors` that are meta tensors, each storage once."""
+    """Bytes requested for the storages of the meta tensors among `tensors`; each storage counts once."""
     storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors if t.is_meta}
     return sum(storages.values())

@@ -1,8 +1,8 @@
-"""Peak memory of one step: what the CUDA allocator counts, or on the CPU what every live tensor adds up to.
+"""Peak memory of one step: by the CUDA allocator's counters, or on a CPU as the sum over live tensors.
 
-`measure_peak` is the entry point. Without CUDA it runs the step under a `PeakMeter`, a dispatch mode that sees every
-operator and follows each storage by weak reference, so the answer is exact and repeatable where the resident set size
-of the process is neither. MiB = 2**20 bytes throughout.
+`measure_peak` is the entry point. On a CPU it runs the step under a `PeakMeter`, a dispatch mode that sees every
+operator and follows each storage by weak reference. The result is exact and repeatable, which the resident set size of
+the process is not. MiB = 2**20 bytes throughout.
 """
 
 import gc
@@ -27,10 +27,10 @@ T = TypeVar("T")
 class Peak:
     """Peak memory of one step, in MiB.
 
-    absolute_mib: everything allocated at the peak, in blocks of 512 bytes, with what was there before the step.
-    above_baseline_mib: bytes requested at the peak less bytes requested before the step; free of rounding, allocator
-    blocks and library workspaces held since earlier, so it is the number to compare methods by.
-    kind: "cuda" (the caching allocator's statistics) or "cpu-tensors" (live tensor bytes, kernel scratch left out).
+    absolute_mib: everything allocated at the peak, in blocks of 512 bytes, with what existed before the step.
+    above_baseline_mib: bytes requested at the peak minus bytes requested before the step. It contains no rounding to
+    allocator blocks and no workspaces from before the step, so compare methods by this number.
+    kind: "cuda" (the caching allocator's statistics) or "cpu-tensors" (bytes of live tensors, without kernel scratch).
     """
 
     absolute_mib: float
@@ -58,16 +58,16 @@ def tensors_of(owner: Any) -> list[Tensor]:
 
 
 class PeakMeter(TorchDispatchMode):
-    """Counts live tensor bytes operator by operator while it is entered: `with PeakMeter(model) as meter: step()`.
+    """Counts the bytes of live tensors, operator by operator: `with PeakMeter(model) as meter: step()`.
 
-    A storage that an operator returns counts from then until its last reference (Python, the autograd graph, .grad,
-    an optimiser) is gone: views count once, in-place results not at all, scratch only while it lives. What existed
-    before, whether named in `persistent` or met later as an argument, belongs to the baseline.
+    A storage that an operator returns counts until its last reference (Python, the autograd graph, .grad, an optimiser)
+    is gone. Views count once, in-place results do not count, and scratch counts while it lives. What existed before,
+    whether named in `persistent` or first seen as an argument, belongs to the baseline.
 
     block: every storage is rounded up to a multiple of this many bytes (1 counts exactly); `requested` is never
-    rounded. device: the type of the devices whose storages count, None for all. Eager code only. Where gradients of one
-    tensor fan in, autograd adds them in place unless a dispatch mode is active, so at such an addition the count can
-    exceed an unmetered run's by that one gradient.
+    rounded. device: the type of the devices whose storages count, None for all. For eager code only. Where several
+    gradients of one tensor are added, autograd adds in place unless a dispatch mode is active. So the count can exceed
+    an unmetered run's by one such gradient.
     """
 
     def __init__(self, *persistent: Any, block: int = ALLOCATOR_BLOCK, device: str | None = None) -> None:
@@ -89,12 +89,12 @@ class PeakMeter(TorchDispatchMode):
         return self.requested_peak - self.requested_baseline
 
     def lap(self) -> int:
-        """As `requested_above_baseline`, but since the last lap alone; the next starts from what is live now."""
+        """As `requested_above_baseline`, but since the last lap. The next lap starts from what is live now."""
         peak, self._lap_peak = self._lap_peak, self.requested
         return peak - self.requested_baseline
 
     def report(self) -> Peak:
-        """What was found."""
+        """The peak so far."""
         return Peak(self.peak / MIB, self.requested_above_baseline / MIB, "cpu-tensors")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -109,7 +109,7 @@ class PeakMeter(TorchDispatchMode):
         return result
 
     def _raise_baseline(self, tree: Any) -> None:
-        """Storages first met as arguments were there all along: they lift the start and the peaks alike."""
+        """Adds storages first seen as arguments to the baseline and to the peaks: they existed before the step."""
         for storage in _storages(tree):
             if storage._cdata in self._live:
                 continue
@@ -146,7 +146,7 @@ class PeakMeter(TorchDispatchMode):
 
 
 class CudaMeter:
-    """The caching allocator's own counters, as a `PeakMeter` has them for tensors."""
+    """As a `PeakMeter`, by the counters of the CUDA caching allocator."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -169,7 +169,7 @@ class CudaMeter:
         return requested - self.before
 
     def report(self) -> Peak:
-        """What was found."""
+        """The peak so far."""
         self.lap()
         return Peak(self.allocated_peak / MIB, (self.requested_peak - self.before) / MIB, "cuda")
 
@@ -187,9 +187,9 @@ def metered(device: torch.device | str, persistent: Any = ()) -> Iterator[Meter]
     """Meters the block on `device`; persistent as for `measure_peak`, and the same errors."""
     device = torch.device(device)
     if device.type == "cpu":
-        gc.collect()  # cycles left by earlier work would otherwise be freed at some point inside the step
+        gc.collect()  # else cycles of earlier work would be freed during the step
         with torch.compiler.set_stance("force_eager"), PeakMeter(persistent, device="cpu") as meter:
-            yield meter  # eager: a dispatch mode makes Dynamo drop compiled code for good
+            yield meter  # eager, because a dispatch mode makes Dynamo drop compiled code for good
     elif device.type != "cuda":
         raise RuntimeError(f"peak memory on device={device} cannot be measured: use cpu or cuda")
     elif not torch.cuda.is_available():
@@ -199,12 +199,11 @@ def metered(device: torch.device | str, persistent: Any = ()) -> Iterator[Meter]
 
 
 def measure_peak(step: Callable[[], T], device: torch.device | str, persistent: Any = ()) -> tuple[T, Peak]:
-    """Runs `step` once and returns what it returned with its peak memory on `device`.
+    """Runs `step` once, and returns its result and its peak memory on `device`.
 
-    persistent: what outlives the step (modules, optimisers, tensors, in any nesting); on the CPU it is the baseline
-    of `Peak.absolute_mib`, on CUDA the allocator knows it already. Metering slows a CPU step, so never time this one; a
-    CUDA step pays two synchronisations.
-    Raises RuntimeError for a CUDA device that torch does not have: its counters would read 0 there.
+    persistent: what outlives the step (modules, optimisers, tensors, in any nesting). On a CPU it is the baseline of
+    `Peak.absolute_mib`; on CUDA the allocator counts it already. Metering slows a CPU step, so do not time this step. A
+    CUDA step is synchronised twice. Raises RuntimeError for a device other than a CPU or an available CUDA device.
     """
     with metered(device, persistent) as meter:
         result = step()

@@ -1,7 +1,7 @@
-"""Where a step's time and memory go: seconds and peak of each phase that `phase` names.
+"""Seconds and peak memory of each phase of a step.
 
-Every instant belongs to the innermost phase open, or to OTHER where none is, so the seconds of all parts add up to the
-step and the largest peak of a part is the step's peak.
+Every instant belongs to the innermost open phase, or to OTHER where none is open. So the seconds of all parts add up to
+the step, and the largest peak of a part is the step's peak.
 """
 
 import time
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class _Parts(ABC):
-    """Cuts a step at the edges of its phases; `_charge` books what passed since the last edge."""
+    """Divides a step at the edges of its phases. `_charge` assigns what passed since the last edge to a part."""
 
     def __init__(self) -> None:
         self._open = [OTHER]
@@ -48,8 +48,10 @@ class _Parts(ABC):
 
 
 class PhaseTimes(_Parts):
-    """seconds: wall clock of each part of one step, CUDA synchronised at every edge, which costs the overlap of
-    computing and launching: time whole steps without it. One instance a step, begun at once."""
+    """seconds: wall clock of each part of one step. Make one instance for each step, right before it.
+
+    CUDA is synchronised at every edge, so launches do not overlap with computing. Time whole steps without it.
+    """
 
     def __init__(self, device: torch.device | str) -> None:
         super().__init__()
@@ -69,8 +71,10 @@ class PhaseTimes(_Parts):
 
 
 class PhasePeaks(_Parts):
-    """above_baseline: requested bytes above what was there before the step, the most in each part, whatever part they
-    were allocated in. lap: a meter's."""
+    """above_baseline: the most requested bytes above the baseline during each part, whichever part allocated them.
+
+    lap: that of a meter.
+    """
 
     def __init__(self, lap: Callable[[], int]) -> None:
         super().__init__()
@@ -84,7 +88,7 @@ class PhasePeaks(_Parts):
 def measure_phase_peaks(
     step: Callable[[], T], device: torch.device | str, persistent: Any = ()
 ) -> tuple[T, Peak, dict[str, int]]:
-    """As `measure_peak`, and the peak of each part in requested bytes above the baseline: their maximum is
+    """As `measure_peak`, with the peak of each part in requested bytes above the baseline. Their maximum is
     `Peak.above_baseline_mib`."""
     with metered(device, persistent) as meter:
         peaks = PhasePeaks(meter.lap)

@@ -1,6 +1,6 @@
-"""Naming the parts of a step, so that a profiler can tell them apart: `with phase("features"): ...`.
+"""Names for the parts of a step, for profilers: `with phase("features"): ...`.
 
-Without an observer a phase costs a microsecond and does nothing.
+Without an observer a phase does nothing and costs a microsecond.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ PHASES = ("sampling", "features", "lower level", "linear solve", "backward", "op
 
 
 class Observer(Protocol):
-    """An observer of phases: `observe` is entered and left with each."""
+    """An observer of phases: each phase enters and leaves `observe(name)`."""
 
     def observe(self, name: str) -> AbstractContextManager[None]: ...
 
@@ -21,20 +21,20 @@ _observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 
 
 def phase(name: str) -> AbstractContextManager[None]:
-    """One part of a step, one of PHASES; an inner phase is no part of the one around it."""
+    """Marks the block as a phase, one of PHASES. A nested phase does not count in the phase around it."""
     assert name in PHASES, name
     observer = _observer.get()
     return nullcontext() if observer is None else observer.observe(name)
 
 
 def observed() -> bool:
-    """Whether an observer sees the phases of this thread, and of this thread alone."""
+    """Whether an observer is active in this thread. It sees this thread alone."""
     return _observer.get() is not None
 
 
 @contextmanager
 def observed_by(observer: Observer) -> Iterator[None]:
-    """Tells `observer` of the phases entered in the block."""
+    """Makes `observer` observe the phases in the block."""
     token = _observer.set(observer)
     try:
         yield

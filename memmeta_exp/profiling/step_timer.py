@@ -10,11 +10,10 @@ import torch
 
 
 class StepTimer:
-    """Wall-clock seconds of steps: `with timer.step(): ...`, CUDA synchronised at both ends.
+    """Wall-clock seconds of steps: `with timer.step(): ...`. CUDA is synchronised at both ends.
 
-    The first `skip` steps (allocator and kernel warm-up) and those entered with counted=False (metered or otherwise
-    slowed) are left out of the median, which is that of `counted`: the caller's list, where steps that an earlier
-    process timed may be already.
+    The median leaves out the first `skip` steps (warm-up of allocator and kernels) and steps with counted=False, such
+    as metered ones. counted: the list that steps are added to; it may hold those of an earlier process.
     """
 
     def __init__(self, device: torch.device | str, skip: int = 1, counted: list[float] | None = None) -> None:
@@ -26,7 +25,7 @@ class StepTimer:
 
     @contextmanager
     def step(self, counted: bool = True) -> Iterator[None]:
-        """Times the block; a block that raises leaves no trace."""
+        """Times the block. A block that raises is not counted."""
         self._synchronize()
         start = time.perf_counter()
         yield

@@ -1,9 +1,8 @@
-"""Checkpoints: plain tensors and numbers, written whole or not at all, verified before they are read, read without
-running code.
+"""Checkpoints of plain tensors and numbers. Writing is atomic, and reading verifies a hash and runs no code.
 
-A checkpoint is what torch.save writes, a zip archive, with the SHA-256 of that archive as the archive's comment: one
-file, which torch.load(file, weights_only=True) reads as any other. A run keeps two to go on from, `last.pt` and the one
-before it, and weights alone: those of the best validation, and of iterations that are asked for.
+A checkpoint is the zip archive that torch.save writes, with its SHA-256 as the archive's comment. So
+torch.load(file, weights_only=True) reads it. A run keeps two: `last.pt`, and `previous.pt`, the one before it. It
+also keeps weights alone: of the best validation, and of the iterations in checkpoint_at.
 """
 
 import hashlib
@@ -24,7 +23,7 @@ from memmeta_exp.utils.errors import CheckpointError, ConfigError, DataError
 from memmeta_exp.utils.reading import open_regular
 from memmeta_exp.utils.reading.arrays import archive_of_tensors
 
-COMING, NEWEST, BEFORE, BEST = ".next.pt", "last.pt", "previous.pt", "best.pt"
+NEXT, LAST, PREVIOUS, BEST = ".next.pt", "last.pt", "previous.pt", "best.pt"
 _MARK = b"sha256:"
 _COMMENT = len(_MARK) + 2 * hashlib.sha256().digest_size  # bytes
 _BLOCK = 2**22  # bytes
@@ -59,9 +58,9 @@ def chosen(run: Path, name: str | None, iteration: int | None) -> Path:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes `state`, sealed, whole or not at all. Raises OSError, `path` then being what it was."""
+    """Writes `state` with its hash, atomically. Raises OSError, and then leaves `path` unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    stream = io.BytesIO()  # torch's own writer would hide a full disk behind an error of its own
+    stream = io.BytesIO()  # torch's own writer raises another error than OSError on a full disk
     torch.save(state, stream)
     sealed = _seal(stream.getvalue())
     with replacing(path) as file:
@@ -69,20 +68,20 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def save_newest(folder: Path, state: dict[str, Any]) -> None:
-    """As `save`, to last.pt; what was there becomes previous.pt, so that there is a whole one at every moment."""
-    save(folder / COMING, state)
+    """As `save`, to last.pt. The old last.pt becomes previous.pt, so that one checkpoint is whole at any time."""
+    save(folder / NEXT, state)
     _rotate(folder)
 
 
 def _rotate(folder: Path) -> None:
-    if (folder / NEWEST).exists():
-        os.replace(folder / NEWEST, folder / BEFORE)
-    os.replace(folder / COMING, folder / NEWEST)
+    if (folder / LAST).exists():
+        os.replace(folder / LAST, folder / PREVIOUS)
+    os.replace(folder / NEXT, folder / LAST)
     sync_folder(folder)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What `save` wrote, on the CPU; CheckpointError where the file is missing or not exactly what was written."""
+    """What `save` wrote, on the CPU. CheckpointError where the file is missing or its hash does not match."""
     try:
         with open_regular(path) as stream:
             return _unpacked(stream, path)
@@ -100,28 +99,28 @@ def _unpacked(stream: BinaryIO, path: Path) -> dict[str, Any]:
     archive_of_tensors(stream, path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tensors that no run writes, which are refused below
+            warnings.simplefilter("ignore")  # about tensors that no run writes; they are refused below
             state = torch.load(stream, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - what a damaged or hostile pickle raises has no end
+    except Exception as error:  # noqa: BLE001 - a damaged or hostile pickle can raise anything
         raise CheckpointError(f"{path} is no checkpoint ({type(error).__name__}); train the run again") from None
-    inexact = weights_fault(state)
-    if inexact:
+    problem = weights_fault(state)
+    if problem:
         raise CheckpointError(
-            f"{path} is damaged, or written by another version of memmeta ({inexact}); train the run again"
+            f"{path} is damaged, or written by another version of memmeta ({problem}); train the run again"
         )
     return state
 
 
 def newest(folder: Path, check: Callable[[Path, dict[str, Any]], str | None]) -> dict[str, Any] | None:
-    """The newest of the last two checkpoints in `folder` that is whole and in which `check` finds no fault (None; a
-    fault is one clause), with one warning line where that is not the newest; None where there is neither.
+    """The newest whole checkpoint in `folder` of which `check` finds no fault; None where there is no checkpoint.
 
-    Raises CheckpointError where there is one and none will do.
+    check: (file, state) -> the fault in one clause, or None. One line warns where previous.pt is used. Raises
+    CheckpointError where there are checkpoints and all have faults.
     """
-    if (folder / COMING).exists():  # killed between two renames
+    if (folder / NEXT).exists():  # killed between two renames
         _rotate(folder)
     faults: list[str] = []
-    for file in [file for file in (folder / NEWEST, folder / BEFORE) if file.exists()]:
+    for file in [file for file in (folder / LAST, folder / PREVIOUS) if file.exists()]:
         try:
             state = load(file)
             fault = check(file, state)
@@ -134,15 +133,15 @@ def newest(folder: Path, check: Callable[[Path, dict[str, Any]], str | None]) ->
                 return state
         faults.append(fault)
     if faults:
-        raise CheckpointError(f"{'; '.join(faults)}: nothing to go on from; start the run anew in another folder")
+        raise CheckpointError(f"{'; '.join(faults)}: no checkpoint to resume from; start a new run in another folder")
     return None
 
 
 def restore(model: nn.Module, path: Path) -> int:
     """Loads the weights of the checkpoint at `path` into `model`; returns its iteration.
 
-    Where the run keeps a moving average, the average is loaded, because the run evaluates that. A parameter that is
-    None in `model` is left out. Raises CheckpointError.
+    Where the run keeps a moving average, the average is loaded, because that is what the run evaluates. A parameter
+    that is None in `model` is left out. Raises CheckpointError.
     """
     state = load(path)
     try:
@@ -156,25 +155,25 @@ def restore(model: nn.Module, path: Path) -> int:
 
 
 def _wanted(model: nn.Module, key: str) -> bool:
-    """False where the model has a place for `key`, and nothing there."""
+    """False where the model's attribute `key` is None."""
     return getattr(model, key, key) is not None
 
 
 def _averaged(average: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's part of the state of a torch.optim.swa_utils.AveragedModel."""
+    """The weights in the state of a torch.optim.swa_utils.AveragedModel."""
     prefix = "module."
     return {key.removeprefix(prefix): value for key, value in average.items() if key.startswith(prefix)}
 
 
 def _seal(archive: bytes) -> bytes:
-    """The archive, which ends with a comment of length 0, with its digest as the comment."""
+    """The archive with its digest as its comment. `archive` must have no comment."""
     assert archive.endswith(b"\0\0"), "torch.save writes zip archives without a comment"
     comment = _MARK + hashlib.sha256(archive).hexdigest().encode()
     return archive[:-2] + len(comment).to_bytes(2, "little") + comment
 
 
 def _is_sealed(stream: BinaryIO) -> bool:
-    """Whether a stream ends with the digest of what is before it. The end is looked at first."""
+    """Whether a stream ends with the digest of what comes before. It reads the end first."""
     size = stream.seek(0, os.SEEK_END) - _COMMENT - 2
     if size < 0:
         return False

@@ -1,5 +1,8 @@
-"""A learner whose tasks are shared over ranks. To whoever calls it it is the learner that it wraps, on the whole batch:
-the gradient, the report, the scores and the warm starts are those of all tasks, on every rank the same."""
+"""A learner that shares the tasks of a batch over ranks.
+
+It behaves as the learner that it wraps does on the whole batch. The gradient, report, scores and warm starts are those
+of all tasks, and equal on every rank.
+"""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -27,11 +30,13 @@ T = TypeVar("T")
 
 
 def build_distributed(config: Config, ranks: Ranks) -> Experiment:
-    """The experiment of `config` on this rank, whose learners share their tasks with the others. memory.budget_mib is
-    that of each rank."""
+    """The experiment of `config` on this rank, whose learners share their tasks with the other ranks.
+
+    memory.budget_mib is the budget of each rank.
+    """
     if not isinstance(ranks, Group):
         return build_within_budget(config)
-    placed = ranks.placed(config)
+    placed = ranks.with_device(config)
     device = resolve_device(placed.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -40,8 +45,8 @@ def build_distributed(config: Config, ranks: Ranks) -> Experiment:
     def share(learner: Learner) -> Learner:
         return ShardedLearner(learner, ranks)
 
-    if experiment.truth is not None:
-        experiment.truth.share(share)
+    if experiment.objective is not None:
+        experiment.objective.share(share)
     reference = experiment.reference and share(experiment.reference)
     return replace(experiment, learner=share(experiment.learner), reference=reference, ranks=ranks)
 
@@ -54,18 +59,23 @@ def _fitted_share(config: Config, ranks: Group, device: torch.device) -> Config:
 
 
 class ShardedLearner(LearnerWrapper):
-    """`inner`, of which each rank does its share of the tasks. Every method is for all ranks at once; one that raises
-    on one rank (StopAsked, RankLost, RankFailed) leaves all but .grad as it was on all of them."""
+    """`inner` on all ranks: each rank computes its share of the tasks.
+
+    All ranks must call a method together. A method that raises StopAsked, RankLost or RankFailed has changed nothing
+    but .grad, on any rank.
+    """
 
     def __init__(self, inner: Learner, ranks: Group) -> None:
         super().__init__(inner)
         self.ranks = ranks
-        self._tasks = 0  # of the batch that the warm starts are of
+        self._tasks = 0  # in the batch of the warm starts
 
     @property
     def warm(self) -> dict[str, Tensor]:
-        """Of all slots of the batch, whichever ranks they are on, so that any number of ranks can take them up: where
-        there are any, all ranks have to ask at once."""
+        """The warm starts of the whole batch, gathered from all ranks: any number of ranks can resume from them.
+
+        Where there are any, reading this is a collective call: all ranks must read it together.
+        """
         if not self.inner.warm:
             return {}
         self.ranks.status_all_reduce()
@@ -107,15 +117,14 @@ class ShardedLearner(LearnerWrapper):
         return self.evaluate(batch)
 
     def outputs(self, batch: Tasks, adapt: Adapt | None = None) -> Tensor:
-        """Each rank does all: it is a matter of curves to be drawn."""
+        """Each rank computes all outputs: they are few, and are drawn as curves."""
         return self.inner.outputs(batch, adapt)
 
     def _outputs(self, batch: Tasks) -> Tensor:
         return self.outputs(batch)
 
     def update_running_stats(self, batch: Tasks, weight: float) -> None:
-        """The running statistics move towards the mean over all tasks: the mean of what the ranks' shares make of them,
-        each by its number of tasks."""
+        """As for one learner on the whole batch: the mean of the ranks' results, weighted by their numbers of tasks."""
         mine = batch[self.ranks.share(len(batch))]
         buffers = [b for name, b in self.model.named_buffers() if name.rpartition(".")[2] in RUNNING]
         before = [b.clone() for b in buffers]
@@ -131,7 +140,7 @@ class ShardedLearner(LearnerWrapper):
             buffer.copy_(value.view_as(buffer))
 
     def _together(self, work: Callable[[], T]) -> T:
-        """What this rank's `work` gives, once all ranks have done theirs."""
+        """The result of this rank's `work`, once all ranks have finished theirs."""
         try:
             found = work()
         except StopAsked:
@@ -144,9 +153,11 @@ class ShardedLearner(LearnerWrapper):
         return torch.cat(self.ranks.gather(rows, self.ranks.sizes(count)))
 
     def _whole_report(self, mine: StepReport | None, count: int) -> StepReport:
-        """The report of all tasks, in order, on this rank's device. A first row says which columns there are and of
-        which type, for a rank without a task does not know."""
-        # A rank without a task does not know the names of an algorithm's own metrics; training leaves none without.
+        """The report of all tasks, in order, on this rank's device.
+
+        A first row holds the type of each column, 0 for a column that is missing: a rank without tasks does not know.
+        Nor does it know the names of an algorithm's own metrics, so these are left out where there is such a rank.
+        """
         own = dict(mine.metrics) if mine is not None and min(self.ranks.sizes(count)) else {}
         values: list[Any] = [*(getattr(mine, name, None) for name in COLUMNS), *own.values()]
         kinds = torch.tensor([[0 if v is None else 1 + DTYPES.index(v.dtype) for v in values]], dtype=torch.float64)
@@ -161,7 +172,7 @@ class ShardedLearner(LearnerWrapper):
         return StepReport(**dict(zip(COLUMNS, found, strict=False)), metrics=metrics)  # pyright: ignore[reportArgumentType] - None where the algorithm has None
 
     def _sum_gradients(self, mine: int, count: int) -> None:
-        """From the mean over this rank's tasks to that over all, in every rank's .grad."""
+        """Replaces .grad, the mean over this rank's `mine` tasks, by the mean over all `count` tasks, on every rank."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients]).mul_(mine / count)

@@ -1,4 +1,4 @@
-"""Where a run stands: what it has added up so far, all of which a checkpoint holds."""
+"""The progress of a run: its iteration and running totals, all of which a checkpoint holds."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,13 +8,13 @@ from torch import Tensor
 
 @dataclass
 class Progress:
-    """Every field is saved with each checkpoint and restored from it; something more to add up is a field more.
+    """Every checkpoint saves and restores all fields.
 
-    iteration: outer iterations done. row: what the row of that iteration holds so far, None where it has been logged;
-    until then its validation may be missing. best_value: of the evaluator's key; best_model: the weights of
-    best_iteration, on the CPU. latest, largest, total: the last value, the largest and the sum of each key of which the
-    run keeps that. inexact_sum: of hypergrad/inexact_fraction. step_seconds: of the iterations that count. seconds:
-    wall clock of all processes so far.
+    iteration: outer iterations done. row: the metrics of that iteration so far, perhaps without its validation; None
+    once they are logged. best_value: of the evaluator's key. best_model: the weights of best_iteration, on the CPU.
+    latest, largest, total: the last value, the maximum and the sum of each key for which the run keeps it. inexact_sum:
+    sum of hypergrad/inexact_fraction. step_seconds: of the iterations that count in the median. seconds: wall clock of
+    all processes so far.
     """
 
     iteration: int = 0
@@ -31,11 +31,11 @@ class Progress:
     seconds: float = 0.0
 
     def add_up(self, metrics: dict[str, float], keys: tuple[str, ...]) -> dict[str, int]:
-        """The sums of `keys` so far, a row's values taken in."""
+        """Adds a row's values of `keys` to the sums and returns the sums."""
         self.total = {key: self.total.get(key, 0) + int(metrics[key]) for key in keys}
         return self.total
 
     def keep_largest(self, metrics: dict[str, float], keys: tuple[str, ...]) -> None:
-        """Takes in a row's values of `keys`, those that it has."""
+        """Updates the maxima of those `keys` that the row has."""
         for key in [key for key in keys if key in metrics]:
             self.largest[key] = max(self.largest.get(key, metrics[key]), metrics[key])

@@ -1,4 +1,4 @@
-"""The single runner: one configuration, one folder, from the first draw of theta to the table of results."""
+"""The runner: trains one configuration in one folder, from initial values to the table of results."""
 
 import errno
 import logging
@@ -23,7 +23,7 @@ from memmeta_exp.utils.errors import CheckpointError, DataError, RunError, RunIn
 from memmeta_exp.utils.signals import Stopped, StopRequest
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-REFUSALS = (ConfigError, CheckpointError, DataError)  # to begin, or to go on with what is there
+REFUSALS = (ConfigError, CheckpointError, DataError)  # to begin a run or to resume one
 
 logger = logging.getLogger("memmeta")
 
@@ -31,22 +31,22 @@ logger = logging.getLogger("memmeta")
 def run(
     config: Config, path: Path, overrides: list[str], ranks: Ranks = SINGLE_PROCESS, title: str | None = None
 ) -> Path:
-    """Trains `config` in the existing folder `path`, or goes on with the run that is there.
+    """Trains `config` in the existing folder `path`, or resumes the run that is there.
 
-    Returns the path of its summary.json. A finished run is left as it is. Of several ranks this is rank 0's part:
-    training/worker.py has the others'. title: what the run is called, None: as before, or by its name.
+    Returns the path of its summary.json. A finished run is left as it is. With several ranks this is rank 0's part;
+    training/worker.py has that of the others. title: the run's display name, None for the earlier one or its run_name.
 
-    Raises ConfigError where the folder holds another run or a process is at work in it; then RunError, RunInterrupted,
-    CheckpointError and DataError, and status.json says which way it ended in every case.
+    Raises ConfigError where the folder holds another run or another process uses it. Raises RunError, RunInterrupted,
+    CheckpointError and DataError where the run ends early; status.json then says how it ended.
     """
-    if _is_done(path, config):  # found out without touching the folder, which may be read-only by now
+    if _is_done(path, config):  # decided without writing to the folder, which may be read-only by now
         return _nothing_to_do(path, config)
     with StopRequest() as stop:
         ranks.listen(stop)
         folder = RunFolder(path)
         with folder.claimed():
             earlier = earlier_run(path)
-            if earlier is not None and earlier.ended_as(config):  # by the process that had it until now
+            if earlier is not None and earlier.ended_as(config):  # by the process that held the claim before
                 return _nothing_to_do(path, config)
             summary = _in_folder(config, folder, overrides, stop, ranks, title)
             print_summary(folder.title or config.run_name, path, summary)
@@ -72,8 +72,10 @@ def _nothing_to_do(path: Path, config: Config) -> Path:
 def _in_folder(
     config: Config, folder: RunFolder, overrides: list[str], stop: StopRequest, ranks: Ranks, title: str | None
 ) -> dict[str, Any]:
-    """The run, and in status.json what it is called and how it ended; returns its summary. A refusal to go on leaves
-    the description of the run as it was, and a finished one finished."""
+    """Runs, records title and outcome in status.json, and returns the summary.
+
+    A refusal restores the run's earlier description, so that a finished run stays finished.
+    """
     before = folder.description()
     try:
         folder.set_status("running", title=title)
@@ -93,7 +95,7 @@ def _in_folder(
 
 
 def _mark(folder: RunFolder, state: str, reason: str) -> None:
-    """status.json, for a run that ends before its end; the error that ended it must not be lost over another."""
+    """Writes the outcome of a run that ended early. A failure to write is a warning, so that it hides no error."""
     try:
         folder.set_status(state, reason=reason)
     except OSError as error:
@@ -101,15 +103,17 @@ def _mark(folder: RunFolder, state: str, reason: str) -> None:
 
 
 def translate_error(error: BaseException, config: Config) -> BaseException:
-    """What the machine refused as a RunError that says what to do, any other error as it is. torch has no type of its
-    own for the refusal of the CPU's allocator."""
+    """A RunError with a remedy for memory and storage that ran out; any other error unchanged.
+
+    torch raises a plain RuntimeError where the CPU's allocator fails.
+    """
     refused = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     if refused or isinstance(error, MemoryError | torch.OutOfMemoryError):
         return RunError(f"out of memory with tasks_per_pass={config.tasks_per_pass}: {suggest_config(config)}")
     if isinstance(error, OSError) and error.errno in STORAGE:
         where = f"{error.filename}: " if error.filename else ""
         return RunError(
-            f"{where}{error.strerror}: what was written before is whole; mend that and give the same command again, "
+            f"{where}{error.strerror}: files written before are intact; fix this and run the same command again, "
             "which goes on from the last checkpoint"
         )
     return error
@@ -140,7 +144,7 @@ def _run(config: Config, folder: RunFolder, stop: StopRequest, ranks: Ranks) -> 
 
 
 def _write_env(state: TrainingState, folder: RunFolder, resumed: bool) -> None:
-    """env.json, with a warning where a run goes on on another machine, because its bits then differ."""
+    """Writes env.json. Warns where a run resumes on other hardware or threads, because rounding then differs."""
     execution, memory = state.experiment.learner.execution, state.experiment.config.memory
     chosen = {
         "ranks": state.experiment.ranks.size,
@@ -156,6 +160,6 @@ def _write_env(state: TrainingState, folder: RunFolder, resumed: bool) -> None:
 
 
 def _where(env: dict[str, Any]) -> dict[str, Any]:
-    """What of env.json decides rounding."""
+    """The values of env.json that decide rounding."""
     found = {key: env[key] for key in ("device_name", "ranks", "threads", "workers", "tasks_per_pass") if key in env}
     return found | ({"torch": env["versions"].get("torch")} if isinstance(env.get("versions"), dict) else {})

@@ -1,4 +1,4 @@
-"""What a checkpoint is expected to hold, and whether one that opens holds it: its hash says only that it is whole."""
+"""The schema of a checkpoint, and checks against it. A checkpoint's hash shows only that the file is whole."""
 
 import copy
 from collections import defaultdict
@@ -13,7 +13,7 @@ from memmeta_exp.utils.reading import Count, Plain, Rule, fault
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether it is on the CPU, dense, and takes no more memory than it was stored in."""
+    """Whether a tensor is dense, on the CPU, and needs no more memory than its storage (or 1 MiB)."""
     usual = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided and tensor.device.type == "cpu"
     if not usual or tensor.is_quantized or tensor.is_nested:
         return False
@@ -25,7 +25,7 @@ Tensors = dict[str, Stored]
 
 
 class Weights(TypedDict):
-    """What a model is restored from: best.pt, and a part of last.pt. average: the state of an AveragedModel."""
+    """The weights of a model: best.pt, and a part of last.pt. average: the state of an AveragedModel."""
 
     iteration: Count
     model: Tensors
@@ -33,21 +33,21 @@ class Weights(TypedDict):
 
 
 class Position(TypedDict):
-    """How far metrics.jsonl goes."""
+    """The size and digest of metrics.jsonl at the time of the checkpoint."""
 
     bytes: Count
     sha256: str
 
 
 class OptimizerState(TypedDict):
-    """state: of parameters by their number."""
+    """The state of a torch optimiser. state: for each parameter, by its number."""
 
     state: dict[int, dict[str, Stored | float | None]]
     param_groups: list[dict[str, Any]]
 
 
 class Configured(TypedDict):
-    """What of the stored configuration is used before it is compared."""
+    """The keys of the stored configuration that are used before it is compared."""
 
     iterations: Count
 
@@ -66,21 +66,23 @@ class Saved(Weights):
 
 
 def weights_fault(found: Any) -> str | None:
-    """The first fault of the content of a checkpoint as weights, in one clause."""
+    """The first fault of a checkpoint's content as weights, in one clause; None if there is none."""
     return fault(found, Weights)
 
 
 def saved_fault(found: Any) -> str | None:
-    """The first fault of the content of a checkpoint to go on from, in one clause."""
-    inexact = fault(found, Saved)
-    if inexact is None and found["progress"]["iteration"] != found["iteration"]:
+    """The first fault of a checkpoint's content as a state to resume from, in one clause; None if there is none."""
+    problem = fault(found, Saved)
+    if problem is None and found["progress"]["iteration"] != found["iteration"]:
         return "'progress.iteration' is not 'iteration'"
-    return inexact
+    return problem
 
 
 def like(value: Any, template: Any, where: str) -> str | None:
-    """The first place where `value` has another type, length, keys or shape than `template`, in one clause. A number
-    stands for any number, None in the template for any value that holds no other."""
+    """The first place where `value` differs from `template` in type, length, keys or shape, in one clause; else None.
+
+    A number in the template allows any number; None allows any plain value.
+    """
     if isinstance(template, Mapping):
         if not isinstance(value, dict) or value.keys() != template.keys():
             return f"'{where}' has other keys"
@@ -99,10 +101,10 @@ def like(value: Any, template: Any, where: str) -> str | None:
 
 
 def optimizer_fault(found: OptimizerState, optimizer: torch.optim.Optimizer) -> str | None:
-    """The first place where a stored state is none of `optimizer`, in one clause."""
-    inexact = like(found["param_groups"], optimizer.state_dict()["param_groups"], "optimizer.param_groups")
-    if inexact:
-        return inexact
+    """The first place where a stored state does not fit `optimizer`, in one clause; None if it fits."""
+    problem = like(found["param_groups"], optimizer.state_dict()["param_groups"], "optimizer.param_groups")
+    if problem:
+        return problem
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     entry = _entry(optimizer)
     for number, state in found["state"].items():
@@ -112,18 +114,18 @@ def optimizer_fault(found: OptimizerState, optimizer: torch.optim.Optimizer) -> 
             key: torch.empty_like(parameters[number], device="cpu") if isinstance(of, Tensor) and of.ndim else of
             for key, of in entry.items()
         }
-        inexact = like(state, shaped, f"optimizer.state.{number}")
-        if inexact:
-            return inexact
+        problem = like(state, shaped, f"optimizer.state.{number}")
+        if problem:
+            return problem
     return None
 
 
 def _entry(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What an optimiser of this kind keeps of a parameter after a step, shown on one of zeros."""
+    """The state of a parameter of zeros after one step of an optimiser of this kind."""
     group = optimizer.param_groups[0]
     parameter = nn.Parameter(torch.zeros_like(group["params"][0], device="cpu"))
     parameter.grad = torch.zeros_like(parameter)
-    other = copy.copy(optimizer)  # by its state: what its constructor takes is not always in `defaults`
+    other = copy.copy(optimizer)  # not made anew: `defaults` does not always hold what the constructor takes
     other.state = defaultdict(dict)
     other.param_groups = [{**group, "params": [parameter]}]
     other.step()

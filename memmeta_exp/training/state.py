@@ -1,4 +1,4 @@
-"""All that changes as a run goes on, and what it is tied to: the content of a checkpoint."""
+"""The state of a training run, and what identifies the run: the content of a checkpoint."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -14,14 +14,14 @@ from memmeta_exp.training.progress import Progress
 from memmeta_exp.training.saved_state import like, optimizer_fault
 from memmeta_exp.utils.errors import CheckpointError, DataError
 
-OTHER_VERSION = "written by another version of memmeta: go on with that one, or start the run anew in another folder"
+OTHER_VERSION = "written by another version of memmeta: resume with that version, or start a new run in another folder"
 
 
 class TrainingState:
-    """theta, head start and running statistics (the model), optimiser, schedule, warm starts, what has been added up.
+    """The model (theta, phi_0, running statistics), its average, optimiser, schedule, warm starts and progress.
 
-    config: the run's own, before memory.budget_mib chose anything. There is no random generator here: initial values
-    are a function of the seed, tasks one of seed and position.
+    config: the run's own, before memory.budget_mib changed it. No random generator is needed: initial values are a
+    function of the seed, and tasks are a function of seed and position.
     """
 
     def __init__(self, experiment: Experiment, config: Config) -> None:
@@ -35,7 +35,7 @@ class TrainingState:
         self.normalised_by = [] if pixels is None else [list(pixels.mean), list(pixels.std)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values; "config" and "images" are what the others belong to."""
+        """Tensors and plain values. "config" and "images" identify the run that they belong to."""
         return {
             "iteration": self.progress.iteration,
             "model": self.experiment.model.state_dict(),
@@ -50,14 +50,16 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse, on this machine's device. DataError where the images are others, CheckpointError for a state of
-        another version."""
+        """Restores what `state_dict` returned, on this machine's device.
+
+        DataError where the images differ. CheckpointError where the state does not fit.
+        """
         device = self.experiment.device
         try:
             require_images(self.images, state["images"])
-            inexact = self._fault(state)
-            if inexact:
-                raise CheckpointError(f"the checkpoint does not fit ({inexact}); {OTHER_VERSION}")
+            problem = self._fault(state)
+            if problem:
+                raise CheckpointError(f"the checkpoint does not fit ({problem}); {OTHER_VERSION}")
             self.experiment.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
@@ -69,7 +71,7 @@ class TrainingState:
             raise CheckpointError(f"the checkpoint does not fit ({type(error).__name__}); {OTHER_VERSION}") from None
 
     def _fault(self, state: Mapping[str, Any]) -> str | None:
-        """The first place where a stored state, of the right types, is none of this run."""
+        """The first place where a stored state of the right types does not fit this run, in one clause; else None."""
         model, p = dict(self.experiment.model.state_dict()), state["progress"]
         if not 0 <= p["iteration"] <= self.config.iterations:
             return f"'iteration' is {p['iteration']} of {self.config.iterations}"
@@ -89,7 +91,7 @@ class TrainingState:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within it the model is its moving average, where there is one."""
+        """In the block the model has the weights of its moving average, where there is one."""
         if self.average is None:
             yield
             return
@@ -102,7 +104,7 @@ class TrainingState:
             model.load_state_dict(own)
 
     def keep_best(self, value: float) -> None:
-        """The model as it stands is the best so far."""
+        """Stores the current model as the best so far, with its `value`."""
         p = self.progress
         p.best_value, p.best_iteration = value, p.iteration
         p.best_model = {key: value.to("cpu", copy=True) for key, value in self.experiment.model.state_dict().items()}
@@ -125,16 +127,16 @@ class TrainingState:
 
 
 def image_digests(experiment: Experiment) -> dict[str, str]:
-    """What tells the images of each stream from others; nothing for tasks that are drawn from a seed alone."""
+    """The digest of each stream's images. Streams of tasks that are generated from a seed have none."""
     streams = {n: s for n, s in experiment.samplers.items() if n != "reference" and hasattr(s, "image_set")}
     return {name: fingerprint(sampler.image_set) for name, sampler in streams.items()}
 
 
 def require_images(found: Mapping[str, str], began: Mapping[str, str]) -> None:
-    """DataError where the digests `found` are not those that a run `began` with."""
+    """DataError where the digests `found` differ from those that a run `began` with."""
     differing = [name for name, digest in found.items() if began.get(name) != digest]
     if differing:
         raise DataError(
             f"the images of {', '.join(differing)} are not those that the run began with: bring the dataset "
-            "back, or start the run anew in another folder"
+            "back, or start a new run in another folder"
         )

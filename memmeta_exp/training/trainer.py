@@ -20,7 +20,7 @@ from memmeta_exp.training.state import TrainingState
 from memmeta_exp.utils.errors import RankLost, RunError, RunInterrupted
 from memmeta_exp.utils.signals import StopAsked, StopRequest
 
-METERED = 2  # the iteration whose memory is metered on CPU (metering slows it): the optimiser's state exists by then
+METERED = 2  # the one iteration metered on a CPU, where metering is slow; the optimiser's state exists by then
 PEAKS = ("memory/peak_mib", "memory/above_baseline_mib")
 LARGEST = ("inner/grad_norm_max", "linear/residual_max", *PEAKS)
 NORM = "convergence/grad_norm_sq"
@@ -30,13 +30,13 @@ LAST = (
     "convergence/error_coarseness", "convergence/grad_norm_sq", "convergence/suboptimality", "convergence/distance",
 )  # fmt: skip
 REMEDY = "theta has diverged; lower optimizer.lr or raise algorithm.mu"
-REMEDY_AT_0 = "the lower level has diverged, for theta has not moved yet; lower algorithm.inner_lr or eval_lr"
+REMEDY_AT_0 = "the lower level has diverged, because theta has not moved yet; lower algorithm.inner_lr or eval_lr"
 
 logger = logging.getLogger("memmeta")
 
 
 class Trainer:
-    """The moves of a training run on its state. started: time.perf_counter() when this process began."""
+    """The steps of a training run on its state. started: time.perf_counter() when this process began."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Trainer:
         self.began = started - self.progress.seconds
 
     def train(self) -> None:
-        """Outer iterations up to T from where the state is, validated at 0, every eval_every and at the end."""
+        """Runs outer iterations up to T. Validates at iteration 0, every eval_every and at the end."""
         try:
             self._train()
         except RankLost as lost:
@@ -64,7 +64,7 @@ class Trainer:
 
     def _train(self) -> None:
         p = self.progress
-        self._save_best() if p.best_model else self._save()  # the file may be that of an iteration now to be repeated
+        self._save_best() if p.best_model else self._save()  # best.pt may be of an iteration that is repeated now
         self.bar.update(p.iteration, p.latest)
         try:
             while p.row is not None or p.iteration < self.config.iterations:
@@ -73,25 +73,25 @@ class Trainer:
                 self._complete_row()
         except StopAsked:
             self._save()
-            self._log_part()
+            self._log_unvalidated_row()
             raise self._interrupted() from None
 
     def _advance(self) -> None:
-        """The next outer iteration. An interrupted one changes nothing."""
+        """Runs the next outer iteration. An interrupted one changes nothing."""
         self.ranks.check(self.stop)
-        self._poll(self.stop.check_in_a_step)
+        self._set_interrupt_check(self.stop.check_in_a_step)
         row = self._iterate(self.progress.iteration + 1)
         self.progress.iteration, self.progress.row = self.progress.iteration + 1, row
         self._keep_largest_peak(row)
 
     def _keep_largest_peak(self, row: dict[str, float]) -> None:
-        """Of several ranks, that of the one with the most."""
+        """Keeps the largest peaks over ranks and iterations."""
         if PEAKS[0] in row:
             row |= dict(zip(PEAKS, self.ranks.largest(*(row[key] for key in PEAKS)), strict=True))
             self.progress.keep_largest(row, PEAKS)
 
     def _complete_row(self) -> None:
-        """Validates where that is due, logs the row and keeps a checkpoint where one is due."""
+        """Validates where that is due, logs the row, and saves a checkpoint where that is due."""
         p, c = self.progress, self.config
         t, row = p.iteration, dict(p.row or {})
         validated = t % c.eval_every == 0 or t == c.iterations
@@ -109,7 +109,7 @@ class Trainer:
         if validated or (c.checkpoint_every and t % c.checkpoint_every == 0):
             self._save()
 
-    def _poll(self, check: Any) -> None:
+    def _set_interrupt_check(self, check: Any) -> None:
         for learner in self.experiment.learners:
             learner.check_interrupt = check
 
@@ -125,12 +125,14 @@ class Trainer:
             where = f"iteration {self.progress.iteration}"
         except RankLost:
             where = "its last checkpoint"
-        self._log_part()
+        self._log_unvalidated_row()
         return self._with_resume_hint(lost, where)
 
-    def _log_part(self) -> None:
-        """Logs a row whose validation is missing to metrics.jsonl alone. When the run goes on, the complete row takes
-        its place; W&B would keep the first row of an iteration and drop the complete one."""
+    def _log_unvalidated_row(self) -> None:
+        """Logs a row without its validation to metrics.jsonl alone. When the run resumes, the complete row replaces it.
+
+        W&B would keep the first row of an iteration and drop the complete one.
+        """
         if self.progress.row:
             self.folder.log({"iteration": self.progress.iteration, **self.progress.row})
 
@@ -164,12 +166,12 @@ class Trainer:
         return measure_peak(lambda: self.iteration(t), self.experiment.device, self.iteration.persistent())
 
     def _check(self, metrics: dict[str, float], t: int) -> None:
-        """Warns once of hypergradients that are not gradients of F."""
+        """Warns once of inexact hypergradients."""
         inexact = metrics["hypergrad/inexact_fraction"]
         if inexact and not self.progress.inexact_sum:
             logger.warning(
-                "iteration %d: %.0f %% of the hypergradients come from a solve that fell short (|d_phi g| up to %.1e, "
-                "linear residual up to %.1e); hypergrad/inexact_fraction has the rest",
+                "iteration %d: %.0f %% of the hypergradients are inexact (|d_phi g| up to %.1e, linear residual up to "
+                "%.1e); see hypergrad/inexact_fraction for later iterations",
                 t,
                 100 * inexact,
                 metrics.get("inner/grad_norm_max", math.nan),
@@ -180,7 +182,7 @@ class Trainer:
             self._check_step_size(metrics.get("inner/L_g", 0.0))
 
     def _check_step_size(self, smoothness: float) -> None:
-        """The theory's condition on gradient descent, lambda_phi <= 1/L_g, at the features of the first iteration."""
+        """Warns where the first iteration's features break the theory's condition lambda_phi <= 1/L_g."""
         step: float | None = self.config.algorithm.descent_step
         if step is not None and step * smoothness > 1:
             logger.warning(
@@ -191,9 +193,11 @@ class Trainer:
             )
 
     def _validate(self, t: int) -> dict[str, float]:
-        """The evaluator's metrics of theta, and the mean of |grad F|^2 so far; keeps the best model. An interrupted
-        validation changes nothing: the mean is updated after the last check for a stop."""
-        self._poll(self.stop.check)
+        """The evaluator's metrics and the running mean of |grad F|^2; keeps the best model.
+
+        An interrupted validation changes nothing: the mean is updated after the last check for a stop.
+        """
+        self._set_interrupt_check(self.stop.check)
         self.ranks.require_same_weights(self.experiment.model)
         metrics = self.evaluator.validate()
         _require_finite(metrics, "val/loss", t)
@@ -210,7 +214,7 @@ class Trainer:
 
     def _measure(self, t: int) -> dict[str, float]:
         """The convergence/ keys between two validations; an interrupted measurement changes nothing."""
-        self._poll(self.stop.check)
+        self._set_interrupt_check(self.stop.check)
         metrics = self.evaluator.measure()
         return metrics | self._mean_norm(metrics, t)
 
@@ -220,7 +224,7 @@ class Trainer:
         return {"convergence/error": error.update(t, metrics[NORM]), "convergence/error_coarseness": error.coarseness}
 
     def _save(self) -> None:
-        """Keeps the state, as it is between two moves, with how far metrics.jsonl and W&B go."""
+        """Saves the state to last.pt, with the position in metrics.jsonl and the id of the W&B run."""
         self.progress.seconds = self.seconds
         beside = {"metrics": self.folder.metrics.position(), "wandb_id": self.tracker.wandb_id}
         checkpoint.save_newest(self.folder.checkpoints, self.state.state_dict() | beside)
@@ -234,14 +238,16 @@ class Trainer:
 
     @property
     def seconds(self) -> float:
-        """Wall clock of this run's processes, without what they did after their last checkpoint."""
+        """Wall clock of this run's processes. Time of earlier ones after their last checkpoint is left out."""
         return time.perf_counter() - self.began
 
     def test(self) -> dict[str, Any]:
-        """The test/ keys of the best model by validation, where there are tasks to test it on. Where it is stopped,
-        checkpoints/last.pt holds the last iteration already, and the model in memory is the best one."""
+        """The test/ keys of the best model by validation; {} where there are no test tasks.
+
+        It loads the best weights into the model. If it is stopped, checkpoints/last.pt already has the last iteration.
+        """
         self.experiment.model.load_state_dict(self.progress.best_model)
-        self._poll(self.stop.check)
+        self._set_interrupt_check(self.stop.check)
         try:
             self.ranks.check(self.stop)
             return self.evaluator.test(self.folder)
@@ -274,7 +280,7 @@ def _require_finite(metrics: dict[str, float], key: str, t: int) -> None:
 
 
 def _report_metrics(report: StepReport, mu: float) -> dict[str, float]:
-    """A step's report as plain numbers, read back from the device at once; the keys that the algorithm has. mu: g's
+    """The metrics of a step's report, for the keys that the algorithm has, in one read from the device. mu: g's
     modulus."""
     values = {name: metric.double().mean() for name, metric in report.metrics.items()}
     values["train/loss"] = report.loss.mean()

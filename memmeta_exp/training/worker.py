@@ -1,4 +1,4 @@
-"""The worker ranks: they do what rank 0 sends them. Rank 0 alone reads the command and writes files."""
+"""Worker ranks: they run what rank 0 sends. Rank 0 alone reads the command line and writes files."""
 
 import logging
 import time
@@ -19,11 +19,11 @@ from memmeta_exp.utils.errors import MemmetaError, RankLost, RunError, RunInterr
 from memmeta_exp.utils.signals import Stopped, StopRequest
 
 
-def follow(ranks: Group, check: Callable[[Config], None]) -> int:
-    """Does what rank 0 sends, until it sends the exit code. Of errors, rank 0 prints the line."""
+def run_worker(ranks: Group, check: Callable[[Config], None]) -> int:
+    """Runs what rank 0 sends, until it sends the exit code. Rank 0 prints the line of an error."""
     logging.getLogger("memmeta").setLevel(logging.ERROR)
     try:
-        return _follow(ranks, check)
+        return _run_orders(ranks, check)
     except Stopped as stopped:
         return 128 + stopped.signum
     except RankLost as lost:
@@ -35,19 +35,19 @@ def follow(ranks: Group, check: Callable[[Config], None]) -> int:
         raise refusal from None
 
 
-def _follow(ranks: Group, check: Callable[[Config], None]) -> int:
+def _run_orders(ranks: Group, check: Callable[[Config], None]) -> int:
     while True:
         order = ranks.receive()
         if "code" in order:
             return int(order["code"])
         try:
-            config = from_dict(order["config"])  # whose plug-ins have to be here too
+            config = from_dict(order["config"])  # fails where its plug-ins are missing here
         except MemmetaError as error:
             ranks.fail(error)
             raise
         try:
             if "folder" not in order:
-                placed = ranks.placed(config)
+                placed = ranks.with_device(config)
                 check(placed)
                 ranks.require_same("the kind of device", resolve_device(placed.device).type)
                 continue
@@ -57,7 +57,7 @@ def _follow(ranks: Group, check: Callable[[Config], None]) -> int:
         except (RankLost, KeyboardInterrupt, Stopped):
             raise
         except BaseException as error:
-            error = translate_error(error, ranks.placed(config))
+            error = translate_error(error, ranks.with_device(config))
             ranks.fail(error)
             raise error from None
 
@@ -71,16 +71,16 @@ def _run(config: Config, order: dict[str, Any], ranks: Group) -> None:
         ranks.require_same("the images", state.images)
         if order["saved"] is not None:
             state.load_state_dict(order["saved"])
-        trainer = _Follower(state, folder, _NullTracker(config, folder), bar, stop, started)
+        trainer = _WorkerTrainer(state, folder, _NullTracker(config, folder), bar, stop, started)
         trainer.train()
         trainer.test()
 
 
-class _Follower(Trainer):
-    """Trains with rank 0, and saves nothing."""
+class _WorkerTrainer(Trainer):
+    """Trains together with rank 0 and saves nothing."""
 
     def _save(self) -> None:
-        self.state.state_dict()  # rank 0's needs the warm starts that are here
+        self.state.state_dict()  # a collective call: rank 0 gathers the warm starts of all ranks
 
     def _save_best(self) -> None:
         pass

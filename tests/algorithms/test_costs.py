@@ -106,8 +106,8 @@ class CountingLosses(SoftmaxLosses):
         head.seen = self.seen
         return head
 
-    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, centre: Tensor | None) -> CountingHead:
-        return self._counting(z, labels, start.shape[-2], mu, centre)
+    def lower(self, z: Tensor, labels: Tensor, start: Tensor, mu: float, center: Tensor | None) -> CountingHead:
+        return self._counting(z, labels, start.shape[-2], mu, center)
 
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> CountingHead:
         return self._counting(z, labels, start.shape[-2])
@@ -154,7 +154,7 @@ def test_the_support_space_says_what_its_loss_sees(batch: TaskBatch, monkeypatch
     """Slopes of the loss: one at the start, one a step, one for |d_phi g| at W, and one of f, which serves phi and z_q.
     Products: one for the residual of v; the cross derivative takes its own from the solve."""
     found = {"gradients": 0, "products": 0}
-    slope, curved = CrossEntropy.slope, CrossEntropy.curved
+    slope, hvp = CrossEntropy.slope, CrossEntropy.hvp
 
     def counted(name: str, function: Any) -> Any:
         def call(*args: Any) -> Any:
@@ -164,7 +164,7 @@ def test_the_support_space_says_what_its_loss_sees(batch: TaskBatch, monkeypatch
         return call
 
     monkeypatch.setattr(CrossEntropy, "slope", counted("gradients", slope))
-    monkeypatch.setattr(CrossEntropy, "curved", lambda self, u: counted("products", curved(self, u)))
+    monkeypatch.setattr(CrossEntropy, "hvp", lambda self, u: counted("products", hvp(self, u)))
     report = smooth_learner(ProposedConfig(), chunk=1).step(batch)
     assert int(report.gradients.sum()) == found["gradients"]
     assert int(report.products.sum()) == found["products"] + TASKS

@@ -39,7 +39,7 @@ def test_all_at_once_as_on_a_gpu_is_the_same(norm, block, mode, generator, monke
     net.blend_batch_norm(0.3)
     images = torch.rand(3, 5, 3, 32, 32, dtype=torch.float64, generator=generator)
     apart = net(images)
-    monkeypatch.setattr(Conv4, "takes_apart", lambda self, device: False)
+    monkeypatch.setattr(Conv4, "norm_task_by_task", lambda self, device: False)
     assert torch.allclose(net(images), apart, atol=1e-12)
 
 

@@ -117,7 +117,7 @@ def test_conv4_under_autocast_uses_it(generator) -> None:
 def test_conv4_under_autocast_is_torchs_to_the_bit(tasks: int, apart: bool, generator, monkeypatch) -> None:
     """In value and first derivative, by which the algorithms without second ones have the bits they had; tasks all at
     once, as on a GPU, too."""
-    monkeypatch.setattr(Conv4, "takes_apart", lambda self, device: apart)
+    monkeypatch.setattr(Conv4, "norm_task_by_task", lambda self, device: apart)
     net = Conv4(3, 8, torch.Generator().manual_seed(0))
     images = torch.rand(tasks, 6, 3, 16, 16, generator=generator)
     results = []

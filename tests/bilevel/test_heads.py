@@ -12,12 +12,12 @@ from tests.bilevel.conftest import MU, C, D, N, T, draw, same
 def test_ridge_is_one_newton_step_and_the_normal_equations(generator, centred: bool) -> None:
     z, phi = draw(generator, T, N, D), draw(generator, T, C, D + 1)
     labels = torch.randint(C, (T, N), generator=generator)
-    centre = draw(generator, C, D + 1) if centred else None
-    head = RidgeHead(z, F.one_hot(labels, C), MU, centre)
+    center = draw(generator, C, D + 1) if centred else None
+    head = RidgeHead(z, F.one_hot(labels, C), MU, center)
     found = newton(head.value, head.grad, head.inverse, (phi,), steps=5, tolerance=1e-12)
     assert found.steps.tolist() == [1] * T
     full = torch.cat([z, torch.ones(T, N, 1, dtype=z.dtype)], -1)
-    right = F.one_hot(labels, C).to(z.dtype).mT @ full / N + MU * (0 if centre is None else centre)
+    right = F.one_hot(labels, C).to(z.dtype).mT @ full / N + MU * (0 if center is None else center)
     normal = torch.linalg.solve(full.mT @ full / N + MU * torch.eye(D + 1, dtype=z.dtype), right.mT).mT
     same(found.value[0], normal)
 

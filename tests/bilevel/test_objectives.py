@@ -1,7 +1,7 @@
 """Every lower and upper objective against its definition, which autograd differentiates: one table, in float64.
 
 Of a lower level g: value, gradient, H v, the adjoint law <H v, w> = <v, H w>, H^-1 H v = v, the cross derivative, that
-by R's centre, and the bounds on H's eigenvalues. Of an upper level f: value and both gradients.
+by R's center, and the bounds on H's eigenvalues. Of an upper level f: value and both gradients.
 """
 
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def quadratic_query(z: Tensor, phi: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Of:
-    """build: (z, centre) or (z,) -> the objective; loss: its definition without R; shapes: of z and of phi; bound: of
+    """build: (z, center) or (z,) -> the objective; loss: its definition without R; shapes: of z and of phi; bound: of
     `smoothness`, "exact" or "above" H's largest eigenvalue, None where there is none."""
 
     build: Callable[..., Any]
@@ -96,7 +96,7 @@ UPPER = {
     ),
     "QuadraticUpper": Of(lambda z: QuadraticUpper(z, QUADRATIC), quadratic_query, (T, P), (T, 1, D)),
 }
-LEARNED = (False, True)  # whether R has a centre
+LEARNED = (False, True)  # whether R has a center
 
 
 def test_every_objective_of_the_library_is_in_the_table() -> None:
@@ -116,11 +116,11 @@ class Lower:
     phi: tuple[Tensor]
     v: tuple[Tensor]
     w: tuple[Tensor]
-    centre: Tensor | None
+    center: Tensor | None
     bound: str | None
 
-    def by_definition(self, z: Tensor, phi: Tensor, centre: Tensor | None, loss: Loss) -> Tensor:
-        return loss(z, phi) + MU / 2 * (phi if centre is None else phi - centre).square().sum((1, 2))
+    def by_definition(self, z: Tensor, phi: Tensor, center: Tensor | None, loss: Loss) -> Tensor:
+        return loss(z, phi) + MU / 2 * (phi if center is None else phi - center).square().sum((1, 2))
 
 
 @pytest.fixture(params=[(name, learned) for name in LOWER for learned in LEARNED], ids=str)
@@ -132,12 +132,12 @@ def lower(request, generator) -> tuple[Lower, Loss]:
         return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
     z, phi, v, w = draw(*of.z), draw(*of.phi), draw(*of.phi), draw(*of.phi)
-    centre = draw(*of.phi[1:]) if learned else None
+    center = draw(*of.phi[1:]) if learned else None
 
     def definition(at: Any) -> Tensor:
-        return of.loss(z, at[0]) + MU / 2 * (at[0] if centre is None else at[0] - centre).square().sum((1, 2))
+        return of.loss(z, at[0]) + MU / 2 * (at[0] if center is None else at[0] - center).square().sum((1, 2))
 
-    found = Lower(of.build(z, centre), AutogradLower(definition), z, (phi,), (v,), (w,), centre, of.bound)
+    found = Lower(of.build(z, center), AutogradLower(definition), z, (phi,), (v,), (w,), center, of.bound)
     return found, of.loss
 
 
@@ -162,16 +162,16 @@ def test_the_inverse_undoes_the_product(lower) -> None:
 
 
 def test_cross_derivatives(lower) -> None:
-    """d_z <d_phi g, v>, and by R's centre."""
+    """d_z <d_phi g, v>, and by R's center."""
     of, loss = lower
     z, phi = of.z.clone().requires_grad_(), of.phi[0].clone().requires_grad_()
-    centre = None if of.centre is None else of.centre.expand_as(phi).clone().requires_grad_()
-    (slope,) = torch.autograd.grad(of.by_definition(z, phi, centre, loss).sum(), phi, create_graph=True)
-    by_z, *by_centre = torch.autograd.grad((slope * of.v[0]).sum(), [z] if centre is None else [z, centre])
+    center = None if of.center is None else of.center.expand_as(phi).clone().requires_grad_()
+    (slope,) = torch.autograd.grad(of.by_definition(z, phi, center, loss).sum(), phi, create_graph=True)
+    by_z, *by_center = torch.autograd.grad((slope * of.v[0]).sum(), [z] if center is None else [z, center])
     same(of.g.cross(of.phi, of.v), by_z)
-    if centre is not None:
-        same(of.g.cross_centre(of.v), by_centre[0])
-        assert torch.equal(of.g.regularizer_center(), centre)
+    if center is not None:
+        same(of.g.cross_center(of.v), by_center[0])
+        assert torch.equal(of.g.regularizer_center(), center)
 
 
 def test_bounds_on_the_hessian(lower) -> None:

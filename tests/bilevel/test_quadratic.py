@@ -32,10 +32,10 @@ def test_the_constants_of_g_are_exact(tasks) -> None:
 
 def objective(tasks: QuadraticTasks, u: Tensor, mu: float, learned: bool) -> Tensor:
     """F by its definition: phi_i* by a dense solve of d_phi g = 0."""
-    theta, centre = (u[:P], u[P:]) if learned else (u, torch.zeros(Q, dtype=u.dtype))
+    theta, center = (u[:P], u[P:]) if learned else (u, torch.zeros(Q, dtype=u.dtype))
     y = tasks.slope @ theta + tasks.offset
     hessian = tasks.curvature + mu * torch.eye(Q, dtype=u.dtype)
-    right = (tasks.curvature @ y[..., None]).squeeze(2) + mu * centre
+    right = (tasks.curvature @ y[..., None]).squeeze(2) + mu * center
     phi = torch.linalg.solve(hessian, right)
     values = (phi - tasks.target).square().sum(1) + tasks.rho * (theta - tasks.anchor).square().sum(1)
     return values.mean() / 2
@@ -62,7 +62,7 @@ def test_F_its_gradient_and_its_minimiser(tasks, generator, mu: float, learned: 
 
 
 def test_the_distance_is_to_the_nearest_minimiser(tasks, generator) -> None:
-    """Without R a learned centre moves nothing: only theta counts."""
+    """Without R a learned center moves nothing: only theta counts."""
     unique, many = QuadraticObjective(tasks, 0.0, False), QuadraticObjective(tasks, 0.0, True)
     u = torch.randn(P + Q, dtype=torch.float64, generator=generator)
     assert many.distance(u) == pytest.approx(unique.distance(u[:P]), rel=1e-10)

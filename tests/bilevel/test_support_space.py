@@ -46,12 +46,12 @@ class OneAgainstRest(LogitLoss):
         return torch.diag_embed(u.sigmoid() * (1 - u.sigmoid()))
 
 
-def lower_of(name: str, z: Tensor, labels: Tensor, centre: Tensor | None) -> LinearHead:
+def lower_of(name: str, z: Tensor, labels: Tensor, center: Tensor | None) -> LinearHead:
     if name == "softmax":
-        return SoftmaxHead(z, labels, C, MU, centre)
+        return SoftmaxHead(z, labels, C, MU, center)
     if name == "ridge":
-        return RidgeHead(z, F.one_hot(labels, C), MU, centre)
-    return LinearHead(z, OneAgainstRest(labels), MU, centre)
+        return RidgeHead(z, F.one_hot(labels, C), MU, center)
+    return LinearHead(z, OneAgainstRest(labels), MU, center)
 
 
 def upper_of(name: str, z: Tensor, labels: Tensor) -> LinearHead:
@@ -69,7 +69,7 @@ CASES = [
 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(map(str, case)))
 def case(request, generator):
-    """A name, features and labels of support and query, and R's centre. Classes have unequal numbers of images, and one
+    """A name, features and labels of support and query, and R's center. Classes have unequal numbers of images, and one
     case has n > d."""
     name, n, d, start = request.param
 
@@ -78,26 +78,26 @@ def case(request, generator):
 
     z_s, z_q = draw(T, n, d), draw(T, M, d)
     y_s, y_q = (torch.randint(C, (T, count), generator=generator) for count in (n, M))
-    centre = {"zero": None, "learned": draw(C, d + 1), "prototype": prototypes(z_s, y_s, C)}[start]
-    return name, (z_s, y_s), (z_q, y_q), centre
+    center = {"zero": None, "learned": draw(C, d + 1), "prototype": prototypes(z_s, y_s, C)}[start]
+    return name, (z_s, y_s), (z_q, y_q), center
 
 
 def solved(case, tolerance: float = 1e-12):
-    name, (z_s, y_s), (z_q, y_q), centre = case
-    g, f = lower_of(name, z_s, y_s, centre), upper_of(name, z_q, y_q)
+    name, (z_s, y_s), (z_q, y_q), center = case
+    g, f = lower_of(name, z_s, y_s, center), upper_of(name, z_q, y_q)
     inner = SupportSpace(g).newton(50, tolerance)
     assert inner.converged.all()
     return g, f, inner
 
 
 def test_central_differences_of_F(case) -> None:
-    """By every 7th feature of support and query, at a fixed centre."""
-    name, (z_s, y_s), (z_q, y_q), centre = case
+    """By every 7th feature of support and query, at a fixed center."""
+    name, (z_s, y_s), (z_q, y_q), center = case
     g, f, inner = solved(case)
     found = head_hypergradient(f, g, inner.value, 1e-10)
 
     def value(z_s: Tensor, z_q: Tensor) -> Tensor:
-        _, f, inner = solved((name, (z_s, y_s), (z_q, y_q), centre))
+        _, f, inner = solved((name, (z_s, y_s), (z_q, y_q), center))
         return f.value(inner.value).sum()
 
     eps, checked = 1e-5, 0
@@ -119,12 +119,12 @@ def test_central_differences_of_F(case) -> None:
 @pytest.mark.parametrize("away", [0.0, 0.1])
 def test_the_general_path(case, away: float) -> None:
     """`implicit` with the losses by autograd: at the solution, and at a W that is away from it."""
-    name, (z_s, y_s), (z_q, y_q), centre = case
+    name, (z_s, y_s), (z_q, y_q), center = case
     g, f, inner = solved(case)
     phi = (inner.value[0] + away,)
     general = implicit(
         lambda u, phi: upper_of(name, u[1], y_q).value(phi).sum(),
-        lambda u, phi: lower_of(name, u[0], y_s, centre).value(phi).sum(),
+        lambda u, phi: lower_of(name, u[0], y_s, center).value(phi).sum(),
         (z_s, z_q),
         phi,
         lambda matvec, b: cg(matvec, b, steps=400, tolerance=1e-14),

@@ -82,7 +82,7 @@ def test_another_share_of_the_tasks_own_statistics(train, memmeta, tmp_path) -> 
 
 def test_statistics_of_long_ago_are_no_statistics(train, memmeta, monkeypatch) -> None:
     """A checkpoint between validations, where running statistics are not gathered."""
-    monkeypatch.setattr("memmeta_exp.backbones.task_norm.RECORDED", 1)
+    monkeypatch.setattr("memmeta_exp.backbones.task_norm.STATS_ITERATIONS", 1)
     steps = ["iterations=4", "eval_every=4", "checkpoint_every=3"]
     folder = train(*WIDE, *steps, "backbone.norm=running").summary.parent
     assert memmeta("evaluate", f"run={folder}", "checkpoint=last").code == 0

@@ -1,4 +1,4 @@
-"""Problems on which the truth is known, through the command line: what a run says, and what is refused."""
+"""Analytic problems through the command line: what a run says, and what is refused."""
 
 import json
 
@@ -44,8 +44,8 @@ def config(*overrides: str) -> Config:
 def test_a_quadratic_run_says_F_and_how_far_it_is(run, tmp_path) -> None:
     summary, rows = run(*QUADRATIC, "hydra.run.dir=run")
     experiment = build(config(*QUADRATIC))
-    assert experiment.truth is not None
-    assert rows[0]["val/loss"] == pytest.approx(experiment.truth.measure()["val/loss"], rel=1e-12)
+    assert experiment.objective is not None
+    assert rows[0]["val/loss"] == pytest.approx(experiment.objective.measure()["val/loss"], rel=1e-12)
     assert rows[1]["optimizer/lr"] == pytest.approx(1 / (experiment.smoothness or 0), rel=1e-12)
     values = [row["val/loss"] for row in rows if "val/loss" in row]
     assert values == sorted(values, reverse=True), "gradient descent with 1/L_F descends"
@@ -117,22 +117,22 @@ def test_a_logistic_run(run) -> None:
 def test_the_logistic_oracle(head_start: str) -> None:
     """grad F by the oracle against central differences of the F that it reports, and its lower level."""
     experiment = build(config(*LOGISTIC, f"algorithm.head_start={head_start}"))
-    truth = experiment.truth
-    assert isinstance(truth, NumericalObjective)
-    report = truth.learner.step(truth.tasks)
+    objective = experiment.objective
+    assert isinstance(objective, NumericalObjective)
+    report = objective.learner.step(objective.tasks)
     assert report.inner_residual is not None
     assert report.inner_residual.max() <= INNER_TOLERANCE
     checked, parameters = 0, list(experiment.model.parameters())
     grads = [p.grad.clone() for p in parameters if p.grad is not None]
     assert len(grads) == len(parameters) == (2 if head_start == "learned" else 1)
-    assert truth.measure()["convergence/grad_norm_sq"] == pytest.approx(sum(float(g.square().sum()) for g in grads))
+    assert objective.measure()["convergence/grad_norm_sq"] == pytest.approx(sum(float(g.square().sum()) for g in grads))
     for parameter, grad in zip(parameters, grads, strict=True):
         for i in range(0, parameter.numel(), 5):
             values = []
             for shift in (1e-5, -1e-5):
                 with torch.no_grad():
                     parameter.view(-1)[i] += shift
-                values.append(truth.measure()["val/loss"])
+                values.append(objective.measure()["val/loss"])
                 with torch.no_grad():
                     parameter.view(-1)[i] -= shift
             difference = (values[0] - values[1]) / 2e-5
@@ -143,8 +143,8 @@ def test_the_logistic_oracle(head_start: str) -> None:
 
 @pytest.mark.parametrize("key", ["tasks=5", "classes=8", "items=11", "inputs=7", "heterogeneity=2", "seed=1"])
 def test_every_option_of_logistic_changes_F(key: str) -> None:
-    found = [build(config(*LOGISTIC, *more)).truth for more in ([], [f"dataset.{key}"])]
-    values = [truth.measure()["val/loss"] for truth in found if truth]
+    found = [build(config(*LOGISTIC, *more)).objective for more in ([], [f"dataset.{key}"])]
+    values = [objective.measure()["val/loss"] for objective in found if objective]
     assert values[0] != values[1]
 
 

@@ -158,7 +158,7 @@ def test_a_profile_that_fails_is_one_line_and_leaves_nothing(profile, tmp_path, 
     result = profile()
     assert result.code == 1
     assert len(result.err.splitlines()) == 1
-    assert "smaller chunk" in result.err
+    assert "smaller tasks_per_pass" in result.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -420,7 +420,7 @@ def test_running_out_of_memory_is_a_failure_in_one_line(train, monkeypatch) -> N
     monkeypatch.setattr("memmeta_exp.experiment.train_step.TrainStep.__call__", refuse)
     result = train("hydra.run.dir=full")
     assert result.code == 1
-    assert "smaller chunk" in result.err.splitlines()[-1]
+    assert "smaller tasks_per_pass" in result.err.splitlines()[-1]
     assert "Traceback" not in result.err
 
 

@@ -8,7 +8,7 @@ import torch
 
 from memmeta_exp.config import Config, from_omegaconf
 from memmeta_exp.config.compose import composed
-from memmeta_exp.distributed.launch_env import RankInfo, place
+from memmeta_exp.distributed.launch_env import RankInfo, rank_info
 from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Group
 from memmeta_exp.utils.errors import ConfigError
 from tests.distributed.conftest import COMMAND
@@ -20,9 +20,9 @@ TORCHRUN = {
 
 
 def test_the_environment_names_a_rank_or_none() -> None:
-    assert place({}) is None
-    assert place({"WORLD_SIZE": "1", "RANK": "0"}) is None
-    assert place(TORCHRUN) == RankInfo(size=4, rank=3, local_rank=1, local_size=2)
+    assert rank_info({}) is None
+    assert rank_info({"WORLD_SIZE": "1", "RANK": "0"}) is None
+    assert rank_info(TORCHRUN) == RankInfo(size=4, rank=3, local_rank=1, local_size=2)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def device(name: str, gpus: int, local: tuple[int, int], monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     config: Config = from_omegaconf(composed([f"device={name}"]))
-    return Group(RankInfo(8, local[0], *local)).placed(config).device
+    return Group(RankInfo(8, local[0], *local)).with_device(config).device
 
 
 def test_each_rank_has_a_gpu_of_its_own(monkeypatch) -> None:
@@ -71,7 +71,7 @@ def test_each_rank_has_a_gpu_of_its_own(monkeypatch) -> None:
     with pytest.raises(ConfigError, match="device=cuda:1 puts the 2 ranks of a machine on one GPU"):
         device("cuda:1", 4, (0, 2), monkeypatch)
     config = from_omegaconf(composed([]))
-    assert SINGLE_PROCESS.placed(config) is config
+    assert SINGLE_PROCESS.with_device(config) is config
 
 
 @pytest.mark.parametrize(("count", "ranks"), [(4, 3), (1, 3), (7, 2), (9, 4)])

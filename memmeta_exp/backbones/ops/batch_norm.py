@@ -11,9 +11,9 @@ and L = r (t - (A s + B q)/N), the derivatives of <X, dx> + omega B + beta A are
     d_x = r (omega - w r q/N) g - w r^2 (B/N) X - (r/N) (e1 + xh (e2 + w L)),   e1 = omega A - w r (A q + B s)/N,
                                                                              e2 = omega B - 2 w r B q/N
 
-with the sums and each term in float32 where x is bfloat16, by the passes of those kernels over x. torch's is a chain
-of some thirty passes, each rounded to the precision of x. This is what autocast runs where gradients are asked for;
-norm_pool.py is the operator with the pooling in it, by the same formulas. Third derivatives are refused.
+Where x is bfloat16, sums and terms are in float32, and the passes over x are those of torch's kernels. torch's own
+second derivative is a chain of some thirty passes, each rounded to the precision of x. Conv4 runs this operator under
+autocast with gradients. batch_norm_pool.py includes pooling, by the same formulas. Third derivatives raise an error.
 """
 
 from typing import Any, NamedTuple
@@ -27,14 +27,18 @@ from memmeta_exp.backbones.memory_layout import layout_of
 
 
 def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """w (x - m) / sqrt(var + eps) + b for x [n, C, H, W]; weight and bias [C], of x's precision,
-    or float32 where x is bfloat16."""
+    """w (x - m) / sqrt(var + eps) + b for x [n, C, H, W].
+
+    weight, bias: [C], in x's precision, or float32 where x is bfloat16.
+    """
     return _BatchNorm.apply(x, weight, bias, eps)  # pyright: ignore[reportReturnType]
 
 
 class SecondDerivative(NamedTuple):
-    """d_g = scale X + slope x + g_shift, d_x = slope g + along X + tilt x + x_shift and d_w = d_weight, a number each
-    a channel; or a task and channel, and `d_weight` a task's part of d_w."""
+    """Coefficients of d_g = scale X + slope x + g_shift, d_x = slope g + along X + tilt x + x_shift, d_w = d_weight.
+
+    Each is [C], or [T, C] for T tasks; `d_weight` is then each task's part of d_w.
+    """
 
     scale: Tensor
     slope: Tensor
@@ -54,8 +58,10 @@ def second_derivative(
     omega: Tensor,
     beta: Tensor,
 ) -> SecondDerivative:
-    """The formulas above for N = `count` entries and `sums` (A, B, s, q, t); weight, omega and beta [C], the others [C]
-    or one row a task, [T, C], as is then what it returns."""
+    """The formulas above for N = `count` entries a channel.
+
+    sums: (A, B, s, q, t). weight, omega, beta: [C]. The others and the result: [C], or [T, C] for T tasks.
+    """
     a, b, s, q, t = sums
     scale = weight * rstd
     inner = rstd * (t - (a * s + b * q) / count)
@@ -114,7 +120,7 @@ class _BatchNormBackward(Function):
 
 
 def _laid_out_as(x: Tensor, y: Tensor) -> Tensor:
-    """y in the order of memory of x. torch's batch norm takes many times as long where the two differ."""
+    """y in the memory format of x. torch's batch norm takes many times as long where the two differ."""
     return y.contiguous(memory_format=layout_of(x))
 
 
@@ -128,6 +134,6 @@ def _sums(g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Ten
 
 
 def _affine(x: Tensor, slope: Tensor, constant: Tensor | None = None) -> Tensor:
-    """slope x + constant, a number a channel each, [C], rounded once: batch norm by given statistics."""
+    """slope x + constant, with slope and constant [C], rounded once. It is batch norm with given statistics."""
     zeros, ones = torch.zeros_like(slope), torch.ones_like(slope)
     return F.batch_norm(x, zeros, ones, slope, zeros if constant is None else constant, eps=0.0)

@@ -1,9 +1,9 @@
 """relu(maxpool2(batchnorm(x))) as one differentiable operator with hand-derived first and second derivatives.
 
-x: [T*n, C, H, W], T tasks of n images one after the other, each normalised over its own N = n H W entries a channel
-(m, r = 1/sqrt(var + eps), xh = (x - m) r), weight w, bias b [C]. For w >= 0 the largest entry of a window is the same
-before and after the affine map, so pooling comes first and the affine map and the ReLU touch a quarter of the entries;
-the caller brings w < 0 to this case.
+x: [T*n, C, H, W], T tasks of n images each, one task after the other. Each task is normalised over its own N = n H W
+entries a channel: m, r = 1/sqrt(var + eps), xh = (x - m) r. weight w, bias b: [C]. For w >= 0 the largest entry of a
+window is the same before and after the affine map. So pooling comes first, and the affine map and the ReLU process a
+quarter of the entries. The caller must bring w < 0 to this case.
 
     forward    y  = relu(w r (maxpool(x) - m) + b)                                    keeps x, y, m, r
     backward   G  = the cotangent of y where y > 0, scattered to the windows' largest entries
@@ -13,7 +13,7 @@ and the derivatives of <X, dx> + omega B + beta A, for cotangents X of dx, omega
 batch_norm.py with G in place of g.
 
 torch's own second derivative of batch norm is a chain of some thirty passes over x and takes almost half of a MAML step
-on a CPU; this one takes eight. Third derivatives are refused. Checked by gradcheck and gradgradcheck in float64.
+on a CPU. This one takes eight passes. Third derivatives raise an error.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from memmeta_exp.backbones.ops.batch_norm import second_derivative
 from memmeta_exp.backbones.ops.pool import gather, like, max_pool, scatter
 
-IMAGES = (1, 3, 4)  # of [T, n, C, H, W]: what one task's statistics are taken over
+IMAGES = (1, 3, 4)  # axes of [T, n, C, H, W] over which one task's statistics are taken
 
 
 def batch_norm_pool(x: Tensor, weight: Tensor, bias: Tensor, eps: float, tasks: int = 1) -> Tensor:
@@ -40,12 +40,12 @@ def _by_task(x: Tensor, tasks: int) -> Tensor:
 
 
 def _sum(x: Tensor, tasks: int) -> Tensor:
-    """Over each task's images, [T, C]."""
+    """The sum over each task's images, [T, C]."""
     return _by_task(x, tasks).sum(IMAGES)
 
 
 def _wide(values: Tensor) -> Tensor:
-    """[T, C] against [T, n, C, H, W]."""
+    """values [T, C] in a shape that broadcasts with [T, n, C, H, W]."""
     return values[:, None, :, None, None]
 
 
@@ -74,7 +74,7 @@ class _NormPool(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, y, mean, rstd = ctx.saved_tensors
         again = torch.is_grad_enabled()  # a second derivative may follow
-        # y detached: only its sign is used, and autograd would come back here with a gradient of zeros
+        # y detached: only its sign is used, and autograd would call this again with a gradient of zeros
         return *_NormPoolBackward.apply(g, x, weight, y.detach(), mean, rstd, again), None, None  # pyright: ignore[reportReturnType, reportGeneralTypeIssues]
 
 
@@ -104,7 +104,7 @@ class _NormPoolBackward(Function):
 
     @staticmethod
     def backward(ctx: Any, X: Tensor, omega: Tensor, beta: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if torch.is_grad_enabled():  # torch's once_differentiable is passed over by autograd.grad(..., inputs)
+        if torch.is_grad_enabled():  # autograd.grad(..., inputs) ignores torch's once_differentiable
             raise RuntimeError("batch_norm_pool has no third derivative: use Conv4(block='plain')")
         g, x, weight, y, mean, rstd, a, b = ctx.saved_tensors
         tasks, count = len(mean), x.numel() // mean.numel()

@@ -1,4 +1,4 @@
-"""The 3x3 convolution with a second derivative of as few convolutions as it needs.
+"""The 3x3 convolution with a second derivative of few convolutions.
 
     y = x * W,   dx = g *^T W,   dW = corr(x, g)        (* convolution, *^T its transpose, corr over images)
 
@@ -6,8 +6,8 @@ and, for cotangents X of dx and Omega of dW, the derivatives of <X, dx> + <Omega
 
     d_g = X * W + x * Omega,   d_x = g *^T Omega,   d_W = corr(X, g)
 
-torch's own double backward computes corr as a convolution whose kernel is as large as the image, between transposed
-copies: measured on a CPU, 1.3 times the time of this, 3 times for the first layer.
+torch's own double backward computes corr as a convolution of transposed copies, with a kernel as large as the image.
+Measured on a CPU, it takes 1.3 times the time of this, and 3 times for the first layer.
 """
 
 from typing import Any

@@ -1,10 +1,10 @@
-"""2x2 max-pooling and ReLU: the passes of norm_pool.py, and the two as one operator for autocast.
+"""2x2 max-pooling and ReLU: the passes of batch_norm_pool.py, and both as one operator for autocast.
 
     y = relu(maxpool2(x)),   dx = S g,   d_g = S^T X        for a cotangent X of dx
 
-with S what scatters, of each window where y > 0, its entry to the place of the window's largest: linear in g, so the
-second derivative is a gathering and x receives none. torch's own keeps x, hands it a gradient of zeros, and d_g in
-another order of memory than y's.
+For each window with y > 0, S puts the entry of g at the position of the window's largest entry of x. S is linear in g,
+so the second derivative gathers, and x gets no gradient. torch's own operator stores x, gives it a gradient of zeros,
+and returns d_g in another memory format than y's.
 """
 
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from memmeta_exp.backbones.memory_layout import layout_of
 
 
 class Like(NamedTuple):
-    """What `scatter` makes a tensor like: one of this shape and order of memory."""
+    """The shape and memory format of the result of `scatter`."""
 
     shape: torch.Size
     layout: torch.memory_format
@@ -33,13 +33,13 @@ def pool_relu(x: Tensor) -> Tensor:
 
 
 def max_pool(x: Tensor) -> tuple[Tensor, Tensor]:
-    """maxpool2(x), and where in x the windows' largest entries are."""
+    """maxpool2(x), and the positions in x of the windows' largest entries."""
     return torch.ops.aten.max_pool2d_with_indices(x, [2, 2], [2, 2])
 
 
 def scatter(values: Tensor, index: Tensor, pooled: Like) -> Tensor:
-    """`values` at the largest entries of the windows of what was `pooled`, where `max_pool` said they are, else 0."""
-    # torch wants what was pooled as well, for its shape and layout: `out` has them, without another tensor
+    """A tensor like `pooled` with `values` at the positions `index` of `max_pool`, and 0 elsewhere."""
+    # torch also needs the pooled tensor, but only its shape and layout: `out` has both
     out = torch.empty(pooled.shape, dtype=values.dtype, device=values.device, memory_format=pooled.layout)
     return torch.ops.aten.max_pool2d_with_indices_backward.grad_input(
         values, out, [2, 2], [2, 2], [0, 0], [1, 1], False, index, grad_input=out
@@ -47,10 +47,10 @@ def scatter(values: Tensor, index: Tensor, pooled: Like) -> Tensor:
 
 
 def gather(dense: Tensor, index: Tensor) -> Tensor:
-    """The entries of `dense` at the windows' largest entries of x."""
+    """The entries of `dense` at the positions `index` of `max_pool`."""
     if not index.is_contiguous(memory_format=torch.channels_last):
         return dense.flatten(2).gather(2, index.flatten(2)).view_as(index)
-    last, at = (t.permute(0, 2, 3, 1) for t in (dense, index))  # the same in the order of memory
+    last, at = (t.permute(0, 2, 3, 1) for t in (dense, index))  # the same with channels last, as in memory
     return last.flatten(1, 2).gather(1, at.flatten(1, 2)).view_as(at).permute(0, 3, 1, 2)
 
 
@@ -66,7 +66,7 @@ class _PoolRelu(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         y, index = ctx.saved_tensors
-        # y detached: only its sign is used, and autograd would come back here with a gradient of zeros
+        # y detached: only its sign is used, and autograd would call this again with a gradient of zeros
         return _Scatter.apply(g, y.detach(), index, ctx.pooled)  # pyright: ignore[reportReturnType]
 
 
@@ -83,8 +83,8 @@ class _Scatter(Function):
 
 
 def _narrow(index: Tensor, shape: torch.Size) -> Tensor:
-    """`index` into planes of the last two sizes of `shape`, as 2 or 4 bytes: torch has 8, four times those of a
-    bfloat16 y."""
+    """`index` into planes of the last two sizes of `shape`, in 2 or 4 bytes an entry. torch's own 8 bytes are four
+    times those of a bfloat16 y."""
     return index.to(torch.int16 if shape[-2] * shape[-1] <= 2**15 else torch.int32)
 
 
