@@ -14,4 +14,4 @@ def test_the_formula_is_the_released_hypergradient() -> None:
     assert residual > 0.01
     assert apart(by_formula(of, 3), found) < 1e-10
     assert apart(by_formula(of, 4), found) > 1e-3
-    assert cosine(found, -2 * found) == -1
+    assert cosine(found, -2 * found) < -1 + 1e-12
