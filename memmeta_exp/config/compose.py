@@ -123,7 +123,8 @@ def values_of(overrides: list[str]) -> dict[str, Any]:
     does not."""
     values = OmegaConf.create(to_dict(from_omegaconf(composed(overrides))))
     parsed = parser().parse_overrides([quote_paths(override) for override in overrides])
-    return {o.key_or_group: OmegaConf.select(values, o.key_or_group) for o in parsed}
+    found = {o.key_or_group: OmegaConf.select(values, o.key_or_group) for o in parsed}
+    return {key: OmegaConf.to_container(value) if OmegaConf.is_list(value) else value for key, value in found.items()}
 
 
 def one_line(error: Exception) -> str:

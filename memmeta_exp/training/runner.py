@@ -121,6 +121,7 @@ def translate_error(error: BaseException, config: Config) -> BaseException:
 
 def _run(config: Config, folder: RunFolder, stop: StopRequest, ranks: Ranks) -> dict[str, Any]:
     started = time.perf_counter()
+    warn_of_bf16(config)
     saved = newest_state(folder, config)
     ranks.send({"config": to_dict(config), "folder": str(folder.path), "saved": saved})
     with stop.leaving_at_once():
@@ -141,6 +142,16 @@ def _run(config: Config, folder: RunFolder, stop: StopRequest, ranks: Ranks) -> 
     if config.plots:
         plot_run(folder.path, folder.title or config.run_name)
     return summary
+
+
+def warn_of_bf16(config: Config) -> None:
+    """One line where the backbone's rounding is amplified by inner steps on all weights."""
+    if config.precision == "bf16" and config.algorithm.adapted_params == "all":
+        logger.warning(
+            "precision=bf16 with algorithm=%s, whose inner steps adapt all weights: rounding may turn its "
+            "meta-gradient in another direction; precision=fp32 rounds less",
+            config.algorithm.name,
+        )
 
 
 def _write_env(state: TrainingState, folder: RunFolder, resumed: bool) -> None:

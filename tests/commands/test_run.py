@@ -28,7 +28,7 @@ from memmeta_exp.config.compose import jobs
 from memmeta_exp.experiment.builder import build
 from memmeta_exp.tracking.run_folder import RunFolder, read_metrics
 from memmeta_exp.training.checkpoint import restore
-from memmeta_exp.training.runner import run
+from memmeta_exp.training.runner import run, warn_of_bf16
 from memmeta_exp.training.trainer import Trainer
 from memmeta_exp.utils.errors import ConfigError, RankFailed, RunInterrupted
 from tests.commands.conftest import TINY
@@ -145,6 +145,31 @@ def test_checkpoints_at_given_iterations(train, a_run, memmeta) -> None:
         assert (refused.code, refused.err.count("\n")) == (2, 1)
         assert said in refused.err
     assert "leave one of them out" in memmeta("evaluate", f"run={folder}", "iteration=2", "checkpoint=last").err
+
+
+def test_a_kept_checkpoint_may_be_asked_for_as_a_run_goes_on(train, a_run, memmeta) -> None:
+    folder = train("iterations=3", "checkpoint_at=[2]").summary.parent
+    begun = (folder / "checkpoints" / "iteration-2.pt").read_bytes()
+    resumed = memmeta("train", f"resume={folder}", "iterations=6", "checkpoint_at=[2,5]")
+    assert resumed.code == 0, resumed.err
+    assert (folder / "checkpoints" / "iteration-2.pt").read_bytes() == begun
+    assert restore(build(evaluate.read_config(folder, {})).model, folder / "checkpoints" / "iteration-5.pt") == 5
+    assert same_weights(a_run, folder)
+    assert read_metrics(a_run)[-1]["convergence/error"] == read_metrics(folder)[-1]["convergence/error"]
+
+
+def test_bf16_is_warned_of_where_all_weights_adapt(train, caplog) -> None:
+    result = train("algorithm=maml", "precision=bf16", "iterations=1", "test_tasks=0")
+    (line,) = [line for line in result.err.splitlines() if "bf16" in line]
+    assert "precision=bf16 with algorithm=maml" in line
+    (plain,) = jobs(list(TINY), multirun=False)
+    warned = set()
+    for name, of in options("algorithm").items():
+        for precision in ("bf16", "fp32"):
+            caplog.clear()
+            warn_of_bf16(dataclasses.replace(plain, algorithm=of(), precision=precision))
+            warned |= {(name, precision)} if caplog.records else set()
+    assert warned == {(name, "bf16") for name in ("maml", "fomaml", "imaml")}
 
 
 def _checkpoint_of(state: dict) -> bytes:
