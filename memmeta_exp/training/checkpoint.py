@@ -91,6 +91,9 @@ def newest(folder: Path, check: Callable[[Path, dict[str, Any]], str | None]) ->
 
     Raises CheckpointError where there is one and none will do.
     """
+    for file in (folder / name for name in (COMING, NEWEST, BEFORE)):
+        if file.is_dir():
+            raise CheckpointError(f"{file} is a folder, where a checkpoint belongs: move it away")
     if (folder / COMING).exists():  # killed between two renames
         _rotate(folder)
     faults: list[str] = []
