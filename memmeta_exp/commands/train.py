@@ -268,6 +268,10 @@ def _job(cfg: DictConfig, ranks: Ranks = SINGLE_PROCESS, swept: Sequence[str] = 
         title = titled(values, config.run_name) if values else given_title()
         summary = runner.run(config, path, overrides, ranks, title)
         return objective(read_json(summary, Summary))
+    except Stopped as stopped:
+        if asked.signum is None:
+            raise
+        raise MultirunInterrupted(stopped.signum) from None  # for what is no Exception joblib kills the other jobs
     except (MemmetaError, OSError) as error:
         if all(settings.runtime.choices.get(f"hydra/{part}") == "basic" for part in ("launcher", "sweeper")):
             raise _Ended(error) from error

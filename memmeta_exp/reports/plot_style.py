@@ -1,5 +1,6 @@
 """How every figure looks: colours, lines, type and files."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,8 +52,10 @@ _RC: dict[Any, Any] = {
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """matplotlib's settings for the block; what is drawn and saved in it looks like all other figures."""
-    with matplotlib.rc_context(_RC):
+    """matplotlib's settings for the block; what is drawn and saved in it looks like all other figures. A character that
+    the font has not is drawn as a box, without a word."""
+    with matplotlib.rc_context(_RC), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield
 
 

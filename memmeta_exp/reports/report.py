@@ -69,9 +69,12 @@ def _prepare(out: Path) -> None:
         )
     if out.exists() and not out.is_dir():
         raise ConfigError(f"out={out} is a file: name a folder")
-    for pattern in ("tables/*.csv", "tables/*.md", "figures/*.png", "figures/*.svg", "study*.json"):
+    for pattern in ("tables/*.csv", "tables/*.md", "figures/*.png", "figures/*.svg", "study*.json", "report.html"):
         for file in out.glob(pattern):
-            file.unlink()
+            if file.is_dir():
+                raise ConfigError(f"{file} is a folder, where the report has a file: move it away")
+            if file.name != "report.html":  # which is replaced last
+                file.unlink()
     for name in ("tables", "figures"):
         try:
             (out / name).mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from memmeta_exp.reports import plot_style
 from memmeta_exp.reports.grouping import Configuration
+from memmeta_exp.tracking.expected import within_reach
 from memmeta_exp.utils.errors import DataError
 from memmeta_exp.utils.reading import Count, read_json
 
@@ -58,7 +59,7 @@ def read(folder: Path) -> dict[str, Any] | None:
         found = read_json(folder / FILE, Adaptation)
     except (FileNotFoundError, DataError):
         return None
-    return found if _agree(found) else None
+    return found if _agree(found) and within_reach(found) == found else None
 
 
 def _agree(found: Adaptation) -> bool:

@@ -117,6 +117,9 @@ def newest(folder: Path, check: Callable[[Path, dict[str, Any]], str | None]) ->
     check: (file, state) -> the fault in one clause, or None. One line warns where previous.pt is used. Raises
     CheckpointError where there are checkpoints and all have faults.
     """
+    for file in (folder / name for name in (NEXT, LAST, PREVIOUS)):
+        if file.is_dir():
+            raise CheckpointError(f"{file} is a folder, where a checkpoint belongs: move it away")
     if (folder / NEXT).exists():  # killed between two renames
         _rotate(folder)
     faults: list[str] = []

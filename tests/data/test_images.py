@@ -1,6 +1,7 @@
 """Image files of every colour mode keep what they show, or are refused in one line."""
 
 import io
+import os
 import struct
 import sys
 import warnings
@@ -15,6 +16,7 @@ from PIL import Image, ImageCms, TiffImagePlugin
 from memmeta_exp.data.prepare.readers import images
 from memmeta_exp.data.prepare.readers.images import decode
 from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.reading.hdf5 import opened_hdf5
 
 DEEP = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
 DEEP_IN_8 = [0, 1, 128, 255]
@@ -214,3 +216,11 @@ def test_pillows_limit_is_not_ours(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
         with pytest.raises(DataError, match=rf"^x \(more than {ours:,} pixels, the most of an image: shrink it\)$"):
             decode("x", stream, None)
+
+
+@pytest.mark.skipif(not os.access("/proc/kmsg", os.R_OK), reason="/proc/kmsg is not ours to read")
+def test_a_file_that_has_nothing_to_be_read_yet_is_not_waited_for() -> None:
+    with pytest.raises(DataError, match="it has nothing to be read yet"):
+        decode("0.png", Path("/proc/kmsg"), 16)
+    with pytest.raises(DataError, match="it has nothing to be read yet"), opened_hdf5(Path("/proc/kmsg")):
+        pass

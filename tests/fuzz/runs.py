@@ -61,7 +61,8 @@ def whole_files(bases: dict[str, Path]) -> Iterator[Case]:
         kinds = PLACES if name in (".lock", "checkpoints") else FILES
         for kind, make_it in kinds.items():
             for command in commands:
-                yield Case(f"{name}: {kind}", command, _made(name, make_it), bases["run"], Path(name).name)
+                says = "" if name == "checkpoints" else Path(name).name  # without the folder there are none
+                yield Case(f"{name}: {kind}", command, _made(name, make_it), bases["run"], says)
 
 
 def _made(name: str, make_it: Callable[[Path], object]) -> Callable[[Path], object]:

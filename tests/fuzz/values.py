@@ -179,7 +179,7 @@ TENSORS = [
     torch.zeros(3, dtype=torch.float8_e4m3fn), torch.empty_strided((2, 2), (0, 0)),
 ]  # fmt: skip
 STORED: list[Any] = [
-    *[value for value in ODD if value is not GONE], *TENSORS, _in_itself(), _nested(60, 2), _nested(3000, 1), (1, 2),
+    *[value for value in ODD if value is not GONE], *TENSORS, _in_itself(), _nested(60, 2), _nested(300, 1), (1, 2),
     b"x", {1}, 10**700, float("nan"), float("inf"), -0.0, {"state": {}, "param_groups": []}, torch.Size([3]),
     torch.device("cpu"), torch.float32, {5: 5}, {None: 1, "a": 2}, GONE,
 ]  # fmt: skip

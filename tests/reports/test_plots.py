@@ -1,6 +1,7 @@
 """Figures of a run: written from whatever was logged, silent on what was not."""
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,12 @@ def test_a_full_run_gives_both_figures(tmp_path: Path) -> None:
         assert has_colour(png, "vermillion")
     assert has_colour(written[1], "green")
     assert not has_colour(written[0], "green")
+
+
+def test_a_title_in_any_script_is_drawn_without_a_warning(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert plot_run(write_run(tmp_path, train__loss=1.0), "\N{CJK UNIFIED IDEOGRAPH-65E5} \x07")
 
 
 def test_what_was_not_logged_is_left_out(tmp_path: Path) -> None:

@@ -177,6 +177,9 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "other/thesis.tex").write_text("")
     with pytest.raises(ConfigError, match="holds something that is no report"):
         write_report([tmp_path / "run"], tmp_path / "other")
+    (out / "study.json").mkdir()
+    with pytest.raises(ConfigError, match=r"study\.json is a folder, where the report has a file"):
+        write_report([tmp_path / "run"], out)
     with pytest.raises(ConfigError, match="is a file"):
         write_report([tmp_path / "run"], tmp_path / "other/thesis.tex")
     assert [p.name for p in (tmp_path / "other").iterdir()] == ["thesis.tex"]

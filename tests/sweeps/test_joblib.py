@@ -5,12 +5,16 @@ import signal
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas
 import pytest
+from omegaconf import OmegaConf
 
+from memmeta_exp.commands import train
 from memmeta_exp.sweeps import devices, workers
-from memmeta_exp.utils.signals import STOPPING
+from memmeta_exp.utils.errors import MultirunInterrupted
+from memmeta_exp.utils.signals import STOPPING, Stopped, StopRequest
 from tests.commands.conftest import (
     TINY,
     memmeta,  # noqa: F401 - a fixture
@@ -110,6 +114,21 @@ def test_a_second_interrupt_ends_the_jobs_at_once(sweep, stand_in, tmp_path) -> 
     assert (result.code, result.err.splitlines()[-1]) == (130, "memmeta: interrupted")
     assert "Traceback" not in result.err
     assert list(rows["state"]) == ["interrupted", "interrupted", "waiting"]
+
+
+@pytest.mark.parametrize("in_worker", [True, False])
+def test_a_job_that_is_stopped_while_it_reads_data_lets_the_others_save(monkeypatch, in_worker: bool) -> None:
+    asked = StopRequest()
+
+    def stopped(*_: object) -> None:
+        asked.signum = signal.SIGTERM if in_worker else None
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(train.HydraConfig, "get", Mock)
+    monkeypatch.setattr(train, "request_to_worker", lambda: asked)
+    monkeypatch.setattr(train, "from_omegaconf", stopped)
+    with pytest.raises(MultirunInterrupted if in_worker else Stopped):
+        train._job(OmegaConf.create())
 
 
 @pytest.mark.slow

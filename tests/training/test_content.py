@@ -121,6 +121,15 @@ def test_a_fifo_in_a_checkpoints_place_is_passed_over(memmeta, killed, whole) ->
     same_bits(whole, killed)
 
 
+@pytest.mark.parametrize("name", [".next.pt", "last.pt", "previous.pt"])
+def test_a_folder_in_a_checkpoints_place_is_named(memmeta, killed, name: str) -> None:  # noqa: F811
+    file = killed / "checkpoints" / name
+    file.unlink(missing_ok=True)
+    file.mkdir()
+    said = f"run/checkpoints/{name} is a folder, where a checkpoint belongs: move it away"
+    assert said in last_line(memmeta("train", "resume=run"), 2)
+
+
 @pytest.mark.parametrize("name", ["metrics.jsonl", ".lock"])
 @pytest.mark.parametrize("special", ["fifo", "device"])
 def test_only_regular_files_are_gone_on_with(memmeta, killed, name: str, special: str) -> None:  # noqa: F811

@@ -23,7 +23,8 @@ _BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeE
 @contextmanager
 def opened_hdf5(path: Path) -> Iterator[h5py.File]:
     """The file at `path`, to read. Raises FileNotFoundError, and DataError also for damage found within the block."""
-    open_regular(path).close()
+    with open_regular(path) as stream:
+        stream.read(1)  # one that cannot be read, or not yet, is refused here: libhdf5 would wait
     try:
         with h5py.File(path, "r") as file:
             yield file

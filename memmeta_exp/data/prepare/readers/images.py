@@ -14,6 +14,7 @@ import numpy as np
 
 from memmeta_exp.data.store import Picture
 from memmeta_exp.utils.errors import DataError
+from memmeta_exp.utils.reading import open_regular
 
 VERSION = 2  # to be raised with any change of the pixels that are made of a file
 MAX_PIXELS = 2**27  # of one image file: Pillow's own limit only warns
@@ -31,9 +32,12 @@ def decode(name: str, source: Path | bytes, size: int | None, mode: str = "RGB",
 
     from memmeta_exp.data.prepare.readers.colour import eight_bits
 
-    stream = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with _quiet(), Image.open(stream, formats=_formats()) as file:
+        with (
+            _quiet(),
+            io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as stream,
+            Image.open(stream, formats=_formats()) as file,
+        ):
             if file.width * file.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             several = _has_several(file)
