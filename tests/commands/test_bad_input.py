@@ -15,9 +15,9 @@ BAD = {  # of configurations a few: tests/test_refusals.py has the table
     "--mulitrun": "did you mean '--multirun'?",
     "--config-name=other": "KEY=VALUE",
     "--iterations=10": "write iterations=VALUE",
-    "--resolve": "go with --cfg",
-    "hydra.run.dir=": "name a folder of its own",
-    "hydra.run.dir=/proc/x/y": "no run folder can be made",
+    "--resolve": "need --cfg",
+    "hydra.run.dir=": "name a folder for the run",
+    "hydra.run.dir=/proc/x/y": "cannot be created",
 }
 
 
@@ -49,7 +49,7 @@ def test_a_path_may_begin_at_home(train, memmeta, tmp_path, monkeypatch) -> None
         ("train", "dataset=folder", "dataset.path=~/mine"): f"dataset.path={home}/mine",
         ("train", "backbone=timm", "backbone.model=resnet18", "backbone.weights=~/w.pt"): f"{home}/w.pt",
         ("train", "resume=~/x"): f"{home}/x",
-        ("evaluate", "run=~/x"): f"{home}/x is no run folder",
+        ("evaluate", "run=~/x"): f"{home}/x is not a run folder",
         ("data", "import", "folder", str(home), "split_file=~/s.csv"): f"{home}/s.csv does not exist",
         ("sweep", "nothing.yaml", "dir=~/x"): "there is no sweep file",
     }.items():
@@ -88,7 +88,7 @@ def test_other_commands(memmeta, tmp_path) -> None:
         ("evaluate", "outputs/x"): "run=outputs/x",
         ("evaluate", "rum=x"): "did you mean 'run'?",
         ("evaluate", "run="): "run=VALUE",
-        ("evaluate", f"run={tmp_path}"): "no run folder",
+        ("evaluate", f"run={tmp_path}"): "not a run folder",
         ("evaluate", "run=x", "checkpoint=worst"): "best, last",
         ("data", "rot=x"): "data_root",
     }.items():

@@ -89,7 +89,7 @@ def test_statistics_of_long_ago_are_no_statistics(train, memmeta, monkeypatch) -
     (folder / "checkpoints" / "previous.pt").replace(folder / "checkpoints" / "last.pt")
     result = memmeta("evaluate", f"run={folder}", "checkpoint=last")
     assert (result.code, len(result.err.splitlines())) == (2, 1)
-    assert "is of iteration 3, and backbone.norm=running gathers" in result.err
+    assert "is of iteration 3, and backbone.norm=running updates" in result.err
 
 
 @pytest.mark.parametrize(

@@ -348,7 +348,7 @@ def test_the_cache_is_listed_and_emptied(memmeta: Memmeta, tmp_path: Path) -> No
     assert listed[0] == str(first.path)
     assert f"0.0 MiB, of {folder}, images 3 x 16 x 16, last used 20" in listed[1]
     assert listed[1].endswith(", in use"), "by this process"
-    assert listed[4:6] == [str(half), "    left half-made, removed before the next conversion"]
+    assert listed[4:6] == [str(half), "    incomplete, removed before the next conversion"]
     assert listed[-1] == f"{tmp_path / 'cache'}: 0.00 of at most 50 GiB (MEMMETA_CACHE_GIB)"
     released(first.path)
     emptied = memmeta("data", "cache", "clear=true")
@@ -518,8 +518,8 @@ BAD = {
     ("verify", "nothing"): "unknown",
     ("rot=x",): "data_root",
     ("cache", "clear=all"): "clear=all is unknown: use true or false",
-    ("cache", "empty"): "'empty' is no option: write KEY=VALUE",
-    ("split_file=x",): "of which folder? Name it too: path=DIR",
+    ("cache", "empty"): "'empty' is not an option: write KEY=VALUE",
+    ("split_file=x",): "needs its folder of images: add path=DIR",
 }
 
 

@@ -125,7 +125,7 @@ def test_a_path_is_relative_to_where_the_command_was_given(run: Path, memmeta, m
 REFUSED = {
     "evaluate run={run} backbone.weights=x": "unknown key 'backbone.weights'",
     "evaluate run={run} dataset.path=/nowhere": "dataset.path=/nowhere is no folder",
-    "evaluate run={run} dataset.channels=1": "is a key of which dataset?",
+    "evaluate run={run} dataset.channels=1": "is a dataset's key, and no dataset is chosen",
     "train resume={run} dataset.image_size=20": "dataset.path, dataset.split_file may change",
 }
 

@@ -56,13 +56,13 @@ BAD = {  # the module's text, None: there is none
     "cannot be imported: SyntaxError: expected ':' (bad.py, line 1)": "def f()\n    pass",
     "cannot be imported: NameError: name 'f' is not defined (bad.py, line 3)": "x = 1\n\nf(x)",
     "cannot be imported: SystemExit: 3 (bad.py, line 1)": "raise SystemExit(3)",
-    "enters nothing: put `@register` of memmeta_exp.config above": "x = 1",
-    "algorithm=maml is entered twice, by memmeta_exp.algorithms.maml.MamlConfig and by bad.MineConfig": TWICE,
-    "backbone=conv4_32 is entered twice, by a plug-in and by conf/backbone/conv4_32.yaml": SHADOWED,
+    "registers nothing: put `@register` of memmeta_exp.config above": "x = 1",
+    "algorithm=maml is registered twice, by memmeta_exp.algorithms.maml.MamlConfig and bad.MineConfig": TWICE,
+    "backbone=conv4_32 is defined twice, by a plug-in and by conf/backbone/conv4_32.yaml": SHADOWED,
     "algorithm=mine has no method build: write it in MineConfig": MINE.replace("(AnilConfig)", "(AlgorithmConfig)"),
     "dataset=mine has no method facts": MINE.replace("(AnilConfig)", "(DatasetConfig)"),
-    "MineConfig is no component: write `@register` above": MINE.replace("@dataclass(frozen=True)", ""),
-    "C is no component": f"{IMPORTS}\n@register\nclass C: ...",
+    "MineConfig is not a component: write `@register` above": MINE.replace("@dataclass(frozen=True)", ""),
+    "C is not a component": f"{IMPORTS}\n@register\nclass C: ...",
 }
 
 pytestmark = pytest.mark.usefixtures("plugging")

@@ -53,7 +53,7 @@ def test_each_job_has_a_gpu_and_its_threads(sweep, stand_in, monkeypatch) -> Non
         assert all(end <= begin for end, begin in zip(ends, begins, strict=True)), "two jobs at once on a GPU"
     refused, _ = sweep("launcher=joblib", "launcher.n_jobs=3")
     assert refused.code == 2
-    assert "launcher.n_jobs=3: each job has a GPU of its own, and there are 2 here" in refused.err
+    assert "launcher.n_jobs=3 is more than the 2 GPUs, and each job needs its own" in refused.err
 
 
 def test_a_stop_ends_what_runs_and_starts_nothing_more(sweep, stand_in, tmp_path) -> None:

@@ -138,7 +138,7 @@ CONFIGS = {
     "5000 digits": (lambda key: f"{key}: {'9' * 5000}\n", "has a number of 5000 digits"),
     "doubled 60 times": (
         lambda key: "".join(f"x{n + 1}: ${{x{n}}}${{x{n}}}\n" for n in range(60)) + f"{key}: 1\n",
-        "it holds ${..}, and a run writes the values themselves",
+        "it holds an interpolation ${..}, and a run writes values only",
     ),
 }
 

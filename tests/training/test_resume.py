@@ -232,7 +232,7 @@ def test_another_configuration_is_refused_by_its_keys(finished, train, memmeta, 
 
 
 BAD = {
-    ("resume=nowhere",): "is no run folder",
+    ("resume=nowhere",): "is not a run folder",
     ("resume=",): "name a run folder",
     ("resume=a", "resume=b"): "given 2 times",
     ("resume=run", "-m"): "multirun",
