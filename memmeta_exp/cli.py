@@ -119,7 +119,7 @@ def _unless_lost(code: int, arguments: list[str]) -> int:
     if error is None or code:
         return code
     leaves_files = arguments and arguments[0] in LEAVE_FILES and not {"-h", "--help"} & set(arguments)
-    what = "the result files are complete" if leaves_files else "redirect it to a disk with free space"
+    what = "the result files are complete" if leaves_files else "free some disk space"
     return complain(f"standard output could not be written ({error.strerror}): {what}", 0 if leaves_files else 1)
 
 

@@ -11,8 +11,8 @@ HELP = """memmeta report DIR... [out=DIR] [plugins=[MODULE,...]]
 
 Reads run folders, multirun folders, sweep folders and folders of them, in any mix. Writes report.html (one
 self-contained file), tables/ (csv, md), figures/ (png, svg) and, for a sweep, study.json. By default out is DIR/report
-for a single DIR, else outputs/DATE/TIME-report. Runs that failed or did not finish are listed with the reason. docs/reports.md
-explains every column and figure."""
+for a single DIR, else outputs/DATE/TIME-report. Runs that failed or did not finish are listed with the reason.
+docs/reports.md explains every column and figure."""
 
 
 def main(arguments: list[str]) -> int:

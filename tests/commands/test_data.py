@@ -236,13 +236,13 @@ def test_a_csv_split_file_and_grey_images(memmeta: Memmeta, tmp_path: Path) -> N
 
 
 BAD_SPLITS = {
-    "no json": ("{", "is no split file"),
-    "no val": ({"train": ["train/n01"], "test": ["test/n06"]}, "has to name classes for each of train, val and test"),
-    "no list": ({**SPLIT, "val": "val/n04"}, "has to name classes"),
+    "no json": ("{", "is not valid JSON"),
+    "no val": ({"train": ["train/n01"], "test": ["test/n06"]}, "must name classes for each of train, val and test"),
+    "no list": ({**SPLIT, "val": "val/n04"}, "must name classes"),
     "twice": ({**SPLIT, "val": ["train/n01"]}, "class 'train/n01' is in train and in val; name it once"),
     "absent": ({**SPLIT, "val": ["val/n99"]}, "is no folder"),
-    "elsewhere": ({**SPLIT, "val": ["../x"]}, "is not a folder below"),
-    "absolute": ({**SPLIT, "val": ["/etc"]}, "is not a folder below"),
+    "elsewhere": ({**SPLIT, "val": ["../x"]}, "is not below"),
+    "absolute": ({**SPLIT, "val": ["/etc"]}, "is not below"),
     "empty": ({**SPLIT, "val": ["val"]}, "holds no images"),
 }
 
