@@ -178,7 +178,7 @@ def test_a_run_from_before_there_was_a_choice_of_heads() -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path) -> None:
-    with pytest.raises(ConfigError, match="is a folder: a regular file is expected there"):
+    with pytest.raises(ConfigError, match="is a folder, and a regular file is expected"):
         from_yaml(tmp_path)
 
 

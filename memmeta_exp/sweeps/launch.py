@@ -142,7 +142,7 @@ def _in_a_thread(
     try:
         while not over.wait(POLL_S):
             if stop.signum is not None and not folder.stopping:
-                logger.warning("stopping: running jobs save their state first; once more to leave at once")
+                logger.warning("stopping: running jobs save their state first; repeat the signal to leave at once")
                 folder.stop()
                 if submitted is not None:
                     submitted.cancel()

@@ -51,7 +51,7 @@ class Config(BackboneConfig):
     def build(self, channels, image_size, generator, materialise=True): ...
 """
 BAD = {  # the module's text, None: there is none
-    "there is no module bad here; install it, start in the folder that holds it, or put that folder on": None,
+    "there is no module bad; install it, start memmeta in the folder that contains it, or add that folder to": None,
     "cannot be imported: ModuleNotFoundError: No module named 'nowhere' (bad.py, line 2)": "\nimport nowhere",
     "cannot be imported: SyntaxError: expected ':' (bad.py, line 1)": "def f()\n    pass",
     "cannot be imported: NameError: name 'f' is not defined (bad.py, line 3)": "x = 1\n\nf(x)",

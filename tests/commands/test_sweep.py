@@ -156,7 +156,7 @@ def test_an_interruption_stops_it_and_leaves_the_table(sweep, runs, reports) -> 
     assert [config.seed for config in runs] == [9]
     assert list(rows()["state"]) == ["interrupted", "waiting"]
     assert not reports
-    assert "the same command goes on where it stopped" in result.err
+    assert "run the same command again to continue" in result.err
 
 
 def test_a_signal_between_jobs_stops_it(sweep, runs, monkeypatch) -> None:

@@ -95,7 +95,9 @@ def test_a_class_without_an_image_that_is_read_says_what_it_has(tmp_path: Path) 
     root = tree(tmp_path / "birds", 2)
     for image in (root / "c05").iterdir():
         image.rename(image.with_suffix(".heic"))
-    with pytest.raises(ConfigError, match=r"c05 holds no images \(.*\.png.*\); it contains 2 \.heic, which are not read"):
+    with pytest.raises(
+        ConfigError, match=r"c05 holds no images \(.*\.png.*\); it contains 2 \.heic, which are not read"
+    ):
         folder(root).facts()
 
 

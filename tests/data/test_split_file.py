@@ -73,7 +73,7 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
         "line 6: 'validation' is not a split: write 'val'",
     ),
     "no header": (CSV[12:], "split.csv", "has the header 'c00,train', without 'class'"),
-    "Latin-1": ((CSV + "café,test\n").encode("latin-1"), "split.csv", "is no text in UTF-8 (line 12, "),
+    "Latin-1": ((CSV + "café,test\n").encode("latin-1"), "split.csv", "is not UTF-8 text (line 12, "),
     "empty": ("", "split.csv", "split.csv is empty"),
     "a split without classes": ("class,split\nc00,train\n", "split.csv", "and has none for val and test"),
     "JSON cut short": (JSON[:-1], "split.json", "is not valid JSON (line 1, column 100: "),

@@ -59,7 +59,7 @@ def test_runs_multiruns_and_sweeps_in_any_mix_each_once(tmp_path: Path) -> None:
             lambda p: (p / "env.json").write_text('{"earlier": 5}'),
             "env.json is damaged: 'earlier' is 5, expected a list",
         ),
-        (lambda p: (p / "env.json").write_bytes(b"\xff\xfe{"), "env.json is no text in UTF-16"),
+        (lambda p: (p / "env.json").write_bytes(b"\xff\xfe{"), "env.json is not UTF-16 text"),
         (
             lambda p: (p / "overrides.yaml").write_text("seed"),
             "overrides.yaml is damaged: it is 'seed', expected a list",

@@ -62,11 +62,11 @@ PARAMETER = "algorithm.inner_steps: {values: [5, 10]}"
 COMMAND = '[memmeta, train, experiment=paper/cifar_fs, "${args_no_hyphens}"]'
 DEFECTS = [  # what is replaced, by what, and what the line must say
     (SOUND, "- a\n- b", "needs the keys method, parameters and command"),
-    (SOUND, "method: [", "is no YAML"),
+    (SOUND, "method: [", "is not valid YAML"),
     (SOUND, "", "needs the keys method"),
     ("project: memmeta", "projekt: memmeta", "unknown key 'projekt'; did you mean 'project'?"),
     ("project: memmeta", "project: 3", "project must be a text, not 3"),
-    ("project: memmeta", "method: grid", "gives 'method' a second time"),
+    ("project: memmeta", "method: grid", "repeats the key 'method'"),
     ("project: memmeta", "run_cap: 3", "run_cap needs a W&B server"),
     ("project: memmeta", "early_terminate: {type: hyperband}", "early_terminate needs a W&B server"),
     ("method: grid", "", "method is missing: write method: grid"),

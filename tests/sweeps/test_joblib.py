@@ -71,7 +71,7 @@ def test_a_stop_ends_what_runs_and_starts_nothing_more(sweep, stand_in, tmp_path
     assert list(rows["state"]) == ["interrupted", "interrupted", "waiting"]
     assert rows["reason"].tolist()[0] == "stopped by signal 15 after iteration 3"
     assert "report:" not in result.out
-    assert "the same command goes on where it stopped" in result.err
+    assert "run the same command again to continue" in result.err
 
 
 def test_a_stop_that_reaches_every_process_is_one(sweep, stand_in, tmp_path, monkeypatch) -> None:
@@ -90,8 +90,8 @@ def test_a_stop_that_reaches_every_process_is_one(sweep, stand_in, tmp_path, mon
     assert result.code == 129
     assert list(rows["state"]) == ["interrupted", "interrupted", "waiting"]
     assert result.err == (
-        "memmeta: stopping: running jobs save their state first; once more to leave at once\n"
-        "memmeta: stopped by signal 1; the same command goes on where it stopped\n"
+        "memmeta: stopping: running jobs save their state first; repeat the signal to leave at once\n"
+        "memmeta: stopped by signal 1; run the same command again to continue\n"
     )
 
 
@@ -129,7 +129,7 @@ def test_the_jobs_of_a_multirun_save_their_state(memmeta, tmp_path, signum: sign
     result = memmeta("train", "-m", *TINY, "iterations=100000", "eval_every=100000", "seed=0,1,2", *options)
     assert result.code == 128 + signum
     last = result.err.splitlines()[-1]
-    assert last == f"memmeta: stopped by signal {signum:d}; the same command goes on where it stopped"
+    assert last == f"memmeta: stopped by signal {signum:d}; run the same command again to continue"
     assert "Traceback" not in result.err
     rows = pandas.read_csv(tmp_path / "many" / "results.csv")
     assert list(rows["state"]) == ["interrupted", "interrupted", "waiting"]

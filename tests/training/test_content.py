@@ -41,7 +41,7 @@ def at(*keys: Any, put: Any) -> Callable[[dict[str, Any]], None]:
 
 CONTENT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "iteration a text": (at("iteration", put="x"), "'iteration' is 'x', expected a whole number"),
-    "iteration below 0": (at("iteration", put=-1), "'iteration' is -1, expected a whole number from 0 up"),
+    "iteration below 0": (at("iteration", put=-1), "'iteration' is -1, expected a whole number from 0"),
     "iterations that differ": (at("iteration", put=1), "'progress.iteration' is not 'iteration'"),
     "config a list": (at("config", put=[]), "'config' is a list, expected a mapping"),
     "config without iterations": (at("config", put={}), "'config' has no 'iterations'"),
@@ -103,7 +103,7 @@ def test_a_fifo_in_a_checkpoints_place_is_passed_over(memmeta, killed, whole) ->
     os.mkfifo(last)
     result = memmeta("train", "resume=run")
     assert result.code == 0, result.err
-    assert "run/checkpoints/last.pt is a FIFO: a regular file is expected there" in result.err
+    assert "run/checkpoints/last.pt is a FIFO, and a regular file is expected" in result.err
     same_bits(whole, killed)
 
 
@@ -114,7 +114,7 @@ def test_only_regular_files_are_gone_on_with(memmeta, killed, name: str, special
     file.unlink()
     os.mkfifo(file) if special == "fifo" else file.symlink_to("/dev/zero")
     kind = "a FIFO" if special == "fifo" else "a device"
-    assert f"run/{name} is {kind}: a regular file is expected" in last_line(memmeta("train", "resume=run"), 2)
+    assert f"run/{name} is {kind}, and a regular file is expected" in last_line(memmeta("train", "resume=run"), 2)
 
 
 @pytest.mark.parametrize("name", ["status.json", "env.json", "overrides.yaml"])

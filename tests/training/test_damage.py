@@ -120,7 +120,7 @@ CONFIGS = {
     "cut short": (lambda text: text[: len(text) // 2], "is damaged"),
     "empty": (lambda text: "", "is damaged"),
     "a list": (lambda text: "- a\n", "holds no mapping"),
-    "no YAML": (lambda text: "a: [b\n", "is damaged"),
+    "not valid YAML": (lambda text: "a: [b\n", "is damaged"),
     "a key misspelt": (lambda text: text.replace("\nways:", "\nwyas:"), "did you mean 'ways'?"),
     "another seed": (lambda text: text.replace("seed: 0", "seed: 4"), "seed is 0 there, 4 here"),
     "fewer iterations": (lambda text: text.replace("iterations: 10", "iterations: 2"), "fewer than"),
