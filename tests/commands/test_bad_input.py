@@ -51,7 +51,7 @@ def test_a_path_may_begin_at_home(train, memmeta, tmp_path, monkeypatch) -> None
         ("train", "resume=~/x"): f"{home}/x",
         ("evaluate", "run=~/x"): f"{home}/x is not a run folder",
         ("data", "import", "folder", str(home), "split_file=~/s.csv"): f"{home}/s.csv does not exist",
-        ("sweep", "nothing.yaml", "dir=~/x"): "there is no sweep file",
+        ("sweep", "nothing.yaml", "dir=~/x"): "the sweep file",
     }.items():
         result = memmeta(*arguments)
         assert (result.code, expected in result.err) == (2, True), result.err

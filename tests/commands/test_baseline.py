@@ -97,7 +97,7 @@ def test_statistics_of_long_ago_are_no_statistics(train, memmeta, monkeypatch) -
     [
         (["task_stats_weight=0.5"], "task_stats_weight=0.5 is for backbone.norm=running"),
         (["task_stats_weight=1"], "backbone.task_stats_weight=1.0 is out of range"),
-        (["mu=much"], "mu=much is no number"),
+        (["mu=much"], "mu=much is not a number"),
         (["mu=nan"], "mu=nan is not finite"),
         (["mu=0"], "algorithm.mu=0.0 is out of range"),
         (["mu=1", "test_adaptation=gd"], "test_adaptation=gd has no R"),

@@ -183,7 +183,7 @@ def test_the_list_says_whether_your_folder_is_there(memmeta: Memmeta, tmp_path: 
     for arguments, expected in {
         (): ["folder: not here", "no folder is named: memmeta data path=DIR looks at one"],
         ("path=birds",): ["folder: present", "birds: classes: 3 train, 2 val, 2 test; images of a class: 4 or more"],
-        ("dataset.path=nowhere",): ["folder: not here", "dataset.path=nowhere is no folder"],
+        ("dataset.path=nowhere",): ["folder: not here", "dataset.path=nowhere is not a folder"],
         ("path=nothing",): ["folder: not here", "nothing/split.json (or split.csv) does not exist"],
         ("path=birds", "split_file=mine.csv"): ["folder: not here", "mine.csv does not exist"],
     }.items():
@@ -240,7 +240,7 @@ BAD_SPLITS = {
     "no val": ({"train": ["train/n01"], "test": ["test/n06"]}, "must name classes for each of train, val and test"),
     "no list": ({**SPLIT, "val": "val/n04"}, "must name classes"),
     "twice": ({**SPLIT, "val": ["train/n01"]}, "class 'train/n01' is in train and in val; name it once"),
-    "absent": ({**SPLIT, "val": ["val/n99"]}, "is no folder"),
+    "absent": ({**SPLIT, "val": ["val/n99"]}, "is not a folder"),
     "elsewhere": ({**SPLIT, "val": ["../x"]}, "is not below"),
     "absolute": ({**SPLIT, "val": ["/etc"]}, "is not below"),
     "empty": ({**SPLIT, "val": ["val"]}, "holds no images"),
@@ -511,7 +511,7 @@ BAD = {
     ("import", "omniglot", "file.txt", "data_root=x"): "is no archive",
     ("import", "cifar100", "empty", "data_root=x"): "holds no CIFAR-100",
     ("import", "folder", "empty"): "needs a split file",
-    ("import", "folder", "nowhere"): "is no folder",
+    ("import", "folder", "nowhere"): "is not a folder",
     ("import", "folder", "empty", "image_size=big"): "numbers",
     ("import", "folder", "empty", "skip_damaged=1"): "skip_damaged=1 is unknown: use true or false",
     ("verify", "miniimagenet", "data_root=x"): "memmeta data fetch miniimagenet data_root=x",

@@ -139,7 +139,7 @@ def test_a_stored_run_whose_module_is_gone_says_which(here, memmeta) -> None:
     file.write_text("plugins: [gone.deeper]\nalgorithm: {name: mine}\n")
     with pytest.raises(ConfigError) as refused:
         from_yaml(file)
-    assert str(refused.value).startswith(f"{file}: plugins=gone.deeper is not found: there is no module gone here")
+    assert str(refused.value).startswith(f"{file}: plugins=gone.deeper is not found: there is no module gone")
     assert "PYTHONPATH" in str(refused.value)
     for command in (("evaluate", "run=run"), ("train", "resume=run")):
         (here / "run" / "status.json").write_text("{}")

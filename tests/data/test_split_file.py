@@ -123,6 +123,6 @@ def test_a_class_is_found_in_either_form_of_unicode(root: Path) -> None:
 
 def test_a_split_file_that_is_no_file_is_refused(root: Path) -> None:
     os.mkfifo(root / "pipe.csv")
-    for path, what in {"pipe.csv": "is no file", "c00": "is no file", "nowhere.csv": "does not exist"}.items():
+    for path, what in {"pipe.csv": "is not a file", "c00": "is not a file", "nowhere.csv": "does not exist"}.items():
         with pytest.raises(ConfigError, match=rf"{path} {what}: write JSON .* or name it with dataset.split_file"):
             folder_files(str(root), str(root / path))

@@ -71,7 +71,7 @@ DEFECTS = [  # what is replaced, by what, and what the line must say
     ("project: memmeta", "early_terminate: {type: hyperband}", "early_terminate needs a W&B server"),
     ("method: grid", "", "method is missing: write method: grid"),
     ("method: grid", "method: gird", "method 'gird' is unknown: write method: grid"),
-    ("method: grid", "method: bayes", "method: bayes needs a W&B server: wandb sweep"),
+    ("method: grid", "method: bayes", "method: bayes needs a W&B server: use wandb sweep"),
     ("method: grid", "method: random", "hydra/sweeper=optuna"),
     ("name: val/acc.max", "name: val/acc", "write metric.name: val/acc.max"),
     ("goal: maximize", "goal: up", "metric.goal 'up' is unknown"),
@@ -80,26 +80,26 @@ DEFECTS = [  # what is replaced, by what, and what the line must say
     (PARAMETER, "algorithm.inner_steps: 5", "write {value: x} or {values: [x, y]}, not 5"),
     (PARAMETER, "algorithm.inner_steps: {}", "write one of {value: x} and {values: [x, y]}"),
     (PARAMETER, "algorithm.inner_steps: {value: 5, values: [5]}", "write one of {value: x}"),
-    (PARAMETER, "algorithm.inner_steps: {values: []}", "values must be a list with a value at least"),
+    (PARAMETER, "algorithm.inner_steps: {values: []}", "values must be a list with at least one value"),
     (PARAMETER, "algorithm.inner_steps: {values: 5}", "values must be a list"),
     (PARAMETER, "algorithm.inner_steps: {valeus: [5]}", "unknown key 'valeus'; did you mean 'values'?"),
-    (PARAMETER, "algorithm.inner_steps: {min: 1, max: 5}", "drawing (min) needs a W&B server; list the values"),
-    (PARAMETER, "algorithm.inner_steps: {distribution: normal}", "drawing (distribution normal) needs a W&B server"),
+    (PARAMETER, "algorithm.inner_steps: {min: 1, max: 5}", "a distribution (min) needs a W&B server; list the values"),
+    (PARAMETER, "algorithm.inner_steps: {distribution: normal}", "a distribution (distribution normal) needs a"),
     (PARAMETER, "algorithm.inner_steps: {values: [1], probabilities: [1]}", "needs a W&B server; list the values"),
-    (PARAMETER, "algorithm.inner_steps: {value: 1, distribution: categorical}", "does not go with value"),
+    (PARAMETER, "algorithm.inner_steps: {value: 1, distribution: categorical}", "contradicts value"),
     (PARAMETER, "algorithm: {parameters: {inner_steps: {values: [5]}}}", "flat keys, such as algorithm.inner_steps"),
     (PARAMETER, "algorithm.mu: {values: [null]}", 'write "null", in quotes'),
     (PARAMETER, "algorithm: {values: [{inner_steps: 5}]}", "flat keys, such as algorithm.inner_steps"),
-    (PARAMETER, "+algorithm.inner_steps: {values: [5]}", "'+algorithm.inner_steps' is no key"),
-    (PARAMETER, "hydra.run.dir: {value: here}", "names each job's folder itself"),
+    (PARAMETER, "+algorithm.inner_steps: {values: [5]}", "'+algorithm.inner_steps' is not a key"),
+    (PARAMETER, "hydra.run.dir: {value: here}", "sets each job's folder"),
     (PARAMETER, "experiment: {value: paper/fc100}", "experiment is in the command and among the parameters"),
-    (COMMAND, "memmeta train", "command must be a list of texts"),
-    (COMMAND, "[memmeta, train]", 'the parameters have no place in it; write "${args_no_hyphens}" once'),
-    (COMMAND, '[memmeta, train, "${args}"]', "${args} is not in Hydra's form"),
+    (COMMAND, "memmeta train", "command must be a list of strings"),
+    (COMMAND, "[memmeta, train]", 'it does not contain the parameters once; write "${args_no_hyphens}" once'),
+    (COMMAND, '[memmeta, train, "${args}"]', "${args} does not give Hydra overrides"),
     (COMMAND, '[memmeta, data, "${args_no_hyphens}"]', "must run memmeta train or memmeta profile"),
     (COMMAND, '[python, train.py, "${args_no_hyphens}"]', "must run memmeta train or memmeta profile"),
-    (COMMAND, '[memmeta, train, -m, "${args_no_hyphens}"]', "'-m' is no override"),
-    (COMMAND, '[memmeta, train, "${envvar:X}", "${args_no_hyphens}"]', "is no override"),
+    (COMMAND, '[memmeta, train, -m, "${args_no_hyphens}"]', "'-m' is not an override"),
+    (COMMAND, '[memmeta, train, "${envvar:X}", "${args_no_hyphens}"]', "is not an override"),
     (COMMAND, '[memmeta, train, seed=1, seed=2, "${args_no_hyphens}"]', "seed is there twice"),
     (COMMAND, '[memmeta, train, hydra.run.dir=x, "${args_no_hyphens}"]', "leave hydra.run.dir out"),
 ]  # fmt: skip
@@ -119,5 +119,5 @@ def test_each_defect_is_one_clear_line(tmp_path, good: str, bad: str, line: str)
 
 def test_a_missing_file_is_named_with_the_nearest(tmp_path) -> None:
     written(tmp_path, SOUND)
-    with pytest.raises(ConfigError, match=r"there is no sweep file .*main.yaml; .*mine.yaml"):
+    with pytest.raises(ConfigError, match=r"the sweep file .*main.yaml does not exist; .*mine.yaml"):
         read(tmp_path / "main.yaml")

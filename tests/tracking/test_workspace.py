@@ -134,7 +134,7 @@ def test_out_of_reach_is_one_line_and_the_file_is_written(monkeypatch, tmp_path:
     file = tmp_path / "d.json"
     assert main(["dashboard", "project=p", f"out={file}"]) == 1
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("memmeta: W&B is out of reach (No API key configured. Use `wandb login` to log in); check")
+    assert line.startswith("memmeta: W&B cannot be reached (No API key configured. Use `wandb login` to log in); check")
     assert "memmeta dashboard project=p offline=true" in line
     assert file.exists()
 

@@ -123,7 +123,7 @@ def test_a_file_of_another_structure_that_decides_nothing(memmeta, killed, name:
     (killed / name).write_text(content)
     result = memmeta("train", "resume=run")
     assert result.code == 0, result.err
-    assert f"{name} cannot be read: what it held is lost" in result.err
+    assert f"{name} cannot be read: its content is lost" in result.err
 
 
 def laughs(key: str) -> str:

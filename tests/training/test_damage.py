@@ -147,7 +147,7 @@ def test_a_damaged_file_that_decides_nothing_is_named_and_replaced(memmeta, kill
     result = memmeta("train", "resume=run")
     assert result.code == 0, result.err
     (line,) = [line for line in result.err.splitlines() if name in line]
-    assert "cannot be read: what it held is lost" in line
+    assert "cannot be read: its content is lost" in line
     same_bits(whole, killed)
 
 
