@@ -54,8 +54,8 @@ def test_a_folder_may_have_an_equals_sign_in_its_name(memmeta, undrawn, tmp_path
     ("arguments", "words"),
     [
         ([], "report needs folders"),
-        (["nowhere"], "nowhere is no folder"),
-        (["."], ". holds no run and no sweep"),
+        (["nowhere"], "nowhere is not a folder"),
+        (["."], ". has no run and no sweep"),
         (["--open"], "unknown flag '--open'"),
         ([".", "outt=x"], "unknown option 'outt'; did you mean 'out'?"),
     ],

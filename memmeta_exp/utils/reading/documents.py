@@ -102,7 +102,7 @@ def _told(error: BaseException) -> str:
 
 def _whole(digits: str) -> int:
     if len(digits) > BITS or not -(2 ** (BITS - 1)) <= int(digits) < 2**BITS:
-        raise ValueError(f"an integer of {len(digits)} digits exceeds {BITS} bits")
+        raise ValueError(f"an integer of {len(digits)} digits has more than {BITS} bits")
     return int(digits)
 
 
