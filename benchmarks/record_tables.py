@@ -1,4 +1,4 @@
-"""The Markdown tables of docs/results.md, from what record.json holds."""
+"""The Markdown tables of docs/results.md, from record.json."""
 
 import re
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from typing import Any
 
 from memmeta_exp.reports.paper_results import published
 
-PRINTED = {"proposed_printed": "proposed"}  # Algorithm 1 with its warm starts, of which the paper has the same number
+PRINTED = {"proposed_printed": "proposed"}  # Algorithm 1 with warm starts; the paper has one number for both
 TARGETS = ("tasks_to_target", "seconds_to_target")
 
 
 def tables(found: dict[str, Any]) -> dict[str, str]:
-    """By the name that results.md has for each."""
+    """All tables, by their name in results.md."""
     made = {
         "paper": _paper(found),
         "best": _best(found),
@@ -27,7 +27,7 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
 
 
 def filled(text: str, made: dict[str, str]) -> str:
-    """results.md with the tables between its markers, `<!-- table NAME -->` and `<!-- end -->`."""
+    """The text of results.md with the tables between its markers `<!-- table NAME -->` and `<!-- end -->`."""
     for name, table in made.items():
         pattern = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         text, count = pattern.subn(lambda m, table=table: f"{m[1]}{table}\n{m[2]}", text)
@@ -37,7 +37,7 @@ def filled(text: str, made: dict[str, str]) -> str:
 
 
 def _of_the_paper(found: dict[str, Any], published_key: str) -> Iterator[tuple[str, dict[str, Any], Any]]:
-    """A row's beginning, what was found for the algorithm, and what the paper has for it, None where it has nothing."""
+    """For each row: its beginning, our numbers, and the paper's number; None if the paper has none."""
     theirs = published()[published_key]
     for dataset, algorithms in sorted(found["paper"].items()):
         for algorithm, a in sorted(algorithms.items()):
@@ -91,7 +91,7 @@ def _rules(found: dict[str, Any]) -> str:
 
 
 def _two_digits(seconds: float) -> str:
-    """As many as the seconds of a task are known to."""
+    """`seconds` with two significant digits, the accuracy of the seconds per task."""
     return f"{float(f'{seconds:.2g}'):,.0f}"
 
 

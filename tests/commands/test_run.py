@@ -164,13 +164,13 @@ def test_evaluate_says_how_many_heads_were_not_solved_for(a_run, memmeta) -> Non
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["eval_steps=3"], "for test_adaptation=gd alone"),
-        (["eval_mu=3"], "for test_adaptation=exact alone"),
+        (["eval_steps=3"], "for test_adaptation=gd only"),
+        (["eval_mu=3"], "for test_adaptation=exact only"),
         (
             ["test_adaptation=gd", "eval_mu=3"],
             "eval_mu is for test_adaptation=exact only: set it, or leave eval_mu out",
         ),
-        (["test_adaptation=exact", "eval_lr=3"], "for test_adaptation=gd alone"),
+        (["test_adaptation=exact", "eval_lr=3"], "for test_adaptation=gd only"),
         (["test_adaptation=exact", "mu=1"], "set eval_mu"),
         (["test_adaptation=exact", "eval_mu=0"], "eval_mu=0.0 is out of range"),
         (["test_adaptation=exakt"], "did you mean 'exact'"),

@@ -105,7 +105,7 @@ def test_no_test_and_a_test_of_other_tasks(train, a_run, memmeta, tmp_path) -> N
         (["tasks=1"], "tasks=1 is out of range"),
         (["shots=1"], "set their number with tasks=N"),
         (["tasks=5", "split=train"], "split=train is unknown"),
-        (["tasks=5", "out=no/such/file"], "out=no/such/file: No such file"),
+        (["tasks=5", "out=no/such/file"], "out=no/such/file cannot be written (No such file"),
     ],
 )
 def test_evaluations_that_are_refused(a_run, memmeta, options: list[str], said: str) -> None:
