@@ -85,7 +85,7 @@ def test_imported_files_are_verified_and_trained_on(memmeta: Memmeta, tmp_path: 
     verified = memmeta("data", "verify", name, root)
     lines = verified.out.splitlines()
     assert "ok            train: pixels: are those converted from" in verified.out
-    assert any(line.startswith("no reference  pixels: no hash of the published pixels") for line in lines)
+    assert any(line.startswith("no reference  pixels: no reference hash of the published pixels") for line in lines)
     assert sum("counts: " in line and line.startswith("ok") for line in lines) == 3
     assert verified.code == int(name == "miniimagenet"), "these class names are not miniImageNet's, and it says so"
     assert f"{name}: present" in memmeta("data", root).out
@@ -161,7 +161,7 @@ def test_a_read_only_data_root_is_converted_to_the_cache(
 def test_a_problem_without_images_is_verified_as_in_conf(memmeta: Memmeta, name: str) -> None:
     result = memmeta("data", "verify", name)
     assert (result.code, result.err) == (0, "")
-    assert "it has no images: tasks are drawn from a seed" in result.out
+    assert "it has no images: tasks are generated from a seed" in result.out
 
 
 SPLIT = {
@@ -219,11 +219,11 @@ def test_verify_fails_on_images_of_one_colour(memmeta: Memmeta, tmp_path: Path) 
     page.putpixel((5, 5), (255, 255, 255, 255))
     page.save(folder / "val" / "n05" / "1.png")
     imported = memmeta("data", "import", "folder", str(folder), "image_size=20")
-    assert f"memmeta: 1 of 28 images of {folder} are of one colour throughout: val/n05/1.png" in imported.err
+    assert f"memmeta: 1 of 28 images of {folder} have a single colour: val/n05/1.png" in imported.err
     found = memmeta("data", "verify", "folder", str(folder), "image_size=20")
     assert found.code == 1
     assert [line for line in found.out.splitlines() if "FAILED" in line] == [
-        "FAILED        val: constant images: 1 of 8 images are of one colour throughout: val/n05/1.png"
+        "FAILED        val: constant images: 1 of 8 images have a single colour: val/n05/1.png"
     ]
 
 

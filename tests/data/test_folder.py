@@ -134,5 +134,5 @@ def test_verify_counts_images_that_two_splits_share(tmp_path: Path, caplog: pyte
     for name in ("0.png", "1.png"):
         shutil.copy(root / "c00" / name, root / "c09" / name)
     checks = list(verify(folder(root)))
-    assert "the same images are in two splits, to the last pixel: 2 of test in train" in caplog.text
+    assert "identical images are in two splits: 2 of test in train" in caplog.text
     assert not [check for check in checks if check.passed is False]
