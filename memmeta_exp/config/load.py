@@ -17,7 +17,7 @@ from memmeta_exp.config.run import Config, group_digest
 from memmeta_exp.config.sections import NESTED
 from memmeta_exp.config.validation import closest
 from memmeta_exp.utils.errors import ConfigError, DataError
-from memmeta_exp.utils.reading import fault, parse_yaml, read_text
+from memmeta_exp.utils.reading import mismatch, parse_yaml, read_text
 
 
 def _join(section: str, name: str) -> str:
@@ -107,7 +107,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is damaged: it holds no mapping of keys to values")
     if "${" in text:
         raise ConfigError(f"{file} is damaged: it holds an interpolation ${{..}}, and a run writes values only")
-    odd = fault(values, dict[str, Any])
+    odd = mismatch(values, dict[str, Any])
     if odd:
         raise ConfigError(f"{file} is damaged: {odd}")
     return as_of_today(values)
@@ -125,7 +125,7 @@ def stored_values(file: Path) -> dict[str, Any]:
         known[group] = options(group).get(str(stored.get("name"))) if isinstance(stored, dict) else None
     for group, schema in known.items():
         stored = values.get(group, {}) if group else {k: v for k, v in values.items() if k not in known}
-        found = fault(stored, dict[str, Any], group) or _mistyped(stored, schema, group)
+        found = mismatch(stored, dict[str, Any], group) or _mistyped(stored, schema, group)
         if found:
             raise ConfigError(f"{file} is damaged: {found}")
     try:
@@ -138,8 +138,8 @@ def stored_values(file: Path) -> dict[str, Any]:
 def _mistyped(section: dict[str, Any], schema: type | None, group: str) -> str | None:
     """Describes the first key whose value does not have the type that `schema` declares; None if there is none."""
     hints = get_type_hints(schema) if schema else {}
-    faults = (fault(value, hints[key], _join(group, key)) for key, value in section.items() if key in hints)
-    return next((found for found in faults if found), None)
+    mismatches = (mismatch(value, hints[key], _join(group, key)) for key, value in section.items() if key in hints)
+    return next((found for found in mismatches if found), None)
 
 
 def from_yaml(file: Path, changes: Mapping[str, Any] | None = None) -> Config:

@@ -23,7 +23,7 @@ def resolve_root(data_root: str | None, name: str) -> Path:
 def load_split(dataset_config: Any, split: str, data_root: str | None = None) -> ImageSet:
     """The images of one split ("train", "val" or "test"). Raises DataError if they differ from the dataset's facts."""
     image_set = dataset_config.load(split, data_root)
-    wrong = fault(dataset_config, split, image_set)
+    wrong = mismatch(dataset_config, split, image_set)
     if wrong is not None:
         name = dataset_config.name
         what = f"folder {dataset_config.path}" if name == "folder" else name
@@ -31,7 +31,7 @@ def load_split(dataset_config: Any, split: str, data_root: str | None = None) ->
     return image_set
 
 
-def fault(dataset_config: Any, split: str, image_set: ImageSet) -> str | None:
+def mismatch(dataset_config: Any, split: str, image_set: ImageSet) -> str | None:
     """Describes how the images of a split differ from `dataset_config.facts()`; None if they agree.
 
     It compares the number of classes and images and the shape of an image.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from memmeta_exp.training.progress import Progress
-from memmeta_exp.utils.reading import Count, Plain, Rule, fault
+from memmeta_exp.utils.reading import Count, Plain, Rule, mismatch
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -73,12 +73,12 @@ class Saved(Weights):
 
 def weights_fault(found: Any) -> str | None:
     """The first fault of the content of a checkpoint as weights, in one clause."""
-    return fault(found, Weights)
+    return mismatch(found, Weights)
 
 
 def saved_fault(found: Any) -> str | None:
     """The first fault of the content of a checkpoint to go on from, in one clause."""
-    inexact = fault(found, Saved)
+    inexact = mismatch(found, Saved)
     if inexact is None and found["progress"]["iteration"] != found["iteration"]:
         return "'progress.iteration' is not 'iteration'"
     return inexact
@@ -101,7 +101,7 @@ def like(value: Any, template: Any, where: str) -> str | None:
         same = isinstance(value, Tensor) and (value.shape, value.dtype) == (template.shape, template.dtype)
         return None if same else f"'{where}' is no {template.dtype} {tuple(template.shape)}"
     kinds: Any = {int: int | float, float: float, type(None): bool | int | float | str | None}
-    return fault(value, kinds.get(type(template), type(template)), where)
+    return mismatch(value, kinds.get(type(template), type(template)), where)
 
 
 def optimizer_fault(found: OptimizerState, optimizer: torch.optim.Optimizer) -> str | None:

@@ -6,7 +6,7 @@ from typing import Literal, NotRequired, TypedDict
 import pytest
 
 from memmeta_exp.utils.errors import DataError
-from memmeta_exp.utils.reading import Count, Plain, fault, read_json, read_json_lines, read_yaml
+from memmeta_exp.utils.reading import Count, Plain, mismatch, read_json, read_json_lines, read_yaml
 
 
 def nested(levels: int) -> str:
@@ -104,7 +104,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("value", "said"), FAULTS)
 def test_the_first_place_that_does_not_fit_is_named(value: object, said: str | None) -> None:
-    assert fault(value, Outer) == said
+    assert mismatch(value, Outer) == said
 
 
 def test_plain_values_are_bounded_however_they_refer_to_each_other() -> None:
@@ -114,5 +114,5 @@ def test_plain_values_are_bounded_however_they_refer_to_each_other() -> None:
     for _ in range(60):
         shared = {"a": shared, "b": shared}
     for value in (cycle, shared, {"a": (1,)}, {"a": 2**64}):
-        assert fault(value, Plain) == "it is a mapping, expected a mapping of plain values"
-    assert fault({"a": [1, {"b": None}]}, Plain) is None
+        assert mismatch(value, Plain) == "it is a mapping, expected a mapping of plain values"
+    assert mismatch({"a": [1, {"b": None}]}, Plain) is None

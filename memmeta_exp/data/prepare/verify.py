@@ -62,7 +62,7 @@ def _apart(sets: dict[str, ImageSet]) -> Iterator[Check]:
 
 
 def _split(config: Any, split: str, images: ImageSet, data_root: str | None) -> Iterator[Check]:
-    wrong = loading.fault(config, split, images)
+    wrong = loading.mismatch(config, split, images)
     if wrong is not None:
         yield Check(f"{split}: counts", False, wrong)
         return
@@ -113,7 +113,7 @@ _ARE = {True: "are", False: "are NOT"}
 
 
 def _counts(config: Any, split: str, images: ImageSet) -> Check:
-    """The passed check of counts, for images without a mismatch in `loading.fault`."""
+    """The passed check of counts, for images that pass `loading.mismatch`."""
     total, source = len(images.flat), checksums.COUNTS.get(config.name, "its facts()")
     each = f"{images.least}" if images.least == images.most else f"{images.least} to {images.most}"
     detail = f"{len(images.class_names)} classes of {each} images, {total} in all, as expected ({source})"

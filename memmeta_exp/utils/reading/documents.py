@@ -16,7 +16,7 @@ import yaml
 
 from memmeta_exp.utils.errors import DataError
 from memmeta_exp.utils.reading.files import MIB, TEXT_LIMIT, open_regular
-from memmeta_exp.utils.reading.structure import BITS, DEPTH, fault, require_plain
+from memmeta_exp.utils.reading.structure import BITS, DEPTH, mismatch, require_plain
 from memmeta_exp.utils.reading.text import decoded, read_text
 
 _YAML_LIMIT = MIB
@@ -28,7 +28,7 @@ _NUMBER = re.compile(r"[-+0-9a-fA-FxXoO_:.]+")
 
 
 def read_json(path: Path, expected: Any = Any, limit: int = TEXT_LIMIT, file_names: bool = False) -> Any:
-    """The content of a JSON file. expected: its type, as in `structure.fault`.
+    """The content of a JSON file. expected: its type, as in `structure.mismatch`.
 
     file_names: keep the lone surrogates that stand for undecodable bytes in file names. Raises FileNotFoundError, and
     DataError for a file that is unreadable, too large or not of the type `expected`.
@@ -64,7 +64,7 @@ def _value(path: Path, text: str, parse: Callable[[str], Any], expected: Any, pl
         value = parse(text)
     except ValueError as error:
         raise DataError(f"{path} is damaged: {place}{error}") from None
-    found = fault(value, expected)
+    found = mismatch(value, expected)
     if found:
         raise DataError(f"{path} is damaged: {place}{found}")
     return value

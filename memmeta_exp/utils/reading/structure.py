@@ -1,4 +1,4 @@
-"""Checks a value read from a file against a type: `fault(value, Status)`, with a TypedDict, `dict[str, float]`, ...
+"""Checks a value read from a file against a type: `mismatch(value, Status)`, with a TypedDict, `dict[str, float]`, ...
 
 A readable file may still have any content, since another program or a person may have written it.
 """
@@ -78,7 +78,7 @@ def _is_plain(value: Any) -> bool:
 Plain = Annotated[dict[str, Any], Rule("a mapping of plain values", _is_plain)]
 
 
-def fault(value: Any, expected: Any, where: str = "") -> str | None:
+def mismatch(value: Any, expected: Any, where: str = "") -> str | None:
     """Describes in one clause the first place where `value` does not have the type `expected`; None if it has it.
 
     expected: int, float (accepts integers), str, bool, None, any other class, Any, list[..], dict[.., ..], A | B,
@@ -92,9 +92,9 @@ def fault(value: Any, expected: Any, where: str = "") -> str | None:
         return None
     origin, arguments = get_origin(expected), get_args(expected)
     if origin in (Required, NotRequired):
-        return fault(value, arguments[0], where)
+        return mismatch(value, arguments[0], where)
     if origin is Annotated:
-        return fault(value, arguments[0], where) or _ruled(value, arguments[1:], where)
+        return mismatch(value, arguments[0], where) or _ruled(value, arguments[1:], where)
     if origin is Literal:
         return None if value in arguments and type(value) in map(type, arguments) else _other(value, expected, where)
     if origin in (Union, types.UnionType):
@@ -123,10 +123,10 @@ def _ruled(value: Any, rules: tuple[Rule, ...], where: str) -> str | None:
 
 
 def _in_union(value: Any, arguments: tuple[Any, ...], where: str) -> str | None:
-    faults = [fault(value, argument, where) for argument in arguments]
-    if None in faults:
+    mismatches = [mismatch(value, argument, where) for argument in arguments]
+    if None in mismatches:
         return None
-    inner = [found for found in faults if found and not found.startswith(f"{_place(where)} is ")]
+    inner = [found for found in mismatches if found and not found.startswith(f"{_place(where)} is ")]
     return inner[0] if inner else f"{_place(where)} is {_shown(value)}, expected {_words(Union[arguments])}"  # noqa: UP007
 
 
@@ -145,7 +145,7 @@ def _in_typed(value: Any, expected: Any, where: str) -> str | None:
     if is_dataclass(expected) and value.keys() - hints.keys():
         return f"{_place(where)} has a key '{_shown(next(iter(value.keys() - hints.keys())), bare=True)}', unknown here"
     for key, hint in hints.items():
-        if key in value and (found := fault(value[key], hint, _joined(where, key))):
+        if key in value and (found := mismatch(value[key], hint, _joined(where, key))):
             return found
     return None
 
@@ -153,10 +153,10 @@ def _in_typed(value: Any, expected: Any, where: str) -> str | None:
 def _inside(value: Any, origin: Any, arguments: tuple[Any, ...], where: str) -> str | None:
     """Describes the first mismatch in a list or a mapping; None if there is none."""
     if origin is list:
-        return next((f for i, item in enumerate(value) if (f := fault(item, arguments[0], _joined(where, i)))), None)
+        return next((f for i, item in enumerate(value) if (f := mismatch(item, arguments[0], _joined(where, i)))), None)
     if origin is dict:
         for key, item in value.items():
-            found = fault(key, arguments[0], f"{where}, a key" if where else "a key") or fault(
+            found = mismatch(key, arguments[0], f"{where}, a key" if where else "a key") or mismatch(
                 item, arguments[1], _joined(where, key)
             )
             if found:
