@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(
             f"{folder} is a run on dataset={config.dataset.name}, which has no test tasks: read F in its summary.json"
         )
-    its_own, as_stored = config.dataset, _rule(config)
+    its_own, as_stored = config.dataset, _adaptation_text(config)
     adaptation = {key: options[key] for key in ADAPTATION if options[key] is not None}
     if adaptation:
         config = read_config(folder, machine | adaptation | ({} if dataset else shape))
@@ -100,18 +100,18 @@ def main(arguments: list[str]) -> int:
     _require_statistics(config, weights, iteration)
     which = f"{options['checkpoint']} checkpoint of iteration {iteration}"
     if adaptation:
-        which += f", adapted by {_rule(config)}"
+        which += f", adapted by {_adaptation_text(config)}"
     which += "".join(f", {key} = {float(text):g}" for key, text in changed.items())
     if tasks is not None:
         score = score_tasks(experiment, experiment.samplers[split].draw(0, tasks))
         where = f" of {config.dataset.name}" if dataset else ""
-        return _say(config, split, score, f"{tasks} tasks{where} ({_shape(config)}), {which}", options["out"])
+        return _print_score(config, split, score, f"{tasks} tasks{where} ({_shape(config)}), {which}", options["out"])
     tasks_of: Any = _waves_of if config.dataset.is_regression else _images_of
     score = score_tasks(experiment, tasks_of(experiment, episodes, folder))
     of = f"{len(episodes)} stored tasks, {which}"
-    if _rule(config) == as_stored and not changed:
-        of += f"; {_same(score, episodes)} tasks score as stored"
-    return _say(config, "test", score, of, options["out"])
+    if _adaptation_text(config) == as_stored and not changed:
+        of += f"; {_unchanged_count(score, episodes)} tasks score as stored"
+    return _print_score(config, "test", score, of, options["out"])
 
 
 def _built(config: Config, its_own: Any, weights: Path) -> Experiment:
@@ -179,7 +179,7 @@ def _shape(config: Config) -> str:
     return f"{config.ways}-way {config.shots}-shot, {config.queries} queries a class"
 
 
-def _rule(config: Config) -> str:
+def _adaptation_text(config: Config) -> str:
     if config.test_adaptation == "own":
         return "the algorithm's own adaptation"
     if config.test_adaptation == "exact":
@@ -187,7 +187,7 @@ def _rule(config: Config) -> str:
     return f"{config.eval_steps} steps of {config.eval_lr:g} on the head"
 
 
-def _say(config: Config, split: str, score: Score, of: str, out: str | None) -> int:
+def _print_score(config: Config, split: str, score: Score, of: str, out: str | None) -> int:
     """Prints the accuracy or error, and writes it to the JSON file `out`, if given. of: describes the tasks."""
     mean, half_width = score.interval
     if score.unsolved_fraction:
@@ -208,7 +208,7 @@ def _say(config: Config, split: str, score: Score, of: str, out: str | None) -> 
     return 0
 
 
-def _same(score: Score, episodes: Sequence[Any]) -> int:
+def _unchanged_count(score: Score, episodes: Sequence[Any]) -> int:
     """The number of tasks with their stored score."""
     if score.accuracy is None:
         pairs = zip(score.loss, (e.mse for e in episodes), strict=True)

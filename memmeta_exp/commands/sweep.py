@@ -207,14 +207,16 @@ class _Progress:
                     "hour after its last iteration; memmeta train resume=%s does so at once",
                     *(job.name, entry.reason, folder.job(job.id)),
                 )
-        self._told: dict[str, dict] = {}
+        self._reported: dict[str, dict] = {}
 
     def update(self) -> None:
         """Prints a line for each newly ended job, and rewrites the table if there are any."""
-        new = {job.id: end for job in self.left if (end := self.folder.ended(job.id)) and self._told.get(job.id) != end}
+        new = {
+            job.id: end for job in self.left if (end := self.folder.ended(job.id)) and self._reported.get(job.id) != end
+        }
         if not new:
             return
-        self._told |= new
+        self._reported |= new
         entries = results_table.write(self.folder, self.jobs)
         done = sum(entry.state == "finished" for entry in entries)
         for job, entry in zip(self.jobs, entries, strict=True):

@@ -69,13 +69,13 @@ def write_store(
             writers[-1].write(progress)
             if skip_damaged or not any(writer.noted["left_out"].count for writer in writers):
                 splits[name] = writers[-1].stored()
-        _say(writers, source, skip_damaged)
+        _report_notes(writers, source, skip_damaged)
         index = {"format": FORMAT, "source": source, "splits": {name: asdict(split) for name, split in splits.items()}}
         (work / INDEX).write_text(json.dumps(index, indent=1))
         put(work, folder)
 
 
-def _say(writers: list[SplitWriter], source: str, skip_damaged: bool | None) -> None:
+def _report_notes(writers: list[SplitWriter], source: str, skip_damaged: bool | None) -> None:
     """Logs one line per kind of NOTED. Raises DataError if images are unreadable and must not be skipped."""
     total = sum(writer.total for writer in writers)
     for kind, what in NOTED.items():

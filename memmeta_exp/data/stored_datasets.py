@@ -65,12 +65,12 @@ def folder_store(config: FolderConfig) -> Store:
     root = Path(str(config.path)).expanduser().resolve()
     shape = (config.channels, config.image_size, config.image_size)
     target = cache_folder() / cache_contents.FOLDERS / own_files.digest(root, files, shape, config.skip_damaged)
-    _say_left_out(root, said(own_files.left_out(files)))
+    _warn_left_out(root, said(own_files.left_out(files)))
     return _made(target, own_files.readers(files, config), shape, root, config.skip_damaged)
 
 
 @cache
-def _say_left_out(root: Path, kinds: str) -> None:
+def _warn_left_out(root: Path, kinds: str) -> None:
     """Warns once per process."""
     if kinds:
         logger.warning("%s: left out %s, which are not read as images", shown(root), kinds)

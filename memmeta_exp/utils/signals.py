@@ -17,7 +17,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
-CALM_S = 1.0  # seconds after a stopping signal in which further signals count as repetitions of it
+SUPPRESSION_S = 1.0  # seconds after a stopping signal in which further signals count as repetitions of it
 PATIENCE_S = 5.0  # seconds that a step may take after a request; then it is abandoned, and redone on resume
 
 
@@ -33,30 +33,30 @@ class StopAsked(Exception):
     """Raised in a run that was asked to stop, at a point where its state can be saved."""
 
 
-class _Calm:
+class _Suppression:
     """until: signals raise nothing before this time (time.monotonic()), so that they do not interrupt the shutdown."""
 
     until = 0.0
 
     @classmethod
-    def holds(cls) -> bool:
-        """Whether signals are suppressed now. If not, suppresses them for the next CALM_S seconds."""
+    def is_active_or_start(cls) -> bool:
+        """Whether signals are suppressed now. If not, suppresses them for the next SUPPRESSION_S seconds."""
         now = time.monotonic()
         if now < cls.until:
             return True
-        cls.until = now + CALM_S
+        cls.until = now + SUPPRESSION_S
         return False
 
 
 def leave(signum: int, frame: FrameType | None) -> None:
     """The signal handler of a command that has nothing to save. Raises Stopped."""
-    if not _Calm.holds():
+    if not _Suppression.is_active_or_start():
         raise Stopped(signum)
 
 
 def hush() -> None:
     """Suppresses signals from now on, while the command prints how it ended."""
-    _Calm.until = math.inf
+    _Suppression.until = math.inf
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def leaving_at_once(for_good: bool = False) -> Iterator[None]:
     """
     if for_good:  # sweep workers start with these signals blocked, and stop their jobs by SIGTERM
         signal.pthread_sigmask(signal.SIG_UNBLOCK, set(STOPPING) - {signal.SIGINT})
-    _Calm.until = 0.0
+    _Suppression.until = 0.0
     before = _install(leave)
     try:
         yield
@@ -133,7 +133,7 @@ class StopRequest:
             self.signum, self._asked_at = signum, time.monotonic()
             if self._at_once:
                 raise Stopped(signum)
-        elif signum == signal.SIGINT and not _Calm.holds():
+        elif signum == signal.SIGINT and not _Suppression.is_active_or_start():
             raise KeyboardInterrupt
 
 

@@ -77,9 +77,9 @@ def parse_yaml(text: str) -> Any:
         value = yaml.load(text, _Loader)
         require_plain(value)
     except yaml.YAMLError as error:
-        raise ValueError(f"it is not valid YAML: {_told(error)}") from None
+        raise ValueError(f"it is not valid YAML: {_error_text(error)}") from None
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise ValueError(_told(error)) from None
+        raise ValueError(_error_text(error)) from None
     return _whole_text(value)
 
 
@@ -90,11 +90,11 @@ def _parse_json(text: str, replaced: re.Pattern[str] = _HALF) -> Any:
         if text.count("[") + text.count("{") > DEPTH:
             require_plain(value)
     except (ValueError, RecursionError) as error:
-        raise ValueError(_told(error)) from None
+        raise ValueError(_error_text(error)) from None
     return _whole_text(value, replaced) if "\\u" in text else value
 
 
-def _told(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return f"it nests deeper than {DEPTH} levels"
     return " ".join(str(error).split()) or type(error).__name__
