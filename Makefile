@@ -1,4 +1,4 @@
-# memmeta: `make run` and `make test` do all the set-up they need.
+# memmeta: every target installs what it needs first.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH ?= torch==2.13.0
 CONSTRAINTS ?= constraints.txt
-# OpenMP threads that spin while they wait made a step 3 times slower on a busy 2-core machine.
+# Waiting OpenMP threads sleep instead of spinning: spinning made a step 3 times slower on a busy 2-core machine.
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
@@ -17,7 +17,7 @@ help:  ## list the targets
 
 install: $(STAMP)  ## make .venv with the pinned dependencies (another torch: see README, Installing)
 
-# torch alone first: whatever build it is then satisfies the others. torchmeta without its (2021) pins.
+# torch comes first, so that the others accept the chosen build. torchmeta comes without its dependencies, pinned in 2021.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'memmeta needs Python 3.11 or later: make install PYTHON=python3.11'; exit 2; }
@@ -27,69 +27,69 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps torchmeta==1.8.0
 	touch $(STAMP)
 
-# Never a failure: without a browser that one test skips and says so.
-browser:  ## install Debian's Chromium, which one test opens the report in, where there is no browser yet (needs root)
+# Never fails: without a browser, the one test that needs it is skipped.
+browser:  ## install Chromium, if there is no browser: one test opens the report in it (needs root and apt-get)
 	@for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit 0; done; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 		export DEBIAN_FRONTEND=noninteractive; \
 		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } > /dev/null \
-			|| echo 'chromium could not be installed: the test that opens a report in it will skip'; \
-	else echo 'no browser, and none can be installed without root and apt-get: the test that opens a report will skip'; fi
+			|| echo 'chromium could not be installed: the test that opens a report in it will be skipped'; \
+	else echo 'no browser, and installing one needs root and apt-get: the test that opens a report will be skipped'; fi
 
 run: install  ## meta-train the default configuration on embedded data (about two minutes on two cores); ARGS="key=value ..."
 	$(BIN)/memmeta train $(ARGS)
 
-test: install  ## the test suite (2 cores, no GPU, no network; under 5 minutes)
+test: install  ## run the test suite (2 cores, no GPU, no network; under 5 minutes)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
-test-slow: install  ## the slow checks alone
+test-slow: install  ## run only the slow tests
 	$(BIN)/python -m pytest -m slow
 
-lint: install  ## ruff: rules and format
+lint: install  ## check rules and format with ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-format: install  ## ruff: rewrite
+format: install  ## fix rules and format with ruff
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-typecheck: install  ## pyright
+typecheck: install  ## check types with pyright
 	$(BIN)/pyright
 
-check: lint typecheck test  ## lint, types and tests
+check: lint typecheck test  ## lint, typecheck and test
 
 $(VENV)/.docs: $(STAMP)
 	$(BIN)/pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e '.[docs]'
 	touch $@
 
-docs: $(VENV)/.docs  ## the searchable site of docs/ in site/; fails on a broken link or a missing picture
+docs: $(VENV)/.docs  ## build the searchable site of docs/ in site/; fails on a broken link or a missing picture
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build  # not --quiet, with which warnings do not count
 	@echo 'built site/index.html; to search it: $(BIN)/python -m http.server --directory site'
 
-bench-sampling: install  ## the cost of drawing tasks as a share of a step
+bench-sampling: install  ## the time to draw tasks, as a share of a train step
 	$(BIN)/python -m benchmarks.sampling
 
-bench-head: install  ## the head of `proposed`, time and memory a task, against the one by a system of nC x nC (minutes)
+bench-head: install  ## time and memory per task of the head of `proposed`, against a solver with an nC x nC system (minutes)
 	$(BIN)/python -m benchmarks.head $(ARGS)
 
-bench-floor: install  ## a meta-step of every algorithm against a supervised step on the same images (minutes); ARGS="--threads 1"
+bench-floor: install  ## a train step of every algorithm against a supervised step on the same images (minutes); ARGS="--threads 1"
 	$(BIN)/python -m benchmarks.floor $(ARGS)
 
-bench-peers: install  ## the same work in learn2learn, TorchOpt and higher, in environments of their own; ARGS="--threads 1"
+bench-peers: install  ## the same work in learn2learn, TorchOpt and higher, each in its own environment; ARGS="--threads 1"
 	$(BIN)/python -m benchmarks.peers $(ARGS)
 
-bench-gpu: install  ## all that wants a GPU: predicted against measured memory, the floor, the released structure; ARGS="--device cpu --small" without one
+bench-gpu: install  ## all GPU benchmarks: predicted and measured memory, bench-floor, the released code; without a GPU: ARGS="--device cpu --small"
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
-record: install  ## make docs/results/record.json and the tables of docs/results.md and docs/results/*.md from the kept runs
+record: install  ## make docs/results/record.json and the tables of docs/results.md and docs/results/*.md from stored runs
 	$(BIN)/python -m benchmarks.record
 
-reproduce: install  ## the best recipe on CIFAR-FS, shortened: the 64.24 % of the paper or failure, within 15 minutes on 2 cores (MEMMETA_DATA)
+reproduce: install  ## train a shortened best/cifar_fs; fails below the paper's 64.24 % (15 minutes on 2 cores; needs MEMMETA_DATA)
 	$(BIN)/python -m benchmarks.reproduce $(ARGS)
 
-bench-scaling: install  ## an iteration's time against the number of ranks, measured here and modelled for GPUs
+bench-scaling: install  ## iteration time against the number of ranks: measured on this machine, modelled for GPUs
 	$(BIN)/python -m benchmarks.scaling $(ARGS)
 
 wheel: install  ## build dist/*.whl
 	$(BIN)/python -m build --wheel
 
-clean:  ## remove what the targets made, outputs/ excepted
+clean:  ## remove .venv, dist/, build/ and site/, but not outputs/
 	rm -rf $(VENV) dist build site *.egg-info

@@ -1,1 +1,1 @@
-"""Measurements, each a program of its own: the targets `make bench-...`."""
+"""Benchmarks. Each is a program with a target `make bench-...`, or `make record` and `make reproduce`."""

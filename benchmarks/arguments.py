@@ -1,4 +1,4 @@
-"""What several benchmarks ask of their options: one line and exit code 2 where they cannot be met."""
+"""Checks of options that several benchmarks share. An invalid option ends with one line and exit code 2."""
 
 import argparse
 from collections.abc import Callable, Iterable
@@ -7,19 +7,19 @@ import torch
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """The type of a whole number that is no less than `least`."""
+    """The argparse type of an integer that is at least `least`."""
 
     def number(text: str) -> int:
         if int(text) < least:
             raise argparse.ArgumentTypeError(f"{text} is less than {least}")
         return int(text)
 
-    number.__name__ = "whole number"  # what argparse says of a text that is none
+    number.__name__ = "whole number"  # the name in argparse's error message
     return number
 
 
 def names(parser: argparse.ArgumentParser, kind: str, text: str, known: Iterable[str]) -> list[str]:
-    """The names of `text`, between commas, each of them `known`."""
+    """The comma-separated names in `text`. Exits with an error for a name that is not in `known`."""
     given = [name for name in text.split(",") if name]
     for name in given:
         if name not in known:
@@ -28,7 +28,7 @@ def names(parser: argparse.ArgumentParser, kind: str, text: str, known: Iterable
 
 
 def found_device(parser: argparse.ArgumentParser, text: str) -> torch.device:
-    """The CPU, or a GPU that is there."""
+    """The device named by `text`. Exits with an error unless it is the CPU or an available GPU."""
     try:
         found = torch.device(text)
     except RuntimeError:

@@ -1,8 +1,8 @@
 """Seconds to import, verify and take a first step on each dataset: `python -m benchmarks.datasets FOLDER`.
 
-The files are noise in the published formats. miniImageNet and Omniglot have their published size; of tieredImageNet
-`--images` images are converted from each of its two formats, for a rate: the whole has 779,165. FOLDER needs 5 GB and
-is removed. A line of JSON each.
+The files are noise in the published formats. miniImageNet and Omniglot have their published size. For tieredImageNet,
+which has 779,165 images, the conversion rate of `--images` images is measured for each of its two formats. FOLDER needs
+5 GB and is removed. The output is one JSON line per dataset.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def emptied(folder: Path) -> Iterator[None]:
 
 
 def whole(name: str, make: Callable[[Path], object], folder: Path) -> None:
-    """A dataset of its published size: import, verify, and the first iteration, loading included."""
+    """Times a dataset of its published size: import, verify, and the first iteration including loading."""
     make(folder / "source")
     bytes_ = sum(p.stat().st_size for p in (folder / "source").rglob("*") if p.is_file())
     result: dict[str, Any] = {"dataset": name, "source_mb": bytes_ / 1e6}
@@ -75,20 +75,20 @@ def whole(name: str, make: Callable[[Path], object], folder: Path) -> None:
 
 
 def mini_files(folder: Path) -> None:
-    """mini-imagenet-cache-*.pkl, with as many classes as the published ones."""
+    """Writes mini-imagenet-cache-*.pkl with the published numbers of classes."""
     for split, classes in zip(official.SPLITS, (64, 16, 20), strict=True):
         official.CLASSES[split] = [f"n{1000 * official.SPLITS.index(split) + i}" for i in range(classes)]
     official.mini_cache(folder, each=600)
 
 
 def omniglot_files(folder: Path) -> None:
-    """Both archives: 1623 characters of 20 drawers."""
+    """Writes both archives: 1623 characters by 20 drawers."""
     every = [name.split("/", 1) for split in official.SPLITS for name in omniglot.class_names(split)]
     official.omniglot_zips(folder, {p: [n for of, n in every if of == p] for p in omniglot._PARTS}, each=20)
 
 
 def rate(form: str, images: int, folder: Path) -> None:
-    """Images of tieredImageNet converted a second, all in one class."""
+    """Conversion rate of tieredImageNet in images per second, with all images in one class."""
     official.CLASSES.update({split: ["n1"] for split in official.SPLITS})
     noise = np.concatenate([official.pictures(1000, seed) for seed in range(-(-images // 1000))])[:images]
     official.unequal = lambda split: {"n1": noise if split == "train" else noise[:1]}

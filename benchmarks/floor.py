@@ -1,18 +1,20 @@
-"""A meta-step of every algorithm against the physical floor, a supervised step on the same images: `make bench-floor`.
+"""A train step of every algorithm against a supervised step on the same images, a lower bound: `make bench-floor`.
 
-In one process, alternating: forward, cross-entropy, backward and Adam of Conv4-64 with a linear head on 400 images of
-32x32 that are floats in memory already, in chunks of the size that is fastest and with the threads side by side or
-within operators, whichever is (both searched first), and the meta-step on the same 400 images as 8 tasks of 5-way
-5-shot with 5 queries, gathered from uint8, and Adam. Both use the same Conv4 in the same precision, and so does the
-chunk search. Times are medians of `--pairs` pairs, ratios the medians of the pairs' ratios with their quartiles;
-`proposed_half_task` also in pairs with `proposed` itself. Those of `same_chunk` take as many images at a time as the
-supervised step, its threads at work as there; the others one task (on a GPU all). Two rows say what a task at a time
-costs: `supervised_halves`, the supervised step in passes of half a task's images, and `proposed_without_head`,
-`proposed` with the cotangents of an earlier task in place of its own. iMAML has lam = 50: with the
-published 2, H + lam I is indefinite at initial weights, and what is timed would be a solve that stops early. Memory is
-the peak of live tensors above what persists, from a step of its own, relative to the supervised step on ONE task's 50
-images. The last line is JSON. Goals for `proposed` and `proposed_k20` (K = N = 20, gd and cg): time ratio <= 1.10 on 2
-CPU cores, <= 1.15 on a GPU; memory ratio <= 1.05, with memory.mode=half_task <= 0.55.
+One process alternates between two steps with the same Conv4-64 in the same precision:
+supervised  forward, cross-entropy, backward and Adam on 400 float images of 32x32 with a linear head. The fastest chunk
+            size, and parallel chunks or parallel operators, are searched first.
+train       the train step on the same images as 8 tasks of 5-way 5-shot with 5 queries, gathered from uint8, and Adam.
+
+Times are medians of `--pairs` pairs; ratios are medians of the pairs' ratios, with quartiles. `proposed_half_task` is
+also paired with `proposed`. Rows of `same_chunk` process as many images at a time as the supervised step, with the same
+use of threads; other rows process one task at a time (on a GPU all). Two rows show the cost of one task at a time:
+`supervised_halves` is the supervised step in passes of half a task's images; `proposed_without_head` is `proposed` with
+the cotangents of an earlier task. iMAML has lam = 50: with the published 2, H + lam I is indefinite at initial weights,
+and the solve would stop early.
+
+Memory is the peak of live tensors above persistent ones, from a separate step, relative to the supervised step on the
+50 images of ONE task. The last line is JSON. Goals for `proposed` and `proposed_k20` (K = N = 20, gd and cg): time
+ratio <= 1.10 on 2 CPU cores, <= 1.15 on a GPU; memory ratio <= 1.05, with memory.mode=half_task <= 0.55.
 """
 
 import argparse
@@ -33,7 +35,7 @@ from memmeta_exp.utils.malloc import keep_freed_memory
 
 HALVES = "supervised_halves"
 ROWS = (HALVES, *ALGORITHMS)
-PAUSE = 0.05  # s: OpenMP's threads wait busily for their next work, 10 ms and more, and would slow down the other side
+PAUSE = 0.05  # seconds: OpenMP threads spin for 10 ms and more after their work, which would slow down the other side
 
 
 def seconds(setting: Setting, step: Step) -> float:
@@ -47,13 +49,13 @@ def seconds(setting: Setting, step: Step) -> float:
 
 
 def peak_mib(setting: Setting, step: Step, persistent: list[Any]) -> float:
-    step()  # the optimizer's state exists from here on
+    step()  # creates the optimizer's state
     return measure_peak(step, setting.device, persistent)[1].above_baseline_mib
 
 
 def fastest(setting: Setting, batch: TaskBatch, rounds: int = 3) -> tuple[Step, int, bool]:
-    """The fastest supervised step, its chunk, and whether its threads work side by side: the least seconds of `rounds`
-    each, alternating."""
+    """The fastest supervised step, its chunk size, and whether chunks run in parallel. Compares the minimum seconds of
+    `rounds` rounds."""
     total = setting.tasks * IMAGES_PER_TASK
     chunks = sorted({c for c in (25, 50, 100, 200, 400, total) if c <= total})
     ways = (False, True) if setting.workers > 1 else (False,)
@@ -68,17 +70,18 @@ def fastest(setting: Setting, batch: TaskBatch, rounds: int = 3) -> tuple[Step, 
 
 
 def alternating(setting: Setting, first: Step, second: Step, pairs: int) -> list[tuple[float, float]]:
-    """Seconds of both, taking turns; the first pair is left out."""
+    """Seconds of `pairs` alternating pairs of both steps, without the first pair."""
     return [(seconds(setting, first), seconds(setting, second)) for _ in range(pairs + 1)][1:]
 
 
 def ratios(times: list[tuple[float, float]]) -> list[float]:
-    """Lower quartile, median and upper quartile of second over first."""
+    """Lower quartile, median and upper quartile of second / first."""
     return statistics.quantiles((b / a for a, b in times), n=4, method="inclusive")
 
 
 def row(setting: Setting, batch: TaskBatch, name: str, chunk: int, run_parallel: bool) -> tuple[Step, list[Any]]:
-    """The step that a row of the comparison times, and what persists; chunk, side_by_side: of the supervised step."""
+    """The step that a row of the comparison times, and its persistent tensors. chunk, run_parallel: of the supervised
+    step."""
     if name == HALVES:
         return supervised(setting, batch, IMAGES_PER_TASK // 2, run_parallel)
     if name.endswith("_same_chunk"):
@@ -87,10 +90,10 @@ def row(setting: Setting, batch: TaskBatch, name: str, chunk: int, run_parallel:
 
 
 def compare(setting: Setting, batch: TaskBatch, names: list[str], pairs: int) -> dict[str, Any]:
-    """Every algorithm's ratios to the supervised step."""
-    threads = torch.get_num_threads()  # the steps set their own
+    """The ratios of every algorithm to the supervised step."""
+    threads = torch.get_num_threads()  # the steps change it
     floor, chunk, run_parallel = fastest(setting, batch)
-    alone = replace(setting, workers=1)  # the meter sees one thread
+    alone = replace(setting, workers=1)  # memory is measured in one thread
     floor_peak = peak_mib(setting, *supervised(alone, batch[:1], IMAGES_PER_TASK))
     result: dict[str, Any] = {
         "time_ratio": {}, "time_ratio_quartiles": {}, "memory_ratio": {}, "device": str(setting.device),
@@ -123,7 +126,7 @@ def compare(setting: Setting, batch: TaskBatch, names: list[str], pairs: int) ->
 
 
 def run(arguments: list[str] | None = None) -> dict[str, Any]:
-    """The comparison that the options ask for."""
+    """Runs the comparison with the command-line `arguments`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))

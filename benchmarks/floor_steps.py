@@ -1,4 +1,4 @@
-"""The two sides of the floor: a supervised step, and the meta-step of every algorithm on the same images."""
+"""The two sides of the floor benchmark: a supervised step, and the train step of every algorithm on the same images."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +47,7 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Setting:
-    """What both sides share."""
+    """The settings that both sides share."""
 
     device: torch.device
     bf16: bool
@@ -71,8 +71,8 @@ def adam(model: torch.nn.Module) -> torch.optim.Adam:
 
 
 def supervised(setting: Setting, batch: TaskBatch, chunk: int, run_parallel: bool = False) -> tuple[Step, list[Any]]:
-    """The supervised step on the images of `batch`, `chunk` images at a time, and what persists. side_by_side: every
-    thread takes chunks of its own, as the meta-step's workers take tasks; else they share each operator."""
+    """The supervised step on the images of `batch`, `chunk` images at a time, and its persistent tensors. run_parallel:
+    each thread processes its own chunks, as workers process tasks; else the threads share each operator."""
     model = setting.model(learned=True)
     optimizer, parameters = adam(model), list(model.parameters())
     images = torch.cat([x.flatten(0, 1) for x, _ in (batch.support(), batch.query())]).float().div_(255)
@@ -112,8 +112,8 @@ def supervised(setting: Setting, batch: TaskBatch, chunk: int, run_parallel: boo
 def meta(
     setting: Setting, batch: TaskBatch, name: str, chunk: int | None = None, run_parallel: bool = True
 ) -> tuple[Step, list[Any]]:
-    """The meta-step of an algorithm on `batch`, and what persists: as it is configured by default, or of a head-only
-    one `chunk` tasks at a time with its threads side by side or within operators."""
+    """The train step of algorithm `name` on `batch`, and its persistent tensors. chunk: tasks at a time, of head-only
+    algorithms; None: the default. run_parallel: threads process different tasks; else they share each operator."""
     config, memory = ALGORITHMS[name]
     model = setting.model(config.head_start == "learned")
     optimizer = adam(model)
@@ -135,7 +135,8 @@ def meta(
 
 
 def first_of_its_size(gradient: Callable[..., FeatureGradient]) -> Callable[..., FeatureGradient]:
-    """`gradient` where the number of tasks is new, and else what it said of the first chunk of as many."""
+    """Wraps `gradient` so that it computes once per number of tasks, and later returns the first result for that
+    number."""
     known: dict[int, FeatureGradient] = {}
 
     def again(support: tuple[Tensor, Tensor], *others: Any) -> FeatureGradient:

@@ -1,4 +1,4 @@
-"""Everything that wants a GPU, in one command: `make bench-gpu` (ARGS="--device cpu --small" tries it anywhere).
+"""All GPU benchmarks in one command: `make bench-gpu`. To try it without a GPU: ARGS="--device cpu --small".
 
 1  the floor (benchmarks/floor.py) in fp32 and bf16 (goal for `proposed`: at most 1.15 of a supervised step)
 2  time and memory of `proposed` against the tasks of a backbone pass, at 32x32 (64 filters) and 84x84 (32 filters)
@@ -8,7 +8,7 @@
    and B in 1, 32, the tensor peak that `memmeta profile predict=cuda` predicts beside requested bytes and
    max_memory_allocated of a real iteration on synthetic images (goal: requested bytes within 3 %)
 
-Part 4 begins no row after `--minutes`; the file says how many it left out. Writes gpu.json and gpu.md to `--out`
+Part 4 starts no row after `--minutes`; the file says how many it left out. It writes gpu.json and gpu.md to `--out`
 (docs/results by default, on a CPU outputs/gpu) after each part, so that a cut-off loses nothing. On a CPU the tensor
 meter takes the place of CUDA's counters, and the file says so.
 """
@@ -45,7 +45,7 @@ from memmeta_exp.profiling.peak_memory import MIB, measure_peak
 
 PARTS = ("floor", "passes", "released", "memory")
 CHUNKS = (1, 2, 4, 8, 16, 32)
-HOPPER = 9  # compute capability from which on cuBLAS has the larger workspace
+HOPPER = 9  # lowest compute capability with the larger cuBLAS workspace
 
 CASES = {
     "proposed": ["algorithm=proposed"],
@@ -77,7 +77,7 @@ def case(name: str, size: int, steps: int, tasks: int, options: argparse.Namespa
 
 
 def compared(name: str, size: int, steps: int, tasks: int, options: argparse.Namespace) -> dict[str, Any]:
-    """One row: predicted and measured MiB above what persists, and what the allocator's own maximum was."""
+    """One row: predicted and measured MiB above persistent tensors, and the allocator's maximum."""
     config = case(name, size, steps, tasks, options)
     row: dict[str, Any] = {"case": name, "image_size": size, "inner_steps": steps, "batch_size": tasks}
     foretold = predict(replace(config, device="cuda"))
@@ -144,8 +144,8 @@ def _free(options: argparse.Namespace) -> None:
 
 
 def released_ratio(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of the released structure and of `proposed` on the same tasks, K = N = 20 and mu = 0. (There conjugate
-    gradients may stop early in `proposed`, at non-positive curvature; they are some percent of its step.)"""
+    """Seconds of the released structure and of `proposed` on the same tasks, with K = N = 20 and mu = 0. Conjugate
+    gradients of `proposed` may stop early at non-positive curvature; they take a few percent of its step."""
     tasks, rounds, filters = (2, 2, 4) if options.small else (32, 10, 64)
     device = torch.device(options.device)
     images = load_split(SyntheticConfig(classes=64, images_per_class=600), "train").to(device)
@@ -176,7 +176,7 @@ def _seconds(step: Any, model: torch.nn.Module) -> float:
 
 
 def table(result: dict[str, Any]) -> str:
-    """gpu.md."""
+    """The content of gpu.md."""
     lines = [
         f"# Measured on {result['device_name']}",
         "",
@@ -185,7 +185,7 @@ def table(result: dict[str, Any]) -> str:
     ]
     if "memory" in result:
         lines += [
-            "MiB above what persists, predicted on meta tensors and measured; then the absolute peak, predicted",
+            "MiB above persistent tensors, predicted on meta tensors and measured; then the total peak, predicted",
             "without what unsplit blocks may add, and measured (on a CPU without the libraries' workspaces).",
             "",
             "| case | image | K | B | predicted | measured | error | peak, predicted | measured | error | counted by |",

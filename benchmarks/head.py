@@ -1,14 +1,14 @@
-"""The head of `proposed`, given the features of a task, against the one before the support space: `make bench-head`.
+"""Time and memory of the head of `proposed`, with and without the support space: `make bench-head`.
 
-In one process, alternating, on one thread and in seconds of that thread, so that what else runs counts little:
-`Proposed.feature_gradient` with its defaults (Newton's method, a direct linear solve, mu 0.1) and
-`benchmarks/head_reference.py`, which does the same by a system of nC x nC. Features are random clusters of one task,
-float32, with 5 queries a class. As many pairs as `--seconds` allow for each row, 3 at least; the first is left out.
-Times are medians, ratios the medians of the pairs' ratios with their quartiles. Peaks are those of live tensors above
-the features, from a call of its own. `apart` is the relative distance of the two gradients by the support features.
+The process alternates between `Proposed.feature_gradient` with its defaults (Newton's method, a direct linear solve, mu
+0.1) and `benchmarks/head_reference.py`, which solves the same with an nC x nC system. It uses one thread and measures
+the CPU time of that thread, so other processes have little effect. Features are random clusters of one task, float32,
+with 5 queries per class. Each row has as many pairs as fit in `--seconds`, at least 3; the first is left out. Times are
+medians; ratios are medians of the pairs' ratios, with quartiles. Peaks are of live tensors above the features, from a
+separate call. `apart` is the relative distance of the two gradients by the support features.
 
-A second table holds what both report, and how wrong their gradients by the support features are, against kappa =
-L_g / mu: with the default tolerance of |d_phi g|, and as far as 50 steps lead.
+A second table has the reported residuals and the errors of the gradients by the support features against kappa =
+L_g / mu: with the default tolerance of |d_phi g|, and after 50 steps.
 
 The last line is JSON: {"ratio": {"5w1s": .., ..}, ..}, new over old for `--features`' first number. Goals: at most 0.5
 at 5w5s, 1/15 at 20w5s, 1/100 at 64w1s.
@@ -40,7 +40,7 @@ Task = tuple[Half, Half, Tensor]
 
 
 def task(ways: int, shots: int, features: int, dtype: torch.dtype = torch.float32) -> Task:
-    """Support and query, features [1, n, d] and labels [1, n], and phi_0, which is 0."""
+    """Support and query, each features [1, n, d] and labels [1, n], and phi_0 = 0."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(ways, features, generator=generator)
 
@@ -90,8 +90,8 @@ def measured(ways: int, shots: int, features: int, seconds: float) -> dict[str, 
 
 
 def residuals(ways: int, shots: int, features: int, kappa: float, tolerance: float) -> dict[str, list[float]]:
-    """What old and new report, and how far their gradients are from that in float64 of a lower level solved to the end;
-    mu is such that L_g / mu is `kappa`. tolerance: on |d_phi g|."""
+    """The reported residuals of old and new, and the errors of their gradients against a fully solved lower level in
+    float64. mu is chosen so that L_g / mu = `kappa`. tolerance: of |d_phi g|."""
     given, wide = task(ways, shots, features), task(ways, shots, features, torch.float64)
     mu = float(new(given).smoothness[0] - MU) / (kappa - 1)
     true = new(wide, mu, inner_tolerance=1e-6 * mu, inner_steps=100)
@@ -104,7 +104,7 @@ def residuals(ways: int, shots: int, features: int, kappa: float, tolerance: flo
 
 
 def sizes(text: str) -> tuple[int, int]:
-    """5w1s: 5 ways, 1 shot."""
+    """(ways, shots) of a text such as 5w1s."""
     match = re.fullmatch(r"([1-9]\d*)w([1-9]\d*)s", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no task: write 5w1s for 5 ways and 1 shot")
@@ -112,7 +112,7 @@ def sizes(text: str) -> tuple[int, int]:
 
 
 def compare(cases: list[str], features: list[int], seconds: float) -> dict[str, Any]:
-    """Every row of both tables, printed as they come."""
+    """Measures and prints every row of both tables."""
     rows: dict[str, Any] = {}
     print("task     d     old ms    new ms  ratio   quartiles         old MiB  new MiB  apart")
     for name in cases:
@@ -137,7 +137,7 @@ def compare(cases: list[str], features: list[int], seconds: float) -> dict[str, 
 
 
 def run(arguments: list[str] | None = None) -> dict[str, Any]:
-    """The comparison that the options ask for."""
+    """Runs the comparison with the command-line `arguments`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default=CASES)
     parser.add_argument("--features", default="256,1600")

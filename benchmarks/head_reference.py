@@ -1,6 +1,6 @@
-"""The default head of `proposed` as it was before the support space (revision 452a539): what `benchmarks/head.py` times
-the present one against. The softmax's inverse by one system of nC x nC, Newton's method on W, float32 outside of the
-factorisation and one step of iterative refinement. Only what that path needs is kept, unchanged."""
+"""The reference head solver of `benchmarks/head.py`: the default head of `proposed` at revision 452a539, which does not
+use the support space. It applies Newton's method to W with an nC x nC system for the softmax, in float32 except for the
+factorisation, with one step of iterative refinement."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -133,7 +133,7 @@ def feature_gradient(
     inner_steps: int = 20,
     inner_tolerance: float = 1e-4,
 ) -> FeatureGradient:
-    """As `Proposed.feature_gradient` with its defaults; start: phi_0 [C, d+1]."""
+    """The same as `Proposed.feature_gradient` with its defaults. start: phi_0 [C, d+1]."""
     g, f = Head(*support, len(start), mu), Head(*query, len(start))
     inner = newton(g, g.z.new_zeros(len(g.z), *start.shape), inner_steps, inner_tolerance)
     phi = inner.value

@@ -1,13 +1,13 @@
-"""Seconds of a task by the paper's settings, the algorithms in turn in one process: what puts runs of several hours and
-machines on one axis.
+"""Seconds per task with the paper's settings, for all algorithms in turn in one process. They make runs from different
+machines comparable.
 
     python -m benchmarks.paper_steps [--rounds 9] [--tasks 8] [--precision bf16] [--threads 1] [--algorithms maml,anil]
                                      [--out docs/results/paper_steps.json]
 
-A round is an iteration of `experiment=paper/released dataset=synthetic` (Conv4-64, 32x32, 5-way 5-shot, 5 queries: the
-settings of CIFAR-FS and FC100) of each algorithm, sampling and Adam included; the first is left out. Medians of the
-rounds, and their quartiles, divided by the tasks of an iteration. The weights are initial ones, which matters to iMAML
-alone: its conjugate gradients stop where the curvature is negative.
+A round is one iteration of `experiment=paper/released dataset=synthetic` (Conv4-64, 32x32, 5-way 5-shot, 5 queries: the
+settings of CIFAR-FS and FC100) of each algorithm, including sampling and Adam. The first round is left out. The results
+are medians and quartiles over rounds, divided by the tasks per iteration. The weights are initial ones, which matters
+for iMAML only: its conjugate gradients stop at negative curvature.
 """
 
 import argparse
@@ -32,7 +32,7 @@ ALGORITHMS = ("proposed", "itd_bio", "anil", "fomaml", "maml", "imaml")
 
 
 def stepper(algorithm: str, options: argparse.Namespace) -> Callable[[], object]:
-    """An iteration of `algorithm`, the next one at every call."""
+    """A function that runs the next iteration of `algorithm` at every call."""
     (config,) = jobs(
         [
             "experiment=paper/released", f"algorithm={algorithm}", "dataset=synthetic", f"batch_size={options.tasks}",

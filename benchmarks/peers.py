@@ -1,21 +1,21 @@
-"""The meta-step beside other libraries': `make bench-peers`.
+"""Train steps of this package and of other libraries: `make bench-peers`.
 
     learn2learn    MAML, FOMAML, ANIL, ITD-BiO
-    TorchOpt       MAML, ANIL, ITD-BiO, iMAML, and the head's implicit gradient (`proposed`)
+    TorchOpt       MAML, ANIL, ITD-BiO, iMAML, and the implicit gradient of the head (`proposed`)
     higher         MAML, FOMAML, ANIL, ITD-BiO
 
-Each is installed into an environment of its own under --environments, beside the same torch; one that does not install
-is reported with its error, and the rest goes on. (hypertorch, the library of implicit gradients, is not on the package
-index: the project of that name there is about hypergraphs.)
+Each is installed into its own environment under --environments, with the same torch. If an installation fails, its
+error is reported, and the others are compared. (hypertorch, a library of implicit gradients, is not on the package
+index; the project of that name there is about hypergraphs.)
 
-All get the same tasks and initial weights. A library's meta-gradient is compared with ours in float64 first, tensor by
-tensor, and one that is off by more than 1e-6 is reported and not timed. What is timed is zero_grad and the whole
-meta-step, without an optimizer's, in --dtype; libraries take turns round by round, so that a disturbance hits all.
-Peak memory is measured by `memmeta_exp.profiling.peak_memory` in every process: MiB of tensors above parameters and
-data. The peers' images lie ready as floats; ours are gathered and converted within the step, and counted.
+All get the same tasks and initial weights. First, each library's meta-gradient is compared with ours in float64, tensor
+by tensor. If it differs by more than 1e-6, this is reported and the library is not timed. The timed step is zero_grad
+and the meta-gradient, without an optimizer step, in --dtype. Libraries take turns, so a disturbance affects all. Peak
+memory is measured by `memmeta_exp.profiling.peak_memory` in every process: MiB of tensors above parameters and data.
+The peers' images are floats before the step; ours are gathered and converted within the step, which is included.
 
-The last line is JSON. speedup: median over rounds of (peer's seconds / ours), for the peer where it is least;
-memory_ratio: our peak / the least peak of a peer. Goal: a speedup of at least 1.5, a memory ratio of at most 1.
+The last line is JSON. speedup: the median over rounds of (peer's seconds / ours), for the fastest peer. memory_ratio:
+our peak / the lowest peak of a peer. Goal: a speedup of at least 1.5, a memory ratio of at most 1.
 """
 
 import argparse
@@ -40,14 +40,14 @@ from memmeta_exp.data.cache import cache_folder
 from memmeta_exp.data.datasets import SyntheticConfig
 from memmeta_exp.tracking.environment import cpu_model
 
-TOLERANCE = 1e-6  # of a meta-gradient in float64, relative
-WARM_UP = 2  # steps of each library before the first timed round
+TOLERANCE = 1e-6  # relative, of a meta-gradient in float64
+WARM_UP = 2  # untimed steps of each library before the first round
 WAYS = SHOTS = QUERIES = 5
 
 
 @dataclass
 class Result:
-    """One library's numbers for one algorithm. seconds: of each round; error: why there are none."""
+    """One library's numbers for one algorithm. seconds: of each round. error: why there are none."""
 
     gradient_error: float | None = None
     peak_mib: float | None = None
@@ -55,7 +55,7 @@ class Result:
     error: str | None = None
 
     def summary(self) -> dict[str, Any]:
-        """As in the last line: the median of the rounds, and an error only where there is one."""
+        """The entry of the last line: the median of the rounds, and the error, if any."""
         median = statistics.median(self.seconds) if self.seconds else None
         found = {"seconds": median, "peak_mib": self.peak_mib, "gradient_error": self.gradient_error}
         return found if self.error is None else {**found, "error": self.error}
@@ -84,7 +84,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def store_problem(file: Path, options: argparse.Namespace, learned: bool) -> None:
-    """Tasks and initial weights, as `benchmarks.peer_libraries.problem.load_problem` reads them."""
+    """Stores tasks and initial weights for `benchmarks.peer_libraries.problem.load_problem`."""
     size = options.image_size
     images = load_split(SyntheticConfig(image_size=size), "train")
     batch = EpisodeSampler(images, "train", 0, WAYS, SHOTS, QUERIES).draw(0, options.tasks)
@@ -94,7 +94,7 @@ def store_problem(file: Path, options: argparse.Namespace, learned: bool) -> Non
 
 
 def start_workers(options: argparse.Namespace) -> tuple[dict[str, WorkerProcess], dict[str, str]]:
-    """Processes by library, "ours" first, and the errors of the peers that have none."""
+    """The worker processes by library, "ours" first, and the errors of peers that could not be started."""
     workers, failed = {"ours": WorkerProcess("ours", sys.executable, options.threads)}, {}
     for peer in options.peers:
         print(f"{peer}: installing where it is not yet", file=sys.stderr, flush=True)
@@ -115,7 +115,7 @@ class Contest:
         self.results = {name: Result() for name in self.workers}
 
     def run(self, folder: Path) -> dict[str, Result]:
-        """Gradients, then peaks, then time; `folder` is for the files in between."""
+        """Compares gradients, then measures peaks, then time. folder: for temporary files."""
         file = folder / f"{self.algorithm}.pt"
         store_problem(file, self.options, SETTINGS[self.algorithm].learned)
         self._load(file, COMPARED[self.algorithm], "float64")
@@ -130,7 +130,7 @@ class Contest:
         return [name for name in self.workers if self.results[name].error is None]
 
     def _ask(self, name: str, do: str, **arguments: Any) -> Any:
-        """The answer, or None once the library has failed at this algorithm."""
+        """The library's answer; None after it has failed for this algorithm."""
         if self.results[name].error is not None:
             return None
         try:
@@ -145,7 +145,7 @@ class Contest:
             self._ask(name, "load", file=str(file), tuned=self.options.tuned_peers, **work)
 
     def _compare(self, folder: Path) -> None:
-        """Against ours; among themselves, the first being right, where ours has none."""
+        """Compares the gradients with ours, or with the first peer's if ours failed."""
         reference = None
         for name in self._standing():
             path = folder / f"{self.algorithm}-{name}.pt"
@@ -173,7 +173,7 @@ class Contest:
 
 
 def speedup(results: dict[str, Result]) -> float | None:
-    """The least, over peers, of the median over rounds of (peer's seconds / ours); None without a peer."""
+    """The minimum over peers of the median over rounds of (peer's seconds / ours); None without a peer."""
     ours = results["ours"].seconds
     rounds = [r.seconds for name, r in results.items() if name != "ours" and r.seconds and r.error is None]
     ratios = [statistics.median(a / b for a, b in zip(peer, ours, strict=True)) for peer in rounds if ours]
@@ -181,14 +181,14 @@ def speedup(results: dict[str, Result]) -> float | None:
 
 
 def memory_ratio(results: dict[str, Result]) -> float | None:
-    """Our peak / the least peak of a peer; None without one."""
+    """Our peak / the lowest peak of a peer; None without a peer."""
     peaks = [r.peak_mib for name, r in results.items() if name != "ours" and r.peak_mib is not None]
     ours = results["ours"].peak_mib
     return ours / min(peaks) if peaks and ours is not None else None
 
 
 def table(results: Results) -> str:
-    """A line for each algorithm and library: seconds, seconds over ours, MiB, MiB over ours, gradient error."""
+    """One line per algorithm and library: seconds, seconds / ours, MiB, MiB / ours, gradient error."""
     heads = ("algorithm", "library", "s/step", "x ours", "MiB", "x ours", "gradient error")
     lines = [heads, *(_row(a, name, found[name], found["ours"]) for a, found in results.items() for name in found)]
     return "\n".join("{:<10} {:<12} {:>8} {:>7} {:>8} {:>7}  {}".format(*line) for line in lines)
@@ -211,7 +211,7 @@ def _number(value: float | None, digits: int) -> str:
 def summary(
     results: Results, workers: dict[str, WorkerProcess], failed: dict[str, str], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """The last line."""
+    """The content of the last line."""
     peers = [name for name in workers if name != "ours"]
 
     def of(library: str) -> dict[str, Any]:

@@ -1,17 +1,20 @@
 """docs/results/record.json, the tables of docs/results.md and docs/results/*.md, and pictures: `make record`.
 
-    python -m benchmarks.record add NAME RUN_DIR [EVALUATION.json ...]   keeps what a run said in docs/results/record/
+    python -m benchmarks.record add NAME RUN_DIR [EVALUATION.json ...]   stores a run in docs/results/record/
     python -m benchmarks.record                                          makes record.json, tables and pictures from all
 
-NAME is PART-DATASET-WHAT-sSEED: paper-cifar_fs-anil-s0, best-cifar_fs-5w5s-s0, quick-cifar_fs-5w5s-s0 (of `make
-reproduce`); of `best`, 5w5s_half is a variant of the recipe, and its evaluations are 5w1s_half. An evaluation is what
-`memmeta evaluate ... tasks=N out=FILE` wrote, one a shape of task and seed, all seeds the same ones (`best`; one of
-the run's own shape, with another mu, stands in place of the run's own test); or of the run's own test tasks by
-another rule or checkpoint (`paper`). Accuracies of several seeds are a mean with the 95 % interval over seeds
-(Student's t), of one seed its own, over test tasks. The target of a run is 0.9 of its best validation accuracy,
-reached as docs/outputs.md says. Runs were made on several machines, some in float32 and beside other work: so that they
-compare, the seconds to the target are tasks times those of one task in docs/results/paper_steps.json, where
-benchmarks/paper_steps.py timed every algorithm in turn.
+NAME is PART-DATASET-WHAT-sSEED: paper-cifar_fs-anil-s0, best-cifar_fs-5w5s-s0, quick-cifar_fs-5w5s-s0 (from `make
+reproduce`). For `best`, 5w5s_half is a variant of the recipe, and its evaluations are called 5w1s_half.
+
+An evaluation is the output of `memmeta evaluate ... out=FILE`. For `best` it is on tasks=N new tasks, one evaluation
+per task shape and seed, with the same shapes for all seeds; an evaluation in the run's own shape, with another mu,
+replaces the run's own test. For `paper` it is on the run's own test tasks with another test-time adaptation or
+checkpoint. Accuracies of several seeds are a mean with the 95 % interval over seeds (Student's t); that of a single
+seed has its interval over test tasks.
+
+The target of a run is 0.9 of its best validation accuracy, reached as docs/outputs.md defines. Runs may be from
+different machines and precisions. To compare them, the seconds to the target are the tasks times the seconds per task
+in docs/results/paper_steps.json, which benchmarks/paper_steps.py measured for all algorithms on one machine.
 """
 
 import argparse
@@ -34,17 +37,17 @@ from memmeta_exp.utils.statistics import mean_interval
 
 DOCS = Path(__file__).parents[1] / "docs"
 NAME = re.compile(r"(?P<part>paper|best|quick)-(?P<dataset>[a-z0-9_]+)-(?P<what>[a-z0-9_]+)-s(?P<seed>\d+)")
-QUICK = ("quick", "cifar_fs", "5w5s")  # what the paper's accuracy on CIFAR-FS is the measure of
+QUICK = ("quick", "cifar_fs", "5w5s")  # runs that are compared with the paper's accuracy on CIFAR-FS
 KEPT = ("python", "versions", "device_name", "cpu_cores", "threads", "workers", "git_revision")
-PLACES = ("data_root=", "hydra.run.dir=")  # overrides that name folders of the machine
-PAPERS = 64.24  # % on CIFAR-FS, its own method
+PLACES = ("data_root=", "hydra.run.dir=")  # overrides that name local folders
+PAPERS = 64.24  # %, the paper's method on CIFAR-FS
 
 
 class _Of(TypedDict):
     of: str
 
 
-Evaluation = Annotated[_Of, *get_args(Summary)[1:]]  # what `memmeta evaluate ... out=FILE` wrote
+Evaluation = Annotated[_Of, *get_args(Summary)[1:]]  # the output of `memmeta evaluate ... out=FILE`
 
 
 class _Points(TypedDict):
@@ -70,7 +73,7 @@ class Steps(TypedDict):
 
 
 def add(name: str, run: Path, evaluations: Sequence[Path], into: Path) -> Path:
-    """Writes `into`/NAME.json. Raises SystemExit for a name of another form, no run, or one that has not finished."""
+    """Writes `into`/NAME.json. Raises SystemExit for an invalid name, or if `run` is not a finished run."""
     if not NAME.fullmatch(name):
         raise SystemExit(f"{name}: a name is PART-DATASET-WHAT-sSEED with PART paper, best or quick")
     for file in (run / "status.json", *evaluations):
@@ -92,7 +95,7 @@ def add(name: str, run: Path, evaluations: Sequence[Path], into: Path) -> Path:
 
 
 def _validation(run: Path) -> dict[str, list[float]] | None:
-    """The validation points of a run, accuracies as fractions; None where it has none."""
+    """The validation points of a run, with accuracies as fractions; None if it has none."""
     curve = validation_curve(read_run(run))
     if curve is None:
         return None
@@ -100,7 +103,7 @@ def _validation(run: Path) -> dict[str, list[float]] | None:
 
 
 def kept(folder: Path) -> dict[tuple[str, str, str], dict[int, dict[str, Any]]]:
-    """What the files in `folder` hold, by seed, of each (part, dataset, what)."""
+    """The content of the files in `folder` by (part, dataset, what) and seed."""
     groups: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = {}
     for file in sorted(folder.glob("*.json")):
         name = NAME.fullmatch(file.stem)
@@ -111,7 +114,7 @@ def kept(folder: Path) -> dict[tuple[str, str, str], dict[int, dict[str, Any]]]:
 
 
 def step_times(docs: Path) -> dict[str, float]:
-    """Seconds of a task by the paper's settings, by algorithm."""
+    """Seconds per task with the paper's settings, by algorithm."""
     return read_json(docs / "results" / "paper_steps.json", Steps)["seconds_a_task"]
 
 
@@ -145,7 +148,7 @@ def record(folder: Path, times: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _each(runs: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
-    """What each seed said for itself."""
+    """The numbers of each seed."""
     found = []
     for seed, run in runs.items():
         summary, env = run["summary"], run.get("env", {})
@@ -165,7 +168,8 @@ def _each(runs: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _to_target(runs: dict[int, dict[str, Any]], seconds_a_task: float | None) -> dict[str, float | None]:
-    """Means over the seeds, None where one of them did not get there or the time of a task is not known."""
+    """Tasks and seconds to the target, averaged over seeds; None if a seed did not reach it, or the time per task is
+    unknown."""
     tasks = []
     for run in runs.values():
         points = run.get("validation")
@@ -181,7 +185,8 @@ def _to_target(runs: dict[int, dict[str, Any]], seconds_a_task: float | None) ->
 
 
 def _otherwise(runs: dict[int, dict[str, Any]]) -> dict[str, float]:
-    """Accuracy in percent, a mean over the seeds, of the run's own test tasks by another rule or checkpoint."""
+    """Mean accuracy over seeds, in percent, on the run's own test tasks with another test-time adaptation or
+    checkpoint."""
     scores: dict[str, list[float]] = {}
     for run in runs.values():
         for score in run["evaluations"]:
@@ -199,7 +204,7 @@ def _otherwise(runs: dict[int, dict[str, Any]]) -> dict[str, float]:
 
 
 def _evaluated(runs: dict[int, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The tests of other tasks, by shape: 5w1s; each of every seed. SystemExit where one is missing, or there twice."""
+    """The evaluations on new tasks by shape, such as 5w1s. Raises SystemExit unless each shape has one per seed."""
     shapes: dict[str, list[dict[str, Any]]] = {}
     for run in runs.values():
         for score in run["evaluations"]:
@@ -230,14 +235,14 @@ def _accuracy(runs: dict[int, dict[str, Any]], scores: list[dict[str, Any]]) -> 
 
 
 def _seconds(runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    """Of the short runs: the wall clock of all of a run, its test included, and whether each seed passed."""
+    """For the short runs: the wall-clock time of a run including its test, and whether each seed passed."""
     accuracy = _accuracy(runs, [run["summary"] for run in runs.values()])
     least = min(100 * run["summary"]["test/acc"] for run in runs.values())
     return {**accuracy, "least_acc": round(least, 2), "paper_acc": PAPERS, "passed": least >= PAPERS}
 
 
 def build(docs: Path) -> dict[Path, str]:
-    """What record.json and the pages of results have to hold."""
+    """The new content of record.json and the pages of results."""
     results = docs / "results"
     found = record(results / "record", step_times(docs))
     pages = {page: page.read_text() for page in (docs / "results.md", *sorted(results.glob("*.md")))}
@@ -265,7 +270,7 @@ def main() -> int:
 
 
 def carry_out(arguments: argparse.Namespace) -> int:
-    """Adds a run, or makes everything from those that are kept."""
+    """Adds a run, or makes record.json, tables and figures from the stored runs."""
     if arguments.command == "add":
         print(add(arguments.name, arguments.run, arguments.evaluations, DOCS / "results" / "record"))
         return 0

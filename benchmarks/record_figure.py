@@ -1,5 +1,5 @@
-"""The pictures of the record: accuracies published and measured here, of 5-way 5-shot tasks, on one axis a dataset; and
-the validation curves of the paper's settings."""
+"""The figures of docs/results.md: published and measured 5-way 5-shot accuracies per dataset, and validation curves
+with the paper's settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ DATASETS = {"cifar_fs": "CIFAR-FS", "fc100": "FC100"}
 
 @dataclass(frozen=True)
 class Row:
-    """One point with its half width, in percent, and how it is drawn."""
+    """One point with the half-width of its interval in percent, and its style."""
 
     label: str
     acc: float
@@ -30,8 +30,8 @@ class Row:
 
 
 def rows(dataset: str, record: Mapping[str, Any]) -> list[Row]:
-    """From the top: what the paper published, with its standard deviation, each with what the same settings gave here
-    under it, where they were run; last the best recipe. Ours with 95 % intervals."""
+    """The rows from the top: each published accuracy with its standard deviation, below it our runs with the same
+    settings, if any; last the best recipe. Our runs have 95 % intervals."""
     found = []
     for algorithm, (mean, deviation) in published()["accuracy_percent"][dataset].items():
         name = algorithm_label(algorithm)
@@ -50,7 +50,7 @@ def _seeds(found: Mapping[str, Any]) -> str:
 
 
 def draw(record: Mapping[str, Any], stem: Path) -> Path:
-    """Writes stem.png."""
+    """Draws the accuracies to STEM.png."""
     with plot_style.drawing():
         by_dataset = {dataset: rows(dataset, record) for dataset in DATASETS}
         figure, axes = plot_style.panels(len(DATASETS), 5.6, 0.8 + 0.3 * max(map(len, by_dataset.values())))
@@ -72,10 +72,13 @@ def draw(record: Mapping[str, Any], stem: Path) -> Path:
 def draw_curves(
     runs: Mapping[tuple[str, str, str], Mapping[int, Mapping[str, Any]]], times: Mapping[str, float], folder: Path
 ) -> list[Path]:
-    """Validation accuracy of the paper's settings against tasks and against seconds, all algorithms of a dataset on the
-    same axes: writes record_DATASET.png, one a dataset. runs: by (part, dataset, algorithm) and seed, what
-    docs/results/record/ holds; of several seeds the mean and the interval over them. times: seconds of a task by
-    algorithm, all on one machine; those it has not are left out."""
+    """Writes record_DATASET.png per dataset: validation accuracy with the paper's settings against tasks and seconds,
+    for all algorithms.
+
+    runs: the content of docs/results/record/ by (part, dataset, algorithm) and seed; several seeds give the mean and
+    the interval over them. times: seconds per task by algorithm, all on one machine; algorithms without one are left
+    out.
+    """
     made = []
     for dataset, title in DATASETS.items():
         drawn = []

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from memmeta_exp.reports.grouping import algorithm_label
 from memmeta_exp.reports.paper_results import peak_curve, published
 
-PRINTED = {"proposed_printed": "proposed"}  # Algorithm 1 with its warm starts, of which the paper has the same number
+PRINTED = {"proposed_printed": "proposed"}  # Algorithm 1 with warm starts; the paper has one number for both
 TARGETS = ("tasks_to_target", "seconds_to_target")
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 INEXACT_IN_BF16 = ("maml", "fomaml")  # a bfloat16 gradient at the paper's settings is far from the float64 gradient
@@ -49,7 +49,7 @@ VARIANTS = {  # by the name in docs/results/record/
 
 
 def tables(found: dict[str, Any]) -> dict[str, str]:
-    """What record.json holds, by the name that a page has for each table."""
+    """All tables, by their name in the pages."""
     made = {
         "paper": _paper(found),
         "recipe": _recipe(found),
@@ -93,7 +93,7 @@ def memory(rows: Iterable[Mapping[str, str]]) -> str:
 
 
 def _of_the_paper(found: dict[str, Any], published_key: str) -> Iterator[tuple[str, dict[str, Any], Any]]:
-    """A row's beginning, what was found for the algorithm, and what the paper has for it, None where it has nothing."""
+    """For each row: its beginning, our numbers, and the paper's number; None if the paper has none."""
     theirs = published()[published_key]
     for dataset, algorithms in sorted(found["paper"].items()):
         for algorithm, a in sorted(algorithms.items()):
@@ -190,7 +190,7 @@ def _adaptations(found: dict[str, Any]) -> str:
 
 
 def _two_digits(seconds: float) -> str:
-    """As many as the seconds of a task are known to."""
+    """`seconds` with two significant digits, the accuracy of the seconds per task."""
     return f"{float(f'{seconds:.2g}'):,.0f}"
 
 

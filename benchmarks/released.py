@@ -1,12 +1,14 @@
-"""The step structure of the released code of Algorithm 1, for comparison: task by task, features with a graph at every
-inner step though only the head moves, a second-order graph that is never used, Hessian-vector products through the
-features, the query graph alive to the end of the task, and torch's operators in the order conv, batch norm, ReLU,
-pooling. As a command it meters that structure, one task of 5-way 5-shot with 5 queries on Conv4-64, and writes JSON:
+"""The step structure of the released code of Algorithm 1, for comparison. It processes task by task and recomputes
+features with a graph at every inner step, although only the head moves. It keeps a second-order graph that is not used,
+computes Hessian-vector products through the features, and keeps the query graph to the end of the task. torch's
+operators are in the order conv, batch norm, ReLU, pooling.
+
+As a command it measures the memory of one 5-way 5-shot task with 5 queries on Conv4-64, and writes JSON:
 
     python -m benchmarks.released [--sizes 32,84] [--steps 5,10,15,20] [--out docs/results/released_memory.json]
 
-Written from a description (docs/theory.md), not from the code. Its meta-gradient is that of `proposed` with
-inner_solver=gd, linear_solver=cg and mu=0 (tests/benchmarks/test_gpu.py holds them together).
+It is written from the description in docs/theory.md, not from the code. Its meta-gradient equals that of
+`proposed` with inner_solver=gd, linear_solver=cg and mu=0 (tests/benchmarks/test_gpu.py).
 """
 
 import argparse
@@ -26,7 +28,7 @@ from memmeta_exp.data import EpisodeSampler, TaskBatch, load_split
 from memmeta_exp.data.datasets import SyntheticConfig
 from memmeta_exp.profiling.peak_memory import measure_peak
 
-LINEAR_STEPS = 5  # their number changes no peak
+LINEAR_STEPS = 5  # the peak does not depend on it
 
 
 def released_step(model: MetaModel, batch: TaskBatch, steps: int, lr: float, linear_steps: int) -> None:
@@ -61,7 +63,7 @@ def _loss(model: MetaModel, images: Tensor, labels: Tensor, head: Tensor) -> Ten
 
 
 def _conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor, steps: int) -> Tensor:
-    """Textbook, without tolerance or damping."""
+    """Conjugate gradients without tolerance or damping."""
     x, r, p = torch.zeros_like(b), b, b
     for _ in range(steps):
         image = product(p)
@@ -73,7 +75,8 @@ def _conjugate_gradients(product: Callable[[Tensor], Tensor], b: Tensor, steps: 
 
 
 def peak_mib(size: int, steps: int, filters: int = 64) -> float:
-    """Of a step on one task of images of `size`, above what persists: live tensors on a CPU, scratch left out."""
+    """Peak MiB of a step on one task of `size` x `size` images above persistent tensors: live tensors on a CPU, without
+    scratch memory of operators."""
     images = load_split(SyntheticConfig(classes=6, images_per_class=12, image_size=size), "train")
     batch = EpisodeSampler(images, "train", 0, 5, 5, 5).draw(0, 1)
     model = build_model(Conv4Config(filters=filters, block="plain"), 3, size, 5, False, seed=0)

@@ -1,13 +1,13 @@
-"""What drawing and gathering the tasks of an iteration costs, as a share of the iteration: `make bench-sampling`.
+"""The time to draw and gather tasks, as a share of a train step: `make bench-sampling`.
 
-Both are timed in one process, alternating: B tasks drawn and their images gathered, then the meta-step on them (Conv4,
-the default certified lower level, Adam left out). The last line is JSON, medians of `--rounds` rounds after two of
-warm-up. Goal: a share under 0.02.
+One process alternates between drawing B tasks with their images, and the train step on them (Conv4, the default lower
+level solved to its tolerance, without Adam). The last line is JSON: medians of `--rounds` rounds after two of warm-up.
+Goal: a share below 0.02.
 
-Without options the images are those of CIFAR-FS in size, in memory. `--tiered FOLDER` writes a file of the size of
-tieredImageNet's training split there (9.5 GB of noise in 351 classes, one of 732 images, the others of 1280), maps it,
-and measures twice: from a cold page cache, every round new tasks, and from a warm one, the same tasks again. The file
-is removed.
+By default the images have the size of CIFAR-FS and are in memory. `--tiered FOLDER` writes a file of the size of
+tieredImageNet's training split (9.5 GB of noise in 351 classes, one of 732 images, the others of 1280), maps it, and
+measures twice: with a cold page cache and new tasks in every round, and with a warm one and the same tasks. The file is
+removed.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def measured(images: ImageSet, options: argparse.Namespace) -> dict[str, float]:
-    """Medians of sampling and step, and the former's share of the latter."""
+    """Median seconds of sampling and of the step, and their ratio."""
     size = images.images.shape[-1]
     sampler = EpisodeSampler(images, "train", 0, 5, 5, 5)
     model = build_model(Conv4Config(filters=options.filters), 3, size, 5, learned=False, seed=0)
@@ -64,11 +64,11 @@ def measured(images: ImageSet, options: argparse.Namespace) -> dict[str, float]:
 
 
 def one_round(sampler: EpisodeSampler, learner: Learner, k: int, tasks: int) -> tuple[float, float]:
-    """Seconds of drawing and gathering, and of the step, which gathers once more: the share errs on the high side by no
-    more than itself."""
+    """Seconds of drawing and gathering, and of the step. The step gathers again, so the share is slightly
+    overestimated."""
     begin = time.perf_counter()
     batch = sampler.draw(k * tasks, tasks)
-    for task in range(tasks):  # as the learner gathers: a chunk at a time
+    for task in range(tasks):  # one task at a time, as the learner gathers
         batch[task : task + 1].support()
         batch[task : task + 1].query()
     middle = time.perf_counter()
@@ -78,7 +78,7 @@ def one_round(sampler: EpisodeSampler, learner: Learner, k: int, tasks: int) -> 
 
 @contextlib.contextmanager
 def tiered_store(folder: Path) -> Iterator[Path]:
-    """A store of the training split's size: really written, for a sparse file would be read from nowhere."""
+    """A store with the size of the training split. It is fully written, because reading a sparse file needs no disk."""
     facts = TieredImagenetConfig().facts()
     assert facts.images is not None
     total, smallest = facts.images["train"], facts.images_per_class
@@ -98,7 +98,7 @@ def tiered_store(folder: Path) -> Iterator[Path]:
 
 
 def write_noise(path: Path, images: int) -> None:
-    """uint8 [images, 3, 84, 84], flushed to the disk."""
+    """Writes random uint8 [images, 3, 84, 84] to disk."""
     out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(images, 3, 84, 84))
     block = np.random.default_rng(0).integers(0, 256, (4096, 3, 84, 84), dtype=np.uint8)
     for at in range(0, images, len(block)):

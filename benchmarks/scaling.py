@@ -1,21 +1,21 @@
-"""What several ranks gain, measured here and modelled for GPUs: `make bench-scaling`.
+"""The speed-up by several ranks, measured on this machine and modelled for GPUs: `make bench-scaling`.
 
-Measured: one iteration's tasks (Conv4, 5-way 5-shot, 32x32, `proposed`) by 1, 2, 4, .. ranks of one thread each, up to
-the cores at hand or `--ranks`, in one group of processes and in turn, the idle ones asleep, so that other work on the
-machine hits all alike: medians of `--rounds` rounds, ratios the medians of the rounds' ratios. Waiting is what the
-fastest rank waits for the slowest; communication what is left of an iteration after the slowest rank's work (roll call,
-gathering the report, summing the meta-gradient). processor: seconds of the processor, all threads, of the rank with the
-most: where cores are shared with other work, wall clock says as much of the scheduler as of the ranks.
+Measured: the tasks of one iteration (Conv4, 5-way 5-shot, 32x32, `proposed`) on 1, 2, 4, .. ranks of one thread each,
+up to the number of cores or `--ranks`. One group of processes runs all sizes in turn while the idle ranks sleep, so
+other work on the machine affects all alike. Times are medians of `--rounds` rounds, ratios are medians of the rounds'
+ratios. Waiting is the time that the fastest rank waits for the slowest. Communication is the rest of an iteration after
+the slowest rank's work: exchanging the status, gathering the report, summing the meta-gradient. processor: the largest
+CPU time of a rank, over all its threads; on shared cores, wall-clock times also depend on the scheduler.
 
-Modelled: an iteration of B tasks on N GPUs. Work is divided, communication is not overlapped with it:
+Modelled: an iteration of B tasks on N GPUs. Tasks are divided among GPUs; communication does not overlap with them:
 
     T(N) = host + ceil(B / N) t + control(N) + ring(N)
     ring(N) = base + 2 (N - 1) latency + 2 (N - 1) / N bytes / bandwidth
 
-t: seconds of a task, from its counted floating-point operations; host: what an iteration takes however few tasks it
-has; control: three calls among the hosts over gloo (two roll calls, the report); bytes: of the meta-gradient, 4 a
-parameter. Rings that stay in one machine have NVLink's numbers, larger ones the network's. ASSUMED has every number and
-its source. The last line is JSON.
+t: seconds per task, from its counted floating-point operations. host: time of an iteration that does not depend on the
+number of tasks. control: three calls between hosts over gloo (two exchanges of the status, the report). bytes: of the
+meta-gradient, 4 per parameter. Rings within one machine use NVLink's numbers, larger rings the network's. ASSUMED has
+every number and its source. The last line is JSON.
 """
 
 import argparse
@@ -47,19 +47,21 @@ from memmeta_exp.training.data_parallel import ShardedLearner
 
 SETTINGS = {"Conv4-64, 32x32": (Conv4Config(), 32), "ResNet-12, 84x84": (Resnet12Config(), 84)}
 GPUS, BATCHES = (8, 64, 512), (8, 64, 512, 4096)
-PAYS = 0.5  # of the ideal speed: below it, more than half of every GPU is idle or talking
+PAYS = 0.5  # fraction of the ideal speed; below it, a GPU is idle or communicating more than half of the time
 WORTH = 0.8
 CALLS = 3
 
 
 @dataclass(frozen=True)
 class Assumed:
-    """H100 SXM machines of 8 GPUs. flops: 66.9e12 float32 without tensor cores (H100's published peak; memmeta leaves
-    TF32 off); use: the share of it that these networks reach, a guess; nvlink: 900 GB/s both ways (published), so half
-    of it each way; network: one ConnectX-7 of 400 Gb/s a GPU (DGX H100 user guide). Latencies a step of a ring and the
-    base of a call: constants of NCCL's own cost model (src/graph/tuning.cc, hwLat and baseLat of the protocol LL, for
-    which bandwidth counts half). host_s: some hundred kernel launches, a guess. gloo_hop_s: of a TCP message between
-    hosts, a guess; a call takes log2 of the ranks of them. wait_s: for the GPU, to read the report, a guess.
+    """The assumed machines: H100 SXM with 8 GPUs each.
+
+    flops: 66.9e12 in float32 without tensor cores (published peak of the H100; memmeta leaves TF32 off). use: the
+    fraction of it that these networks reach, a guess. nvlink: 900 GB/s for both directions (published), half of it for
+    one. network: one ConnectX-7 of 400 Gb/s per GPU (DGX H100 user guide). The latencies of a ring step and the base
+    time of a call are constants of NCCL's cost model (src/graph/tuning.cc, hwLat and baseLat of the protocol LL, which
+    has half the bandwidth). host_s: some hundred kernel launches, a guess. gloo_hop_s: one TCP message between hosts, a
+    guess; a call takes log2(ranks) of them. wait_s: the wait for the GPU to read the report, a guess.
     """
 
     flops: float = 66.9e12
@@ -80,15 +82,15 @@ ASSUMED = Assumed()
 
 @dataclass(frozen=True)
 class Load:
-    """What an iteration is: operations of a task, bytes of the meta-gradient."""
+    """The load of an iteration: operations per task, bytes of the meta-gradient."""
 
     task_flops: float
     gradient_bytes: int
 
 
 def ring_seconds(gpus: int, size: int, a: Assumed = ASSUMED) -> float:
-    """An all-reduce of `size` bytes over a ring of `gpus`, by the faster of two protocols: low latency at half of the
-    bandwidth, or all of the bandwidth at five times the latency."""
+    """Seconds of an all-reduce of `size` bytes over a ring of `gpus`, with the faster of two protocols: low latency at
+    half the bandwidth, or full bandwidth at five times the latency."""
     if gpus == 1:
         return 0.0
     inside = gpus <= a.machine
@@ -99,7 +101,7 @@ def ring_seconds(gpus: int, size: int, a: Assumed = ASSUMED) -> float:
 
 
 def iteration_seconds(gpus: int, batch: int, load: Load, a: Assumed = ASSUMED) -> float:
-    """T(N) of the module's docstring."""
+    """T(N) of the module docstring."""
     task = load.task_flops / (a.flops * a.use)
     control = a.wait_s + CALLS * math.log2(gpus) * a.gloo_hop_s if gpus > 1 else 0.0
     return a.host_s + math.ceil(batch / gpus) * task + control + ring_seconds(gpus, load.gradient_bytes, a)
@@ -111,18 +113,18 @@ def efficiency(gpus: int, batch: int, load: Load, a: Assumed = ASSUMED) -> float
 
 
 def tasks_for(gpus: int, least: float, load: Load, a: Assumed = ASSUMED) -> int:
-    """The fewest tasks a GPU, of one batch over all of them, at which their efficiency is at least `least`."""
+    """The smallest number of tasks per GPU with an efficiency of at least `least`."""
     return next(each for each in range(1, 10**6) if efficiency(gpus, each * gpus, load, a) >= least)
 
 
 def stops_paying(batch: int, load: Load, a: Assumed = ASSUMED) -> int:
-    """The largest power of two of GPUs, none idle, on which a batch keeps an efficiency of PAYS."""
+    """The largest power of two of GPUs, at most `batch`, with an efficiency of at least PAYS."""
     sizes = [2**k for k in range(int(math.log2(batch)) + 1)]
     return max(n for n in sizes if efficiency(n, batch, load, a) >= PAYS)
 
 
 def load_of(name: str) -> Load:
-    """Counted on one task's meta-step, on the CPU."""
+    """The load of an algorithm, counted in one train step on one task on the CPU."""
     backbone, size = SETTINGS[name]
     learner, sampler = _learner(backbone, size)
     with FlopCounterMode(display=False) as counter:
@@ -137,7 +139,7 @@ def _learner(backbone: Any, size: int) -> tuple[Learner, EpisodeSampler]:
 
 
 def worker(rank: int, options: argparse.Namespace, counts: list[int], store: str, out: Any) -> None:
-    """One process of the group; rank 0 puts the rounds into `out`."""
+    """One process of the group. Rank 0 puts the measured rounds into `out`."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=max(counts))
     inner, sampler = _learner(Conv4Config(), 32)
@@ -155,7 +157,7 @@ def worker(rank: int, options: argparse.Namespace, counts: list[int], store: str
 
 
 def _timed(learner: Learner, n: int, rank: int, sampler: EpisodeSampler, at: int, tasks: int) -> dict[str, float]:
-    """Seconds of one iteration by the first `n` ranks, as the slowest of them sees it."""
+    """Times of one iteration on the first `n` ranks; its seconds are those of the slowest rank."""
     learner.model.zero_grad(set_to_none=True)
     dist.barrier()
     work, total, processor = 0.0, 0.0, 0.0
@@ -176,7 +178,7 @@ def _timed(learner: Learner, n: int, rank: int, sampler: EpisodeSampler, at: int
 
 
 class _Watched:
-    """The seconds that `learner`.step takes, in a list of one."""
+    """Records the seconds of `learner`.step in the block, in a list with one entry."""
 
     def __init__(self, learner: Learner) -> None:
         self.learner = learner
@@ -199,7 +201,7 @@ class _Watched:
 
 
 def measured(options: argparse.Namespace) -> list[dict[str, float]]:
-    """A row for each number of ranks."""
+    """Measures one row per number of ranks."""
     counts = [2**k for k in range(int(math.log2(options.ranks)) + 1)]
     context = mp.get_context("spawn")
     out = context.Queue()
@@ -231,7 +233,7 @@ def _row(n: int, rounds: list[dict[int, dict[str, float]]]) -> dict[str, float]:
 
 
 def modelled(loads: dict[str, Load]) -> list[dict[str, Any]]:
-    """A row for each network and number of GPUs."""
+    """Models one row per network and number of GPUs."""
     return [
         {
             "network": name,
@@ -249,7 +251,7 @@ def modelled(loads: dict[str, Load]) -> list[dict[str, Any]]:
 
 
 def ends(loads: dict[str, Load]) -> list[dict[str, Any]]:
-    """For each network and batch, the number of GPUs from which on more of them do not pay."""
+    """`stops_paying` for each network and batch."""
     return [
         {"network": name, "batch": batch, "stops_paying_at": stops_paying(batch, load)}
         for name, load in loads.items()

@@ -1,8 +1,8 @@
 """The console script `memmeta`. Importing this module, and so `memmeta --help`, loads neither torch nor Hydra.
 
 Exit codes: 0 done; 1 the run failed; 2 the command cannot be run as given (one line says what, why and what to do);
-128 + N stopped by signal N. What becomes of the printed lines changes none of them, with one exception: a command
-whose result is what it prints ends with 1 where that cannot be written.
+128 + N stopped by signal N. A failure to print does not change the exit code of a command that writes files. A command
+whose result is its output exits with 1 if the output cannot be written.
 """
 
 import logging
@@ -21,38 +21,41 @@ from memmeta_exp.utils.signals import Stopped, hush, leaving_at_once, stopped_be
 COMMANDS = {
     "train": (
         "memmeta_exp.commands.train",
-        "meta-train a configuration: memmeta train [-m] [GROUP=OPTION] [KEY=VALUE] ..., or go on: resume=DIR",
+        "meta-train a configuration: memmeta train [-m] [GROUP=OPTION] [KEY=VALUE] ..., or resume: resume=DIR",
     ),
     "evaluate": (
         "memmeta_exp.commands.evaluate",
-        "test a run again on its stored episodes, or on others: memmeta evaluate run=DIR [tasks=N] [dataset=OTHER]",
+        "test a run on its stored episodes, or on new ones: memmeta evaluate run=DIR [tasks=N] [dataset=OTHER]",
     ),
     "profile": (
         "memmeta_exp.commands.profile",
-        "an iteration's time and memory by phase, or its memory on a GPU: memmeta profile [predict=cuda] [KEY=VALUE]",
+        "measure a train step by phase, or predict its GPU memory: memmeta profile [predict=cuda] [KEY=VALUE]",
     ),
-    "report": ("memmeta_exp.commands.report", "tables, figures and one page of runs and sweeps: memmeta report DIR..."),
+    "report": (
+        "memmeta_exp.commands.report",
+        "make tables, figures and an HTML page of runs and sweeps: memmeta report DIR...",
+    ),
     "dashboard": (
         "memmeta_exp.commands.dashboard",
-        "a W&B workspace and report of a project: memmeta dashboard project=NAME [offline=true]",
+        "make a W&B workspace and report of a project: memmeta dashboard project=NAME [offline=true]",
     ),
     "sweep": (
         "memmeta_exp.commands.sweep",
-        "every job of a sweep file, their table and report: memmeta sweep FILE.yaml [size=small] [KEY=VALUES]",
+        "run every job of a sweep file, and report: memmeta sweep FILE.yaml [size=small] [KEY=VALUES]",
     ),
-    "keys": ("memmeta_exp.commands.keys", "every configuration key and what it means: memmeta keys [WORD ...]"),
-    "data": ("memmeta_exp.commands.data", "list datasets, what is present, and how to get the rest: memmeta data"),
+    "keys": ("memmeta_exp.commands.keys", "list every configuration key and its meaning: memmeta keys [WORD ...]"),
+    "data": ("memmeta_exp.commands.data", "list, download, import and verify datasets: memmeta data"),
 }
 
 
-LEAVE_FILES = ("train", "sweep", "profile", "report", "dashboard")  # the others print their result
+LEAVE_FILES = ("train", "sweep", "profile", "report", "dashboard")  # their result is files; the others print theirs
 
 
 def usage() -> str:
     """What `memmeta --help` prints."""
     lines = ["memmeta COMMAND ...    memory-reduced meta-learning", "", "Commands:"]
     lines += [f"  {name:<10} {summary}" for name, (_, summary) in COMMANDS.items()]
-    return "\n".join([*lines, "", "memmeta COMMAND --help says more; memmeta --version prints the version."])
+    return "\n".join([*lines, "", "memmeta COMMAND --help explains a command; memmeta --version prints the version."])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,12 +69,12 @@ def main(argv: list[str] | None = None) -> int:
                 code = complain(line, code) if line else code
                 sys.stdout.flush()
                 return _unless_lost(code, arguments)
-        except Stopped as stopped:  # a second signal, between two of these statements
+        except Stopped as stopped:  # a second signal, before `hush`
             return complain(str(stopped), 128 + stopped.signum)
 
 
 def _outcome(arguments: list[str]) -> tuple[str | None, int]:
-    """The exit code, and the line for what a user or the machine can cause; our own bugs keep their traceback."""
+    """Runs the command. Returns the error line, None without an error, and the exit code. Bugs keep their traceback."""
     try:
         return None, _command(arguments)
     except (Stopped, KeyboardInterrupt, Exception) as error:
@@ -114,25 +117,25 @@ def _command(arguments: list[str]) -> int:
         hint = f"; did you mean '{near[0]}'?" if near else f"; choose from {', '.join(COMMANDS)}"
         raise ConfigError(f"unknown command '{name}'{hint}")
     if name != "train" and one_of_many():
-        refusal = ConfigError(f"memmeta {name} is for one process: torchrun is for memmeta train")
+        refusal = ConfigError(f"memmeta {name} runs in one process: start it without torchrun")
         refusal.reported = os.environ["RANK"] != "0"
         raise refusal
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait make a busy machine crawl
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads that spin slow down a busy machine
     return import_module(COMMANDS[name][0]).main(rest)
 
 
 def _unless_lost(code: int, arguments: list[str]) -> int:
-    """`code`, with one line where printed lines could not be written; 1 where they were the command's result."""
+    """Reports output that could not be written. Returns 1 if it was the result of a successful command, else `code`."""
     error = lost(sys.stdout)
     if error is None or code:
         return code
     leaves_files = arguments and arguments[0] in LEAVE_FILES and not {"-h", "--help"} & set(arguments)
-    what = "the files are whole" if leaves_files else "give a place with room for it"
-    return complain(f"what was printed could not be written ({error.strerror}): {what}", 0 if leaves_files else 1)
+    what = "the result files are complete" if leaves_files else "free some disk space"
+    return complain(f"standard output could not be written ({error.strerror}): {what}", 0 if leaves_files else 1)
 
 
 def complain(line: str, code: int) -> int:
-    """Prints one error line; returns `code`. What is no character of a line, in a value that is quoted, is escaped."""
+    """Prints `line` to standard error and returns `code`. Unprintable characters are escaped, so it stays one line."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     print(f"memmeta: {shown}", file=sys.stderr)
     return code

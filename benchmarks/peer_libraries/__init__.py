@@ -1,8 +1,8 @@
-"""The work of `benchmarks/peers.py` in this package and in others, each in a process of its own.
+"""The train steps that `benchmarks/peers.py` compares, in this package and in other libraries, one process each.
 
-environments    one virtual environment a library, made on first use
-processes       the driver's end of a worker: requests and replies, a JSON line each
-worker          the other end
-problem         the tasks, the weights, the hyperparameters, and the network as a user of a library writes it
-ours, using_*   the meta-step of every algorithm that a library offers
+environments    one virtual environment per library, made on first use
+processes       the driver's side of a worker: JSON-line requests and replies
+worker          the worker's side
+problem         tasks, weights, hyperparameters, and the network as a user of a library would write it
+ours, using_*   the train step of every algorithm that a library offers
 """

@@ -1,7 +1,7 @@
-"""A virtual environment for each peer, made on first use and kept.
+"""A virtual environment for each peer library, made on first use and kept.
 
-It sees the torch of the interpreter that makes it (and whatever else lies beside that torch) through a .pth file, so
-that both sides run the same build. Peers are installed with --no-deps: their own pins exclude every current torch.
+Through a .pth file it uses the torch of the current interpreter, and other packages beside it, so that all libraries
+run the same build. Peers are installed with --no-deps, because their pins exclude current versions of torch.
 """
 
 import hashlib
@@ -18,15 +18,16 @@ PIP = ("-m", "pip", "--disable-pip-version-check", "--retries", "1", "--timeout"
 
 
 class InstallError(Exception):
-    """Why a peer could not be installed, in one line."""
+    """A peer could not be installed; the text is one line."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a peer is installed. needs: the packages it imports that may be missing; tools: what `pyx` needs.
+    """How a peer is installed. needs: packages that it imports and that may be missing. tools: packages that `pyx`
+    needs.
 
-    pyx: Cython sources of the released archive whose generated C is out of date. Where the plain installation fails,
-    that C is generated anew.
+    pyx: Cython sources of the released archive whose generated C is out of date. If the normal installation fails, the
+    C is generated again.
     """
 
     requirement: str
@@ -48,7 +49,7 @@ RECIPES = {
 
 
 def python_of(peer: str, folder: Path) -> Path:
-    """The interpreter of the environment of `peer` under `folder`, installed first where need be. InstallError."""
+    """The interpreter of the environment of `peer` under `folder`, installed if necessary. Raises InstallError."""
     recipe = RECIPES[peer]
     key = hashlib.sha256(repr((recipe, sys.version, sys.prefix, torch.__version__, torch.__file__)).encode())
     environment = folder / f"{peer}-{key.hexdigest()[:12]}"
@@ -86,7 +87,7 @@ def _install(recipe: Recipe, python: Path, environment: Path) -> None:
 
 
 def _install_regenerated(recipe: Recipe, python: Path, folder: Path) -> None:
-    """From the released archive, its C made anew from its Cython sources."""
+    """Installs the released archive after regenerating its C from its Cython sources."""
     pip = [str(python), *PIP]
     _run([*pip, "install", *recipe.tools])
     isolation = ("--no-deps", "--no-build-isolation")
@@ -112,7 +113,7 @@ def _run(command: list[str]) -> None:
 
 
 def _last_line(text: str) -> str:
-    """The last line that names an error, else the last one."""
+    """The last line of `text` that names an error, else its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.lower().startswith("error")]
     return (errors or lines or ["no message"])[-1]

@@ -1,4 +1,4 @@
-"""memmeta_exp itself, set up as `memmeta_exp.experiment.builder` does on a CPU: one task a pass, channels-last."""
+"""memmeta_exp, configured as by `memmeta_exp.experiment.builder` on a CPU: one task per pass, channels-last."""
 
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def _imaml(name: str, s: Settings) -> Any:
 
 
 def _proposed(name: str, s: Settings) -> Any:
-    """Gradient descent and conjugate gradients of fixed length, which a peer can be asked for too."""
+    """`proposed` with a fixed number of gradient and conjugate-gradient steps, which peers support too."""
     return ProposedConfig(
         name=name,
         mu=s.mu,
@@ -76,8 +76,8 @@ ALGORITHMS = {
 
 
 def load(file: Path, algorithm: str, s: Settings, dtype: torch.dtype) -> tuple[MetaModel, Step]:
-    """The meta-model with the stored weights and its meta-step on the stored tasks, which gathers and converts the
-    images anew each time, as training does."""
+    """The meta-model with the stored weights, and its train step on the stored tasks. As in training, each step gathers
+    and converts the images."""
     keep_freed_memory()
     stored = torch.load(file, weights_only=True)
     images, state = stored["images"], stored["state"]
@@ -96,7 +96,7 @@ def load(file: Path, algorithm: str, s: Settings, dtype: torch.dtype) -> tuple[M
 
 
 def _batch(images: torch.Tensor, shots: int) -> TaskBatch:
-    """The tasks of images uint8 [T, ways, shots + queries, C, H, W], every class of every task a class of its own."""
+    """Tasks from images uint8 [T, ways, shots + queries, C, H, W]; classes of different tasks are different classes."""
     tasks, ways, each = images.shape[:3]
     image_set = ImageSet(images.flatten(0, 1), tuple(str(i) for i in range(tasks * ways)))
     classes = torch.arange(tasks * ways).unflatten(0, (tasks, ways))

@@ -1,8 +1,8 @@
-"""What every library is given: the same tasks, initial weights and hyperparameters, and for the peers a network.
+"""The input of every library: the same tasks, initial weights and hyperparameters, and for the peers a network.
 
-The network is Conv4 as it is commonly written, 4 x [conv3x3 (pad 1), batch norm, ReLU, max-pool 2] and a linear head.
-It is the function of `memmeta_exp.backbones` (tests/benchmarks holds them together): batch norm always uses the
-statistics of the images it is given, so that support and query are normalised separately.
+The network is the usual Conv4: 4 x [conv3x3 (pad 1), batch norm, ReLU, max-pool 2] and a linear head. It computes the
+same function as `memmeta_exp.backbones`; tests/benchmarks compares them. Batch norm always uses the statistics of its
+input, so support and query are normalised separately.
 """
 
 from collections.abc import Callable
@@ -21,9 +21,11 @@ Step = Callable[[], None]  # adds the mean meta-gradient of the tasks to the par
 
 @dataclass(frozen=True)
 class Settings:
-    """The hyperparameters of one algorithm. lam: weight of iMAML's lam/2 |phi - theta|^2; mu: weight of mu/2 |phi|^2 in
-    g of the head-only algorithms; linear_steps: steps of plain conjugate gradients, 0 where no linear system is solved;
-    learned: whether the head's start is a meta-parameter."""
+    """The hyperparameters of one algorithm.
+
+    lam: weight of iMAML's lam/2 |phi - theta|^2. mu: weight of mu/2 |phi|^2 in g of head-only algorithms. linear_steps:
+    steps of conjugate gradients; 0: no linear system. learned: the start of the head is a meta-parameter.
+    """
 
     inner_steps: int
     inner_lr: float = 0.1
@@ -33,8 +35,8 @@ class Settings:
     learned: bool = True
 
 
-# iMAML: with the published lam = 2 the matrix H + lam I is indefinite at these weights, where our conjugate gradients
-# stop and the peer's go on; with lam = 50 both do all their steps, to the same result.
+# iMAML: with the published lam = 2 the matrix H + lam I is indefinite at these weights. Our conjugate gradients then
+# stop, the peer's continue. With lam = 50 both do all steps, with the same result.
 SETTINGS = {
     "maml": Settings(inner_steps=5),
     "fomaml": Settings(inner_steps=5),
@@ -43,8 +45,8 @@ SETTINGS = {
     "itd_bio": Settings(inner_steps=20, mu=1e-4, learned=False),
     "proposed": Settings(inner_steps=20, linear_steps=20, mu=0.1, learned=False),
 }
-# Where gradients are compared with other settings than are timed. 20 steps of conjugate gradients on a head's Hessian
-# amplify a rounding of 1e-15 to 1e-6, in whichever library; 5 do not.
+# Settings for comparing gradients, if they differ from the timed ones. In every library, 20 steps of conjugate
+# gradients on the Hessian of a head amplify rounding errors of 1e-15 to 1e-6; 5 steps do not.
 COMPARED = {**SETTINGS, "proposed": replace(SETTINGS["proposed"], linear_steps=5)}
 
 
@@ -59,9 +61,9 @@ class Task:
 
 
 class Conv4(nn.Module):
-    """Images [n, C, H, W] -> logits [n, ways]; `features` stops before the head.
+    """Maps images [n, C, H, W] to logits [n, ways]; `features` returns the input of the head.
 
-    tuned: max-pool before ReLU, the same function for a quarter of the ReLU's work and memory.
+    tuned: max-pool before ReLU, the same function with a quarter of the ReLU's work and memory.
     """
 
     def __init__(self, widths: list[int], features: int, ways: int, bias: bool, tuned: bool) -> None:
@@ -84,7 +86,7 @@ class Conv4(nn.Module):
 
 @dataclass(frozen=True)
 class Problem:
-    """One algorithm's work for a peer."""
+    """The input of one algorithm in a peer library."""
 
     model: Conv4
     tasks: list[Task]
@@ -92,8 +94,9 @@ class Problem:
 
 
 def load_problem(file: Path, settings: Settings, dtype: torch.dtype, tuned: bool) -> Problem:
-    """The work stored in `file`: "images" uint8 [T, ways, shots + queries, C, H, W], "shots", and "state", the weights
-    under the names of `memmeta_exp.backbones.MetaModel`. tuned: the peers' network is written as fast as ours."""
+    """The problem stored in `file`: "images" uint8 [T, ways, shots + queries, C, H, W], "shots", and "state", the
+    weights under the names of `memmeta_exp.backbones.MetaModel`. tuned: use the optimised version of the peers'
+    network."""
     stored = torch.load(file, weights_only=True)
     model = build_network(stored["state"], dtype, tuned)
     tasks = [task_of(images, stored["shots"], dtype, tuned) for images in stored["images"]]
@@ -110,7 +113,7 @@ def task_of(images: Tensor, shots: int, dtype: torch.dtype, tuned: bool) -> Task
 
 
 def build_network(state: dict[str, Tensor], dtype: torch.dtype, tuned: bool) -> Conv4:
-    """The network with the weights of `state`; its convolutions have a bias where those of `state` have one."""
+    """The network with the weights of `state`. Its convolutions have biases if `state` has them."""
     weights = {name.removeprefix("backbone."): tensor for name, tensor in state.items() if name != "head_start"}
     start = state["head_start"]
     blocks = [tensor for name, tensor in weights.items() if name.startswith("convs.") and name.endswith(".weight")]
@@ -122,13 +125,13 @@ def build_network(state: dict[str, Tensor], dtype: torch.dtype, tuned: bool) -> 
 
 
 def head_loss(head: nn.Module, z: Tensor, labels: Tensor, mu: float) -> Tensor:
-    """g of the head-only algorithms, CE + mu/2 |phi|^2, for a head as whichever library wraps it."""
+    """g of the head-only algorithms, CE + mu/2 |phi|^2, for a head wrapped by any library."""
     loss = F.cross_entropy(head(z), labels)
     return loss + mu / 2 * sum(p.square().sum() for p in head.parameters()) if mu else loss
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:
-    """The .grad of every parameter, a `Conv4`'s under the names of a `MetaModel`'s."""
+    """The .grad of every parameter; those of a `Conv4` under the names of a `MetaModel`."""
     found = {name: p.grad.detach().clone() for name, p in model.named_parameters() if p.grad is not None}
     if not isinstance(model, Conv4):
         return found
@@ -138,9 +141,9 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 
 
 def gradient_error(found: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
-    """max over tensors t of |found_t - reference_t| / max(|reference_t|, 1e-3 |reference|), a missing tensor being 0.
+    """max over tensors t of |found_t - reference_t| / max(|reference_t|, 1e-3 |reference|); a missing tensor is 0.
 
-    The floor keeps tensors whose gradient is zero but for rounding (biases in front of a batch norm) from deciding.
+    The lower bound of the denominator is for tensors with zero gradient up to rounding (biases before a batch norm).
     """
     floor = 1e-3 * sum(float(tensor.double().square().sum()) for tensor in reference.values()) ** 0.5
     errors = []
@@ -157,7 +160,7 @@ def describe(error: BaseException) -> str:
 
 
 def module_version(module: ModuleType) -> str:
-    """The version a library was installed with, else what it says itself."""
+    """The installed version of a library, or its own `__version__`."""
     try:
         return version(module.__name__)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The driver's end of a worker."""
+"""The driver's side of a worker process."""
 
 import json
 import os
@@ -11,13 +11,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class WorkerError(Exception):
-    """What a worker could not do, in one line."""
+    """A worker failed; the text is one line."""
 
 
 class WorkerProcess:
-    """A worker for `library`, run by the interpreter `python` with `threads` threads, alive until `close`.
+    """A worker process for `library`, run by the interpreter `python` with `threads` threads until `close`.
 
-    Raises WorkerError where the library does not import there.
+    Raises WorkerError if the library cannot be imported there.
     """
 
     def __init__(self, library: str, python: Path | str, threads: int) -> None:
@@ -38,7 +38,7 @@ class WorkerProcess:
             raise
 
     def ask(self, do: str, **arguments: Any) -> Any:
-        """The worker's answer to one request (`worker.py` lists them). Raises WorkerError with the worker's own."""
+        """The worker's answer to one request (`worker.py` lists them). Raises WorkerError with the worker's error."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
@@ -73,6 +73,7 @@ class WorkerProcess:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """PYTHONPATH leads to this checkout; waiting OpenMP threads sleep, for spinning ones would slow other workers."""
+    """The worker's environment: PYTHONPATH is this checkout, and waiting OpenMP threads sleep instead of spinning,
+    which would slow other workers."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}

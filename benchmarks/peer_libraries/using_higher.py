@@ -1,4 +1,4 @@
-"""higher, as its MAML example uses it: `innerloop_ctx` a task, and the query loss's backward inside it."""
+"""higher, as in its MAML example: per task an `innerloop_ctx`, with backward of the query loss inside."""
 
 import importlib
 from typing import Any
@@ -32,7 +32,8 @@ def maml(problem: Problem) -> Step:
 
 
 def fomaml(problem: Problem) -> Step:
-    """`track_higher_grads=False` keeps no history: the adapted weights' gradient is handed to the initial ones."""
+    """FOMAML: `track_higher_grads=False` keeps no graph, so the gradient of the adapted weights is copied to the
+    initial weights."""
     model, s = problem.model, problem.settings
     optimizer = _sgd(model, s.inner_lr)
 
@@ -50,7 +51,7 @@ def fomaml(problem: Problem) -> Step:
 
 
 def anil(problem: Problem) -> Step:
-    """And ITD-BiO: the features once, the head adapted on them."""
+    """ANIL and ITD-BiO: computes the features once, and adapts the head on them."""
     model, s = problem.model, problem.settings
     optimizer = _sgd(model.head, s.inner_lr)
 

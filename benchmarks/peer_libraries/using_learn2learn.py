@@ -1,4 +1,4 @@
-"""learn2learn, as its examples use it: a clone a task, `adapt`, and the query loss's backward before the next task."""
+"""learn2learn, as in its examples: per task a clone, `adapt`, and backward of the query loss."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def fomaml(problem: Problem) -> Step:
 
 
 def anil(problem: Problem) -> Step:
-    """And ITD-BiO: the features once, the head adapted on them."""
+    """ANIL and ITD-BiO: computes the features once, and adapts the head on them."""
     s, features = problem.settings, problem.model.features
     head = l2l.algorithms.MAML(problem.model.head, lr=s.inner_lr)
 

@@ -1,4 +1,4 @@
-"""TorchOpt: `MetaSGD` for what is unrolled, its implicit differentiation for iMAML and for the head alone."""
+"""TorchOpt: `MetaSGD` for unrolled algorithms, its implicit differentiation for iMAML and for `proposed`."""
 
 import importlib
 from typing import Any
@@ -30,7 +30,7 @@ def maml(problem: Problem) -> Step:
 
 
 def anil(problem: Problem) -> Step:
-    """And ITD-BiO: the features once, the head adapted on them."""
+    """ANIL and ITD-BiO: computes the features once, and adapts the head on them."""
     model, s = problem.model, problem.settings
     inner = torchopt.MetaSGD(model.head, lr=s.inner_lr)
     start, inner_start = _state(model.head), _state(inner)
@@ -52,13 +52,13 @@ def _state(target: Any) -> Any:
 
 
 def _solver(steps: int) -> Any:
-    """Plain conjugate gradients of exactly `steps` steps; TorchOpt's default solves the normal equations instead."""
+    """Conjugate gradients with exactly `steps` steps. TorchOpt's default solves the normal equations instead."""
     return torchopt.linear_solve.solve_cg(maxiter=steps, rtol=0.0, atol=0.0)
 
 
 def imaml(problem: Problem) -> Step:
-    """phi by K gradient steps from theta on g = CE + lam/2 |phi - theta|^2, its derivative by the implicit function
-    theorem: (I + H/lam)^-1 d_phi f, H the Hessian of the cross-entropy."""
+    """iMAML: phi by K gradient steps from theta on g = CE + lam/2 |phi - theta|^2, with the implicit meta-gradient
+    (I + H/lam)^-1 d_phi f, where H is the Hessian of the cross-entropy."""
     inner = _proximal_class(problem.settings.linear_steps)(problem.model, problem.settings)
 
     def step() -> None:
@@ -71,7 +71,8 @@ def imaml(problem: Problem) -> Step:
 
 
 def _proximal_class(linear_steps: int) -> Any:
-    """An `ImplicitMetaGradientModule` takes its linear solver when the class is made, hence a class a setting."""
+    """A class for this number of linear steps: `ImplicitMetaGradientModule` takes the linear solver at class
+    creation."""
 
     base: Any = torchopt.nn.ImplicitMetaGradientModule
 
@@ -107,7 +108,7 @@ def _proximal_class(linear_steps: int) -> Any:
 
 
 def proposed(problem: Problem) -> Step:
-    """The implicit gradient of the head alone, by `custom_root` on the features, which are computed once."""
+    """`proposed`: the implicit gradient of the head by `custom_root`, on features that are computed once."""
     model, s = problem.model, problem.settings
     solve = _head_solver(s)
     start = (model.head.weight, model.head.bias)
@@ -122,7 +123,7 @@ def proposed(problem: Problem) -> Step:
 
 
 def _head_solver(s: Settings) -> Any:
-    """(phi_0, z, labels) -> phi_K of g = CE + mu/2 |phi|^2, differentiable in z by the implicit function theorem."""
+    """The function (phi_0, z, labels) -> phi_K for g = CE + mu/2 |phi|^2, with the implicit derivative by z."""
 
     def objective(phi: tuple[Tensor, Tensor], z: Tensor, labels: Tensor) -> Tensor:
         size = sum(p.square().sum() for p in phi)

@@ -1,11 +1,12 @@
-"""One library's process, `python -m benchmarks.peer_libraries.worker LIBRARY`: a JSON request and a JSON reply a line.
+"""The process of one library, `python -m benchmarks.peer_libraries.worker LIBRARY`. Each line is a JSON request or
+reply.
 
-    {"do": "load", "file", "algorithm", "settings", "dtype", "tuned"}    builds the meta-step
+    {"do": "load", "file", "algorithm", "settings", "dtype", "tuned"}    builds the train step
     {"do": "gradient", "to": PATH}    stores the meta-gradient by parameter name
-    {"do": "step"}                    seconds of one meta-step
-    {"do": "peak"}                    MiB of tensors above the baseline during one
+    {"do": "step"}                    returns the seconds of one train step
+    {"do": "peak"}                    returns the peak MiB of tensors above the baseline during one
 
-The first reply, unasked for, is {"value": {"version", "algorithms", "torch"}}; a failure is {"error": one line}.
+The first reply needs no request: {"value": {"version", "algorithms", "torch"}}. A failure is {"error": one line}.
 """
 
 import importlib
@@ -26,7 +27,7 @@ from memmeta_exp.profiling.peak_memory import measure_peak
 
 
 class Worker:
-    """The meta-step that was loaded last, and what can be asked of it."""
+    """Holds the train step loaded last, and answers requests about it."""
 
     def __init__(self, library: str) -> None:
         name = "ours" if library == "ours" else f"using_{library}"
@@ -54,7 +55,7 @@ class Worker:
         self.step()
         found = gradients(self.model)
         if not self.learned:
-            found.pop("head_start", None)  # a peer that unrolls differentiates the start whether it is learned or not
+            found.pop("head_start", None)  # peers that unroll compute this gradient even if the start is not learned
         torch.save(found, to)
 
     def seconds(self) -> float:
@@ -64,7 +65,7 @@ class Worker:
         return time.perf_counter() - begin
 
     def peak(self) -> float:
-        self._clear()  # gradients of an earlier step would stand in the baseline
+        self._clear()  # else gradients of an earlier step would count in the baseline
         tensors = [vars(task) for task in self.data or ()]
         return measure_peak(self.step, "cpu", (self.model, tensors))[1].above_baseline_mib
 
@@ -73,13 +74,13 @@ class Worker:
 
 
 def serve(requests: TextIO, replies: TextIO, library: str) -> None:
-    """Answers until `requests` ends. Returns at once where the library does not import."""
+    """Answers requests until `requests` ends. Returns at once if the library cannot be imported."""
 
     def answer(work: Callable[[], Any]) -> Any:
         value, failure = None, None
         try:
             value = work()
-        except Exception as error:  # noqa: BLE001 - whatever a library raises is its result
+        except Exception as error:  # noqa: BLE001 - any error of the library is reported as its result
             traceback.print_exc()
             failure = describe(error)
         replies.write(json.dumps({"error": failure} if failure else {"value": value}) + "\n")
@@ -103,7 +104,7 @@ def serve(requests: TextIO, replies: TextIO, library: str) -> None:
 
 
 def main() -> None:
-    # what a library prints goes to the log: the replies have the real standard output to themselves
+    # redirect what a library prints to the log, so that standard output has only replies
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

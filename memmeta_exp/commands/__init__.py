@@ -1,1 +1,1 @@
-"""The commands of the console script, one module each; `main(arguments)` returns the exit code."""
+"""The commands of the console script, one module each. `main(arguments)` of each returns the exit code."""

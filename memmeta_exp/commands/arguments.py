@@ -1,4 +1,4 @@
-"""KEY=VALUE arguments of the commands that need no Hydra."""
+"""Parses the KEY=VALUE arguments of commands that do not use Hydra."""
 
 from collections.abc import Mapping
 
@@ -6,12 +6,14 @@ from memmeta_exp.config import ConfigError, closest
 
 
 def parse(arguments: list[str], defaults: Mapping[str, str | None]) -> dict[str, str | None]:
-    """`defaults` with what `arguments` change; ConfigError for a key that is not among them."""
+    """`defaults` updated by the KEY=VALUE `arguments`. Raises ConfigError for a key not in `defaults` or no value."""
     values = dict(defaults)
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals and key not in defaults:
-            raise ConfigError(f"'{argument}' is no option: write KEY=VALUE, such as {next(iter(defaults))}={argument}")
+            raise ConfigError(
+                f"'{argument}' is not an option: write KEY=VALUE, such as {next(iter(defaults))}={argument}"
+            )
         if key not in defaults:
             raise ConfigError(f"unknown option '{key}'{closest(key, defaults)}")
         if not equals or not value:
@@ -21,7 +23,7 @@ def parse(arguments: list[str], defaults: Mapping[str, str | None]) -> dict[str,
 
 
 def whole_number(options: Mapping[str, str | None], key: str, least: int, most: int = 2**20) -> int | None:
-    """The value of `key` as a number from `least` to `most`, None where it is not given; ConfigError otherwise."""
+    """The value of `key` as an int; None if it is not given. Raises ConfigError unless it is from `least` to `most`."""
     text = options[key]
     if text is None:
         return None
@@ -31,7 +33,7 @@ def whole_number(options: Mapping[str, str | None], key: str, least: int, most: 
 
 
 def flag(options: Mapping[str, str | None], key: str) -> bool:
-    """The value of `key`, true or false, false where it is not given; ConfigError otherwise."""
+    """The value of `key` as a bool; False if it is not given. Raises ConfigError unless it is true or false."""
     text = options[key] or "false"
     if text.lower() not in ("true", "false"):
         raise ConfigError(f"{key}={text} is unknown: use true or false")

@@ -1,4 +1,4 @@
-"""What the keys of a configuration are, from the metadata of their fields and the values of conf/."""
+"""Collects all configuration keys from the metadata of dataclass fields and the values of conf/."""
 
 import dataclasses
 import json
@@ -15,8 +15,8 @@ from memmeta_exp.config.section import Option, default_of, option_of
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """name: as on the command line; type, meaning: in words; default, allowed: in words, by option where they differ,
-    of the options that have the key."""
+    """One row of a table. name: as on the command line. type, default, allowed, meaning: as text; if the options of the
+    table differ in default or allowed values, these are listed by option."""
 
     name: str
     type: str
@@ -27,10 +27,10 @@ class Key:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The keys of options that mean the same by them.
+    """The keys that a section has, or that several options of a group have with the same names and meanings.
 
-    group: that of the options, or the section, or empty for the top level; options: whose keys they are, none outside a
-    group; chosen: which of them is the default; about: what it is.
+    group: the group or section; empty: the top level. options: the options of the group that have these keys; empty
+    outside a group. chosen: the default option of the group. about: a description.
     """
 
     group: str
@@ -46,7 +46,7 @@ class Table:
 
 
 def reference() -> list[Table]:
-    """All of them: top level, sections of config.yaml, and each group."""
+    """All tables: the top level, the sections of config.yaml, and each group."""
     tables = [_of_section("", Config, "")]
     tables += [_of_section(name, schema, _first_line(schema)) for name, schema in NESTED.items()]
     chosen = group_values("config")["defaults"]
@@ -57,7 +57,7 @@ def reference() -> list[Table]:
 
 
 def keys_of(schema: type[Section]) -> list[dataclasses.Field[Any]]:
-    """The fields of a section that are keys: of `Config` those that are no sections."""
+    """The fields of `schema` that are keys: neither `name` nor a nested section."""
     sections = {*GROUPS, *NESTED}
     return [f for f in dataclasses.fields(schema) if f.name != "name" and f.name not in sections]
 
@@ -72,7 +72,7 @@ def _of_section(section: str, schema: type[Section], about: str) -> Table:
 
 
 def _of_group(group: str, chosen: str) -> list[Table]:
-    """Options whose keys have the same names and meanings share a table."""
+    """The tables of a group. Options whose keys have the same names and meanings share one."""
     together: dict[Any, list[str]] = {}
     for option in sorted(group_options(group), key=lambda o: o != chosen):
         schema = _schema(group, option)
@@ -101,12 +101,12 @@ def _of_options(group: str, chosen: str, options: tuple[str, ...]) -> Table:
 
 
 def _first_line(schema: type) -> str:
-    """The first paragraph of its docstring."""
+    """The first paragraph of the docstring of `schema`."""
     return " ".join((getdoc(schema) or "").partition("\n\n")[0].split())
 
 
 def _by_option(values: Mapping[str, str], everyone: Iterable[str]) -> str:
-    """One value where all of `everyone` have it, else each with those that do."""
+    """The value, if every option of `everyone` has the same; else each value with its options in parentheses."""
     who: dict[str, list[str]] = {}
     for option, value in values.items():
         who.setdefault(value, []).append(option)
@@ -128,7 +128,7 @@ def _type_name(hint: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    """As on the command line."""
+    """`value` as written on the command line."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
@@ -141,7 +141,7 @@ def _allowed(of: Option) -> str:
 
 
 def _number(value: int | float) -> str:
-    """Large powers of 2 as such."""
+    """`value` as text; a power of 2 from 2^20, or one less, as 2^N or 2^N - 1."""
     if isinstance(value, int) and value >= 2**20:
         for exact, rest in ((value, ""), (value + 1, " - 1")):
             if exact & (exact - 1) == 0:

@@ -1,4 +1,4 @@
-"""The dataset that `memmeta evaluate ... dataset=OTHER` tests a run on: its configuration, and whether it fits."""
+"""`memmeta evaluate run=DIR dataset=OTHER`: the configuration that tests a run on another dataset."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,8 +21,10 @@ GROUP = "dataset"
 
 
 def split_paths(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Where files that the run names are now, by key, and the other arguments. Beside dataset=OTHER the keys of the
-    dataset are that one's."""
+    """The path arguments, by key, that say where files of the run are now, and the other arguments.
+
+    If dataset=OTHER is given, dataset.* are keys of OTHER, so they count among the others.
+    """
     groups = {key.partition(".")[0] for key in path_keys() if "." in key}
     if any(argument.startswith(f"{GROUP}=") for argument in arguments):
         groups.discard(GROUP)
@@ -32,25 +34,27 @@ def split_paths(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def split_dataset(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Those of `arguments` that choose a dataset or set its keys, and the others."""
+    """The arguments that choose a dataset or set its keys, and the others."""
     ours = [a for a in arguments if a.partition("=")[0].partition(".")[0] == GROUP]
     return ours, [a for a in arguments if a not in ours]
 
 
 def on_other_dataset(config: Config, overrides: list[str], shape: Mapping[str, int | None]) -> Config:
-    """The configuration of a run with the dataset that `overrides` choose in place of its own, and the `shape` of tasks
-    that is not None. ConfigError where they choose none, or one whose images the model cannot take."""
+    """`config` on the dataset that `overrides` choose, with those values of `shape` (shots, queries) that are not None.
+
+    Raises ConfigError if no dataset is chosen, or if the image shape of its images differs from the run's.
+    """
     if not any(override.startswith(f"{GROUP}=") for override in overrides):
-        raise ConfigError(f"{overrides[0]} is a key of which dataset? Choose it too: {GROUP}=NAME")
+        raise ConfigError(f"{overrides[0]} is a dataset's key, and no dataset is chosen: add {GROUP}=NAME")
     section: Any = OmegaConf.to_container(composed(overrides).dataset, resolve=True)
     for name in (section["name"], config.dataset.name):
         if not option_class("dataset", name).has_images:
-            raise ConfigError(f"{overrides[0]}: a test on another dataset is for images, and {GROUP}={name} has none")
+            raise ConfigError(f"{overrides[0]}: a test on another dataset needs images, and {GROUP}={name} has none")
     try:
         asked: dict[str, Any] = {key: value for key, value in shape.items() if value is not None}
         if (
             config.algorithm.classifies
-        ):  # training tasks leave no trace in the model, and may be of more classes than there are
+        ):  # the model does not depend on training.*, whose ways may exceed the classes of this dataset
             asked["training"] = {}
         moved = from_dict({**to_dict(config), GROUP: section, **asked})
         check_tasks_fit(moved)
@@ -60,8 +64,8 @@ def on_other_dataset(config: Config, overrides: list[str], shape: Mapping[str, i
     if ours != theirs:
         set_them = f", or set {GROUP}.image_size and {GROUP}.channels" if "image_size" in section else ""
         raise ConfigError(
-            f"{GROUP}={moved.dataset.name} has images of {theirs}, and the run on {config.dataset.name} takes {ours}: "
-            f"name a dataset of that size and those channels{set_them}"
+            f"{GROUP}={moved.dataset.name} has images of {theirs}, and the run on {config.dataset.name} needs {ours}: "
+            f"choose a dataset with this size and number of channels{set_them}"
         )
     return moved
 

@@ -1,4 +1,4 @@
-"""`memmeta dashboard project=NAME`: the W&B workspace and report of a project, saved online or written as JSON."""
+"""`memmeta dashboard project=NAME`: makes a W&B workspace and report of a project, online or as JSON."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from memmeta_exp.utils.errors import RunError
 HELP = """memmeta dashboard project=NAME [entity=NAME] [out=FILE]
 memmeta dashboard project=NAME offline=true [entity=NAME] [out=FILE]
 
-The first saves a workspace and a report of a W&B project (accuracy, convergence, memory, solver health, time, cost), as
-a new view and a new report each time, and prints their addresses; entity is yours by default. The second needs no
-account and no network: it writes both as JSON, to dashboard_NAME.json by default. out=FILE writes that online too."""
+The first form saves a new workspace view and a new report of a W&B project (accuracy, convergence, memory, solver
+health, time, cost) and prints their addresses. entity is your own by default. The second form needs no account and no
+network: it writes both as JSON to dashboard_NAME.json. out=FILE names the JSON file, in the first form too."""
 FORBIDDEN = "/\\#?%:"  # in names of W&B projects
 TIMEOUT_S = 4.0
 
@@ -35,9 +35,9 @@ def main(arguments: list[str]) -> int:
 
 def _project(name: str | None) -> str:
     if name is None:
-        raise ConfigError("dashboard of which project? Name it: memmeta dashboard project=memmeta")
+        raise ConfigError("dashboard needs a W&B project: name it, as in memmeta dashboard project=memmeta")
     if any(character in FORBIDDEN for character in name):
-        raise ConfigError(f"project={name} is no name of a W&B project: none of {' '.join(FORBIDDEN)} may be in it")
+        raise ConfigError(f"project={name} is not a W&B project name: leave out {' '.join(FORBIDDEN)}")
     return name
 
 
@@ -57,7 +57,7 @@ def _save(project: str, entity: str) -> int:
         raise RunError(f"{error}; {instead}") from None
     try:
         workspace, report = Dashboard(project, entity or mine).save()
-    except Exception as error:  # noqa: BLE001 - whatever W&B's trouble is, it is one line
+    except Exception as error:  # noqa: BLE001 - W&B may raise anything; it becomes one line
         raise RunError(f"W&B did not save the dashboard ({first_line(error)}); {instead}") from None
     print(f"workspace: {workspace}\nreport: {report}", flush=True)
     return 0

@@ -1,4 +1,4 @@
-"""`memmeta data`: which datasets there are, which are here and sound, and how to get the others."""
+"""`memmeta data`: lists, downloads, imports and verifies datasets, and lists or clears the cache."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -13,16 +13,16 @@ from memmeta_exp.data.datasets import FolderConfig
 from memmeta_exp.utils.errors import DataError
 from memmeta_exp.utils.path_keys import home_path
 
-HELP = """memmeta data [data_root=DIR] [path=DIR]             lists every dataset and what is here of it
-memmeta data fetch NAME [data_root=DIR]             downloads and converts it; run again, it goes on
+HELP = """memmeta data [data_root=DIR] [path=DIR]             lists every dataset and whether it is present
+memmeta data fetch NAME [data_root=DIR]             downloads and converts it; run again to continue
 memmeta data import NAME PATH [data_root=DIR]       converts files that you have, from a folder or an archive
-memmeta data verify NAME [data_root=DIR]            compares counts, classes, pixels and statistics with what is known
-memmeta data cache [clear=true]                     lists what is kept of converted images, or removes it
+memmeta data verify NAME [data_root=DIR]            compares counts, classes, pixels and statistics with references
+memmeta data cache [clear=true]                     lists the cache of converted images, or removes it
 
-fetch and import: cifar100 (for cifar_fs and fc100), miniimagenet, tieredimagenet, omniglot. import folder PATH and
-verify folder PATH take your own images, with [split_file=FILE] [image_size=84] [channels=3] [skip_damaged=false] as
-dataset.*; the list looks for those of path=DIR [split_file=FILE]. plugins=[MODULE,...] adds the datasets of your own
-modules.
+fetch and import take cifar100 (for cifar_fs and fc100), miniimagenet, tieredimagenet or omniglot. import folder PATH
+and verify folder PATH take your own images, with [split_file=FILE] [image_size=84] [channels=3] [skip_damaged=false] as
+in dataset.*. path=DIR [split_file=FILE] adds your own images to the list. plugins=[MODULE,...] adds the datasets of
+your own modules.
 data_root is $MEMMETA_DATA by default. docs/datasets.md has the formats, the addresses and the checks."""
 
 PUBLISHED = ("cifar100", "miniimagenet", "tieredimagenet", "omniglot")
@@ -38,12 +38,12 @@ def main(arguments: list[str]) -> int:
         return _COMMANDS[arguments[0]](arguments[1:])
     for argument in arguments:
         if argument.startswith("download="):
-            raise ConfigError(f"'{argument}' is now a command: memmeta data fetch {argument.partition('=')[2]}")
+            raise ConfigError(f"'{argument}' is unknown: use memmeta data fetch {argument.partition('=')[2]}")
         if "=" not in argument:
             raise ConfigError(f"unknown command 'data {argument}'{closest(argument, _COMMANDS)}")
     options = parse([a.removeprefix("dataset.") for a in arguments], dict.fromkeys(("data_root", "path", "split_file")))
     if options["split_file"] and not options["path"]:
-        raise ConfigError(f"split_file={options['split_file']} of which folder? Name it too: path=DIR")
+        raise ConfigError(f"split_file={options['split_file']} needs its folder of images: add path=DIR")
     return _list(options["data_root"], options["path"], options["split_file"])
 
 
@@ -125,7 +125,7 @@ def _cache(arguments: list[str]) -> int:
         print(", in use" if entry.in_use else "")
     for path in unfinished:
         print(
-            f"{path}\n    {'being made' if loop_status(path) else 'left half-made, removed before the next conversion'}"
+            f"{path}\n    {'being written' if loop_status(path) else 'incomplete, removed before the next conversion'}"
         )
     total, most = sum(entry.size for entry in found), cache_contents.limit()
     print(f"{cache_folder()}: {total / 2**30:.2f} of at most {most / 2**30:g} GiB ({cache_contents.LIMIT_VARIABLE})")
@@ -180,4 +180,6 @@ def _root(data_root: str | None, name: str) -> Path:
     try:
         return resolve_root(data_root, name)
     except DataError:
-        raise ConfigError(f"where to put {name}? set data_root=DIR or the environment variable MEMMETA_DATA") from None
+        raise ConfigError(
+            f"{name} needs a folder to be stored in: set data_root=DIR or the environment variable MEMMETA_DATA"
+        ) from None

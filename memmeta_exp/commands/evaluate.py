@@ -1,4 +1,4 @@
-"""`memmeta evaluate run=DIR`: the test of a finished run, done again on the episodes it stored, or on others."""
+"""`memmeta evaluate run=DIR`: tests a run again on its stored episodes, or on new ones."""
 
 import json
 import math
@@ -30,25 +30,29 @@ HELP = """memmeta evaluate run=DIR [checkpoint=best|last | iteration=N] [device=
                  [task_stats_weight=S]
                  [dataset=OTHER [dataset.KEY=VALUE] ...] [plugins=[MODULE,...]]
 
-Tests the model of the run folder DIR with the run's own configuration on the episodes of its test_episodes.csv, and
-prints the accuracy (of sine waves the mean squared error) with its 95 % interval and how many tasks score as they did.
-iteration=N takes the weights that checkpoint_at=[N] kept. With tasks=N on the first N tasks of its test (or validation)
-stream instead, of S shots and Q queries a class (of a sine wave) where these are given. With dataset=OTHER on tasks of
-another dataset with the same image size and channels (a cross-domain test), as many as the run's own test has unless
-tasks=N says otherwise. With test_adaptation by another adaptation to each task: the algorithm's own, K steps of LR on
-the head alone, or the head alone solved for exactly, its support loss plus eval_mu/2 |phi|^2 being least; with mu=MU by
-its own with another weight of R (algorithm.mu). With task_stats_weight=S with that weight of each task's own statistics
-in batch norm, of a run with backbone.norm=running. device, threads and the adaptation are the run's own unless given,
-and so are data_root, dataset.path, dataset.split_file and backbone.weights, for files that have moved. Writes out=FILE
-alone.
+Tests the model of the run folder DIR on the tasks of its test_episodes.csv, with the run's own configuration. Prints
+the accuracy (sinusoid: the mean squared error), its 95 % interval, and how many tasks score as stored.
+
+iteration=N           the weights that checkpoint_at=[N] kept
+tasks=N               the first N tasks of the run's test stream instead (split=val: of its validation stream)
+shots=S, queries=Q    support and query images per class of these tasks
+dataset=OTHER         tasks of another dataset with the same image size and channels (cross-domain test);
+                      by default as many as the run's test has
+test_adaptation       own: the algorithm's adaptation; gd: K steps of size LR on the head; exact: the head that
+                      minimises the support loss + eval_mu/2 |phi|^2
+mu=MU                 the algorithm's own adaptation with another weight of R (algorithm.mu)
+task_stats_weight=S   weight of each task's own batch-norm statistics, for runs with backbone.norm=running
+
+device and threads are the run's own by default. So are data_root, dataset.path, dataset.split_file and
+backbone.weights; set them if files have moved. The only file it writes is out=FILE.
 """
 SHAPE = ("shots", "queries")
-TAKES = {"gd": ("eval_steps", "eval_lr"), "exact": ("eval_mu",)}  # keys of each test_adaptation alone
+TAKES = {"gd": ("eval_steps", "eval_lr"), "exact": ("eval_mu",)}  # keys that only this test_adaptation uses
 ADAPTATION = ("test_adaptation", *TAKES["gd"], *TAKES["exact"])
-OWN = {"mu": "algorithm", "task_stats_weight": "backbone"}  # numbers of the run's own configuration, and their sections
+OWN = {"mu": "algorithm", "task_stats_weight": "backbone"}  # numbers that may replace the run's own, and their sections
 CHOSEN = ("run", "checkpoint", "iteration", "device", "threads", "data_root", "tasks", "split")
 OPTIONS = (*CHOSEN, *SHAPE, *ADAPTATION, *OWN, "out")
-CLOSE = 1e-4  # relative; another processor rounds squared errors otherwise
+CLOSE = 1e-4  # relative tolerance: squared errors round differently on other processors
 
 
 def main(arguments: list[str]) -> int:
@@ -64,7 +68,7 @@ def main(arguments: list[str]) -> int:
     weights = checkpoint.chosen(folder, options["checkpoint"], whole_number(options, "iteration", least=1))
     tasks, split = whole_number(options, "tasks", least=2), options["split"] or "test"
     if tasks is None and not dataset and any(options[key] is not None for key in ("split", *SHAPE)):
-        raise ConfigError("split, shots and queries are for new tasks: say how many with tasks=N")
+        raise ConfigError("split, shots and queries are for new tasks: set their number with tasks=N")
     if split not in ("test", "val"):
         raise ConfigError(f"split={split} is unknown; choose from test, val")
     shape = {key: whole_number(options, key, least=1) for key in SHAPE}
@@ -73,16 +77,16 @@ def main(arguments: list[str]) -> int:
     config = read_config(folder, machine | ({} if dataset else shape))
     if config.dataset.has_finite_tasks:
         raise ConfigError(
-            f"{folder} is a run on dataset={config.dataset.name}, which has no test tasks: summary.json has F itself"
+            f"{folder} is a run on dataset={config.dataset.name}, which has no test tasks: read F in its summary.json"
         )
-    its_own, as_stored = config.dataset, _rule(config)
+    its_own, as_stored = config.dataset, _adaptation_text(config)
     adaptation = {key: options[key] for key in ADAPTATION if options[key] is not None}
     if adaptation:
         config = read_config(folder, machine | adaptation | ({} if dataset else shape))
     for of, keys in TAKES.items():
         if config.test_adaptation != of and adaptation.keys() & set(keys):
             given = " and ".join(key for key in keys if key in adaptation)
-            raise ConfigError(f"{given}: for test_adaptation={of} alone; set it, or leave {given} out")
+            raise ConfigError(f"{given} is for test_adaptation={of} only: set it, or leave {given} out")
     changed = {key: text for key in OWN if (text := options[key]) is not None}
     for key, text in changed.items():
         config = _with(config, key, text)
@@ -96,44 +100,47 @@ def main(arguments: list[str]) -> int:
     _require_statistics(config, weights, iteration)
     which = f"{'kept' if options['iteration'] else weights.stem} checkpoint of iteration {iteration}"
     if adaptation:
-        which += f", adapted by {_rule(config)}"
+        which += f", adapted by {_adaptation_text(config)}"
     which += "".join(f", {key} = {float(text):g}" for key, text in changed.items())
     if tasks is not None:
         score = score_tasks(experiment, experiment.samplers[split].draw(0, tasks))
         where = f" of {config.dataset.name}" if dataset else ""
-        return _say(config, split, score, f"{tasks} tasks{where} ({_shape(config)}), {which}", options["out"])
+        return _print_score(config, split, score, f"{tasks} tasks{where} ({_shape(config)}), {which}", options["out"])
     tasks_of: Any = _waves_of if config.dataset.is_regression else _images_of
     score = score_tasks(experiment, tasks_of(experiment, episodes, folder))
     of = f"{len(episodes)} stored tasks, {which}"
-    if _rule(config) == as_stored and not changed:
-        of += f"; {_same(score, episodes)} tasks score as stored"
-    return _say(config, "test", score, of, options["out"])
+    if _adaptation_text(config) == as_stored and not changed:
+        of += f"; {_unchanged_count(score, episodes)} tasks score as stored"
+    return _print_score(config, "test", score, of, options["out"])
 
 
 def _built(config: Config, its_own: Any, weights: Path) -> Experiment:
-    """The experiment of `config`, whose images are normalised as those of the dataset `its_own` that the model of
-    `weights` was trained on. Of another dataset's run it needs no images where `weights` has the constants."""
+    """Builds the experiment of `config`, without the classifier that only training uses.
+
+    Images are normalised by the constants of `its_own`, the dataset that the checkpoint `weights` was trained on. On
+    another dataset, these are read from `weights`; if it has none, they are computed from the images of `its_own`.
+    """
     of_dataset = None
     if config.images.normalise == "dataset" and config.dataset != its_own:
         stored = checkpoint.load(weights).get("normalised_by")
         of_dataset = (tuple(stored[0]), tuple(stored[1])) if stored else dataset_constants(its_own, config.data_root)
     experiment = build_within_budget(config, of_dataset)
-    experiment.model.classifier = None  # of training alone, and of another dataset's classes where this is one
+    experiment.model.classifier = None  # used in training only, for the classes of its training split
     return experiment
 
 
 def _require_its_images(experiment: Experiment, newest: Path) -> None:
-    """DataError where the images are not those of the run, of which the checkpoint `newest` has the digests."""
+    """Raises DataError if the images differ from the run's, whose digests the checkpoint `newest` has."""
     if newest.is_file():
         require_images(image_digests(experiment), checkpoint.load(newest).get("images", {}))
 
 
 def _with(config: Config, key: str, text: str) -> Config:
-    """`config` with the number `key` of OWN as `text` says; ConfigError where it says no number, or there is no such
-    key."""
+    """`config` with the key `key` of OWN set to the number in `text`. Raises ConfigError if `text` is no finite number,
+    or the run's configuration has no such key."""
     values, section = to_dict(config), OWN[key]
     if key == "mu" and config.test_adaptation != "own":
-        why = "has no R: leave one of them out" if config.test_adaptation == "gd" else "has its own: say eval_mu"
+        why = "has no R: leave one of them out" if config.test_adaptation == "gd" else "has its own: set eval_mu"
         raise ConfigError(
             f"mu is for the algorithm's own adaptation, and test_adaptation={config.test_adaptation} {why}"
         )
@@ -143,26 +150,26 @@ def _with(config: Config, key: str, text: str) -> Config:
     try:
         number = float(text)
     except ValueError:
-        raise ConfigError(f"{key}={text} is no number: give one, as {section}.{key} takes it") from None
+        raise ConfigError(f"{key}={text} is not a number: give one in the range of {section}.{key}") from None
     if not math.isfinite(number):
-        raise ConfigError(f"{key}={text} is not finite: give a number, as {section}.{key} takes it")
+        raise ConfigError(f"{key}={text} is not finite: give a number in the range of {section}.{key}")
     return from_dict({**values, section: {**values[section], key: number}})
 
 
 def _require_statistics(config: Config, weights: Path, iteration: int) -> None:
-    """ConfigError for a checkpoint between validations, where running statistics are old ones."""
+    """Raises ConfigError for a checkpoint between validations, whose running statistics are out of date."""
     running = iteration and config.backbone.norm == "running"
     if running and not running_weight(iteration, config.eval_every, config.iterations):
         raise ConfigError(
-            f"{weights} is of iteration {iteration}, and backbone.norm=running gathers its statistics in the "
-            f"{STATS_ITERATIONS} before a validation: take checkpoint=best, or go on with the run"
+            f"{weights} is of iteration {iteration}, and backbone.norm=running updates its statistics only in the "
+            f"{STATS_ITERATIONS} before a validation: use checkpoint=best, or resume the run"
         )
 
 
 def _as_many(config: Config, folder: Path) -> int:
-    """Tasks of the run's own test."""
+    """The number of tasks of the run's own test."""
     if not config.test_tasks:
-        raise ConfigError(f"{folder} has test_tasks=0: say how many to test on with tasks=N")
+        raise ConfigError(f"{folder} has test_tasks=0: set the number of tasks with tasks=N")
     return config.test_tasks
 
 
@@ -172,7 +179,7 @@ def _shape(config: Config) -> str:
     return f"{config.ways}-way {config.shots}-shot, {config.queries} queries a class"
 
 
-def _rule(config: Config) -> str:
+def _adaptation_text(config: Config) -> str:
     if config.test_adaptation == "own":
         return "the algorithm's own adaptation"
     if config.test_adaptation == "exact":
@@ -180,11 +187,11 @@ def _rule(config: Config) -> str:
     return f"{config.eval_steps} steps of {config.eval_lr:g} on the head"
 
 
-def _say(config: Config, split: str, score: Score, of: str, out: str | None) -> int:
-    """Prints accuracy or error and, where `out` names a file, writes it there."""
+def _print_score(config: Config, split: str, score: Score, of: str, out: str | None) -> int:
+    """Prints the accuracy or error, and writes it to the JSON file `out`, if given. of: describes the tasks."""
     mean, half_width = score.interval
     if score.unsolved_fraction:
-        of += f"; of {score.unsolved_fraction:.1%} of them the head missed its tolerance"
+        of += f"; the head missed its tolerance on {score.unsolved_fraction:.1%} of them"
     if score.accuracy is None:
         print(f"{split} mean squared error {mean:.5g} +- {half_width:.2g} (95 %) over {of}")
     else:
@@ -197,12 +204,12 @@ def _say(config: Config, split: str, score: Score, of: str, out: str | None) -> 
         try:
             replace_text(Path(out), json.dumps(values, indent=2) + "\n")
         except OSError as error:
-            raise ConfigError(f"out={out}: {error.strerror}; name a file that can be written") from None
+            raise ConfigError(f"out={out} cannot be written ({error.strerror}): name another file") from None
     return 0
 
 
-def _same(score: Score, episodes: Sequence[Any]) -> int:
-    """How many tasks score as they did."""
+def _unchanged_count(score: Score, episodes: Sequence[Any]) -> int:
+    """The number of tasks with their stored score."""
     if score.accuracy is None:
         pairs = zip(score.loss, (e.mse for e in episodes), strict=True)
         return sum(math.isclose(a, b, rel_tol=CLOSE) for a, b in pairs)
@@ -210,21 +217,21 @@ def _same(score: Score, episodes: Sequence[Any]) -> int:
 
 
 def _images_of(experiment: Experiment, episodes: list[EpisodeResult], folder: Path) -> TaskBatch:
-    """The tasks of images that `episodes` name."""
+    """The image tasks stored in `episodes`."""
     config, sampler = experiment.config, experiment.samplers["test"]
     device = sampler.image_set.images.device
     classes = torch.tensor([e.classes for e in episodes], device=device)
     items = torch.tensor([e.items for e in episodes], device=device).unflatten(1, (config.ways, -1))
     if bool((items >= sampler.image_set.sizes[classes][..., None]).any()):
         raise ConfigError(
-            f"{folder / 'test_episodes.csv'} is damaged, or the images are not those of the run: it names images that "
-            f"{config.run_name} has not"
+            f"{folder / 'test_episodes.csv'} is damaged, or the dataset has changed: it names images that "
+            f"{config.run_name} does not have"
         )
     return TaskBatch(sampler.image_set, classes, items, config.shots, pixels=sampler.pixels)
 
 
 def _waves_of(experiment: Experiment, episodes: list[SinusoidResult], _: Path) -> SinusoidTasks:
-    """The sine waves that `episodes` name."""
+    """The sine-wave tasks stored in `episodes`."""
 
     def numbers(name: str) -> torch.Tensor:
         return torch.tensor([getattr(e, name) for e in episodes], dtype=torch.float64, device=experiment.device)
@@ -234,24 +241,24 @@ def _waves_of(experiment: Experiment, episodes: list[SinusoidResult], _: Path) -
 
 
 def read_config(folder: Path, changes: Mapping[str, str | int | None]) -> Config:
-    """The configuration of the run in `folder`, with the `changes` that are not None; ConfigError without one."""
+    """The configuration of the run in `folder`, with those `changes` that are not None. Raises ConfigError."""
     file = folder / "config.yaml"
     if not file.is_file():
-        raise ConfigError(f"{folder} is no run folder: it has no config.yaml; name one that memmeta train wrote")
+        raise ConfigError(f"{folder} is not a run folder, it has no config.yaml: name one that memmeta train wrote")
     return from_yaml(file, {key: value for key, value in changes.items() if value is not None})
 
 
 def _episodes(folder: Path, config: Config) -> list[Any]:
-    """The rows of the run's test_episodes.csv, each a task of `config`."""
+    """The rows of the run's test_episodes.csv, one per task, checked against `config`."""
     if not (folder / "test_episodes.csv").is_file():
         why, instead = "the run did not reach its test", "train it to the end"
         if not config.test_tasks:
-            why, instead = "the run has test_tasks=0", "say how many to test on with tasks=N"
+            why, instead = "the run has test_tasks=0", "set the number of tasks with tasks=N"
         raise ConfigError(f"{folder} has no test_episodes.csv: {why}; {instead}")
     episodes = _waves(folder, config) if config.dataset.is_regression else _stored(folder, config)
     if len(episodes) < 2:
         raise ConfigError(
-            f"{folder / 'test_episodes.csv'} is damaged: it holds {len(episodes)} tasks, at least 2 needed"
+            f"{folder / 'test_episodes.csv'} is damaged: it holds {len(episodes)} tasks, and at least 2 are needed"
         )
     return episodes
 
@@ -260,12 +267,12 @@ def _stored(folder: Path, config: Config) -> list[EpisodeResult]:
     episodes = _read(folder, EpisodeResult)
     facts, per_class = config.dataset.facts(), config.shots + config.queries
     for e in episodes:
-        images = facts.images.get("test", facts.smallest("test"))  # at most, of a class
+        images = facts.images.get("test", facts.smallest("test"))  # an upper bound of the images of a class
         indices_fit = all(0 <= c < facts.classes["test"] for c in e.classes) and all(0 <= i < images for i in e.items)
         if len(e.classes) != config.ways or len(e.items) != config.ways * per_class or not indices_fit:
             raise ConfigError(
-                f"{folder / 'test_episodes.csv'} is damaged, or the images are not those of the run: task {e.task} is "
-                f"no task of {config.run_name}"
+                f"{folder / 'test_episodes.csv'} is damaged, or the dataset has changed: task {e.task} does not fit "
+                f"{config.run_name}"
             )
     return episodes
 
@@ -275,7 +282,7 @@ def _waves(folder: Path, config: Config) -> list[SinusoidResult]:
     for e in episodes:
         if len(e.x) != config.shots + config.queries or not all(map(math.isfinite, (e.amplitude, e.phase, *e.x))):
             raise ConfigError(
-                f"{folder / 'test_episodes.csv'} is damaged: task {e.task} is no task of {config.run_name}"
+                f"{folder / 'test_episodes.csv'} is damaged: task {e.task} does not fit {config.run_name}"
             )
     return episodes
 

@@ -1,4 +1,4 @@
-"""`memmeta keys [WORD ...]`: what can be configured, and what each key means."""
+"""`memmeta keys [WORD ...]`: lists the configuration keys and their meaning."""
 
 import dataclasses
 import shutil
@@ -11,21 +11,22 @@ from memmeta_exp.config.compose import without_plugins
 
 HELP = """memmeta keys [WORD ...] [format=text|markdown] [plugins=[MODULE,...]]
 
-Lists every configuration key of memmeta train with its type, what it may be, its default and its meaning; with WORDs,
-those of whose name, options and meaning each WORD is a part: memmeta keys warm, memmeta keys algorithm=maml.
-format=markdown prints the page docs/configuration.md."""
+Lists every configuration key of memmeta train with its type, allowed values, default and meaning. WORDs select the keys
+whose name, options or meaning contain every WORD: memmeta keys warm, memmeta keys algorithm=maml. format=markdown
+prints the page docs/configuration.md."""
 FORMATS = ("text", "markdown")
 MAX_WIDTH = 120
 PAGE = """# Configuration keys
 
-Made from the code by `memmeta keys format=markdown`; `memmeta keys` prints the same to a terminal, and
-`memmeta keys WORD` searches it. [quickstart.md](quickstart.md) shows how keys are set.
+This page is generated from the code by `memmeta keys format=markdown`. `memmeta keys` prints the same to a terminal,
+and `memmeta keys WORD` searches it. [quickstart.md](quickstart.md)
+shows how keys are set.
 
-A key of a group is there where one of the options above its table is chosen; where options are named beside a default,
-only these have the key. A range is that of numbers: what a type or a meaning names besides (`null`, `auto`, `0: none`)
-is allowed too. Combinations of keys are checked as well, and refused with a reason before anything is created. So are
-numbers that the run's precision cannot compute with: beyond 1.8e19, or below 1.2e-38 but not 0, for fp32 and bf16. An
-`experiment` sets several keys at once; what is set on the command line wins over it.
+A key of a group exists if one of the options above its table is chosen. If options are named beside a default, only
+these options have the key. The ranges are of numbers; values that the type or the meaning names (`null`, `auto`,
+`0: none`) are allowed too. Combinations of keys are checked as well: an invalid one is an error before anything is
+created. Numbers must fit the precision of the run: for fp32 and bf16 at most 1.8e19, and 0 or at least 1.2e-38. An
+`experiment` sets several keys at once; the command line overrides it.
 """
 
 
@@ -46,8 +47,10 @@ def main(arguments: list[str]) -> int:
 
 
 def matching(words: list[str]) -> list[Table]:
-    """The tables less the keys that lack one of `words` in their own text or their table's title; ConfigError where
-    nothing is left. An option that has no keys stays where its title has them all."""
+    """The tables, with the keys that contain all `words` in their table's title, their name or their meaning.
+
+    A table also stays if its title contains all `words`. Raises ConfigError if nothing is left.
+    """
     every, kept = reference(), []
     for table in every:
         keys = [key for key in table.keys if all(_has(f"{table.title} {key.name} {key.meaning}", w) for w in words)]
@@ -67,7 +70,7 @@ def _has(text: str, word: str) -> bool:
 
 
 def text(tables: list[Table]) -> str:
-    """For a terminal: a heading a table, and of each key one line of facts and its meaning below."""
+    """The tables for a terminal: one heading per table, and for each key one line of facts with its meaning below."""
     width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
     lines: list[str] = []
     for table in tables:
@@ -82,12 +85,12 @@ def text(tables: list[Table]) -> str:
 
 
 def _wrapped(words: str, width: int, indent: int) -> list[str]:
-    """Backticks are for the page."""
+    """Wrapped lines without backticks, which are markup of the page."""
     return textwrap.wrap(words.replace("`", ""), width, initial_indent=" " * indent, subsequent_indent=" " * 6)
 
 
 def markdown(tables: list[Table]) -> str:
-    """The page: a heading a section or group, a table for each dataclass."""
+    """The page docs/configuration.md: one heading per section or group, and its tables."""
     parts, group = [PAGE], None
     for table in tables:
         if table.group != group:
@@ -113,5 +116,5 @@ def _row(key: Key) -> str:
 
 
 def _escaped(words: str) -> str:
-    """What would be markup, as itself."""
+    """`words` with the markup characters < and * escaped."""
     return words.replace("<", "&lt;").replace("*", "\\*")

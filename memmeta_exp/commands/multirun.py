@@ -1,4 +1,4 @@
-"""How `memmeta train -m` ends: the table over its jobs, as that of a sweep."""
+"""The results table at the end of `memmeta train -m`."""
 
 import itertools
 import shlex
@@ -14,16 +14,16 @@ from memmeta_exp.sweeps.sweep_folder import job_status
 from memmeta_exp.tracking.console import print_jobs
 from memmeta_exp.tracking.run_folder import RunFolder, holds_run
 
-NAMED_OTHERWISE = ("hydra/sweeper", "hydra.sweep.subdir")  # then folders are not the numbers of the grid's jobs
+NAMED_OTHERWISE = ("hydra/sweeper", "hydra.sweep.subdir")  # if set, job folders are not named by their grid number
 
 
 def swept(overrides: list[str]) -> list[str]:
-    """The keys that have several values, as the command line writes them."""
+    """The keys with several values, as written on the command line."""
     return [key for key, values in choices(overrides) if len(values) > 1]
 
 
 def write_results_table(folder: Path, overrides: list[str]) -> None:
-    """Writes results.csv and results.parquet of the multirun in `folder`, prints the table and where all this is."""
+    """Writes results.csv and results.parquet of the multirun in `folder`; prints the table and these paths."""
     keys = [bare(key) for key in swept(overrides)]
     entries = []
     for name, said in _jobs(folder, overrides):
@@ -37,8 +37,10 @@ def write_results_table(folder: Path, overrides: list[str]) -> None:
 
 
 def _jobs(folder: Path, overrides: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each job's folder and what its overrides say: of a grid all there are, of a search those that have begun. A job
-    that has begun says it itself: Hydra shuffles a grid anew whenever it is asked."""
+    """Yields each job's folder and its overrides by key: all jobs of a grid, or the started jobs of a search.
+
+    The overrides of a started job are read from its folder: Hydra may shuffle a grid differently each time.
+    """
     if not any(override.partition("=")[0] in NAMED_OTHERWISE for override in overrides):
         combinations = itertools.product(*(values for _, values in choices(overrides)))
         for number, combination in enumerate(combinations):

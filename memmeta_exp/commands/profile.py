@@ -1,4 +1,4 @@
-"""`memmeta profile [overrides]`: what a training iteration costs here, or what it would need on a GPU."""
+"""`memmeta profile [overrides]`: measures a training iteration, or predicts its memory on a GPU."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,11 +24,11 @@ from memmeta_exp.training.runner import translate_error
 HELP = """memmeta profile [steps=5] [GROUP=OPTION] [KEY=VALUE] ...
 memmeta profile predict=cuda|auto [GROUP=OPTION] [KEY=VALUE] ...
 
-The first times `steps` training iterations whole and as many by phase, meters the memory of one more, and prints time
-and peak of each phase. The second runs nothing: it predicts the peak memory of an iteration on a GPU, on any machine
-and without data; predict=auto measures where there is a GPU and predicts on other machines. Both write profile.json,
-config.yaml and env.json to outputs/DATE/TIME (hydra.run.dir=DIR: to DIR). docs/memory.md says what the numbers
-contain."""
+The first form times `steps` whole training iterations, then as many split into phases, then measures the memory of one
+more. It prints the time and peak memory of each phase. The second form runs nothing: it predicts the peak memory of an
+iteration on a GPU, on any machine and without data. predict=auto measures if there is a GPU, and predicts otherwise.
+Both write profile.json, config.yaml and env.json to outputs/DATE/TIME (or to hydra.run.dir=DIR). docs/memory.md
+explains the numbers."""
 STEPS = 5
 MOST_STEPS = 10_000
 OWN = ("steps", "predict")
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         return 0
     for argument in arguments:
         if argument in ("-m", "--multirun"):
-            raise ConfigError(f"profile takes one configuration, not {argument}: give each key one value")
+            raise ConfigError(f"{argument}: profile takes one configuration; give each key one value")
         if argument.startswith("-"):
             raise ConfigError(unknown_flag(argument, ("--help",)))
     own = parse([a for a in arguments if a.partition("=")[0] in OWN], dict.fromkeys(OWN))
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
 
 
 def check_job(options: Mapping[str, str], config: Config, here: bool = True) -> None:
-    """ConfigError for what `run_job` cannot do; here: on this machine."""
+    """Raises ConfigError if `run_job` cannot run the job. here: also check what it needs of this machine."""
     predict = options.get("predict")
     if predict not in (None, *PREDICT):
         raise ConfigError(f"predict={predict} is unknown; choose from {', '.join(PREDICT)}")
@@ -72,8 +72,8 @@ def check_job(options: Mapping[str, str], config: Config, here: bool = True) -> 
 
 
 def run_job(options: Mapping[str, str], config: Config, path: Path, title: str | None = None) -> None:
-    """Measures or predicts, by the `options` of the command, and writes to the folder `path`. title: its own, in place
-    of the run's name."""
+    """Measures or predicts, as the `options` of the command say, and writes to the folder `path`. title: a display name
+    that replaces the run's name."""
     if _is_predicted(options.get("predict"), config):
         _predicted(config, path, title)
     else:

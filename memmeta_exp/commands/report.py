@@ -1,4 +1,4 @@
-"""`memmeta report DIR... [out=DIR]`: tables, figures and one page of what runs and sweeps left."""
+"""`memmeta report DIR... [out=DIR]`: makes tables, figures and one HTML page of runs and sweeps."""
 
 from datetime import datetime
 from pathlib import Path
@@ -9,10 +9,10 @@ from memmeta_exp.reports.report import write_report
 
 HELP = """memmeta report DIR... [out=DIR] [plugins=[MODULE,...]]
 
-Reads any mix of run folders, multirun folders, sweep folders and folders of them, and writes report.html (one file,
-opens anywhere), tables/ (csv, md), figures/ (png, svg) and, for a sweep, study.json to out: DIR/report where there is
-one DIR, else outputs/DATE/TIME-report. A run that failed or never ended is listed with its reason. docs/outputs.md
-says what every column and figure means."""
+Reads run folders, multirun folders, sweep folders and folders of them, in any mix. Writes report.html (one
+self-contained file), tables/ (csv, md), figures/ (png, svg) and, for a sweep, study.json. By default out is DIR/report
+for a single DIR, else outputs/DATE/TIME-report. Runs that failed or did not finish are listed with the reason.
+docs/outputs.md explains every column and figure."""
 
 
 def main(arguments: list[str]) -> int:
@@ -23,19 +23,19 @@ def main(arguments: list[str]) -> int:
         if argument.startswith("-"):
             raise ConfigError(f"unknown flag '{argument}': report takes folders, out=DIR and --help")
     if any(argument.startswith("plugins=") for argument in arguments):
-        from memmeta_exp.config.compose import without_plugins  # loads Hydra, which a report needs for nothing else
+        from memmeta_exp.config.compose import without_plugins  # imported late: it loads Hydra, which only this needs
 
         arguments = without_plugins(arguments)
     folders = [Path(a) for a in arguments if not _is_option(a)]
     out = parse([a for a in arguments if _is_option(a)], {"out": None})["out"]
     if not folders:
-        raise ConfigError("report of what? Name folders of runs or sweeps: memmeta report outputs/DATE/TIME")
+        raise ConfigError("report needs folders of runs or sweeps: name them, memmeta report outputs/DATE/TIME")
     print(f"report: {write_report(folders, Path(out) if out else _default(folders))}", flush=True)
     return 0
 
 
 def _is_option(argument: str) -> bool:
-    """KEY=VALUE, unless it is a folder that exists: folders may well have `=` in their names."""
+    """Whether `argument` is KEY=VALUE and not an existing path, which may contain `=`."""
     return "=" in argument and not Path(argument).exists()
 
 

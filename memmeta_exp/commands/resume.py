@@ -1,4 +1,4 @@
-"""`memmeta train resume=DIR [KEY=VALUE]`: goes on with the run in DIR."""
+"""`memmeta train resume=DIR [KEY=VALUE]`: resumes the run in DIR."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ KEY = "resume"
 
 
 def split_resume(overrides: list[str]) -> tuple[str | None, list[str]]:
-    """The folder that resume= names among `overrides`, None where it is not among them, and the others."""
+    """The folder that resume= names, None if `overrides` have no resume=, and the other overrides."""
     ours = [override for override in overrides if override.partition("=")[0].lstrip("+") == KEY]
     named = [override.partition("=")[2] for override in ours]
     others = [override for override in overrides if override not in ours]
@@ -25,14 +25,14 @@ def split_resume(overrides: list[str]) -> tuple[str | None, list[str]]:
 
 
 def resume(folder: Path, overrides: list[str], check: Any, ranks: Ranks = SINGLE_PROCESS) -> int:
-    """Goes on with the run in `folder`; returns the exit code. `check` is called with the configuration before anything
-    is written."""
+    """Resumes the run in `folder`; returns the exit code. check(config) is called before anything is written, unless
+    the run has already ended with the same configuration."""
     try:
         earlier = earlier_run(folder)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be read ({error.strerror}): name a run folder that you can read") from None
     if earlier is None:
-        raise ConfigError(f"{folder} is no run folder: name one that memmeta train wrote")
+        raise ConfigError(f"{folder} is not a run folder: name one that memmeta train wrote")
     config = asked_config(earlier, overrides)
     if not earlier.ended_as(config):
         check(config)
@@ -41,15 +41,15 @@ def resume(folder: Path, overrides: list[str], check: Any, ranks: Ranks = SINGLE
 
 
 def asked_config(earlier: ExistingRun, overrides: list[str]) -> Config:
-    """The configuration of the run with `overrides`; ConfigError where they are not among MAY_CHANGE, nor say where the
-    files are that it names."""
+    """The configuration of the run with `overrides`. Raises ConfigError for a key that is neither in MAY_CHANGE nor a
+    path of the configuration."""
     values = to_dict(earlier.config)
     paths = [key for key in path_keys() if key in flat(values) and key not in MAY_CHANGE]
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         if key.partition(".")[0] not in MAY_CHANGE and key not in paths:
             raise ConfigError(
-                f"{override} beside {KEY}=: the configuration is that of {earlier.folder}; "
+                f"{override} with {KEY}=: the configuration is that of {earlier.folder}; "
                 f"only {', '.join((*MAY_CHANGE, *paths))} may change"
             )
     if not overrides:
@@ -58,7 +58,7 @@ def asked_config(earlier: ExistingRun, overrides: list[str]) -> Config:
     values = changed(values, moved)
     others = [override for override in overrides if override.partition("=")[0].lstrip("+") not in moved]
     for key, value in values_of(others).items():
-        if key == "tracking":  # its options differ in their mode alone; the W&B project and tags stay
+        if key == "tracking":  # its options differ only in their mode; keep the W&B project and tags
             values["tracking"]["mode"] = value["mode"]
         else:
             _set(values, key, value)

@@ -1,4 +1,4 @@
-"""`memmeta sweep FILE`: every job of a sweep file, without a server, and their table and report."""
+"""`memmeta sweep FILE`: runs every job of a sweep file without a server, and writes a table and a report."""
 
 import logging
 import shlex
@@ -23,23 +23,24 @@ from memmeta_exp.training import runner
 HELP = """memmeta sweep FILE.yaml [size=small] [launcher=basic|joblib|slurm] [launcher.KEY=VALUE] [dir=DIR]
               [dry_run=true] [KEY=VALUE] [KEY=A,B,C] ...
 
-Runs every combination of a W&B sweep file without a server: jobs that are finished already are skipped, one that fails
-stops no other. KEY=VALUE fixes a key, KEY=A,B,C gives its values. Writes outputs/sweeps/NAME (NAME-small for the small
-size; dir=DIR elsewhere): jobs/ID, a run folder for each; results.csv and results.parquet, a row for each; report/.
-launcher=basic runs one after the other here, joblib launcher.n_jobs=N at once, each with a GPU of its own, slurm an
-array job (launcher.partition=P launcher.timeout_min=M ...). dry_run=true prints the commands alone. docs/scaling.md.
+Runs every combination of a W&B sweep file without a server. Finished jobs are skipped; a failed job does not stop the
+others. KEY=VALUE fixes a key; KEY=A,B,C sets its values. Writes to outputs/sweeps/NAME (NAME-small for size=small), or
+to dir=DIR: a run folder jobs/ID per job, results.csv and results.parquet with a row per job, and report/.
+launcher=basic runs the jobs one after the other. launcher=joblib launcher.n_jobs=N runs N at once, each with its own
+GPU. launcher=slurm submits an array job (launcher.partition=P launcher.timeout_min=M ...). dry_run=true only prints the
+commands. docs/scaling.md explains the files.
 
-Exit codes: 0 all finished, 1 some did not, 2 the sweep cannot be run, 128 + N stopped by signal N."""
+Exit codes: 0 all jobs finished, 1 some did not, 2 the sweep cannot be run, 128 + N stopped by signal N."""
 OWN = ("size", "launcher", "dry_run", "dir")
 SIZES = ("full", "small")
-LISTED = 5  # jobs that did not finish, named in the last line
+LISTED = 5  # unfinished jobs that the last line names
 
 logger = logging.getLogger("memmeta")
 
 
 @dataclass(frozen=True)
 class Request:
-    """A command line, taken apart."""
+    """The parsed command line."""
 
     file: Path
     size: str = "full"
@@ -94,7 +95,7 @@ def _request(arguments: Sequence[str]) -> Request:
 
 
 def _is_file(argument: str) -> bool:
-    """KEY=VALUE is none, unless it exists: files may well have `=` in their names."""
+    """Whether `argument` is a file name: no flag, and KEY=VALUE only if a file has that name."""
     return not argument.startswith("-") and ("=" not in argument or Path(argument).is_file())
 
 
@@ -103,7 +104,7 @@ def _sized(file: Path, size: str) -> Path:
         return file
     small = file.parent / "small" / file.name
     if file.is_file() and not small.is_file():
-        raise ConfigError(f"size=small: there is no {small}; give fewer values, KEY=A,B, or write it")
+        raise ConfigError(f"size=small needs {small}, which does not exist: write it, or give fewer values, KEY=A,B")
     return small
 
 
@@ -113,7 +114,7 @@ def _folder(request: Request, file: SweepFile) -> Path:
 
 
 def _checker(launcher: str):
-    """What each job needs of this machine, where it is this machine that runs it."""
+    """The check of each job before the sweep starts; with slurm, other machines run it, so this one is not checked."""
 
     def checked(kind: str, options: dict[str, str], config: Config) -> None:
         if kind == "profile":
@@ -129,7 +130,7 @@ def _checker(launcher: str):
 
 
 def _shared_out(launcher: str, settings: tuple[str, ...], jobs: Sequence[Job]) -> launch.Plan:
-    """How many at once, and what each gets. By default as many as there are GPUs, or as the cores allow."""
+    """The number of parallel jobs, their GPUs and threads. Default: one job per GPU, or as many as the cores allow."""
     if launcher != "joblib":
         return launch.Plan(launcher, settings)
     gpus = tuple(devices.visible_gpus()) if any(job.wants_gpu for job in jobs) else ()
@@ -139,7 +140,7 @@ def _shared_out(launcher: str, settings: tuple[str, ...], jobs: Sequence[Job]) -
     most = len(gpus) if gpus else max(1, devices.cores() // max(job.threads for job in jobs))
     processes = int(named[-1]) if named else min(most, len(jobs))
     if gpus and processes > len(gpus):
-        raise ConfigError(f"launcher.n_jobs={processes}: each job has a GPU of its own, and there are {len(gpus)} here")
+        raise ConfigError(f"launcher.n_jobs={processes} is more than the {len(gpus)} GPUs, and each job needs its own")
     own = (f"hydra.launcher.n_jobs={processes}", "hydra.launcher.batch_size=1")
     kept = tuple(s for s in settings if s.partition("=")[0] != "hydra.launcher.n_jobs")
     return launch.Plan(launcher, (*own, *kept), gpus, devices.thread_budget(processes))
@@ -154,7 +155,7 @@ def _dry_run(folder: SweepFolder, jobs: Sequence[Job]) -> int:
 
 
 def _sweep(folder: SweepFolder, file: SweepFile, request: Request, jobs: Sequence[Job], shared_out: launch.Plan) -> int:
-    """Does what is not done yet; returns the exit code. The table is written whatever happens."""
+    """Runs the unfinished jobs; returns the exit code. The results table is written even if this raises."""
     folder.describe(
         {
             "name": file.path.stem,
@@ -193,7 +194,7 @@ def _in_this_process(job: Job, cfg: DictConfig, path: Path) -> None:
 
 
 class _Progress:
-    """The table, kept up to date, and a line for each job that has ended since the last look."""
+    """Keeps the results table up to date, and prints a line for each job that has ended."""
 
     def __init__(self, folder: SweepFolder, jobs: Sequence[Job]) -> None:
         self.folder, self.jobs = folder, jobs
@@ -202,18 +203,20 @@ class _Progress:
         for job, entry in entries:
             if entry.state == "running":
                 logger.warning(
-                    "%s is being run already (%s): it is not started again; from a host that is gone it is taken over "
-                    "an hour after its last iteration, by memmeta train resume=%s at once",
+                    "%s is already running (%s), so it is not started. If its host is gone, a sweep takes it over an "
+                    "hour after its last iteration; memmeta train resume=%s does so at once",
                     *(job.name, entry.reason, folder.job(job.id)),
                 )
-        self._told: dict[str, dict] = {}
+        self._reported: dict[str, dict] = {}
 
     def update(self) -> None:
-        """Looks at the ends of all jobs; writes the table where there are new ones."""
-        new = {job.id: end for job in self.left if (end := self.folder.ended(job.id)) and self._told.get(job.id) != end}
+        """Prints a line for each newly ended job, and rewrites the table if there are any."""
+        new = {
+            job.id: end for job in self.left if (end := self.folder.ended(job.id)) and self._reported.get(job.id) != end
+        }
         if not new:
             return
-        self._told |= new
+        self._reported |= new
         entries = results_table.write(self.folder, self.jobs)
         done = sum(entry.state == "finished" for entry in entries)
         for job, entry in zip(self.jobs, entries, strict=True):
@@ -226,9 +229,9 @@ class _Progress:
 def _conclude(
     folder: SweepFolder, jobs: Sequence[Job], entries: Sequence[results_table.Entry], stopped: int | None
 ) -> int:
-    """The report, unless the sweep was stopped, and the exit code."""
+    """Writes the report, unless the sweep was stopped; returns the exit code."""
     if stopped is not None:
-        logger.error("stopped by signal %d; the same command goes on where it stopped", stopped)
+        logger.error("stopped by signal %d; run the same command again to continue", stopped)
         return 128 + stopped
     undone = [job.name for job, entry in zip(jobs, entries, strict=True) if entry.state != "finished"]
     if len(undone) < len(jobs):
@@ -237,7 +240,7 @@ def _conclude(
         print(f"report: {write_report([folder.path], folder.path / 'report')}", flush=True)
     if undone:
         more = f" and {len(undone) - LISTED} more" if len(undone) > LISTED else ""
-        logger.error("%d of %d jobs did not finish: %s%s; results.csv says why, log/ID.txt what they said",
+        logger.error("%d of %d jobs did not finish: %s%s; results.csv has the reasons, log/ID.txt the output",
                      len(undone), len(jobs), ", ".join(undone[:LISTED]), more)  # fmt: skip
         return 1
     return 0

@@ -1,8 +1,7 @@
-"""`memmeta train [overrides]`: hands a command line that has been found sound to Hydra, which runs the job or jobs.
+"""`memmeta train [overrides]`: checks the command line, then lets Hydra run the job or jobs.
 
-Everything a user can get wrong is looked for first, by composing the configuration of every job: until then nothing
-has been created. A command whose folder holds the same run already goes on with it; so does `memmeta train resume=DIR`,
-which needs no Hydra.
+The configuration of every job is composed and checked before anything is created. If the named run folder already holds
+the same run, the command resumes it. `memmeta train resume=DIR` resumes a run without Hydra.
 """
 
 import logging
@@ -53,15 +52,17 @@ from memmeta_exp.utils.reading import read_json
 from memmeta_exp.utils.signals import Stopped, request_to_worker
 
 INFORMATION = ("help", "hydra_help", "cfg", "info", "shell_completion")  # flags that print and train nothing
-MULTIRUN = "multirun.yaml"  # what Hydra leaves in a multirun's folder
+MULTIRUN = "multirun.yaml"  # Hydra writes it to the folder of a multirun
 FIXED = ("config_path", "config_name", "config_dir", "experimental_rerun")
 
 logger = logging.getLogger("memmeta")
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the command; returns the exit code. Raises MemmetaError. Of several ranks, rank 0 reads the command and
-    writes; the others do what it sends them."""
+    """Runs the command; returns the exit code. Raises MemmetaError.
+
+    With several ranks, rank 0 reads the command and writes files; the worker ranks follow its messages.
+    """
     here = rank_info()
     if here is None:
         return _main(arguments, SINGLE_PROCESS)
@@ -73,7 +74,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _lead(arguments: list[str], ranks: Group) -> int:
-    """The command, and to the other ranks how it ended."""
+    """Runs the command on rank 0, and sends the other ranks how it ended."""
     try:
         code = _main(arguments, ranks)
         ranks.send({"code": code})
@@ -81,9 +82,9 @@ def _lead(arguments: list[str], ranks: Group) -> int:
     except RunInterrupted as stopped:
         ranks.send({"code": stopped.exit_code})
         raise
-    except (RankLost, RankFailed):  # all know
+    except (RankLost, RankFailed):  # the other ranks know already
         raise
-    except (KeyboardInterrupt, Stopped):  # at once: the others notice
+    except (KeyboardInterrupt, Stopped):  # leave at once; the other ranks notice the loss
         ranks.report_loss()
         raise
     except BaseException as error:
@@ -92,7 +93,7 @@ def _lead(arguments: list[str], ranks: Group) -> int:
 
 
 def _main(arguments: list[str], ranks: Ranks) -> int:
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us whole instead of being printed and turned into exit(1)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises exceptions instead of printing them and calling exit(1)
     parser = get_args_parser()
     parser.error = _refuse
     known = set(parser._option_string_actions)
@@ -102,14 +103,16 @@ def _main(arguments: list[str], ranks: Ranks) -> int:
     parsed = parser.parse_intermixed_args(arguments)
     for flag in FIXED:
         if getattr(parsed, flag):
-            raise ConfigError(f"--{flag.replace('_', '-')} is not for memmeta: give overrides, KEY=VALUE")
+            raise ConfigError(f"memmeta does not take --{flag.replace('_', '-')}: give overrides, KEY=VALUE")
     if (parsed.resolve or parsed.package) and not parsed.cfg:
-        raise ConfigError("--resolve and --package go with --cfg: memmeta train --cfg job --resolve")
+        raise ConfigError("--resolve and --package need --cfg: memmeta train --cfg job --resolve")
     _require_one_deed(parsed)
     flags = [a for a in arguments if a not in parsed.overrides]
     named, others = split_resume(parsed.overrides)
     if named is not None and flags:
-        raise ConfigError(f"{flags[0]} with resume=: resume goes on with one run; give a multirun's own command again")
+        raise ConfigError(
+            f"{flags[0]} with resume=: resume continues one run; to continue a multirun, repeat its command"
+        )
     if named is not None:
         return resume(Path(named), others, lambda config: _check_all(config, ranks), ranks)
     if any(getattr(parsed, flag) for flag in INFORMATION):
@@ -117,8 +120,8 @@ def _main(arguments: list[str], ranks: Ranks) -> int:
         return _hydra([*parsed.overrides, *flags], ranks)
     if parsed.multirun and ranks.size > 1:
         raise ConfigError(
-            f"a multirun on {ranks.size} ranks: torchrun shares one run over ranks; leave out -m, or start the "
-            "multirun without torchrun"
+            f"-m on {ranks.size} ranks: torchrun distributes one run over ranks; leave out -m, or start the multirun "
+            "without torchrun"
         )
     require_extras(parsed.overrides)
     require_a_search(parsed.overrides)
@@ -138,7 +141,7 @@ def _require_one_deed(parsed: Any) -> None:
 
 
 def _multirun(overrides: list[str], flags: list[str]) -> int:
-    """Every job, then the table over those that there are, also where one ended the multirun."""
+    """Runs every job, then writes the results table, also if an error ended the multirun."""
     folder = named_folder("hydra.sweep.dir", overrides) or ""
     known = "${" not in folder
 
@@ -149,7 +152,7 @@ def _multirun(overrides: list[str], flags: list[str]) -> int:
         code = stopped_together(launch) if has_workers(overrides) else launch()
     except Exception:
         if known:
-            with suppress(OSError):  # which would hide the error
+            with suppress(OSError):  # it would hide the first error
                 multirun.write_results_table(Path(folder), overrides)
         raise
     if known:
@@ -162,18 +165,20 @@ def _refuse(message: str) -> NoReturn:
 
 
 def tracked(overrides: list[str]) -> list[str]:
-    """`overrides`, with tracking=online where a W&B agent runs the command, which would see nothing of an offline run,
-    and neither the overrides nor WANDB_MODE say otherwise."""
+    """`overrides` with tracking=online if a W&B agent runs the command, since it cannot see an offline run.
+
+    Overrides of tracking and WANDB_MODE take precedence.
+    """
     sweep = os.environ.get("WANDB_SWEEP_ID")
     said = any(o.lstrip("+").partition("=")[0] in ("tracking", "tracking.mode") for o in overrides)
     if not sweep or said or os.environ.get("WANDB_MODE", "online") not in ("online", "run"):
         return overrides
-    logger.info("part of the W&B sweep %s, so tracked online (tracking=offline: not)", sweep)
+    logger.info("part of the W&B sweep %s, so tracked online (set tracking=offline to prevent this)", sweep)
     return [*overrides, "tracking=online"]
 
 
 def _check_all(config: Config, ranks: Ranks) -> None:
-    """`check` on every rank, and what several need beside."""
+    """Runs `check` on every rank, and checks that the configuration suits the number of ranks."""
     if config.batch_size < ranks.size:
         raise ConfigError(
             f"batch_size={config.batch_size} on {ranks.size} ranks leaves ranks without a task: use at most "
@@ -186,24 +191,27 @@ def _check_all(config: Config, ranks: Ranks) -> None:
 
 
 def check(config: Config) -> None:
-    """What a configuration needs of this machine, found out without creating or loading anything."""
+    """Raises MemmetaError if this machine cannot run `config`: device, dataset files, libraries, memory budget. Creates
+    and loads nothing."""
     device = resolve_device(config.device)
     check_tasks_fit(config)
     config.dataset.require(config.data_root)
-    if config.dataset.has_finite_tasks:  # nothing is read, and what is made is small
+    if config.dataset.has_finite_tasks:  # analytic problems read no files and need little memory
         return
     backbones.require(config.backbone, *channels_and_size(config.dataset), config.memory)
     fit_to_budget(config, device)
 
 
 def _folder(overrides: list[str], multirun: bool, found: list[Config]) -> list[str]:
-    """The override that names this command's own folder; none where the user names it, which may hold the same run or
-    multirun already."""
+    """Makes this command's folder; returns the override that names it, empty if the user's overrides do.
+
+    Raises ConfigError if a named folder holds another run or multirun; the same one is resumed.
+    """
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     named = named_folder(key, overrides)
     if named is None:
         return [f"{key}={made_folder(key, overrides)}"]
-    if "${" in named:  # an interpolation is Hydra's to resolve
+    if "${" in named:  # Hydra resolves the interpolation later
         return []
     folder = Path(named)
     if named and (holds_run(folder) if not multirun else (folder / MULTIRUN).is_file()):
@@ -217,9 +225,9 @@ def _folder(overrides: list[str], multirun: bool, found: list[Config]) -> list[s
 
 
 class _Ended(BaseException):
-    """Carries the one-line error of a job past Hydra, which would print a line of its own for an Exception.
+    """Carries the error of a job through Hydra, which prints a line of its own for an Exception.
 
-    Only for Hydra's basic launcher and sweeper: others expect an Exception where one job of many fails."""
+    Only for Hydra's basic launcher and sweeper; others expect an Exception from a failed job."""
 
     def __init__(self, error: MemmetaError | OSError) -> None:
         super().__init__(str(error))
@@ -227,8 +235,8 @@ class _Ended(BaseException):
 
 
 def _hydra(arguments: list[str], ranks: Ranks, swept: Sequence[str] = ()) -> int:
-    """Hydra's own entry point, which calls `_job` in this process or through a launcher. swept: the keys of a multirun
-    that have several values."""
+    """Calls Hydra's entry point, which calls `_job` in this process or through a launcher. swept: the keys of a
+    multirun with several values. Returns the exit code."""
 
     def alone(cfg: DictConfig) -> float:
         return _job(cfg, swept=swept)
@@ -246,7 +254,7 @@ def _hydra(arguments: list[str], ranks: Ranks, swept: Sequence[str] = ()) -> int
         raise ConfigError(one_line(error)) from None
     except _Ended as ended:
         raise ended.error from None
-    except SystemExit as end:  # how Hydra ends --help and its kin
+    except SystemExit as end:  # Hydra ends --help and similar flags with it
         return int(end.code or 0)
     finally:
         sys.argv = before
@@ -254,7 +262,7 @@ def _hydra(arguments: list[str], ranks: Ranks, swept: Sequence[str] = ()) -> int
 
 
 def _job(cfg: DictConfig, ranks: Ranks = SINGLE_PROCESS, swept: Sequence[str] = ()) -> float:
-    """One run, in the folder that Hydra made for it. Returns the `objective`."""
+    """Runs one job in the folder that Hydra made for it. Returns its `objective`."""
     settings, asked = HydraConfig.get(), request_to_worker()
     try:
         if asked.signum is not None:

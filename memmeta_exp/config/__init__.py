@@ -1,8 +1,8 @@
-"""The schema of a run: frozen dataclasses that hold types and checks. YAML under conf/ holds the values.
+"""The schema of a run: frozen dataclasses hold types and checks, YAML under conf/ holds the values.
 
-`from_omegaconf` turns what Hydra composed into a `Config`; everything a user can get wrong in a configuration is a
-`ConfigError` from here, in one line that says the key, the range and the fix, before anything has been created. The
-options of each group live beside their code and are entered with `register`.
+`from_omegaconf` turns what Hydra composed into a `Config`. A wrong configuration raises `ConfigError` before anything
+is created; its one line names the key, the range and the fix. The options of each group are defined beside their code
+and registered with `register`.
 """
 
 from memmeta_exp.config.components import AlgorithmConfig, BackboneConfig, DatasetConfig, HeadConfig

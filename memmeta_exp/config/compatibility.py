@@ -1,4 +1,4 @@
-"""Checks that tie sections together. They ask what a component says of itself, never which one it is."""
+"""Checks across sections. They read the capability attributes of components (components.py), never their class."""
 
 from dataclasses import fields
 from typing import Any
@@ -10,7 +10,7 @@ from memmeta_exp.utils.errors import ConfigError
 
 
 def check_together(config: Any) -> None:
-    """ConfigError where the sections of a `Config` do not go together."""
+    """Raises ConfigError if two sections of `config`, a `Config`, contradict each other."""
     config.algorithm.check_with(config)
     _check_backbone(config)
     _check_sampling(config)
@@ -40,11 +40,11 @@ def _check_sampling(config: Any) -> None:
     dataset, optimizer = config.dataset, config.optimizer
     if config.sampling == "all" and not dataset.has_finite_tasks:
         raise ConfigError(
-            f"sampling=all needs a finite set of tasks, which dataset={dataset.name} has not: use quadratic or logistic"
+            f"sampling=all needs a finite set of tasks, and dataset={dataset.name} has none: use quadratic or logistic"
         )
     if config.sampling == "all" and config.batch_size != dataset.tasks:
         raise ConfigError(
-            f"sampling=all takes all {dataset.tasks} tasks an iteration, not batch_size={config.batch_size}: "
+            f"sampling=all takes all {dataset.tasks} tasks per iteration, not batch_size={config.batch_size}: "
             f"set batch_size={dataset.tasks}"
         )
     if optimizer.lr is None and not (dataset.knows_smoothness and optimizer.plain_gradient):
@@ -69,7 +69,8 @@ def _check_no_images(config: Any) -> None:
         raise ConfigError(f"memory.budget_mib is for networks: leave it null with dataset={name}")
     if config.training != TrainingConfig():
         raise ConfigError(
-            f"training.* is for tasks of validation and test that differ, and dataset={name} has none: leave it out"
+            f"training.* makes training tasks differ from those of validation and test, and dataset={name} has none of "
+            "these: leave it out"
         )
 
 
@@ -100,9 +101,9 @@ def _check_training(config: Any) -> None:
     a, ways = config.algorithm, config.task("train").ways
     if ways != config.ways and (a.head_start == "learned" or not a.head_only):
         why = (
-            "learns a head of as many rows as there are classes"
+            "learns a head with one row per class"
             if a.head_start == "learned"
-            else "adapts weights that the head is one of"
+            else "adapts all weights, including the head"
         )
         raise ConfigError(
             f"training.ways={ways} with ways={config.ways}: {a.name} as configured {why}; leave training.ways=null"
@@ -133,8 +134,8 @@ def _check_memory(config: Any) -> None:
         )
     if config.memory.checkpoint == "block" and not a.head_only:
         raise ConfigError(
-            f"memory.checkpoint=block is for head-only algorithms: {name} differentiates through weights that are gone "
-            "when a block would be run again; leave memory.checkpoint=none or inner_step"
+            f"memory.checkpoint=block is for head-only algorithms: {name} adapts the backbone, whose weights have "
+            "changed when a block is recomputed; leave memory.checkpoint=none or inner_step"
         )
     if config.memory.checkpoint == "inner_step" and (a.head_only or not a.unrolls):
         raise ConfigError(

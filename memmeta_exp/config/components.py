@@ -1,7 +1,8 @@
-"""What an option of each Hydra group says of itself: the base classes of its configuration.
+"""The base class of the options of each Hydra group: capability attributes, and the methods an option must define.
 
-Other rooms and the checks across sections ask these attributes and never which class an option is, so that a component
-of a user's own module counts like any other. A component has to have the methods that are abstract here.
+Other packages and the checks across sections read these attributes and never test the class of an option, so a
+component from a user's own module works like a built-in one. A component must define the methods that are abstract
+here.
 """
 
 from __future__ import annotations
@@ -18,18 +19,21 @@ from memmeta_exp.config.section import Component
 class AlgorithmConfig(Component):
     """Base of `algorithm=`.
 
-    head_only: no inner step runs the backbone, so the algorithm sees images through features alone. unrolls: it
-    differentiates through its inner steps. adapted_params: which parameters adapt to a task, `head` or `all`.
-    head_start: phi_0, `fixed`, `learned` or `prototype`. mu: weight of R on the head. classifies: training has no
-    tasks; it classifies the classes of the training split. first_order: it takes no second derivative of the backbone.
-    descent_step: inner step size to check against 1/L_g; None where there is nothing to check. color, marker:
-    matplotlib's, of its lines in figures; empty: the next of the palette that is free.
+    head_only: no inner step runs the backbone, so the inner loop needs features alone.
+    unrolls: it differentiates through its inner steps.
+    adapted_params: which parameters adapt to a task, `head` or `all`.
+    head_start: phi_0, `fixed`, `learned` or `prototype`.
+    mu: weight of the regulariser R on the head.
+    classifies: training has no tasks; it classifies the classes of the training split.
+    first_order: it takes no second derivative of the backbone.
+    descent_step: inner step size to check against 1/L_g; None if there is nothing to check.
+    color, marker: of its lines in figures, as matplotlib names them; empty: the next unused ones of the palette.
     """
 
     group: ClassVar[str] = "algorithm"
     color: ClassVar[str] = ""
     marker: ClassVar[str] = ""
-    # plain attributes: an option makes a key of one by declaring a field, or derives it by a property
+    # plain attributes: an option overrides one with a dataclass field (a configuration key) or a property
     head_only = True
     unrolls = False
     adapted_params = "head"
@@ -40,11 +44,11 @@ class AlgorithmConfig(Component):
     descent_step = None
 
     def check_with(self, config: Any) -> None:
-        """ConfigError where the algorithm does not go together with the rest of `config`, a `Config`."""
+        """Raises ConfigError if the rest of `config`, a `Config`, does not suit the algorithm."""
 
     @abstractmethod
     def build(self, model: Any, execution: Any, memory: Any, losses: Any) -> Any:
-        """The `Learner` that this section describes, on a `MetaModel`, for tasks whose f and g are `losses`."""
+        """Returns the `Learner` of this section. model: a `MetaModel`. losses: the `Losses` f and g of its tasks."""
         raise NotImplementedError
 
 
@@ -52,11 +56,14 @@ class AlgorithmConfig(Component):
 class DatasetConfig(Component):
     """Base of `dataset=`.
 
-    has_images: tasks are of images. has_classes: a task is drawn from classes. is_regression: tasks have no classes,
-    and the metric is the squared error. has_finite_tasks: all tasks are at hand, and F itself can be measured.
-    knows_smoothness: L_F is known. modulus: the constant of strong convexity that g has without R. backbone: the one
-    backbone it goes with, None: any for images. head: the one head it goes with, None: any that classifies. Choosing
-    the dataset chooses both.
+    has_images: tasks consist of images.
+    has_classes: a task is drawn from classes.
+    is_regression: tasks have no classes, and the metric is the squared error.
+    has_finite_tasks: the set of tasks is finite, so F itself can be computed.
+    knows_smoothness: L_F is known.
+    modulus: the strong-convexity constant of g without R.
+    backbone: the only backbone it works with; None: any backbone for images. Choosing the dataset chooses it.
+    head: the only head it works with; None: any head for classes. Choosing the dataset chooses it.
     """
 
     group: ClassVar[str] = "dataset"
@@ -71,19 +78,19 @@ class DatasetConfig(Component):
 
     @abstractmethod
     def facts(self) -> DatasetFacts:
-        """What is known before loading."""
+        """Class counts, image counts and image shape, known before loading."""
         raise NotImplementedError
 
     @abstractmethod
     def load(self, split: str, data_root: str | None) -> Any:
-        """The `ImageSet` of one split; DataError where it cannot be had."""
+        """Returns the `ImageSet` of `split`. Raises DataError if its files are missing or damaged."""
         raise NotImplementedError
 
     def require(self, data_root: str | None) -> None:
-        """DataError where the files or the library that `load` needs are missing. Reads no image."""
+        """Raises DataError if the files or the library that `load` needs are missing. Reads no image."""
 
     def store(self, data_root: str | None) -> Any:
-        """The `memmeta_exp.data.store.Store` of converted images that `load` reads; None where there is none."""
+        """The `memmeta_exp.data.store.Store` of converted images that `load` reads; None if there is none."""
         return None
 
 
@@ -91,8 +98,10 @@ class DatasetConfig(Component):
 class BackboneConfig(Component):
     """Base of `backbone=`.
 
-    norm: which statistics its batch norm uses, `none` where it has none. dataset: the one dataset it is for, None: any
-    with images. normalises: it normalises images itself. title: its name in the names of runs.
+    norm: which statistics its batch norm uses; `none` if it has no batch norm.
+    dataset: the only dataset it works with; None: any dataset with images.
+    normalises: it normalises images itself.
+    title: its name in run names.
     """
 
     group: ClassVar[str] = "backbone"
@@ -106,14 +115,18 @@ class BackboneConfig(Component):
 
     @abstractmethod
     def build(self, channels: int, image_size: int, generator: Any, materialise: bool = True) -> Any:
-        """The `Backbone`, initial values drawn from `generator`. Not materialised, it reads no weights."""
+        """Returns the `Backbone`, initialised from `generator`. materialise=False: reads no weight file."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class HeadConfig(Component):
-    """Base of `head=`. is_regression: for tasks without classes. convex: g is convex in phi, so that it can be solved
-    to a tolerance. cosine: the scale of the cosines that are its outputs, None where they are W z + b."""
+    """Base of `head=`.
+
+    is_regression: for tasks without classes.
+    convex: g is convex in phi, so it can be solved to a tolerance.
+    cosine: the scale s of outputs s cos(w_c, z); None if the outputs are W z + b.
+    """
 
     group: ClassVar[str] = "head"
     is_regression: ClassVar[bool] = False
@@ -125,13 +138,13 @@ class HeadConfig(Component):
 
     @abstractmethod
     def losses(self) -> Any:
-        """The `Losses`, f and g of features, that this section describes."""
+        """Returns the `Losses` of this section: f and g as functions of features."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class OptimizerBase(Component):
-    """Base of `optimizer=`. plain_gradient: a step is lr times the gradient, so that 1/L_F is a step size."""
+    """Base of `optimizer=`. plain_gradient: a step is lr times the gradient, so lr = 1/L_F is a valid choice."""
 
     group: ClassVar[str] = "optimizer"
     plain_gradient: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""From command-line overrides to checked configurations, and Hydra's complaints to one line each."""
+"""Composes command-line overrides into checked configurations, and turns each Hydra error into one line."""
 
 import dataclasses
 import itertools
@@ -20,15 +20,15 @@ from memmeta_exp.config.section import default_of
 from memmeta_exp.utils.errors import ConfigError
 from memmeta_exp.utils.path_keys import is_path_key
 
-TABLES = ("protocol", "settings", "experiment")  # groups with a file conf/GROUP.yaml, a block for each option
+TABLES = ("protocol", "settings", "experiment")  # groups with one file conf/GROUP.yaml, one block per option
 MAX_SUGGESTED = 4  # keys of one name in different groups
-MAX_CHECKED_JOBS = 256  # of a multirun, before it starts: composing one takes about 50 ms; the rest are checked in turn
+MAX_CHECKED_JOBS = 256  # jobs of a multirun checked before it starts (about 50 ms each); the rest when they start
 
 
 def offer_plugins(overrides: Iterable[str]) -> None:
-    """Imports the modules that `plugins=` names among `overrides`, and makes what they enter options of Hydra's groups.
+    """Imports the modules that `plugins=` among `overrides` names, and adds their components to Hydra's groups.
 
-    ConfigError as `plug_in` and `store_options`.
+    Raises ConfigError as `plug_in` and `store_options` do.
     """
     for override in overrides:
         if override.lstrip("+").startswith("plugins="):
@@ -37,13 +37,13 @@ def offer_plugins(overrides: Iterable[str]) -> None:
 
 
 def without_plugins(arguments: list[str]) -> list[str]:
-    """`arguments` of a command that needs no Hydra, less `plugins=`, whose modules are imported."""
+    """Imports the modules of `plugins=`, and returns the other `arguments`; for commands that do not use Hydra."""
     offer_plugins(arguments)
     return [argument for argument in arguments if not argument.startswith("plugins=")]
 
 
 def _modules_in(override: str) -> list[str]:
-    """None where Hydra cannot read the override, which composing says."""
+    """No modules if Hydra cannot parse the override; composing it reports the error later."""
     try:
         parsed = parser().parse_override(override)
     except OverrideParseException:
@@ -53,7 +53,7 @@ def _modules_in(override: str) -> list[str]:
 
 
 def _open_to_keys(values: dict[str, Any]) -> DictConfig:
-    """`values` as Hydra composes them: to a key that holds a mapping a command line may add keys."""
+    """`values` as Hydra composes them: the command line may add keys to a key that holds a mapping."""
     node = OmegaConf.create(values)
     for key, value in values.items():
         if isinstance(value, dict):
@@ -62,12 +62,12 @@ def _open_to_keys(values: dict[str, Any]) -> DictConfig:
 
 
 def composed(overrides: list[str]) -> DictConfig:
-    """What Hydra composes from `overrides`, their plug-ins imported; ConfigError, in one line, where it cannot."""
+    """Imports the plug-ins of `overrides` and composes them with Hydra. Raises a one-line ConfigError if that fails."""
     offer_plugins(overrides)
     for override in overrides:
         group, _, rest = override.partition(".name=")
         if group in GROUPS and rest:
-            raise ConfigError(f"'{override}' changes a name alone: choose with {group}={rest}")
+            raise ConfigError(f"'{override}' changes the name only, not the {group}: write {group}={rest}")
         group, _, rest = override.partition("=")
         if group in GROUPS and rest in ("", "null") and override != group:
             raise ConfigError(f"{group}={rest} chooses nothing; choose from {', '.join(sorted(group_options(group)))}")
@@ -78,7 +78,7 @@ def composed(overrides: list[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return compose("config", lines)
-    except Exception as error:  # noqa: BLE001 - Hydra raises a dozen kinds, and all its input here is the user's
+    except Exception as error:  # noqa: BLE001 - Hydra raises many types, and all of its input is the user's
         raise ConfigError(one_line(error)) from None
 
 
@@ -91,15 +91,17 @@ def jobs(overrides: list[str], multirun: bool) -> list[Config]:
 
 
 def choices(overrides: list[str]) -> list[tuple[str, list[str]]]:
-    """The key of each override, and the single overrides that it stands for: one, or those of a multirun's values (of
-    an interval, which a search draws from, its two ends). Paths are as they are, without quotes."""
+    """The key of each override, with the single overrides it expands to.
+
+    An override with several values (a multirun) gives one each; interval(A,B) gives its two ends. Paths have no quotes.
+    """
     lines = [quote_paths(override, multirun=True) for override in overrides]
     try:
         parsed = parser().parse_overrides(lines)
         return [(o.get_key_element(), _singles(o, line)) for o, line in zip(parsed, lines, strict=True)]
     except ConfigError:
         raise
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - as in `composed`
         raise ConfigError(one_line(error)) from None
 
 
@@ -119,8 +121,10 @@ def _singles(override: Override, line: str) -> list[str]:
 
 
 def values_of(overrides: list[str]) -> dict[str, Any]:
-    """What each override sets, by its dotted key or group, as the default configuration takes it; ConfigError where it
-    does not."""
+    """The checked value that each override sets in the default configuration, by dotted key or group.
+
+    Raises ConfigError for an override that the default configuration does not accept.
+    """
     values = OmegaConf.create(to_dict(from_omegaconf(composed(overrides))))
     parsed = parser().parse_overrides([quote_paths(override) for override in overrides])
     found = {o.key_or_group: OmegaConf.select(values, o.key_or_group) for o in parsed}
@@ -128,14 +132,14 @@ def values_of(overrides: list[str]) -> dict[str, Any]:
 
 
 def one_line(error: Exception) -> str:
-    """Hydra's and OmegaConf's complaints, with a suggestion where a name is misspelt."""
+    """An error of Hydra or OmegaConf as one line, with a suggestion for a misspelt name."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^")]
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         return _unknown_option(str(error.missing_cfg_file))
     if isinstance(error, OverrideParseException):
         reason = lines[1] if len(lines) > 1 else lines[0]
         key, equals, value = str(error.override).partition("=")
-        quoted = f"KEY=VALUE, in quotes what is no plain word: {key}='{value}'" if equals else "KEY=VALUE"
+        quoted = f"KEY=VALUE, with quotes around special characters: {key}='{value}'" if equals else "KEY=VALUE"
         return f"cannot read '{error.override}': {reason}; write {quoted}"
     if isinstance(error, ConfigCompositionException) and lines and lines[0].startswith("Could not override"):
         return _unknown_key(lines[0].split("'")[1])
@@ -145,16 +149,16 @@ def one_line(error: Exception) -> str:
 
 
 def unknown_flag(argument: str, known: Iterable[str]) -> str:
-    """A complaint about `argument`, which starts with a dash and is none of Hydra's flags."""
+    """The error line for `argument`, which starts with a dash and is not one of the flags `known`."""
     key = argument.partition("=")[0].strip("-").replace("-", "_")
     if key in _keys():
-        return f"'{argument}' is no flag but a key: write {key}=VALUE"
+        return f"'{argument}' is a key, not a flag: write {key}=VALUE"
     near = closest(argument, [flag for flag in known if flag.startswith("--")])
     return f"unknown option '{argument}'{near}"
 
 
 def _unknown_option(path: str) -> str:
-    """path: GROUP/OPTION as Hydra looked for it; a group may itself be nested (hydra/launcher)."""
+    """path: the GROUP/OPTION that Hydra did not find; a group may itself be nested (hydra/launcher)."""
     group, _, option = path.partition("/")
     if group not in (*GROUPS, *TABLES):
         return f"unknown option '{path}'; see memmeta train --help"
@@ -165,7 +169,7 @@ def _unknown_key(key: str) -> str:
     keys = _keys()
     if key in keys:
         group = key.partition(".")[0]
-        return f"'{key}' is no key of the {group} chosen here, though of another; memmeta train --help {group}=OPTION"
+        return f"the chosen {group} has no key '{key}', though another has; see memmeta keys {key}"
     same_name = sorted(known for known in keys if known.rpartition(".")[2] == key)
     if 0 < len(same_name) <= MAX_SUGGESTED:
         return f"unknown key '{key}'; did you mean {' or '.join(same_name)}?"
@@ -173,19 +177,24 @@ def _unknown_key(key: str) -> str:
 
 
 def store_options() -> None:
-    """Tells Hydra of the options that are no files of conf/GROUP: the blocks of conf/GROUP.yaml, and the components
-    without a file, whose values are those of their dataclasses. ConfigError where one has the name of a file."""
+    """Adds to Hydra's ConfigStore the options that have no file conf/GROUP/OPTION.yaml.
+
+    These are the blocks of conf/GROUP.yaml, and components with the default values of their dataclasses. Raises
+    ConfigError if a component has the name of a file.
+    """
     _store_tables()
     for group in GROUPS:
         for name in _without_file(group):
             if name in _files(group):
-                raise ConfigError(f"{group}={name} is entered twice, by a plug-in and by conf/{group}/{name}.yaml")
+                raise ConfigError(
+                    f"{group}={name} is defined twice, by a plug-in and by conf/{group}/{name}.yaml: rename one"
+                )
             ConfigStore.instance().store(group=group, name=name, node=_open_to_keys(_as_file(group, name)))
 
 
 @cache
 def _store_tables() -> None:
-    """A block of conf/GROUP.yaml is what conf/GROUP/OPTION.yaml with `# @package _global_` would be."""
+    """A block of conf/GROUP.yaml acts as a file conf/GROUP/OPTION.yaml with `# @package _global_`."""
     for group in TABLES:
         for option, values in _read(group).items():
             folder, _, name = f"{group}/{option}".rpartition("/")
@@ -193,7 +202,7 @@ def _store_tables() -> None:
 
 
 def _as_file(group: str, name: str) -> dict[str, Any]:
-    """What conf/GROUP/NAME.yaml would hold. A dataset may choose a backbone and a head with itself."""
+    """What a file conf/GROUP/NAME.yaml would hold. A dataset may also choose a backbone and a head."""
     component = option_class(group, name)
     wanted = {key: getattr(component, key) for key in ("backbone", "head")} if group == "dataset" else {}
     chosen = [{f"override /{key}@_global_.{key}": option} for key, option in wanted.items() if option is not None]
@@ -201,25 +210,25 @@ def _as_file(group: str, name: str) -> dict[str, Any]:
 
 
 def _without_file(group: str) -> set[str]:
-    """The components of a group that no file of conf/GROUP names."""
+    """The components of `group` without a file in conf/GROUP."""
     return set(options(group)) - {group_values(f"{group}/{file}")["name"] for file in _files(group)}
 
 
 @cache
 def _files(group: str) -> tuple[str, ...]:
-    """The files of conf/GROUP without their ending, nested ones as paths."""
+    """The files of conf/GROUP without their suffix, nested ones as relative paths."""
     base = conf_dir() / group
     return tuple(sorted(str(file.relative_to(base).with_suffix("")) for file in base.rglob("*.yaml")))
 
 
 def group_options(group: str) -> list[str]:
-    """The options of a config group: files of conf/GROUP, blocks of conf/GROUP.yaml, and components without a file."""
+    """All options of `group`: files of conf/GROUP, blocks of conf/GROUP.yaml, and components without a file."""
     others = _without_file(group) if group in GROUPS else _read(group) if group in TABLES else ()
     return sorted({*_files(group), *others})
 
 
 def group_values(file: str) -> dict[str, Any]:
-    """The values of conf/FILE.yaml, or of GROUP/OPTION without a file the defaults of its dataclass."""
+    """The values of conf/FILE.yaml; if there is no such file, the defaults of the dataclass of `file`, GROUP/OPTION."""
     if (conf_dir() / f"{file}.yaml").is_file():
         return dict(_read(file))
     group, _, name = file.partition("/")
@@ -234,7 +243,7 @@ def _read(file: str) -> dict[str, Any]:
 
 
 def _keys() -> frozenset[str]:
-    """Every key and group of every option of the default configuration, dotted."""
+    """Every key of the default configuration and of every option of every group, dotted, and the groups."""
     keys: set[str] = set(GROUPS) | {"experiment"}
     for group in GROUPS:
         for option in group_options(group):

@@ -1,4 +1,4 @@
-"""What a dataset has to be."""
+"""What is known of a dataset before it is loaded: its classes, image counts and image shape."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,18 +8,21 @@ SPLITS = ("train", "val", "test")
 
 
 def uneven(counts: Sequence[int]) -> bool:
-    """Whether classes of `counts` images differ in size. A split of them is a row of images, [images, C, H, W]; any
-    other split is [classes, images, C, H, W]. Each split is decided by its own classes."""
+    """Whether the classes of a split, of `counts` images each, differ in size.
+
+    Such a split is stored as [images, C, H, W]; a split of equal classes as [classes, images, C, H, W].
+    """
     return len(set(counts)) > 1
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What is known of a dataset before it is loaded: classes per split, images per class, image shape.
+    """Classes per split, images per class, image shape.
 
-    images_per_class: those of the smallest class; least: those of the smallest class of a split, where splits differ;
-    images: all images of a split, where its classes differ in size; smallest_class: its name, by split, where it is
-    known.
+    images_per_class: images of the smallest class of all splits.
+    images: all images of a split, for splits whose classes differ in size.
+    least: images of the smallest class of a split; a split that is missing has `images_per_class`.
+    smallest_class: the name of the smallest class of a split, if it is known.
     """
 
     classes: dict[str, int]
@@ -39,7 +42,7 @@ class DatasetFacts:
         return self.images.get(split, self.classes[split] * self.smallest(split))
 
     def shape(self, split: str) -> tuple[int, ...]:
-        """[classes, images, C, H, W], or [images, C, H, W] where the classes of `split` differ in size."""
+        """[classes, images, C, H, W], or [images, C, H, W] if the classes of `split` differ in size."""
         image = (self.channels, self.image_size, self.image_size)
         if split in self.images:
             return (self.images[split], *image)
@@ -47,8 +50,10 @@ class DatasetFacts:
 
 
 def channels_and_size(dataset: Any) -> tuple[int, int]:
-    """Channels and side of the images of a dataset. They are its own keys where it is read from files that nothing is
-    known of, so that they are known without the files."""
+    """Channels and side (pixels) of a dataset's images.
+
+    They are keys of a dataset of the user's own files, and facts of any other. Reads no file for the former.
+    """
     if hasattr(dataset, "channels") and hasattr(dataset, "image_size"):
         return dataset.channels, dataset.image_size
     facts = dataset.facts()
@@ -56,7 +61,7 @@ def channels_and_size(dataset: Any) -> tuple[int, int]:
 
 
 def counted(counts: Mapping[str, Mapping[str, int]], channels: int, image_size: int) -> DatasetFacts:
-    """The facts of a dataset from its images: {split: {class: images}}."""
+    """The facts of a dataset whose `counts` are {split: {class: images}}."""
     classes = {split: len(of_split) for split, of_split in counts.items()}
     smallest = {split: min(of_split, key=of_split.__getitem__) for split, of_split in counts.items()}
     least = {split: counts[split][name] for split, name in smallest.items()}

@@ -1,4 +1,4 @@
-"""Whether a dataset has the classes and images that tasks are to have."""
+"""Checks that a dataset has enough classes and images for one task."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ STREAMS = (("train", "train"), ("reference", "train"), ("val", "val"), ("test", 
 
 
 def check_tasks_fit(config: Any) -> None:
-    """ConfigError where a split of the dataset of `config` (a Config) has too few classes, or a class too few images,
-    for one task."""
+    """Raises ConfigError if a split of the dataset of `config`, a `Config`, has too few classes for one task, or one of
+    its classes too few images."""
     if not config.dataset.has_classes:
         return
     facts = config.dataset.facts()
@@ -21,7 +21,7 @@ def check_tasks_fit(config: Any) -> None:
 
 
 def _prefix(config: Any, stream: str) -> str:
-    """Of the keys that say what a task of `stream` consists of."""
+    """The prefix of the keys that set the shape of a task of `stream`: `training.` or none."""
     training = stream == "train" or (stream == "reference" and not config.algorithm.classifies)
     return "training." if training and config.training != TrainingConfig() else ""
 

@@ -1,4 +1,4 @@
-"""From what Hydra composed, or from a config.yaml, to a checked `Config`."""
+"""Builds a checked `Config` from what Hydra composed, or from a stored config.yaml."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from memmeta_exp.config.run import Config, group_digest
 from memmeta_exp.config.sections import NESTED
 from memmeta_exp.config.validation import closest
 from memmeta_exp.utils.errors import ConfigError, DataError
-from memmeta_exp.utils.reading import fault, parse_yaml, read_text
+from memmeta_exp.utils.reading import mismatch, parse_yaml, read_text
 
 
 def _join(section: str, name: str) -> str:
@@ -25,10 +25,8 @@ def _join(section: str, name: str) -> str:
 
 
 def _whose(values: Mapping[str, Any]) -> str:
-    """An experiment may set keys of an option that the command line has replaced by another."""
-    return (
-        f" (of {values['name']}; an experiment may set keys that only its own choice has)" if "name" in values else ""
-    )
+    """Names the option: an experiment may set keys of an option that the command line has replaced."""
+    return f" ({values['name']} is chosen; an experiment may set keys of another option)" if "name" in values else ""
 
 
 def _structured(key: str, schema: type, values: Mapping[str, Any]) -> Any:
@@ -40,17 +38,17 @@ def _structured(key: str, schema: type, values: Mapping[str, Any]) -> Any:
         if name not in known:
             raise ConfigError(f"unknown key '{path}'{closest(path, [_join(key, k) for k in known])}{_whose(values)}")
         if get_origin(known[name]) is list and not isinstance(value, list):
-            raise ConfigError(f"{path}={value} is no list: write {path}=[A,B,...]{_whose(values)}")
+            raise ConfigError(f"{path}={value} is not a list: write {path}=[A,B,...]{_whose(values)}")
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values)))
     except OmegaConfBaseException as error:
         path = _join(key, str(error.full_key or ""))
         raise ConfigError(f"{path}: {str(error.msg or error).splitlines()[0]}") from None
-    except OverflowError:  # which OmegaConf lets through
-        raise ConfigError(f"{key or 'a key'} holds a whole number that no float can hold: write it smaller") from None
+    except OverflowError:  # OmegaConf does not catch it
+        raise ConfigError(f"{key or 'a key'} holds an integer too large for a float: write a smaller one") from None
 
 
-DEFAULTS = {  # the option of a group where a section names none
+DEFAULTS = {  # the option of a group if a section has no `name`
     "algorithm": "proposed",
     "dataset": "glyphs",
     "backbone": "conv4",
@@ -58,17 +56,19 @@ DEFAULTS = {  # the option of a group where a section names none
     "optimizer": "adam",
     "tracking": "wandb",
 }
-MAY_BE_MISSING = ("head",)  # of runs whose config.yaml is from before there was a choice
+MAY_BE_MISSING = ("head",)  # older versions wrote no such section
 
 
 def section(group: str, values: Mapping[str, Any]) -> Any:
-    """The section of `group` that `values` (as in conf/GROUP/OPTION.yaml) describe; ConfigError where there is none."""
+    """The section of `group` with `values`, as in conf/GROUP/OPTION.yaml. Raises ConfigError if they are invalid."""
     return _structured(group, option_class(group, str(values.get("name", DEFAULTS[group]))), values)
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """The `Config` that a plain dictionary (a resolved config.yaml) describes, once its plug-ins are imported;
-    ConfigError where it cannot be run."""
+    """The `Config` of a plain dictionary (a resolved config.yaml). Imports its plug-ins first.
+
+    Raises ConfigError if it is invalid.
+    """
     values, sections = dict(values), {}
     values["plugins"] = modules_of(values.get("plugins", []))
     plug_in(values["plugins"])
@@ -106,16 +106,18 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{file} is damaged: it holds no mapping of keys to values")
     if "${" in text:
-        raise ConfigError(f"{file} is damaged: it holds ${{..}}, and a run writes the values themselves")
-    odd = fault(values, dict[str, Any])
+        raise ConfigError(f"{file} is damaged: it holds an interpolation ${{..}}, and a run writes values only")
+    odd = mismatch(values, dict[str, Any])
     if odd:
         raise ConfigError(f"{file} is damaged: {odd}")
     return as_of_today(values)
 
 
 def stored_values(file: Path) -> dict[str, Any]:
-    """The values in a run's config.yaml, also of one of another version: what this version knows has its type. Raises
-    FileNotFoundError and ConfigError."""
+    """The values of a run's config.yaml, which another version may have written.
+
+    Keys that this version knows are checked for their type; others are kept. Raises FileNotFoundError and ConfigError.
+    """
     values = _read(file)
     known: dict[str, Any] = {"": Config, **NESTED}
     for group in GROUPS:
@@ -123,26 +125,28 @@ def stored_values(file: Path) -> dict[str, Any]:
         known[group] = options(group).get(str(stored.get("name"))) if isinstance(stored, dict) else None
     for group, schema in known.items():
         stored = values.get(group, {}) if group else {k: v for k, v in values.items() if k not in known}
-        found = fault(stored, dict[str, Any], group) or _mistyped(stored, schema, group)
+        found = mismatch(stored, dict[str, Any], group) or _mistyped(stored, schema, group)
         if found:
             raise ConfigError(f"{file} is damaged: {found}")
     try:
         group_digest(values)
     except TypeError:
-        raise ConfigError(f"{file} is damaged: it has keys that are no texts") from None
+        raise ConfigError(f"{file} is damaged: it has keys that are not strings") from None
     return values
 
 
 def _mistyped(section: dict[str, Any], schema: type | None, group: str) -> str | None:
-    """The first key that `schema` knows and whose value has another type than it says, in one clause."""
+    """Describes the first key whose value does not have the type that `schema` declares; None if there is none."""
     hints = get_type_hints(schema) if schema else {}
-    faults = (fault(value, hints[key], _join(group, key)) for key, value in section.items() if key in hints)
-    return next((found for found in faults if found), None)
+    mismatches = (mismatch(value, hints[key], _join(group, key)) for key, value in section.items() if key in hints)
+    return next((found for found in mismatches if found), None)
 
 
 def from_yaml(file: Path, changes: Mapping[str, Any] | None = None) -> Config:
-    """The `Config` of a run's config.yaml, with `changes` by dotted keys; ConfigError, which names the file, otherwise.
-    No file but this one is looked at."""
+    """The `Config` of a run's config.yaml, with `changes` by dotted keys. Reads no other file.
+
+    Raises ConfigError, which names the file, if it is missing or damaged.
+    """
     try:
         values = _read(file)
     except FileNotFoundError:
@@ -159,7 +163,7 @@ def from_yaml(file: Path, changes: Mapping[str, Any] | None = None) -> Config:
 
 
 def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested `values` with `changes`, whose keys are dotted."""
+    """A copy of the nested `values` with `changes`, whose keys are dotted."""
     found = dict(values)
     for key, value in changes.items():
         section, _, rest = key.partition(".")
@@ -168,8 +172,10 @@ def changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 def from_omegaconf(cfg: DictConfig, folder: str = ".") -> Config:
-    """The `Config` of what Hydra composed, its paths relative to `folder` made absolute. ConfigError where it is none,
-    or its dataset is missing or too small."""
+    """The `Config` of what Hydra composed. Its relative paths are taken from `folder` and made absolute.
+
+    Raises ConfigError if it is invalid, or its dataset is too small for its tasks.
+    """
     try:
         values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:

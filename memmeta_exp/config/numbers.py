@@ -1,4 +1,4 @@
-"""Numbers that the arithmetic of a run can hold."""
+"""Checks that the numbers of a configuration fit the precision of the run."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -6,13 +6,16 @@ from typing import Any
 
 from memmeta_exp.utils.errors import ConfigError
 
-LARGEST = {"fp32": 3.4e38, "bf16": 3.4e38, "fp64": 1.79e308}  # bf16: parameters and feature space are fp32
-LEAST = {"fp32": 1.2e-38, "bf16": 1.2e-38, "fp64": 2.3e-308}  # the least number of full accuracy
+LARGEST = {"fp32": 3.4e38, "bf16": 3.4e38, "fp64": 1.79e308}  # bf16: parameters and features are fp32
+LEAST = {"fp32": 1.2e-38, "bf16": 1.2e-38, "fp64": 2.3e-308}  # the smallest normal number
 
 
 def check_numbers(values: Mapping[str, Any], precision: str) -> None:
-    """ConfigError for one of the flat `values` that is not finite, whose square `precision` does not hold (optimisers
-    and solvers multiply and divide what they are given), or that is 0 there though it is not here."""
+    """Raises ConfigError if a float x of the flat `values` is out of range for `precision`.
+
+    The range is x = 0 or LEAST <= |x| <= sqrt(LARGEST): optimisers and solvers square numbers, and smaller ones lose
+    accuracy.
+    """
     most, least = math.sqrt(LARGEST[precision]), LEAST[precision]
     for key, number in _floats(values):
         if not math.isfinite(number):

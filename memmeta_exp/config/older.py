@@ -1,4 +1,4 @@
-"""Names that older versions wrote, read as those of today. On a command line an old one is refused with the new one."""
+"""Reads stored files of older versions under the current names. On a command line an old name is an error."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,8 +12,8 @@ RENAMED = {
     "algorithm.adapts": "algorithm.adapted_params",
 }
 REMOVED = frozenset({"cuda_graph"})
-"""Top-level keys that are gone and that changed no number of a run: what a stored configuration says of them is left
-out. On a command line they are unknown, as any other key that there is not."""
+"""Removed top-level keys that had no effect on results. A stored configuration may have them; they are ignored. On a
+command line they are unknown keys."""
 RENAMED_METRICS = {
     "lower/wrong_fraction": "hypergrad/inexact_fraction",
     "lower/residual_max": "inner/grad_norm_max",
@@ -25,8 +25,8 @@ RENAMED_METRICS = {
 
 
 def as_of_today(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys and values of a config.yaml or checkpoint, in the keys of today. One that has the old name of a key and
-    the new one is left as it is."""
+    """The values of a config.yaml or checkpoint under the current keys. An old key is kept if its new name is there
+    too."""
     values = {key: dict(v) if isinstance(v, Mapping) else v for key, v in stored.items() if key not in REMOVED}
     for old, new in RENAMED.items():
         section, _, old_key = old.rpartition(".")
@@ -38,18 +38,18 @@ def as_of_today(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def overrides_of_today(overrides: Iterable[str]) -> list[str]:
-    """KEY=VALUE lines of an overrides.yaml, in the keys of today."""
+    """The KEY=VALUE lines of an overrides.yaml under the current keys."""
     pairs = (override.partition("=") for override in overrides)
     return [f"{RENAMED.get(key, key)}{equals}{value}" for key, equals, value in pairs if key not in REMOVED]
 
 
 def metrics_of_today(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of metrics.jsonl or the numbers of a summary.json, under the names of today."""
+    """A row of metrics.jsonl, or the numbers of a summary.json, under the current metric names."""
     return {RENAMED_METRICS.get(key, key): value for key, value in row.items()}
 
 
 def progress_of_today(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of a run's progress, under the names of today."""
+    """The progress that a checkpoint stores, under the current names."""
     values = {key: metrics_of_today(v) if isinstance(v, Mapping) else v for key, v in saved.items()}
     if "wrong_sum" in values:
         values["inexact_sum"] = values.pop("wrong_sum")
@@ -57,6 +57,6 @@ def progress_of_today(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def name_of_today(word: str) -> str | None:
-    """What a key of an older version is called, with or without its section as `word` has it; None where it is none."""
+    """The current name of the old key `word`, with its section if `word` has one; None if `word` is no old key."""
     without_section = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in RENAMED.items()}
     return RENAMED.get(word) or without_section.get(word)

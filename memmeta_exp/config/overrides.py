@@ -1,7 +1,7 @@
-"""Hydra's grammar of overrides, and paths as it has to read them.
+"""Quotes paths in overrides for Hydra's grammar.
 
-The grammar reads `=`, `,`, brackets, quotes, spaces and all letters beyond ASCII in a way of its own, or not at all. A
-path may hold any of them, so the values of path keys are quoted here before Hydra sees them.
+The grammar gives `=`, `,`, brackets, quotes and spaces a meaning, and rejects letters beyond ASCII. A path may hold any
+of them, so the values of path keys are quoted here before Hydra parses them.
 """
 
 import re
@@ -18,12 +18,12 @@ from memmeta_exp.utils.errors import ConfigError
 from memmeta_exp.utils.path_keys import at_home, home_path, is_path_key
 
 ONE_FOLDER = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.launcher.submitit_folder")
-UNREADABLE = (HydraException, ValueError)  # the latter of numbers with too many digits
+UNREADABLE = (HydraException, ValueError)  # ValueError: a number with too many digits
 CHOICE = re.compile(r"\s*choice\s*\((.*)\)\s*", re.DOTALL)
 
 
 def conf_dir() -> Path:
-    """The conf/ folder: beside the package in a wheel, beside the package's folder in a checkout."""
+    """The conf/ folder: inside the package in a wheel, beside the package in a checkout."""
     package = Path(__file__).resolve().parents[1]
     for candidate in (package / "conf", package.parent / "conf"):
         if (candidate / "config.yaml").is_file():
@@ -33,15 +33,17 @@ def conf_dir() -> Path:
 
 @cache
 def parser() -> OverridesParser:
-    """Of overrides. It knows the options of every config group, which `glob(...)` sweeps over."""
+    """Hydra's parser of overrides. It knows the options of every group, which `glob(...)` needs."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
 
 
 def quote_paths(override: str, multirun: bool = False) -> str:
-    """`override` as Hydra's grammar reads it: the value of a path key is quoted where that is needed. In a multirun
-    `KEY=A,B` and `KEY=choice(A,B)` stay several paths, unless that is the name of one that exists."""
+    """`override` with the value of a path key quoted if Hydra's grammar needs it.
+
+    In a multirun `KEY=A,B` and `KEY=choice(A,B)` are several paths, unless a file or folder has that whole name.
+    """
     key, equals, value = override.partition("=")
     if not is_path_key(key) or value in ("", "null") or _reads_as_itself(override) or _is_quoted(override):
         return override
@@ -53,16 +55,16 @@ def quote_paths(override: str, multirun: bool = False) -> str:
 
 
 def text_of(override: str) -> str:
-    """The value of a single override as text, without the quotes that Hydra's grammar asks for."""
+    """The value of a single override as text, without the quotes of Hydra's grammar."""
     try:
         value = parser().parse_override(quote_paths(override)).value()
-    except UNREADABLE:  # which composing has refused, or will
+    except UNREADABLE:  # composing reports it
         value = None
     return value if isinstance(value, str) else override.partition("=")[2]
 
 
 def draws(override: str) -> bool:
-    """Whether it is an `interval(...)`, from which only a search can draw."""
+    """Whether `override` is an `interval(...)`, from which only a search can draw."""
     try:
         return parser().parse_override(quote_paths(override, multirun=True)).is_interval_sweep()
     except UNREADABLE:
@@ -70,7 +72,7 @@ def draws(override: str) -> bool:
 
 
 def _reads_as_itself(override: str) -> bool:
-    """Whether Hydra reads the value as the text that it is."""
+    """Whether Hydra parses the value to exactly its own text."""
     try:
         parsed = parser().parse_override(override)
     except UNREADABLE:
@@ -95,6 +97,6 @@ def _quoted(key: str, path: str) -> str:
 
 
 def _separated(text: str) -> list[str]:
-    """`text` at its commas, those in quotes and brackets excepted."""
+    """Splits `text` at its commas, except those in quotes and brackets."""
     parts = re.findall(r"(?:'[^']*'|\"[^\"]*\"|\$\{[^}]*\}|\([^()]*\)|\[[^][]*\]|[^,])+", text)
     return [part.strip() for part in parts] if len(parts) > 1 else [text]

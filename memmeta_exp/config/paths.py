@@ -1,5 +1,5 @@
-"""Keys whose values name files or folders. What they name decides nothing of a run that its content does not, so they
-may change when files move."""
+"""Keys whose values name files or folders. A run depends on the content of these files, not on their paths, so the
+paths may change when files move."""
 
 import os
 from dataclasses import fields, is_dataclass, replace
@@ -11,7 +11,7 @@ from memmeta_exp.config.section import option_of
 
 
 def path_keys() -> tuple[str, ...]:
-    """Every such key of every option, dotted: those whose fields are entered with `path=True`."""
+    """Every path key of every option, dotted: the fields declared with `path=True`."""
     found = dict.fromkeys(_paths(Config))
     for group in GROUPS:
         found |= dict.fromkeys(f"{group}.{name}" for schema in options(group).values() for name in _paths(schema))
@@ -19,7 +19,7 @@ def path_keys() -> tuple[str, ...]:
 
 
 def absolute(config: Config, folder: str = ".") -> Config:
-    """`config` with its relative paths, which are relative to `folder`, made absolute."""
+    """`config` with absolute paths; relative ones are taken from `folder`."""
     sections = {f.name: value for f in fields(config) if is_dataclass(value := getattr(config, f.name))}
     sections = {name: _absolute(section, folder) for name, section in sections.items()}
     return replace(_absolute(config, folder), **sections)

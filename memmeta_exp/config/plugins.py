@@ -1,7 +1,7 @@
-"""`plugins=[MODULE,...]`: a user's own modules. What they enter with `register` is an option like any other.
+"""`plugins=[MODULE,...]`: a user's own modules. The components they `register` are options like any other.
 
-They are imported before a configuration is composed or read. A run's config.yaml names them, so that whoever goes on
-with the run, tests it or shares its tasks imports them too.
+They are imported before a configuration is composed or read. A run's config.yaml names them, so resuming, evaluating
+and worker ranks import them too.
 """
 
 import importlib
@@ -17,7 +17,7 @@ _imported: set[str] = set()
 
 
 def modules_of(value: Any) -> list[str]:
-    """The modules that plugins=`value` names: those of a list, or one name alone. ConfigError for anything else."""
+    """The modules in the value of `plugins`, a list of names or one name. Raises ConfigError for anything else."""
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise ConfigError(
@@ -27,10 +27,10 @@ def modules_of(value: Any) -> list[str]:
 
 
 def plug_in(modules: Iterable[str]) -> None:
-    """Imports `modules`. They are looked for as Python does, and in the current folder.
+    """Imports `modules` from Python's search path or the current folder.
 
-    ConfigError, in one line, where one cannot be imported, enters nothing or a name that is there already, or enters a
-    component that lacks a method.
+    Raises a one-line ConfigError if a module cannot be imported, registers nothing, registers a name that is taken, or
+    registers a component that lacks a method.
     """
     for module in modules:
         if module not in _imported:
@@ -45,19 +45,19 @@ def _import(module: str) -> None:
         namespace = vars(importlib.import_module(module))
     except ConfigError as error:
         raise ConfigError(f"plugins={module}: {error}") from None
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a user's module raises is the user's to read
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything
         raise ConfigError(f"plugins={module} {why_not_imported(module, error)}") from None
     own = [c for c in _registered() if c not in before or _belongs(c, module) or c in namespace.values()]
     if not own:
         raise ConfigError(
-            f"plugins={module} enters nothing: put `@register` of memmeta_exp.config above the dataclass of a component"
+            f"plugins={module} registers nothing: put `@register` of memmeta_exp.config above a component's dataclass"
         )
     for component in own:
         _require_methods(module, component)
 
 
 def _registered() -> list[type[Component]]:
-    """Every component there is, the package's own included."""
+    """Every registered component, built-in ones included."""
     return [component for group in GROUPS for component in options(group).values()]
 
 
@@ -66,7 +66,7 @@ def _belongs(component: type, module: str) -> bool:
 
 
 def _require_methods(module: str, component: type[Component]) -> None:
-    """ConfigError where a method that its base only declares is missing."""
+    """Raises ConfigError if an abstract method of the base class is not defined."""
     missing = [name for name in dir(component) if getattr(getattr(component, name), "__isabstractmethod__", False)]
     if missing:
         raise ConfigError(

@@ -1,6 +1,6 @@
-"""The options of every Hydra group: what is entered with `register`, in this package or in a user's own module.
+"""The registry of options: components registered with `register`, by this package or by a user's own module.
 
-The package's own components are modules like any other's: they are imported when an option is first asked for.
+The built-in components are imported when an option is first looked up.
 """
 
 import importlib
@@ -27,14 +27,15 @@ _registered: dict[str, dict[str, type[Component]]] = {group: {} for group in GRO
 
 
 def register(component: C) -> C:
-    """Enters a configuration dataclass as the option `name` of its `group`.
+    """Class decorator: registers a configuration dataclass as the option `name` of its `group`.
 
-    ConfigError where it is no dataclass, the group is none, or another class has the name already.
+    Raises ConfigError if it is no component dataclass, if its group is unknown, if its name is empty, or if another
+    class has the name.
     """
     if not (issubclass(component, Component) and "__dataclass_params__" in vars(component)):
         raise ConfigError(
-            f"{component.__qualname__} is no component: write `@register` above `@dataclass(frozen=True)` above a "
-            "class whose base is AlgorithmConfig, BackboneConfig, DatasetConfig or HeadConfig"
+            f"{component.__qualname__} is not a component: write `@register` above `@dataclass(frozen=True)` above a "
+            "subclass of AlgorithmConfig, BackboneConfig, DatasetConfig or HeadConfig"
         )
     group, name = component.group, component.name
     if group not in _registered:
@@ -44,7 +45,7 @@ def register(component: C) -> C:
     other = _registered[group].get(name)
     if other is not None and _origin(other) != _origin(component):
         raise ConfigError(
-            f"{group}={name} is entered twice, by {'.'.join(_origin(other))} and by {'.'.join(_origin(component))}: "
+            f"{group}={name} is registered twice, by {'.'.join(_origin(other))} and {'.'.join(_origin(component))}: "
             "rename one"
         )
     _registered[group][name] = component
@@ -56,14 +57,14 @@ def _origin(component: type) -> tuple[str, str]:
 
 
 def options(group: str) -> dict[str, Any]:
-    """Every option of a group by name, in the order of entry."""
+    """Every option of `group` by name, in the order of registration."""
     for module in BUILT_IN:
         importlib.import_module(module)
     return dict(_registered[group])
 
 
 def option_class(group: str, name: str) -> Any:
-    """The configuration class of GROUP=NAME; ConfigError, with the nearest name, where there is none."""
+    """The configuration class of GROUP=NAME. Raises ConfigError, with the nearest name, if there is none."""
     known = options(group)
     if name not in known:
         raise ConfigError(f"{group}.name={name} is unknown{closest(name, known)}")

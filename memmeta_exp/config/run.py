@@ -1,4 +1,4 @@
-"""The configuration of one run: its sections, its scalars, and their ranges.
+"""The configuration of one run: its sections, its top-level keys, and their ranges.
 
 Letters follow the paper: B = batch_size, T = iterations.
 """
@@ -20,7 +20,7 @@ from memmeta_exp.utils.errors import ConfigError
 
 MU_WHERE_NONE = 0.01
 MAX_COUNT = 2**20
-# runs that differ in these alone are repetitions
+# runs that differ in these keys only are repetitions of one configuration
 IGNORED_IN_GROUPING = (
     "seed", "tracking", "progress", "plots", "data_root", "checkpoint_every", "checkpoint_at",
 )  # fmt: skip
@@ -42,9 +42,8 @@ def _linear_head() -> Any:
 class Config(Section):
     """One run.
 
-    Whether it is valid does not depend on the file system: `check_tasks_fit` says whether the dataset is there and has
-    enough classes and images, where they are needed. F, whose gradient norm is the convergence measure, is one function
-    for two algorithms where convergence_mu and head_start are the same.
+    Its checks do not read the file system; `check_tasks_fit` checks that the dataset has enough classes and images. The
+    convergence measure |grad F|^2 is comparable between two algorithms if convergence_mu and head_start are the same.
     """
 
     algorithm: Any
@@ -53,74 +52,77 @@ class Config(Section):
     optimizer: Any
     tracking: Any
     plugins: list[str] = option(
-        [], "modules of your own, imported first; what they enter is an option like any other (examples/)"
+        [], "modules of your own, imported first; the components they register are options like any other (examples/)"
     )
     ways: int = option(5, "classes of a task", at_least=2)
-    shots: int = option(5, "support images of a class; of a sine wave, points", at_least=1)
-    queries: int = option(5, "query images of a class; of a sine wave, points", at_least=1)
-    batch_size: int = option(8, "B: tasks of an outer iteration", at_least=1, at_most=MAX_COUNT)
+    shots: int = option(5, "support images per class (sinusoid: support points)", at_least=1)
+    queries: int = option(5, "query images per class (sinusoid: query points)", at_least=1)
+    batch_size: int = option(8, "B: tasks per outer iteration", at_least=1, at_most=MAX_COUNT)
     sampling: str = option(
         "random",
-        "random: tasks drawn at random; all: every task in every iteration, of finitely many (quadratic, logistic)",
+        "random: tasks drawn at random; all: every task in every iteration (quadratic and logistic only)",
         choices=("random", "all"),
     )
     iterations: int = option(100, "T: outer iterations", at_least=1)
     seed: int = option(
         0,
-        "of what is random in a run: initial values, which tasks come, augmentation",
+        "seed of initial weights, task sampling and augmentation",
         at_least=0,
         at_most=2**63 - 1,
     )
     device: str = option(
-        "auto", "what it runs on: auto (cuda where there is one), cpu, cuda or cuda:N (the N-th GPU, from 0)"
+        "auto", "device of the run: auto (cuda if there is a GPU), cpu, cuda or cuda:N (the N-th GPU, from 0)"
     )
     precision: str = option(
         "fp32",
-        "precision of all that is computed (fp32, fp64); bf16: the backbone under autocast, the head in fp32",
+        "precision of all computation (fp32, fp64); bf16: the backbone under autocast, the head in fp32",
         choices=("fp32", "bf16", "fp64"),
-        hint="fp32, bf16 or fp64; bf16 is the half precision there is",
+        hint="fp32, bf16 or fp64; bf16 is the only half precision",
     )
     threads: int | None = option(
-        None, "CPU threads; null: torch's choice, one a core (without images: 1)", at_least=1, at_most=1024
+        None, "CPU threads; null: torch's choice, one per core (without images: 1)", at_least=1, at_most=1024
     )
     workers: Union[int, str] = option(  # noqa: UP007 - OmegaConf 2.3 reads unions in this form
         "auto",
-        "tasks that the threads take side by side; auto: as many on CPU, of one thread each; 1 on CUDA and without "
-        "images",
+        "tasks processed in parallel; auto: on CPU one per thread; on CUDA, and without images, 1",
         at_least=1,
         at_most=MAX_COUNT,
     )
     tasks_per_pass: Union[int, str] = option(  # noqa: UP007 - as above
         "auto",
-        "tasks of a backbone pass; auto: 1 on CPU, on CUDA as many as have 2^20 pixels together, without images "
+        "tasks per backbone pass; auto: on CPU 1; on CUDA as many as have 2^20 pixels together; without images "
         "batch_size",
         at_least=1,
         at_most=MAX_COUNT,
     )
     data_root: str | None = option(None, "folder of datasets on disk; null: $MEMMETA_DATA", path=True)
     eval_every: int = option(
-        50, "outer iterations between validations, each of which ends with a checkpoint", at_least=1
+        50, "outer iterations between validations; a checkpoint is saved after each validation", at_least=1
     )
-    checkpoint_every: int | None = option(None, "outer iterations between further checkpoints; null: none", at_least=1)
+    checkpoint_every: int | None = option(
+        None, "outer iterations between additional checkpoints; null: none", at_least=1
+    )
     checkpoint_at: list[int] = option(
         [],
         "iterations whose weights are kept, in checkpoints/iteration-N.pt; memmeta evaluate iteration=N loads them",
         at_least=1,
     )
-    val_tasks: int = option(100, "tasks of a validation", at_least=2, at_most=MAX_COUNT)
+    val_tasks: int = option(100, "tasks per validation", at_least=2, at_most=MAX_COUNT)
     test_tasks: int = option(
-        600, "tasks of the test; 0: none, for runs among which validation is to choose", at_least=0, at_most=MAX_COUNT
+        600,
+        "tasks of the final test; 0: no test, for example in a hyperparameter search",
+        at_least=0,
+        at_most=MAX_COUNT,
     )
     test_adaptation: str = option(
         "own",
-        "how validation and test tasks adapt: own: as the algorithm's do; gd: by eval_steps steps of eval_lr on the "
-        "head alone, as in the paper; exact: the head alone, its support loss + eval_mu/2 |phi|^2 minimised, whatever "
-        "the algorithm does",
+        "adaptation to validation and test tasks: own: the algorithm's own; gd: eval_steps gradient steps of size "
+        "eval_lr on the head, as in the paper; exact: the head that minimises the support loss + eval_mu/2 |phi|^2",
         choices=("own", "gd", "exact"),
     )
-    eval_steps: int = option(20, "gradient steps on the head, where test_adaptation is gd", at_least=1)
-    eval_lr: float = option(0.05, "the size of these steps, where test_adaptation is gd", above=0)
-    eval_mu: float = option(0.1, "weight of mu/2 |phi|^2, where test_adaptation is exact", above=0)
+    eval_steps: int = option(20, "gradient steps on the head, if test_adaptation is gd", at_least=1)
+    eval_lr: float = option(0.05, "size of these steps, if test_adaptation is gd", above=0)
+    eval_mu: float = option(0.1, "weight of mu/2 |phi|^2, if test_adaptation is exact", above=0)
     convergence_tasks: int = option(
         32, "tasks of the fixed batch on which |grad F|^2 is measured", at_least=1, at_most=MAX_COUNT
     )
@@ -137,12 +139,12 @@ class Config(Section):
     )
     convergence_mu: float | None = option(
         None,
-        "R's weight in that F; null: algorithm.mu, or 0.01 where that is 0 or over all weights (on quadratic tasks, "
-        "whose g needs no R: algorithm.mu as it is)",
+        "weight of R in that F; null: algorithm.mu, or 0.01 if that is 0 or regularises all weights (quadratic tasks "
+        "need no R: algorithm.mu as it is)",
         above=0,
     )
-    progress: bool = option(True, "the progress bar")
-    plots: bool = option(True, "plots/*.png at the end of a run; a sweep of many short runs goes faster without")
+    progress: bool = option(True, "show a progress bar")
+    plots: bool = option(True, "draw plots/*.png at the end of a run; false makes sweeps of short runs faster")
     head: Any = field(default_factory=_linear_head)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
@@ -158,8 +160,11 @@ class Config(Section):
         check_together(self)
 
     def task(self, stream: str) -> TaskShape:
-        """What a task of `stream` (train, val, test, reference) consists of. F is that of training tasks, but where
-        these are no tasks to their algorithm, which only `classifies`, that of tasks as they are tested."""
+        """The shape of a task of `stream`: train, val, test or reference.
+
+        Reference tasks, on which F is measured, have the shape of training tasks. If the algorithm `classifies`, it has
+        no training tasks, and they have the shape of test tasks.
+        """
         t = self.training
         if stream in ("val", "test") or (self.algorithm.classifies and stream == "reference"):
             return TaskShape(self.ways, self.shots, self.queries)
@@ -167,8 +172,9 @@ class Config(Section):
 
     @property
     def reference_mu(self) -> float:
-        """R's weight in the F whose gradient norm is logged as convergence/grad_norm_sq: without R there is no F."""
-        head_adapts = self.algorithm.adapted_params == "head"  # else mu is R's weight over all weights
+        """Weight of R in the F whose gradient norm is logged as convergence/grad_norm_sq. F needs a strongly convex g,
+        so it is above 0 unless g is strongly convex without R."""
+        head_adapts = self.algorithm.adapted_params == "head"  # else mu weighs R over all weights
         least = 0.0 if self.lower_modulus else MU_WHERE_NONE
         return self.convergence_mu or (self.algorithm.mu if head_adapts else 0.0) or least
 
@@ -179,7 +185,7 @@ class Config(Section):
 
     @property
     def lower_modulus(self) -> float:
-        """The constant of strong convexity that g has without R."""
+        """The strong-convexity constant of g without R."""
         return self.dataset.modulus
 
     @property
@@ -189,7 +195,7 @@ class Config(Section):
 
     @property
     def run_group(self) -> str:
-        """The same for every seed of one configuration: the run name without its seed and a digest of the rest."""
+        """One name for all seeds of a configuration: the run name without its seed, and `group_digest`."""
         return f"{self._family}-{group_digest(to_dict(self))}"
 
     @property
@@ -224,12 +230,12 @@ def _check_number_or_auto(key: str, value: int | str) -> None:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Plain values, the inverse of `from_dict`."""
+    """`config` as a nested dictionary of plain values, the inverse of `from_dict`."""
     return dataclasses.asdict(config)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections under dotted keys."""
+    """Nested `values` as one dictionary with dotted keys."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -237,11 +243,11 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def digest(values: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
-    """Eight hexadecimal digits that name the configuration `values` less the top-level keys in `without`."""
+    """Eight hexadecimal digits that identify the configuration `values` without the top-level keys in `without`."""
     kept = {key: value for key, value in values.items() if key not in without}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def group_digest(values: Mapping[str, Any]) -> str:
-    """The digest that all repetitions (seeds) of the configuration `values` share."""
+    """The digest of `values` without IGNORED_IN_GROUPING: equal for all repetitions (seeds) of a configuration."""
     return digest(values, without=IGNORED_IN_GROUPING)

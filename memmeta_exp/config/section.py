@@ -1,4 +1,4 @@
-"""Sections of a configuration: frozen dataclasses whose fields carry their range, their choices and their meaning.
+"""Sections of a configuration: frozen dataclasses whose fields declare their range, choices and meaning.
 
     @register
     @dataclass(frozen=True)
@@ -6,7 +6,7 @@
         name: str = "reptile"
         inner_lr: float = option(0.1, "size of an inner step", above=0)
 
-What a field says of itself is written once: the checks, `memmeta keys` and docs/configuration.md are made from it.
+The checks, `memmeta keys` and docs/configuration.md are all made from these declarations.
 """
 
 import copy
@@ -21,10 +21,13 @@ META = "memmeta"  # the key of `Option` in a field's metadata
 
 @dataclass(frozen=True)
 class Option:
-    """What a key may be. meaning: one clause, in words; choices: the values it may take, none meaning any; hint: what a
-    refusal says in place of the nearest choice; low, high: the range of a number (of every number of a list), `low`
-    itself excluded where `above`, `high` where `below`; type: its type in words, where the
-    annotation cannot say it; path: it names a file or a folder."""
+    """The declaration of a key.
+
+    meaning: one clause in words. choices: the allowed values; empty: any. hint: what an error message suggests instead
+    of the nearest choice. low, high: the range of a number, or of every number of a list; `above` excludes `low`,
+    `below` excludes `high`. type: its type in words, if the annotation does not show it. path: it names a file or
+    folder.
+    """
 
     meaning: str
     choices: tuple[Any, ...] = ()
@@ -37,7 +40,7 @@ class Option:
     path: bool = False
 
     def check(self, key: str, value: Any) -> None:
-        """ConfigError unless `value` (None always passes) is one that `key` may take."""
+        """Raises ConfigError if `value` is not allowed for `key`. None is always allowed."""
         if value is None:
             return
         if self.choices:
@@ -66,7 +69,7 @@ def option(
     type: str | None = None,
     path: bool = False,
 ) -> Any:
-    """A field of a `Section`: its default, its meaning and what it may be (see `Option`)."""
+    """A field of a `Section` with its default, its meaning and its allowed values (see `Option`)."""
     about = Option(
         meaning,
         choices,
@@ -82,7 +85,7 @@ def option(
 
 
 def same_option(section: type, name: str, default: Any) -> Any:
-    """The field `name` of another section with another default."""
+    """The field `name` of the dataclass `section`, with the default `default`."""
     return _field(default, option_of(next(f for f in fields(section) if f.name == name)))
 
 
@@ -94,7 +97,7 @@ def _field(default: Any, about: Option) -> Any:
 
 
 def option_of(of: Field[Any]) -> Option:
-    """What a field says of itself; an `Option` without a meaning where it says nothing."""
+    """The `Option` of a field; one with an empty meaning if the field declares none."""
     return of.metadata.get(META, Option(""))
 
 
@@ -106,8 +109,10 @@ def default_of(of: Field[Any]) -> Any:
 
 @dataclass(frozen=True)
 class Section:
-    """Base of every part of a configuration. group: what stands before its keys, as in algorithm.mu; empty at the top
-    level. A value out of its range is a ConfigError when the section is made."""
+    """Base of every part of a configuration. Construction raises ConfigError for a value that is not allowed.
+
+    group: the prefix of its keys, as in algorithm.mu; empty at the top level.
+    """
 
     group: ClassVar[str] = ""
 
@@ -118,7 +123,7 @@ class Section:
         self.check()
 
     def check(self) -> None:
-        """ConfigError where keys of this section do not go together."""
+        """Raises ConfigError if keys of this section contradict each other."""
 
 
 @dataclass(frozen=True)

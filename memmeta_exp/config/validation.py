@@ -1,4 +1,4 @@
-"""The checks of a value, and the suggestions for a misspelt name."""
+"""Range checks of values, and suggestions for misspelt names."""
 
 import difflib
 import math
@@ -12,14 +12,17 @@ LARGEST_INT = 2**63 - 1
 
 
 def shown(name: object) -> str:
-    """A name from outside on one line: bytes that are no text, and control characters, as escapes."""
+    """`name` (of a file, a class) as one printable line: undecodable bytes and control characters are escaped."""
     text = str(name).encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def closest(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the known word nearest to `word`, or the choices where none is near; for a key that
-    older versions had, what it is called now."""
+    """A suggestion to append to an error message about the unknown `word`.
+
+    It names the current name of a renamed key, else the nearest known word, else all known words if they are at most
+    20, else it is empty.
+    """
     known = sorted(set(known) - {word})
     if (today := name_of_today(word)) in known:
         return f"; it is called {today} now"
@@ -30,26 +33,26 @@ def closest(word: str, known: Iterable[str]) -> str:
 
 
 def one_of(key: str, value: Any, choices: tuple[Any, ...], use: str | None = None) -> None:
-    """ConfigError unless `value` is among the `choices`; use: what it says of them, else the nearest choice."""
+    """Raises ConfigError if `value` is not among the `choices`. use: the hint of the message; None: `closest`."""
     if value not in choices:
         raise ConfigError(f"{key}={value} is unknown{f': use {use}' if use else closest(str(value), choices)}")
 
 
 def at_most(key: str, value: int | float | None, high: int | float) -> None:
-    """ConfigError unless `value` is None or <= `high`."""
+    """Raises ConfigError unless `value` is None or <= `high`."""
     if value is not None and not value <= high:
         raise ConfigError(f"{key}={value} is out of range: it must be at most {high}")
 
 
 def below(key: str, value: int | float, high: int | float) -> None:
-    """ConfigError unless `value` < `high`."""
+    """Raises ConfigError unless `value` < `high`."""
     if not value < high:
         raise ConfigError(f"{key}={value} is out of range: it must be below {high}")
 
 
 def at_least(key: str, value: int | float | None, low: int | float, strict: bool = False) -> None:
-    """ConfigError unless `value` is None, or finite and >= `low` (> `low` where `strict`); of whole numbers, unless
-    they are 64-bit ones."""
+    """Raises ConfigError unless `value` is None, or finite and >= `low` (> `low` if `strict`). An int must also fit in
+    64 bits."""
     if value is None:
         return
     if isinstance(value, int) and value > LARGEST_INT:

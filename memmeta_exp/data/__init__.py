@@ -1,4 +1,4 @@
-"""Sources of images and the tasks drawn from them."""
+"""Datasets, and the tasks drawn from them."""
 
 from memmeta_exp.data.episodes import EpisodeSampler, ImageSet, TaskBatch
 from memmeta_exp.data.fingerprint import fingerprint

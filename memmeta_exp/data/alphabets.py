@@ -1,13 +1,13 @@
 # ruff: noqa: RUF001 - letters that resemble Latin ones are the point
 """The characters of the `glyphs` dataset by split and script.
 
-Chosen once and written down, so that the classes do not depend on the versions of a font renderer: letters of the
-script that DejaVu Sans and DejaVu Sans Bold both draw, without those Unicode decomposes (accents, presentation forms)
-and the dotted, long, w- and final forms of the Canadian syllabics; then, in the order Latin, Greek, Cyrillic,
-Armenian, Lao, Georgian, Hebrew, Tifinagh, N'Ko, Arabic, Canadian, every letter that looks like an earlier one is left
-out, in its own script (c beside C: size is normalised away) or in another (Greek Alpha beside A). Two letters look
-alike if their DejaVu Sans bitmaps, scaled to one size and blurred a little, correlate above 0.9 at some shift of up
-to a tenth of the size, or, proportions being near, stretched to a square.
+The list is fixed here, so the classes do not depend on the version of a font renderer. It has the letters that both
+DejaVu Sans and DejaVu Sans Bold draw. Excluded are letters that Unicode decomposes (accents, presentation forms), and
+the dotted, long, w- and final forms of the Canadian syllabics. Also excluded is every letter that looks like an earlier
+one, in its own script (c and C: size is normalised) or in another (Greek Alpha and A). The order of scripts is Latin,
+Greek, Cyrillic, Armenian, Lao, Georgian, Hebrew, Tifinagh, N'Ko, Arabic, Canadian. Two letters look alike if their
+DejaVu Sans bitmaps, scaled to one size and slightly blurred, correlate above 0.9 at a shift of up to a tenth of the
+size; or, if their proportions are similar, when stretched to a square.
 """
 
 ALPHABETS: dict[str, dict[str, str]] = {

@@ -1,4 +1,4 @@
-"""Folders that processes make side by side: locks between them, and what a killed one left half-made."""
+"""Work folders of concurrent processes: locks between them, and removal of what a killed process left."""
 
 import errno
 import fcntl
@@ -17,8 +17,11 @@ _TOKEN = r"[a-z0-9_]{8}"
 
 @contextmanager
 def locked(file: Path, wait: bool = True) -> Iterator[bool]:
-    """Holds a lock on `file`, which is there for that time alone. Yields False, without it, where another process has
-    it and `wait` is false. The lock ends with its process, however that ends."""
+    """Holds a lock on `file` for the block; the file exists only during the block.
+
+    If another process holds the lock, it waits, or yields False if `wait` is false. The system releases the lock when
+    its process ends, however it ends.
+    """
     handle = _lock(file, wait)
     try:
         yield handle is not None
@@ -36,13 +39,13 @@ def _lock(file: Path, wait: bool) -> IO[str] | None:
         except BlockingIOError:
             handle.close()
             return None
-        if is_still(handle, file):  # else the process that had it has removed it
+        if is_still(handle, file):  # else the process that held the lock has removed the file
             return handle
         handle.close()
 
 
 def is_still(handle: IO[Any], file: Path) -> bool:
-    """Whether an open file is the one that is at a path now."""
+    """Whether the open file `handle` is still the file at the path `file`."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(handle.fileno()), file.stat())
     return False
@@ -50,7 +53,7 @@ def is_still(handle: IO[Any], file: Path) -> bool:
 
 @contextmanager
 def work_folder(parent: Path, name: str) -> Iterator[Path]:
-    """A new folder `.NAME-TOKEN` in `parent`, removed after the block; `remove_stale` knows that it is in use."""
+    """A new folder `.NAME-TOKEN` in `parent`, removed after the block. `remove_stale` leaves it alone until then."""
     work = parent / f".{name}-{secrets.token_hex(4)}"
     with locked(_lock_of(work)):
         work.mkdir()
@@ -61,7 +64,7 @@ def work_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 def put(work: Path, folder: Path) -> None:
-    """Gives a finished folder its name, in place of one that is there, which is removed."""
+    """Renames the finished folder `work` to `folder`. A folder that is already there is replaced and removed."""
     with work_folder(folder.parent, folder.name) as old:
         for number in count():
             with suppress(FileNotFoundError):
@@ -74,7 +77,7 @@ def put(work: Path, folder: Path) -> None:
 
 
 def half_made(parent: Path, name: str = r"\w+") -> list[Path]:
-    """What `work_folder` made in `parent` for `name`, a regular expression, that is there now."""
+    """The folders in `parent` that `work_folder` made for `name`, a regular expression."""
     form = re.compile(rf"\.{name}-{_TOKEN}(-old)?")
     with suppress(OSError):
         return sorted(p for p in parent.iterdir() if form.fullmatch(p.name) and p.is_dir() and not p.is_symlink())
@@ -82,13 +85,13 @@ def half_made(parent: Path, name: str = r"\w+") -> list[Path]:
 
 
 def loop_status(folder: Path) -> bool:
-    """Whether the process that makes a folder of `half_made` is alive."""
+    """Whether the process that made a folder of `half_made` is still running."""
     with locked(_lock_of(folder), wait=False) as stale:
         return not stale
 
 
 def remove_stale(folders: list[Path]) -> list[Path]:
-    """Removes those of `half_made` whose process is gone; returns those of processes at work."""
+    """Removes those of `folders` whose process has ended; returns the others."""
     kept = []
     for folder in folders:
         with locked(_lock_of(folder), wait=False) as stale:

@@ -1,4 +1,4 @@
-"""Arrays kept between runs, in one .npz file that is rebuilt whenever it is not exactly what is expected."""
+"""A cache of arrays in one .npz file, which is rebuilt if it is missing, damaged or out of date."""
 
 import hashlib
 import os
@@ -22,15 +22,15 @@ def cache_folder() -> Path:
 
 
 def cached(path: Path, recipe: str, build: Callable[[], Arrays]) -> Arrays:
-    """The arrays of `path` if it is intact and was made by `recipe`, else `build()`, which is then stored there.
+    """The arrays of `path`, if it is intact and was made by `recipe`; else the result of `build()`, which is stored.
 
-    The file appears at once and whole (written aside, then renamed), so processes may race. Where it cannot be
-    written, the arrays are returned all the same.
+    The file is written aside and renamed, so concurrent processes are safe. If it cannot be written, the arrays are
+    returned anyway.
     """
     arrays = read(path, recipe)
     if arrays is not None:
         with suppress(OSError):
-            os.utime(path)  # last used
+            os.utime(path)  # the modification time is the time of last use
     else:
         arrays = build()
         with suppress(OSError, DataError):
@@ -39,7 +39,7 @@ def cached(path: Path, recipe: str, build: Callable[[], Arrays]) -> Arrays:
 
 
 def read(path: Path, recipe: str) -> Arrays | None:
-    """The arrays of an intact file of that recipe, else None."""
+    """The arrays of `path`, or None if it is not an intact file made by `recipe`."""
     try:
         arrays = read_npz(path)
         sealed = str(arrays.pop("seal"))
@@ -55,7 +55,7 @@ def _write(path: Path, recipe: str, arrays: Arrays) -> None:
 
 
 def _seal(recipe: str, arrays: Arrays) -> str:
-    """SHA-256 over the recipe and every array's name, type, shape and bytes."""
+    """SHA-256 of the recipe and of every array's name, type, shape and bytes."""
     digest = hashlib.sha256(recipe.encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])

@@ -1,4 +1,4 @@
-"""What the cache folder holds: listed, bounded and emptied. Only files that this package made are touched."""
+"""Lists, limits and empties the cache folder. Files that this package did not make are left alone."""
 
 import fcntl
 import math
@@ -19,15 +19,16 @@ from memmeta_exp.utils.errors import ConfigError, DataError
 
 LIMIT_GIB = 50.0
 LIMIT_VARIABLE = "MEMMETA_CACHE_GIB"
-FOLDERS = "folders"  # stores of dataset=folder, by digest
-_DIGEST, _NAMED = r"[0-9a-f]{16}", r"[a-z]+-[0-9a-f]{8}"  # the latter: of a data_root that cannot be written
-_OLD_S = 3600.0  # an array file that is not finished by then never will be
+FOLDERS = "folders"  # subfolder with the stores of dataset=folder, named by digest
+_DIGEST, _NAMED = r"[0-9a-f]{16}", r"[a-z]+-[0-9a-f]{8}"  # _NAMED: stores of a data_root that is read-only
+_OLD_S = 3600.0  # seconds after which an unfinished array file counts as abandoned
 _held: dict[Path, IO[bytes]] = {}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """size: in bytes; made_of: in words; last_used: seconds since 1970; in_use: by a process now."""
+    """A store or array file in the cache. size: bytes; made_of: its source, in words; last_used: seconds since 1970;
+    in_use: a running process uses it."""
 
     path: Path
     size: int
@@ -37,7 +38,7 @@ class Entry:
 
 
 def hold(store: Path) -> None:
-    """Marks a store of the cache as used now, and as in use until this process ends. Any other folder is left alone."""
+    """Marks a store in the cache as used now, and as in use until this process ends. Does nothing to other folders."""
     index = store / INDEX
     if not store.is_relative_to(cache_folder()):
         return
@@ -50,19 +51,19 @@ def hold(store: Path) -> None:
 
 
 def limit() -> int:
-    """Of the cache, in bytes: $MEMMETA_CACHE_GIB, else LIMIT_GIB; ConfigError where that is no size."""
+    """Size limit of the cache in bytes, from $MEMMETA_CACHE_GIB or LIMIT_GIB. Raises ConfigError for an invalid one."""
     text = os.environ.get(LIMIT_VARIABLE) or str(LIMIT_GIB)
     try:
         gib = float(text)
     except ValueError:
         gib = math.nan
     if not 0 <= gib < math.inf:
-        raise ConfigError(f"{LIMIT_VARIABLE}={text} is no size: use a number of GiB, such as {LIMIT_GIB:g}")
+        raise ConfigError(f"{LIMIT_VARIABLE}={text} is not a size: use a number of GiB, such as {LIMIT_GIB:g}")
     return int(gib * 2**30)
 
 
 def entries() -> list[Entry]:
-    """Stores and arrays, the one that was not used for longest first."""
+    """All stores and array files, least recently used first."""
     root = cache_folder()
     stores = [*_matching(root / FOLDERS, _DIGEST), *_matching(root, _NAMED)]
     arrays = [p for p in _matching(root, r"glyphs\.npz") if p.is_file()]
@@ -72,14 +73,14 @@ def entries() -> list[Entry]:
 
 
 def unfinished() -> list[Path]:
-    """What conversions at work, or killed, have made so far."""
+    """The work folders of running and of killed conversions."""
     root = cache_folder()
     return [*half_made(root / FOLDERS, _DIGEST), *half_made(root, _NAMED)]
 
 
 def tidy() -> list[Entry]:
-    """Removes what killed processes left, and entries that are not in use, longest unused first, until the rest is
-    within the limit; returns those entries."""
+    """Removes what killed processes left, then unused entries, least recently used first, until the cache is within its
+    limit. Returns the removed entries."""
     remove_stale(unfinished())
     for path in _matching(cache_folder(), rf"\.glyphs\.npz\..*{re.escape(PARTIAL)}"):
         with suppress(OSError):
@@ -95,7 +96,7 @@ def tidy() -> list[Entry]:
 
 
 def remove(entry: Entry) -> bool:
-    """Whether it could be removed: not where a process uses it."""
+    """Removes `entry` unless a process uses it; returns whether it did."""
     try:
         if entry.path.is_file():
             entry.path.unlink()
@@ -110,7 +111,8 @@ def remove(entry: Entry) -> bool:
 
 @contextmanager
 def _alone_with(store: Path) -> Iterator[bool]:
-    """Whether no process holds the store; none can begin to during the block. One without its index is of no use."""
+    """Yields whether no process holds the store; if so, none can start to during the block. A store without an index is
+    unusable, so it counts as free."""
     try:
         handle = (store / INDEX).open("r+b")
     except FileNotFoundError:
@@ -138,6 +140,6 @@ def _store(path: Path) -> Entry:
         shape = " x ".join(map(str, next(iter(store.splits.values())).shape[1:]))
         made_of, used = f"{store.source}, images {shape}", (path / INDEX).stat().st_mtime
     except (DataError, StopIteration, OSError):
-        made_of, used = "damaged: made again when it is needed", path.stat().st_mtime
+        made_of, used = "damaged: rebuilt when it is needed", path.stat().st_mtime
     with _alone_with(path) as mine:
         return Entry(path, size, made_of, used, not mine)

@@ -1,8 +1,8 @@
-"""CIFAR-FS and FC100 with torchmeta's splits, from its on-disk layout: DATA_ROOT/cifar100/data.hdf5 holds a group per
-coarse class and in it a uint8 dataset [600, 32, 32, 3] per fine class.
+"""CIFAR-FS and FC100 with torchmeta's splits and file layout: DATA_ROOT/cifar100/data.hdf5 has a group per coarse
+class, with a uint8 dataset [600, 32, 32, 3] per fine class.
 
-The splits come from torchmeta's package assets and nothing is written under DATA_ROOT, which may be read-only. The
-episodes of torchmeta are not used: decoding one PIL image at a time costs more than a meta-step.
+The splits are read from torchmeta's package assets. Nothing is written under DATA_ROOT, which may be read-only.
+torchmeta's own episodes are not used: decoding one PIL image at a time takes longer than a train step.
 """
 
 import hashlib
@@ -28,12 +28,12 @@ CIFAR100_SHA256 = "c4e9907d07747984e1d7e824c9e150377f32cd64d15ce1dc32fe882617648
 
 
 def hdf5_path(root: Path) -> Path:
-    """The file that both datasets are read from."""
+    """The file of both datasets."""
     return root / "cifar100" / "data.hdf5"
 
 
 def load(name: str, split: str, root: Path) -> ImageSet:
-    """Images of one split of `cifar_fs` or `fc100`: uint8 [classes, 600, 3, 32, 32]; DataError if unreadable."""
+    """Images of one split of `cifar_fs` or `fc100`: uint8 [classes, 600, 3, 32, 32]. Raises DataError."""
     dataset = class_dataset(name)
     with _opened(root) as file:
         classes = _split_classes(dataset, split, file)
@@ -44,19 +44,19 @@ def load(name: str, split: str, root: Path) -> ImageSet:
 
 
 def require(name: str, root: Path) -> None:
-    """DataError unless the file opens and torchmeta imports; reads no pixels."""
+    """Raises DataError unless the file opens and torchmeta imports. Reads no pixels."""
     with _opened(root):
         class_dataset(name)
 
 
 def verify(root: Path) -> bool:
-    """Whether the pixels of every class are those of CIFAR-100 (about a second); DataError if unreadable."""
+    """Whether the pixels of every class are those of CIFAR-100 (about a second). Raises DataError if unreadable."""
     with _opened(root) as file:
         return content_sha256(file) == CIFAR100_SHA256
 
 
 def content_sha256(file: h5py.File) -> str:
-    """SHA-256 over "coarse/fine", shape and pixels of every class in sorted order, whatever HDF5 wrote around them."""
+    """SHA-256 of "coarse/fine", shape and pixels of every class in sorted order, independent of HDF5's metadata."""
     digest = hashlib.sha256()
     for coarse in group_names(file):
         for fine in group_names(file, coarse):
@@ -82,7 +82,7 @@ def _split_classes(dataset: Any, split: str, file: h5py.File) -> list[str]:
 
 @contextmanager
 def _opened(root: Path) -> Iterator[h5py.File]:
-    """The file, which need not be whole; DataError, with what to do, also for damage found within the block."""
+    """The open data.hdf5. Raises DataError, with a remedy, if it is missing, or if damage is found within the block."""
     path = hdf5_path(root)
     try:
         with opened_hdf5(path) as file:
@@ -96,7 +96,7 @@ def _opened(root: Path) -> Iterator[h5py.File]:
 
 
 def _read(file: h5py.File, key: str, whole: bool = True) -> np.ndarray:
-    """The pixels of one class, uint8 [600, 32, 32, 3], or of fewer images where it need not be `whole`."""
+    """The pixels of one class: uint8 [600, 32, 32, 3]; fewer images are accepted if `whole` is false."""
     dataset = images_in(file, key, _SHAPE[1:])
     if dataset.shape[0] > _SHAPE[0] or (whole and dataset.shape != _SHAPE):
         raise DataError(f"{file.filename} is damaged ('{key}' is uint8 {dataset.shape}, expected uint8 {_SHAPE})")
@@ -104,4 +104,4 @@ def _read(file: h5py.File, key: str, whole: bool = True) -> np.ndarray:
 
 
 def _remedy(root: Path) -> str:
-    return f"`memmeta data fetch cifar100 data_root={root}` gets it, or point data_root at a folder that has it"
+    return f"download it with `memmeta data fetch cifar100 data_root={root}`, or set data_root to a folder that has it"

@@ -1,4 +1,4 @@
-"""A counter-based generator of 64-bit keys on any device: what is drawn is a function of its key alone.
+"""A counter-based generator of 64-bit keys: each draw is a pure function of its key, equal on every device.
 
 splitmix64 (Steele, Lea, Flood 2014, variant 13 of Stafford) in int64 tensors, whose arithmetic is modulo 2^64.
 """
@@ -19,7 +19,7 @@ _FACTORS = (_signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB))
 
 
 def hashed(text: str) -> int:
-    """64 bits that no process, version or platform changes, unlike hash()."""
+    """A 64-bit hash of `text`, equal in all processes, versions and platforms, unlike hash()."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
@@ -29,7 +29,7 @@ def root_key(name: str) -> int:
 
 
 def children(key: Tensor, count: int) -> Tensor:
-    """Words 0, .., count - 1 of the splitmix64 sequence of each key: int64 [*key.shape, count]."""
+    """The first `count` words of the splitmix64 sequence of each key: int64 [*key.shape, count]."""
     counter = torch.arange(1, count + 1, device=key.device) * GAMMA
     return mix(key[..., None] + counter)
 
@@ -42,15 +42,15 @@ def mix(x: Tensor) -> Tensor:
 
 
 def smallest(keys: Tensor, count: int) -> Tensor:
-    """Indices of the `count` smallest keys of the last dimension in ascending order of key."""
+    """Indices of the `count` smallest keys along the last dimension, in ascending order of key."""
     return keys.topk(count, largest=False, sorted=True).indices
 
 
 def uniform(keys: Tensor) -> Tensor:
-    """Numbers in [0, 1), float64, from the upper 53 bits of each key: exact on every device."""
+    """float64 numbers in [0, 1) from the upper 53 bits of each key, equal on every device."""
     return _shift_right(keys, 11).double().mul_(2.0**-53)
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """The logical shift: torch's own copies the sign bit, which the mask removes."""
+    """The logical right shift; torch's >> copies the sign bit, which the mask removes."""
     return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)

@@ -1,6 +1,6 @@
-"""The `dataset` section: one dataclass for each dataset of images, with its facts and how it is loaded.
+"""The `dataset` section: one dataclass per image dataset, with its facts and its loader.
 
-The modules that read images are imported when images are read: a configuration needs none of them."""
+Modules that read images are imported only when images are read, not for a configuration."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ class _Cifar100(DatasetConfig):
 
 
 class _Stored(DatasetConfig):
-    """Images of DATA_ROOT/NAME, converted once."""
+    """A dataset in DATA_ROOT/NAME, converted once to a store."""
 
     def load(self, split: str, data_root: str | None) -> Any:
         return self.store(data_root).load(split)
@@ -50,7 +50,7 @@ class _Stored(DatasetConfig):
 @register
 @dataclass(frozen=True)
 class GlyphsConfig(DatasetConfig):
-    """Characters of many scripts drawn from the fonts that matplotlib ships; val and test are new scripts."""
+    """Characters of eleven scripts drawn from matplotlib's fonts; no download. val and test have their own scripts."""
 
     name: str = "glyphs"
 
@@ -114,7 +114,7 @@ class OmniglotConfig(_Stored):
     """Omniglot (Lake et al. 2015) at 28x28, split of Vinyals et al. 2016: 1028/172/423 characters, 20 images each."""
 
     name: str = "omniglot"
-    rotations: bool = option(False, "whether those by 90, 180 and 270 degrees count as classes of their own")
+    rotations: bool = option(False, "add the rotations by 90, 180 and 270 degrees as separate classes")
 
     def facts(self) -> DatasetFacts:
         times = 4 if self.rotations else 1
@@ -130,20 +130,20 @@ class OmniglotConfig(_Stored):
 @register
 @dataclass(frozen=True)
 class FolderConfig(DatasetConfig):
-    """Your own images: a folder of folders, one a class, and a file that says which classes are train, val and test."""
+    """Your own images: one folder per class, and a split file that assigns the classes to train, val and test."""
 
     name: str = "folder"
-    path: str | None = option(None, "the folder of class folders", path=True)
+    path: str | None = option(None, "folder that contains the class folders", path=True)
     split_file: str | None = option(
         None,
         'JSON {"train": [class folders], "val": .., "test": ..} or CSV with the header class,split; null: split.json '
         "or split.csv in dataset.path",
         path=True,
     )
-    image_size: int = option(84, "images are resized to squares of this side", at_least=16, at_most=1024)
-    channels: int = option(3, "3, or 1 for grey", choices=(3, 1), hint="3 (colour) or 1 (grey)")
+    image_size: int = option(84, "side in pixels of the squares that images are resized to", at_least=16, at_most=1024)
+    channels: int = option(3, "3 (colour) or 1 (grey)", choices=(3, 1), hint="3 (colour) or 1 (grey)")
     skip_damaged: bool = option(
-        False, "leave out images that cannot be read, and say how many (false: refuse, and list them)"
+        False, "true: skip images that cannot be read, and log their number; false: an error that lists them"
     )
 
     def facts(self) -> DatasetFacts:
@@ -161,20 +161,19 @@ class FolderConfig(DatasetConfig):
 @register
 @dataclass(frozen=True)
 class SyntheticConfig(DatasetConfig):
-    """Random images with a class-dependent mean: nothing to read from disk, for speed and memory at any size that fits
-    in memory."""
+    """Random images with a class-dependent mean, generated in memory: for measurements of speed and memory."""
 
     name: str = "synthetic"
     classes: int = option(20, "classes of each split", at_least=1)
-    images_per_class: int = option(40, "images of a class", at_least=1)
+    images_per_class: int = option(40, "images per class", at_least=1)
     channels: int = option(3, "channels of an image", at_least=1)
-    image_size: int = option(32, "side of an image, in pixels", at_least=16)
+    image_size: int = option(32, "side of an image in pixels", at_least=16)
 
     def check(self) -> None:
         pixels = self.classes * self.images_per_class * self.channels * self.image_size**2
         if pixels > SYNTHETIC_BYTES:
             raise ConfigError(
-                f"dataset=synthetic would take {pixels / 2**30:.0f} GiB a split; lower dataset.classes, "
+                f"dataset=synthetic would take {pixels / 2**30:.0f} GiB per split; lower dataset.classes, "
                 "images_per_class, channels or image_size to stay below 32 GiB"
             )
 

@@ -1,11 +1,11 @@
-"""Few-shot tasks drawn from images in memory, or mapped into it.
+"""Few-shot tasks drawn from images in memory or memory-mapped.
 
-Task k of a stream is a pure function of (seed, stream, k): the same on every machine and device, for any batch size
-and any chunking, so a position in training is one integer and nothing of a sampler needs saving. Each candidate
-(seed, stream, k, slot, index) gets a 64-bit key from a counter-based generator; slot 0 ranks the classes, slot 1 + w
-the images of way w, and the smallest keys are taken. That is sampling without replacement in random order, and its
-prefixes are stable: more shots, queries or ways leave the classes and images chosen before them as they were. An
-image's key does not depend on how many its class has, so classes of unequal size are drawn from in full.
+Task k of a stream is a pure function of (seed, stream, k): equal on every machine and device, for any batch size and
+any number of tasks per pass. A sampler has no state to save. Each candidate (seed, stream, k, slot, index) gets a
+64-bit key from a counter-based generator. Slot 0 ranks the classes, slot 1 + w the images of way w, and the smallest
+keys are taken. This samples without replacement in random order. With more shots, queries or ways, the classes and
+images chosen before stay the same. An image's key does not depend on the size of its class, so classes may differ in
+size.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,17 +22,20 @@ from memmeta_exp.data.image_transforms import UNCHANGED, ImageTransforms
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.utils.errors import ConfigError
 
-_BLOCK = 256  # tasks whose keys are held at once: 8 bytes for each image of each of their classes,
-_BLOCK_KEYS = 2**23  # and for each class of the split, of which there are no more than so many at once
-_LAST = torch.iinfo(torch.int64).max  # the key of what is not there; a real one is the same once in 2^64
+_BLOCK = 256  # most tasks drawn at once: each needs 8 bytes per class of the split and per image of its classes
+_BLOCK_KEYS = 2**23  # most class keys in memory at once
+_LAST = torch.iinfo(torch.int64).max  # the key of images that a smaller class does not have
 STREAMS = ("train", "val", "test", "reference")
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """One split, in memory or mapped into it, contiguous. images: uint8 [classes, per_class, C, H, W], or
-    [N, C, H, W] one class after the other, `counts` of each, where classes differ in size; class_names: one a class;
-    ahead: called with the rows of `flat` that will be gathered, where they come from a disk."""
+    """The images of one split, contiguous, in memory or memory-mapped.
+
+    images: uint8 [classes, per_class, C, H, W]; if classes differ in size, [N, C, H, W] class by class. counts: images
+    per class in the second case, else None. class_names: one per class. ahead: prefetches the rows of `flat` that it is
+    called with; None if the images are in memory.
+    """
 
     images: Tensor
     class_names: tuple[str, ...]
@@ -48,7 +51,7 @@ class ImageSet:
         assert self.counts is None or sum(self.counts) == len(self.images), (sum(self.counts), len(self.images))
 
     def to(self, device: torch.device | str) -> "ImageSet":
-        """The same images on `device`."""
+        """The images copied to `device`."""
         images = self.images.to(device)
         return replace(self, images=images, ahead=self.ahead if images.device.type == "cpu" else None)
 
@@ -60,7 +63,7 @@ class ImageSet:
 
     @property
     def flat(self) -> Tensor:
-        """uint8 [N, C, H, W], class by class: a view."""
+        """All images class by class, a view: uint8 [N, C, H, W]."""
         return self.images.flatten(0, 1) if self.counts is None else self.images
 
     @property
@@ -86,21 +89,23 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where tasks come from: the key of their stream and their positions k in it."""
+    """The origin of tasks: the key of their stream, and their positions k in it."""
 
     root: int
     positions: range
 
     def keys(self, half: str) -> tuple[int, ...]:
-        """For each task 63 bits that are a pure function of (seed, stream, k, half): what layers with randomness in
-        them draw from for its `half`, "support" or "query"."""
+        """One 63-bit key per task for random layers, a pure function of (seed, stream, k, half). half: "support" or
+        "query"."""
         return tuple(hashed(f"{self.root}/{k}/{half}") >> 1 for k in self.positions)
 
 
 class Half(NamedTuple):
-    """The support or the query half of T tasks. images: uint8 [T, n, C, H, W], as stored; labels: int64 [T, n];
-    keys: int64 [T, n], what the augmentation of each image depends on, None where there is none; pixels: what becomes
-    of the images when they are made floats."""
+    """The support or the query half of T tasks.
+
+    images: uint8 [T, n, C, H, W], as stored. labels: int64 [T, n]. keys: int64 [T, n], the random key of each image's
+    augmentation; None without augmentation. pixels: the conversion of the images to floats.
+    """
 
     images: Tensor
     labels: Tensor
@@ -108,17 +113,17 @@ class Half(NamedTuple):
     pixels: ImageTransforms
 
     def with_tasks_of(self, other: "Half") -> "Half":
-        """As many tasks again: both halves' tasks, one after the other."""
+        """The tasks of this half followed by those of `other`."""
         keys = None if self.keys is None or other.keys is None else torch.cat([self.keys, other.keys])
         return Half(torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels]), keys, self.pixels)
 
 
 @dataclass(frozen=True, eq=False)
 class TaskBatch:
-    """T tasks as indices; images are gathered by `support` and `query` only, so a slice costs the memory of a slice.
+    """T tasks as indices into an image set. `support` and `query` gather the images, so a slice needs little memory.
 
-    classes: int64 [T, ways]; items: int64 [T, ways, shots + queries], support first; keys: as items, of the
-    augmentation, None where there is none; origin: of training tasks.
+    classes: int64 [T, ways]. items: int64 [T, ways, shots + queries], support first. keys: augmentation keys in the
+    shape of items; None without augmentation. origin: of training tasks; None for others.
     """
 
     image_set: ImageSet
@@ -143,8 +148,8 @@ class TaskBatch:
         return self.classes.size(1)
 
     def support(self) -> tuple[Tensor, Tensor]:
-        """images uint8 [T, n, C, H, W] and labels int64 [T, n], n = ways * shots, in the order 0, 0, .., 1, 1, ..; as
-        stored, not augmented."""
+        """Images uint8 [T, n, C, H, W], not augmented, and labels int64 [T, n] in the order 0, 0, .., 1, 1, .. with
+        n = ways * shots."""
         return self.half("support")[:2]
 
     def query(self) -> tuple[Tensor, Tensor]:
@@ -152,7 +157,7 @@ class TaskBatch:
         return self.half("query")[:2]
 
     def half(self, which: str) -> Half:
-        """`support` or `query` with what their augmentation and normalisation need."""
+        """The half `which` ("support" or "query"), with the data for augmentation and normalisation."""
         return next(self.parts(which, self.items[0].numel()))
 
     def parts(self, which: str, size: int) -> Iterator[Half]:
@@ -170,7 +175,7 @@ class TaskBatch:
 
 
 def half(tasks: Tasks, which: str) -> Half:
-    """The half `which` ("support" or "query") of any tasks; those that are no images are taken as they are."""
+    """The half `which` ("support" or "query") of any tasks. Data other than images has no transforms."""
     if isinstance(tasks, TaskBatch):
         return tasks.half(which)
     data, labels = tasks.support() if which == "support" else tasks.query()
@@ -180,7 +185,7 @@ def half(tasks: Tasks, which: str) -> Half:
 class EpisodeSampler:
     """Draws tasks of `ways` classes with `shots` support and `queries` query images each, on the device of the images.
 
-    pixels: what becomes of the images of its tasks. Raises ConfigError if the split has too few classes or images.
+    pixels: the conversion of the images to floats. Raises ConfigError if the split has too few classes or images.
     """
 
     def __init__(
@@ -196,7 +201,7 @@ class EpisodeSampler:
         assert stream in STREAMS, stream
         classes, per_class = len(image_set.class_names), image_set.least
         if ways > classes:
-            raise ConfigError(f"ways={ways} is more than the {classes} classes at hand; set ways to {classes} or fewer")
+            raise ConfigError(f"ways={ways} is more than the {classes} classes; set ways to {classes} or fewer")
         if shots + queries > per_class:
             at = image_set.counts.index(per_class) if image_set.counts else 0
             split = "train" if stream == "reference" else stream
@@ -211,7 +216,7 @@ class EpisodeSampler:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """What it keeps in memory."""
+        """The tensors that it keeps in memory."""
         return [self.image_set.images]
 
     def draw(self, first: int, count: int) -> TaskBatch:
@@ -245,6 +250,6 @@ class EpisodeSampler:
         return Origin(self._root, range(first, first + count)) if self._training else None
 
     def _augmentation_keys(self, k: Tensor) -> Tensor:
-        """A key for each image of each task, of its task, way and position: int64 [T, ways, shots + queries]."""
+        """A key per image, a function of its task, way and position: int64 [T, ways, shots + queries]."""
         ways = children(mix(k * GAMMA + self._augment_root), self.ways)
         return children(ways, self.shots + self.queries)

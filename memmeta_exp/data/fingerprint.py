@@ -1,14 +1,14 @@
-"""Whether two processes read the same images."""
+"""A digest of a split, to check that two processes read the same images."""
 
 import hashlib
 
 from memmeta_exp.data.episodes import ImageSet
 
-IMAGES = 4096  # of a split that are looked at: enough to tell versions and renderers apart, in milliseconds
+IMAGES = 4096  # images hashed per split: takes milliseconds, and distinguishes versions and renderers
 
 
 def fingerprint(image_set: ImageSet) -> str:
-    """SHA-256 over shape, class names and up to IMAGES images, evenly spaced, of a split."""
+    """SHA-256 of a split's shape, class names and up to IMAGES evenly spaced images."""
     sizes = () if image_set.counts is None else (image_set.counts,)
     digest = hashlib.sha256(repr((tuple(image_set.images.shape), image_set.class_names, *sizes)).encode())
     images = image_set.flat

@@ -1,4 +1,4 @@
-"""Task sets that are finite, so that F is a mean over tasks that can all be taken."""
+"""Finite sets of tasks, on which F, the mean over all tasks, can be computed exactly."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from memmeta_exp.data.tasks import Tasks
 
 @dataclass(frozen=True, eq=False)
 class TaskIndices:
-    """Tasks that are nothing but their number in a set, int64 [T]: backbone and losses know the rest."""
+    """T tasks given by their indices in a finite set, int64 [T]. Backbone and losses hold the data."""
 
     index: Tensor
     origin: None = None
@@ -23,7 +23,7 @@ class TaskIndices:
         return TaskIndices(self.index[tasks])
 
     def support(self) -> tuple[Tensor, Tensor]:
-        """The numbers, for the backbone and as labels."""
+        """The indices, as input of the backbone and as labels."""
         return self.index, self.index
 
     def query(self) -> tuple[Tensor, Tensor]:
@@ -32,9 +32,11 @@ class TaskIndices:
 
 
 class FiniteSampler:
-    """Draws from `tasks`, all n that there are. sampling: `random`, draw k being a task uniform among them (with
-    replacement: draws are independent, so the variance of a mean over B of them falls as 1/B exactly), a pure function
-    of (seed, k); or `all`, every one in its order."""
+    """Draws from `tasks`, the complete set of n tasks.
+
+    sampling: `random`: draw k is uniform among the tasks, a pure function of (seed, k). Draws are with replacement, so
+    the variance of a mean over B draws falls exactly as 1/B. `all`: every draw is the whole set in its order.
+    """
 
     def __init__(self, tasks: Tasks, sampling: str, seed: int, device: torch.device) -> None:
         self.tasks, self.sampling, self.device = tasks, sampling, device
@@ -42,7 +44,7 @@ class FiniteSampler:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """What it keeps in memory, the problem's own tensors excepted."""
+        """The tensors that it keeps in memory, except those of the problem."""
         return [value for value in vars(self.tasks).values() if isinstance(value, Tensor)]
 
     def draw(self, first: int, count: int) -> Tasks:
@@ -51,4 +53,4 @@ class FiniteSampler:
             assert count == len(self.tasks), (count, len(self.tasks))
             return self.tasks
         keys = mix(torch.arange(first, first + count, device=self.device) * GAMMA + self._root)
-        return self.tasks[keys.remainder(len(self.tasks))]  # n / 2^64 from uniform
+        return self.tasks[keys.remainder(len(self.tasks))]  # uniform up to n / 2^64

@@ -1,4 +1,4 @@
-"""dataset=folder before it is loaded: the split file, the folders that it names, and the images of each class."""
+"""dataset=folder before loading: reads the split file, and lists the class folders and their image files."""
 
 import os
 import posixpath
@@ -18,8 +18,8 @@ SPLIT_FILES = ("split.json", "split.csv")
 
 
 class ClassFiles(NamedTuple):
-    """images: the names of a class's image files in `folder`, sorted; left_out: its other files, by kind, that may be
-    images but are not read."""
+    """The files of one class. images: names of its image files in `folder`, sorted. left_out: number of other files by
+    kind, which may be images but are not read."""
 
     folder: Path
     images: tuple[str, ...]
@@ -30,7 +30,7 @@ Files = dict[str, dict[str, ClassFiles]]  # split: {class: its files}
 
 
 class _Placed(NamedTuple):
-    """A class of the split file and the folder that it is."""
+    """A class of the split file, and its folder."""
 
     name: str
     entry: Entry
@@ -38,22 +38,22 @@ class _Placed(NamedTuple):
 
 
 def folder_facts(path: str | None, split_file: str | None, channels: int, size: int) -> DatasetFacts:
-    """The facts of a tree; ConfigError where it is not there or its split file does not fit it. Reads directories and
-    the split file, no image."""
+    """The facts of a folder of class folders. Reads directories and the split file, no image.
+
+    Raises ConfigError if the folder is missing or its split file does not fit it.
+    """
     files = folder_files(path, split_file)
     counts = {split: {name: len(c.images) for name, c in classes.items()} for split, classes in files.items()}
     return counted(counts, channels, size)
 
 
 def folder_files(path: str | None, split_file: str | None) -> Files:
-    """The files of each class of each split, by class name in sorted order; ConfigError as `folder_facts`."""
+    """The files of each class of each split, sorted by class name. Raises ConfigError as `folder_facts`."""
     if not path:
-        raise ConfigError("dataset=folder reads a folder of class folders: name it with dataset.path=DIR")
+        raise ConfigError("dataset=folder needs the folder of class folders: set dataset.path=DIR")
     root = home_path(path)
     if not root.is_dir():
-        raise ConfigError(
-            f"dataset.path={shown(path)} is no folder: name the one that holds the class folders, dataset.path=DIR"
-        )
+        raise ConfigError(f"dataset.path={shown(path)} is not a folder: name the one that contains the class folders")
     file = _split_file(root, split_file)
     placed = [_placed(root.resolve(), entry, file) for entry in read_entries(file)]
     _require_apart(placed, file)
@@ -69,14 +69,14 @@ def _split_file(root: Path, split_file: str | None) -> Path:
         if candidate.is_file():
             return candidate
     where = split_file or f"{root}/{SPLIT_FILES[0]} (or {SPLIT_FILES[1]})"
-    what = "is no file" if any(os.path.lexists(candidate) for candidate in candidates) else "does not exist"
+    what = "is not a file" if any(os.path.lexists(candidate) for candidate in candidates) else "does not exist"
     raise ConfigError(
         f"dataset=folder needs a split file, and {shown(where)} {what}: {FORM}, or name it with dataset.split_file=FILE"
     )
 
 
 def _named_so(root: Path) -> list[Path]:
-    """The files of `root` called SPLIT_FILES, in any letter case, those in lower case first."""
+    """The files of `root` named as in SPLIT_FILES, in any letter case; lower case first."""
     try:
         names = sorted(os.listdir(root), reverse=True)
     except OSError as error:
@@ -85,33 +85,32 @@ def _named_so(root: Path) -> list[Path]:
 
 
 def _placed(root: Path, entry: Entry, file: Path) -> _Placed:
-    """The folder below `root` that `entry` names, however it spells the path."""
+    """The folder below `root` that `entry` names, in one of its `_spellings`. Raises ConfigError if there is none."""
     name, where = shown(entry.name), f"{shown(file)}{entry.line}"
     for spelt in _spellings(entry.name, root):
         if spelt.startswith("/") or spelt.split("/")[0] in (".", ".."):
             raise ConfigError(
-                f"{where}: class '{name}' is not a folder below {shown(root)}; write paths relative to it"
+                f"{where}: class '{name}' is not below {shown(root)}; write paths relative to this folder"
             )
         folder = _folder(root, spelt)
         if folder is not None:
             return _Placed(spelt, entry, folder)
     folders = [shown(e) for e in os.listdir(root) if not ignored(e) and _is_folder(root / e)]
     raise ConfigError(
-        f"{where} names class '{name}', but {shown(root / entry.name)} is no folder{closest(entry.name, folders)}"
+        f"{where} names class '{name}', but {shown(root / entry.name)} is not a folder{closest(entry.name, folders)}"
     )
 
 
 def _spellings(name: str, root: Path) -> Iterator[str]:
-    """`name` as a path relative to `root`, without detours: as it is, without spaces around it, with the bars of
-    Windows."""
+    """`name` as a normalised path relative to `root`: as written, without surrounding spaces, with / for \\."""
     for text in dict.fromkeys((name, name.strip(), name.strip().replace("\\", "/"))):
         path = posixpath.normpath(text)
         yield os.path.relpath(path, root) if PurePath(path).is_relative_to(root) else path
 
 
 def _folder(root: Path, name: str) -> Path | None:
-    """The folder `name` below `root`; where there is none so spelt, the one whose letters are the same characters in
-    another form of Unicode (é as one or as two)."""
+    """The folder `name` below `root`. If there is none, the one with the same name in another Unicode normal form (é as
+    one or two characters). None if there is neither, or several."""
     if _is_folder(root / name):
         return root / name
     found = root
@@ -133,13 +132,15 @@ def _entries(folder: Path) -> list[str]:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except (OSError, ValueError):  # a name too long, or one that no file can have
+    except (OSError, ValueError):  # the name is too long or invalid
         return False
 
 
 def _require_apart(placed: Iterable[_Placed], file: Path) -> None:
-    """ConfigError where two classes are one folder, under whatever names, or where a class lies within one of another
-    split. Folders are told apart by what the file system says they are."""
+    """Raises ConfigError if two classes are the same folder, or a class lies within a class of another split.
+
+    Folders are compared by device and inode, so links and other spellings count as the same folder.
+    """
     owners: dict[tuple[int, int] | str, _Placed] = {}
     for one in placed:
         other = owners.setdefault(_identity(one.folder), one)
@@ -169,6 +170,6 @@ def _twice(one: _Placed, other: _Placed) -> str:
 def _class_files(folder: Path) -> ClassFiles:
     images, left_out = listed(folder)
     if not images:
-        others = f"; it has {said(left_out)}, which are not read" if left_out else ""
+        others = f"; it contains {said(left_out)}, which are not read" if left_out else ""
         raise ConfigError(f"{shown(folder)} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}){others}")
     return ClassFiles(folder, images, left_out)

@@ -1,4 +1,4 @@
-"""What a folder of images holds, as cameras, scanners and operating systems leave it."""
+"""Lists the image files of a folder, and counts the other files that may be images."""
 
 import os
 from collections import Counter
@@ -16,24 +16,24 @@ IMAGE_SUFFIXES = frozenset(
     }
 )
 _SYSTEM = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"})
-# annotations beside images
+# files of text, such as annotations, are not counted as left out
 _TEXT = frozenset({".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".log"})
 
 
 class Listing(NamedTuple):
-    """images: names of image files, sorted; left_out: what else might be an image, by kind, and how many."""
+    """images: names of image files, sorted. left_out: number of other files that may be images, by kind."""
 
     images: tuple[str, ...]
     left_out: dict[str, int]
 
 
 def ignored(name: str) -> bool:
-    """Whether an entry belongs to an operating system: hidden files, `._*` of a Mac, Thumbs.db."""
+    """Whether a file belongs to an operating system: hidden files, macOS's `._*`, Thumbs.db."""
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
 def listed(folder: Path) -> Listing:
-    """The files of `folder` itself; ConfigError where it cannot be read."""
+    """The files of `folder`, without its subfolders. Raises ConfigError if it cannot be read."""
     try:
         return _listed(folder, folder.stat().st_mtime_ns)
     except OSError as error:
@@ -50,7 +50,7 @@ def _listed(folder: Path, _modified: int) -> Listing:
             if ignored(entry.name) or suffix in _TEXT or _is_folder(entry):
                 continue
             if not _is_file(entry):
-                left_out["broken links" if entry.is_symlink() else "that are no files"] += 1
+                left_out["broken links" if entry.is_symlink() else "special files"] += 1
             elif suffix in IMAGE_SUFFIXES:
                 images.append(entry.name)
             else:
@@ -73,5 +73,5 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def said(left_out: dict[str, int]) -> str:
-    """`2 .heic, 1 without a suffix`."""
+    """The counts as text, such as `2 .heic, 1 without a suffix`."""
     return ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))

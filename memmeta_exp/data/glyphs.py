@@ -1,9 +1,9 @@
 """Characters of eleven scripts, drawn from the fonts that matplotlib ships: few-shot data without a download.
 
-28x28 grey images, white on black, 40 of each character: a random face (DejaVu Sans, Sans Mono and Serif, STIX, upright
-to bold oblique, where the face has the character) under a random affine map. Size is normalised: the longer side of the
-ink always measures 20 of the 28 pixels before variation, so letter case that differs in size alone is one class. Train,
-val and test are different scripts (`alphabets.ALPHABETS`): what is measured is learning unseen alphabets.
+28x28 grey images, white on black, 40 per character. Each is a random font face that has the character (DejaVu Sans,
+Sans Mono and Serif, STIX; upright to bold oblique) under a random affine map. Size is normalised: before the map, the
+longer side of the ink measures 20 of the 28 pixels. So upper and lower case that differ only in size are one class.
+Train, val and test have different scripts (`alphabets.ALPHABETS`), so the test measures learning of unseen alphabets.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from memmeta_exp.data.episodes import ImageSet
 
 IMAGES_PER_CLASS = 40
 SIZE = 28
-_SHARPNESS = 2  # faces are drawn, and mapped, at twice the resolution and then averaged: smooth edges at any angle
+_SHARPNESS = 2  # oversampling: faces are drawn and mapped at twice the resolution, then averaged for smooth edges
 _INK = 20
 _FONT_PIXELS = 64
 _FACES = tuple(
@@ -37,13 +37,13 @@ _SHEAR = 0.2
 _LOG_SCALE = (np.log(0.75), np.log(1.15))
 _SHIFT = 2.5 / (SIZE / 2)
 _FORMAT = 1
-"""To be raised with any change above that changes pixels: it makes stored files stale."""
+"""Increment it with any change that changes pixels: it invalidates stored files."""
 
 
 def load(split: str) -> ImageSet:
-    """Images of one split: uint8 [classes, 40, 1, 28, 28]; the first call ever draws them all and stores them.
+    """Images of one split: uint8 [classes, 40, 1, 28, 28]. The first call draws all splits and caches them.
 
-    The same in every run on a machine; another version of the font renderer may change some pixels by a grey level.
+    The images are deterministic; another version of the font renderer may change some pixels by a grey level.
     """
     return ImageSet(torch.from_numpy(_arrays(cache_path())[split]), class_names(split))
 
@@ -64,7 +64,7 @@ def _arrays(path: Path) -> Arrays:
 
 
 def recipe() -> str:
-    """Names what the images depend on."""
+    """A text that identifies what the images depend on: the format and the alphabets."""
     return f"glyphs {_FORMAT} {hashlib.sha256(repr(ALPHABETS).encode()).hexdigest()}"
 
 
@@ -81,7 +81,7 @@ def _draw_split(split: str, faces: "_Faces") -> np.ndarray:
 
 
 def _draw_class(bitmaps: Tensor, generator: np.random.Generator) -> np.ndarray:
-    """Forty variations of one character, whose faces are `bitmaps` [faces, side, side]."""
+    """40 variations of one character, uint8 [40, 1, 28, 28]. bitmaps: its faces, [faces, side, side]."""
     face = torch.from_numpy(generator.integers(len(bitmaps), size=IMAGES_PER_CLASS))
     grid = F.affine_grid(_affine_maps(generator), [IMAGES_PER_CLASS, 1, *bitmaps.shape[1:]], align_corners=False)
     varied = F.grid_sample(bitmaps[face, None], grid, align_corners=False)
@@ -109,7 +109,7 @@ class _Faces:
         from PIL import ImageFont
 
         paths = [str(Path(get_data_path(), "fonts", "ttf", f"{face}.ttf")) for face in _FACES]
-        # Not the default layout engine, which depends on a library that may or may not be there.
+        # the default layout engine depends on an optional library
         basic = ImageFont.Layout.BASIC
         fonts = [ImageFont.truetype(path, _FONT_PIXELS, layout_engine=basic) for path in paths]
         self._fonts = list(zip(fonts, [FT2Font(path).get_charmap() for path in paths], strict=True))

@@ -1,7 +1,7 @@
-"""From stored bytes to what a backbone sees: augmentation, scaling to [0, 1], normalisation, in this order.
+"""Converts stored bytes to the input of a backbone: crop and flip, scaling to [0, 1], colour changes, normalisation.
 
-All of it happens on the device, when images become floats, and is a function of the bytes and of one key an image, so
-that whoever computes a task, in whatever chunk, and however often, sees the same pixels.
+It runs on the device, and is a pure function of the bytes and of one key per image. So the pixels of a task do not
+depend on the tasks per pass, the rank or how often they are computed.
 """
 
 from dataclasses import dataclass
@@ -13,16 +13,20 @@ from torch import Tensor
 from memmeta_exp.data.counter_rng import children, uniform
 
 _GREY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, to the digits that torchvision uses
-_DRAWS = 6  # of an image: row, column, flip, brightness, contrast, saturation; a new one goes to the end
+_DRAWS = 6  # random numbers per image: row, column, flip, brightness, contrast, saturation; add new ones at the end
 
 
 @dataclass(frozen=True)
 class ImageTransforms:
-    """crop_padding: p rows and columns of zeros around an image [H, W], of which a random H x W window is taken; flip:
-    mirrored left to right half of the time; brightness, contrast, saturation: each factor uniform in [1 - x, 1 + x], in
-    this order, each clamped to [0, 1]: b * v, c * v + (1 - c) * mean grey of the image, s * v + (1 - s) * grey.
-    mean, std: of each channel in units of [0, 1], subtracted and divided by; empty for none. mirrored: an image is seen
-    twice, as it is and left to right, and its features are the mean of both."""
+    """Augmentation and normalisation of images.
+
+    crop_padding: p rows and columns of zeros on each side, then a random crop of the original size.
+    flip: left-right flip with probability 1/2.
+    brightness, contrast, saturation: factors b, c, s uniform in [1 - x, 1 + x], applied to values v in this order, each
+    clamped to [0, 1]: b v, c v + (1 - c) * mean grey of the image, s v + (1 - s) * grey of the pixel.
+    mean, std: of each channel in units of [0, 1], subtracted and divided by; empty: no normalisation.
+    mirrored: features are averaged over an image and its mirror image.
+    """
 
     crop_padding: int = 0
     flip: bool = False
@@ -35,16 +39,19 @@ class ImageTransforms:
 
     @property
     def augments(self) -> bool:
-        """Whether images change from task to task."""
+        """Whether images are augmented at random."""
         return bool(self.crop_padding or self.flip or self.jitters)
 
     @property
     def jitters(self) -> bool:
-        """Whether colours change."""
+        """Whether the augmentation changes colours."""
         return bool(self.brightness or self.contrast or self.saturation)
 
     def floats(self, images: Tensor, keys: Tensor | None, dtype: torch.dtype, layout: torch.memory_format) -> Tensor:
-        """uint8 [n, C, H, W] and keys int64 [n], both on the device, to `dtype` in the order `layout`."""
+        """Converts uint8 images [n, C, H, W] to `dtype` in the memory format `layout`.
+
+        keys: int64 [n] on the same device, the random keys of the augmentation; None: no augmentation.
+        """
         draws = None if keys is None else uniform(children(keys, _DRAWS)).unbind(-1)
         if draws is not None and (self.crop_padding or self.flip):
             images = self._moved(images, *draws[:3])
@@ -56,7 +63,7 @@ class ImageTransforms:
         return x
 
     def _moved(self, images: Tensor, row: Tensor, column: Tensor, mirror: Tensor) -> Tensor:
-        """Crop and flip at once, one gather of bytes. Numbers in [0, 1), float64 [n] each."""
+        """Crop and flip in one gather of bytes. row, column, mirror: random numbers in [0, 1), float64 [n]."""
         p, (n, _, height, width) = self.crop_padding, images.shape
         down, right = ((u * (2 * p + 1)).long()[:, None] for u in (row, column))
         x = torch.arange(width, device=images.device).expand(n, -1)
@@ -68,7 +75,8 @@ class ImageTransforms:
         return padded[batch, :, y[:, :, None], (x + right)[:, None, :]].permute(0, 3, 1, 2)
 
     def _jittered(self, x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
-        """x [n, C, H, W] in [0, 1], replaced; numbers in [0, 1), [n, 1, 1, 1] each."""
+        """Changes colours of x [n, C, H, W] in [0, 1], partly in place. The others: random numbers in [0, 1),
+        [n, 1, 1, 1]."""
         if self.brightness:
             x = x.mul_(_factor(self.brightness, brightness)).clamp_(0, 1)
         if self.contrast:
@@ -83,7 +91,7 @@ UNCHANGED = ImageTransforms()
 
 @cache
 def _channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[C, 1, 1]; made once, for the copy to a GPU would be waited for."""
+    """`values` as a tensor [C, 1, 1], cached: a copy to a GPU would synchronise."""
     return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
 
 
@@ -92,12 +100,12 @@ def _factor(strength: float, number: Tensor) -> Tensor:
 
 
 def _grey(x: Tensor) -> Tensor:
-    """[n, 1, H, W]: of three channels their luma, of one the channel itself."""
+    """[n, 1, H, W]: the luma of three channels; a single channel as it is."""
     if x.size(1) == 1:
         return x
     return sum(weight * x[:, i : i + 1] for i, weight in enumerate(_GREY))  # pyright: ignore[reportReturnType]
 
 
 def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """factor * x + (1 - factor) * other, in [0, 1]."""
+    """factor * x + (1 - factor) * other, clamped to [0, 1]."""
     return other.lerp(x, factor).clamp_(0, 1)

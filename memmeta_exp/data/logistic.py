@@ -1,4 +1,4 @@
-"""Inputs of softmax tasks: random vectors around a centre of their class."""
+"""Inputs of softmax tasks: random vectors around a centre per class."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,12 +22,12 @@ class LogisticConfig(DatasetConfig):
     has_finite_tasks: ClassVar[bool] = True
     backbone: ClassVar[str | None] = "linear"
     name: str = "logistic"
-    tasks: int = option(16, "n, all there are", at_least=1, at_most=2**14)
-    classes: int = option(20, "classes, of which each task has `ways`", at_least=1, at_most=2**14)
-    items: int = option(20, "inputs of a class", at_least=1, at_most=2**14)
+    tasks: int = option(16, "n: number of tasks", at_least=1, at_most=2**14)
+    classes: int = option(20, "number of classes; a task has `ways` of them", at_least=1, at_most=2**14)
+    items: int = option(20, "inputs per class", at_least=1, at_most=2**14)
     inputs: int = option(16, "dimension of an input", at_least=1, at_most=2**14)
-    heterogeneity: float = option(1.0, "spread within a class over spread of the classes", at_least=0)
-    seed: int = option(0, "of inputs and tasks, whatever the run's seed", at_least=0, at_most=2**63 - 1)
+    heterogeneity: float = option(1.0, "standard deviation within a class over that of the class centres", at_least=0)
+    seed: int = option(0, "seed of inputs and tasks, independent of the run's seed", at_least=0, at_most=2**63 - 1)
 
     def facts(self) -> DatasetFacts:
         return DatasetFacts(dict.fromkeys(SPLITS, self.classes), self.items, self.inputs, 1)
@@ -40,8 +40,8 @@ _CENTRE_STD = 24.0
 
 
 def load(config: LogisticConfig, split: str) -> ImageSet:
-    """Numbers 128 + centre of the class (std 24) + noise (std 24 heterogeneity), clamped to 0..255: uint8
-    [classes, items, inputs, 1, 1], whatever the split, for there is one set of tasks."""
+    """Inputs 128 + class centre (std 24) + noise (std 24 * heterogeneity), clamped to 0..255: uint8
+    [classes, items, inputs, 1, 1]. All splits are the same: there is one set of tasks."""
     generator = np.random.Generator(np.random.Philox(key=config.seed))
     centres = generator.standard_normal((config.classes, 1, config.inputs))
     noise = generator.standard_normal((config.classes, config.items, config.inputs))

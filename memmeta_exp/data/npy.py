@@ -1,4 +1,4 @@
-"""Files of uint8 arrays in NumPy's format, which are mapped and not read."""
+"""uint8 arrays in .npy files, memory-mapped."""
 
 import hashlib
 import math
@@ -15,7 +15,7 @@ _BLOCK = 2**24
 
 
 def new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """A mapped file; DataError where the disk has no room for it."""
+    """A new memory-mapped uint8 .npy file. Raises DataError if the disk has too little free space."""
     _require_room(path.parent, math.prod(shape))
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
@@ -24,13 +24,13 @@ def _require_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DataError(
-            f"{folder.parent} has {free / 2**30:.1f} GiB free and the next split needs {needed / 2**30:.1f}: make room "
-            "or choose another data_root"
+            f"{folder.parent} has {free / 2**30:.1f} GiB free and the next split needs {needed / 2**30:.1f}: free disk "
+            "space, or choose another data_root"
         )
 
 
 def pixels_sha256(path: Path) -> str:
-    """SHA-256 of the pixels of a .npy file, its header left out."""
+    """SHA-256 of the pixels of a .npy file, without its header."""
     digest = hashlib.sha256()
     with open_regular(path) as file:
         file.seek(header(path)[1])
@@ -40,7 +40,7 @@ def pixels_sha256(path: Path) -> str:
 
 
 def header(path: Path) -> tuple[tuple[int, ...], int]:
-    """Shape and where the pixels start; ValueError where it is no .npy file of bytes."""
+    """The shape of a .npy file and the byte offset of its data. Raises ValueError unless it holds uint8 in C order."""
     with open_regular(path) as file:
         shape, fortran, dtype = npy_header(file)
         if fortran or dtype != np.uint8:

@@ -1,4 +1,4 @@
-"""The image files of dataset=folder: what tells them from others, what is left out, and how they are read."""
+"""The image files of dataset=folder: their digest, the files left out, and their readers."""
 
 import hashlib
 import os
@@ -16,8 +16,10 @@ from memmeta_exp.utils.errors import DataError
 
 
 def digest(root: Path, files: Files, shape: tuple[int, int, int], skip_damaged: bool) -> str:
-    """Of how they are converted, and of names, sizes and times of all image files; reads none. DataError where a file
-    is gone, or is an image of two splits by a link."""
+    """16 hexadecimal digits that change with the conversion settings and with name, size or time of any image file.
+
+    Reads no image. Raises DataError if a file cannot be read, or if one file is, by a link, in two splits.
+    """
     found = hashlib.sha256(os.fsencode(f"{root}{shape}{skip_damaged}{VERSION}"))
     owners: dict[tuple[int, int], str] = {}
     for split, classes in files.items():
@@ -28,8 +30,8 @@ def digest(root: Path, files: Files, shape: tuple[int, int, int], skip_damaged: 
                 owner = owners.setdefault((status.st_dev, status.st_ino), split)
                 if owner != split and status.st_ino:
                     raise DataError(
-                        f"{shown(of_class.folder / image)} of {split} is an image of {owner} too, by a link; leave it "
-                        "in one of them"
+                        f"{shown(of_class.folder / image)} of {split} is the same file as an image of {owner}, by a "
+                        "link; leave it in one split"
                     )
     return found.hexdigest()[:16]
 
@@ -42,7 +44,7 @@ def _status(path: Path) -> os.stat_result:
 
 
 def left_out(files: Files) -> dict[str, int]:
-    """How many files of all classes may be images and are not read, by kind."""
+    """The number of files of all classes that may be images but are not read, by kind."""
     found: Counter[str] = Counter()
     for classes in files.values():
         for of_class in classes.values():
@@ -51,7 +53,7 @@ def left_out(files: Files) -> dict[str, int]:
 
 
 def readers(files: Files, config: FolderConfig) -> Readers:
-    """How each split is read."""
+    """The reader of each split."""
     mode = "RGB" if config.channels == 3 else "L"
     paths = {
         split: {name: [c.folder / image for image in c.images] for name, c in classes.items()}

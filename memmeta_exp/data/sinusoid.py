@@ -2,9 +2,9 @@
 
     A ~ U[0.1, 5],  b ~ U[0, pi],  x ~ U[-5, 5]
 
-Task k of a stream is a pure function of (seed, stream, k), as for images: words 0 and 1 of its keys give A and b, word
-2 the x of the support set, word 3 those of the query set, so that more shots or queries leave the others as they were.
-Drawn in float64 and rounded once; no two streams share a task.
+Task k of a stream is a pure function of (seed, stream, k), as for images. Words 0 and 1 of its keys give A and b, word
+2 gives the support x, word 3 the query x. So more shots or queries do not change the other points. Numbers are drawn in
+float64 and rounded once.
 """
 
 import math
@@ -24,7 +24,7 @@ from memmeta_exp.data.episodes import STREAMS
 @register
 @dataclass(frozen=True)
 class SinusoidConfig(DatasetConfig):
-    """Sine waves of random amplitude and phase (Finn et al. 2017): regression of shots points a task, metric MSE."""
+    """Sine waves of random amplitude and phase (Finn et al. 2017): regression from `shots` points, metric MSE."""
 
     has_images: ClassVar[bool] = False
     has_classes: ClassVar[bool] = False
@@ -34,7 +34,7 @@ class SinusoidConfig(DatasetConfig):
     name: str = "sinusoid"
 
     def facts(self) -> DatasetFacts:
-        """One number in, and no classes."""
+        """One input number, and no classes."""
         return DatasetFacts({}, 0, 1, 1)
 
 
@@ -43,8 +43,8 @@ AMPLITUDE, PHASE, INPUT = (0.1, 5.0), (0.0, math.pi), (-5.0, 5.0)
 
 @dataclass(frozen=True, eq=False)
 class SinusoidTasks:
-    """T tasks. amplitude A, phase b: float64 [T]; x: float64 [T, shots + queries], support first; dtype: of what the
-    network is given."""
+    """T tasks. amplitude A, phase b: float64 [T]. x: float64 [T, shots + queries], support first. dtype: of the
+    network's inputs and targets."""
 
     amplitude: Tensor
     phase: Tensor
@@ -68,7 +68,7 @@ class SinusoidTasks:
         return self._pairs(self.x[:, self.shots :])
 
     def asked_at(self, x: Tensor) -> "SinusoidTasks":
-        """The same tasks and support sets, with all of `x` [m] for query points."""
+        """The same tasks and support sets with the query points `x` [m]."""
         return replace(self, x=torch.cat([self.x[:, : self.shots], x.to(self.x).expand(len(self), -1)], 1))
 
     def _pairs(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,7 +79,7 @@ class SinusoidTasks:
 class SinusoidSampler:
     """Draws tasks of `shots` support and `queries` query points, on `device`."""
 
-    tensors: tuple[Tensor, ...] = ()  # it keeps none
+    tensors: tuple[Tensor, ...] = ()  # it keeps no tensors in memory
 
     def __init__(
         self, stream: str, seed: int, shots: int, queries: int, device: torch.device, dtype: torch.dtype

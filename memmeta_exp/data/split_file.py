@@ -1,4 +1,4 @@
-"""A split file, as people and spreadsheets write it: which class folders are train, val and test."""
+"""Reads a split file, JSON or CSV, which assigns class folders to train, val and test."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _MEANT = {
 
 
 class Entry(NamedTuple):
-    """A class folder as the file names it, its split, and its line where it has one of its own (`, line 3`)."""
+    """A class folder as the file names it, its split, and its line in a CSV file (`, line 3`)."""
 
     name: str
     split: str
@@ -29,8 +29,10 @@ class Entry(NamedTuple):
 
 
 def read_entries(file: Path) -> tuple[Entry, ...]:
-    """The class folders of all splits, in the order of the file; ConfigError, which says where, for anything else. JSON
-    and CSV are told apart by their content; docs/datasets.md says what is taken."""
+    """The class folders of all splits, in the order of the file. docs/datasets.md has the format.
+
+    The content decides between JSON and CSV. Raises ConfigError, with the place, for anything else.
+    """
     try:
         status = file.stat()
         return _read(file, status.st_mtime_ns, status.st_size)
@@ -46,7 +48,7 @@ def _read(file: Path, _modified: int, _size: int) -> tuple[Entry, ...]:
         missing = [split for split in SPLITS if split not in {entry.split for entry in entries}]
         if missing:
             raise DataError(
-                f"{file} has to name classes for each of {', '.join(SPLITS[:-1])} and {SPLITS[-1]}, and has none for "
+                f"{file} must name classes for each of {', '.join(SPLITS[:-1])} and {SPLITS[-1]}, and has none for "
                 f"{' and '.join(missing)}"
             )
     except DataError as error:
@@ -66,20 +68,20 @@ def _from_json(text: str, file: str) -> Iterator[Entry]:
     try:
         read = json.loads(text, object_pairs_hook=tuple)  # of a mapping's pairs, a key twice among them
     except json.JSONDecodeError as error:
-        raise DataError(f"{file} is no split file (line {error.lineno}, column {error.colno}: {error.msg})") from None
+        raise DataError(f"{file} is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
     except RecursionError:
-        raise DataError(f"{file} is no split file (it nests too deep)") from None
+        raise DataError(f"{file} is not a split file (it nests too deeply)") from None
     except ValueError as error:  # a number of thousands of digits
-        raise DataError(f"{file} is no split file ({error})") from None
+        raise DataError(f"{file} is not a split file ({error})") from None
     if not isinstance(read, tuple):
-        raise DataError(f"{file} is no split file (it is a list, where three lists with names are expected)")
+        raise DataError(f"{file} is not a split file (it is a list, where a mapping of three lists is expected)")
     seen: set[str] = set()
     for key, classes in read:
         split = _split(key, file)
         if split in seen:
             raise DataError(f"{file} has the key '{split}' twice: leave one")
         if not isinstance(classes, list):
-            raise DataError(f"{file} has to name classes of '{split}' in a list, not as {_brief(classes)}")
+            raise DataError(f"{file} must name classes of '{split}' in a list, not as {_brief(classes)}")
         seen.add(split)
         yield from (Entry(_class(name, split, file), split) for name in classes)
 
@@ -96,10 +98,10 @@ def _brief(value: Any) -> str:
 
 
 def _split(word: str, where: str) -> str:
-    """The split that `word` names, in any letter case."""
+    """The split that `word` names, in any letter case. Raises DataError, with `where`, if there is none."""
     found = word.strip().lower()
     if found in SPLITS:
         return found
     if found in _MEANT:
-        raise DataError(f"{where}: '{word}' is no split: write '{_MEANT[found]}'")
-    raise DataError(f"{where}: '{word[:_BRIEF]}' is no split: there are {', '.join(SPLITS)} and no other")
+        raise DataError(f"{where}: '{word}' is not a split: write '{_MEANT[found]}'")
+    raise DataError(f"{where}: '{word[:_BRIEF]}' is not a split: use {', '.join(SPLITS)}")

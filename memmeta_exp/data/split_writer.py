@@ -1,4 +1,4 @@
-"""One split of a store, written image by image."""
+"""Writes one split of a store, image by image."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -11,16 +11,16 @@ from memmeta_exp.data.npy import new_array, pixels_sha256
 from memmeta_exp.data.tally import Tally
 from memmeta_exp.utils.errors import DataError
 
-Progress = Callable[[str, int, int], None]  # what, done, of how many
+Progress = Callable[[str, int, int], None]  # called with: what is done, how much of it, of what total
 
 
 def silent(_what: str, _done: int, _total: int) -> None:
-    """No progress."""
+    """A `Progress` that shows nothing."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image file: uint8 [H, W, C] or [H, W], the first where it holds `several` frames or pages."""
+    """A decoded image: uint8 [H, W, C] or [H, W]. several: the file has several frames or pages; this is the first."""
 
     pixels: np.ndarray
     several: bool = False
@@ -31,9 +31,12 @@ Images = Iterator["np.ndarray | Picture | DataError"]
 
 @dataclass(frozen=True)
 class SplitImages:
-    """One split as a reader gives it. names: of the classes, in order; labels: int [N], the class of each image;
-    images: those N in the same order, uint8 [H, W, C] or [H, W], or why one cannot be read; files: what to call each,
-    none: by class and number."""
+    """One split, as a reader returns it.
+
+    names: class names in order. labels: int [N], the class of each image. images: the N images in the same order, uint8
+    [H, W, C] or [H, W], or a DataError for one that cannot be read. files: the name of each in messages; empty: class
+    and number.
+    """
 
     names: list[str]
     labels: np.ndarray
@@ -42,16 +45,16 @@ class SplitImages:
 
 
 NOTED = {
-    "left_out": "cannot be read and were left out",
-    "several": "hold several frames or pages, of which the first was taken",
-    "constant": "are of one colour throughout",
+    "left_out": "cannot be read and were skipped",
+    "several": "have several frames or pages, of which the first was used",
+    "constant": "have a single colour",
 }
 
 
 @dataclass(frozen=True)
 class StoredSplit:
-    """What index.json says of a split. mean, std: of each channel over all pixels, in units of [0, 1]; noted: the
-    images of each kind of NOTED, None where an earlier version converted them."""
+    """The entry of a split in index.json. mean, std: of each channel over all pixels, in units of [0, 1]. noted: the
+    images of each kind of NOTED; None if an older version, without this entry, converted them."""
 
     names: list[str]
     counts: list[int]
@@ -68,7 +71,7 @@ class StoredSplit:
 
 
 class SplitWriter:
-    """Writes one split, class after class."""
+    """Writes one split class by class to WORK/NAME.npy."""
 
     def __init__(self, work: Path, name: str, split: SplitImages, shape: tuple[int, int, int]) -> None:
         counts = np.bincount(split.labels, minlength=len(split.names))
@@ -81,7 +84,7 @@ class SplitWriter:
         self._statistics = ChannelStatistics(shape[0])
 
     def write(self, progress: Progress) -> None:
-        """All images that can be read."""
+        """Writes all readable images, and counts the unreadable ones."""
         out = new_array(self.path, (self.total, *self.shape))
         for done, (label, image) in enumerate(zip(self.split.labels, self.split.images, strict=True)):
             progress(f"converting {self.name}", done, self.total)
@@ -107,10 +110,10 @@ class SplitWriter:
                     self.noted[kind].add(called)
 
     def stored(self) -> StoredSplit:
-        """What was written; DataError where a class has no image left."""
+        """The index entry of what was written. Raises DataError if a class has no readable image."""
         if not self._filled.all():
             missing = _missing(self.split.names, self._filled)
-            raise DataError(f"the {self.name} split has no images of {missing} that can be read")
+            raise DataError(f"the {self.name} split has no readable images of {missing}")
         counts = self._filled.tolist()
         if sum(counts) < self.total:
             self._close_gaps(counts)
@@ -119,7 +122,7 @@ class SplitWriter:
         return StoredSplit(self.split.names, counts, shape, pixels_sha256(self.path), mean, std, self.noted)
 
     def _close_gaps(self, counts: list[int]) -> None:
-        """Writes the file again without the room for images that were left out."""
+        """Rewrites the file without the gaps of skipped images."""
         loose = self.path.with_suffix(".loose")
         self.path.rename(loose)
         written = np.load(loose, mmap_mode="r")
@@ -144,21 +147,21 @@ def _channels_first(image: np.ndarray, shape: tuple[int, int, int], split: str) 
 
 
 class ChannelStatistics:
-    """Mean and standard deviation of each channel, from exact integer sums."""
+    """Accumulates mean and standard deviation of each channel from exact integer sums."""
 
     def __init__(self, channels: int) -> None:
         self._sums = np.zeros((2, channels), dtype=np.uint64)
         self._pixels = 0
 
     def add(self, images: np.ndarray) -> None:
-        """uint8 [n, C, H, W]."""
+        """Adds images: uint8 [n, C, H, W]."""
         wide = images.astype(np.uint32)
         self._sums[0] += wide.sum((0, 2, 3), dtype=np.uint64)
         self._sums[1] += np.square(wide).sum((0, 2, 3), dtype=np.uint64)
         self._pixels += images[:, 0].size
 
     def mean_std(self) -> tuple[list[float], list[float]]:
-        """In units of [0, 1]."""
+        """Mean and standard deviation of each channel, in units of [0, 1]."""
         n = self._pixels
         sums, squares = ([int(v) for v in row] for row in self._sums)
         means = [s / n / 255 for s in sums]

@@ -1,7 +1,7 @@
-"""Images converted once: a folder with SPLIT.npy, uint8 [images, C, H, W] class after class, for each split, and
-index.json, which says which classes, how many images of each, what the pixels hash to, and their mean and deviation.
+"""A store of converted images: a folder with SPLIT.npy per split, uint8 [images, C, H, W] class by class, and an
+index.json with the classes, their image counts, the hash of the pixels, and the mean and deviation of each channel.
 
-Loading maps the files, so a set may be larger than memory and several runs share one copy in the page cache.
+The files are memory-mapped, so a dataset may be larger than memory, and several runs share one copy in the page cache.
 """
 
 import json
@@ -54,9 +54,12 @@ def write_store(
     progress: Progress = silent,
     skip_damaged: bool | None = None,
 ) -> None:
-    """Converts the splits of `readers` to images of `shape` [C, H, W]; the folder appears at once and whole, in place
-    of one that was there. skip_damaged: whether images that cannot be read are left out, None where that is no choice.
-    DataError where one cannot be read, or has another shape, or the disk has no room."""
+    """Converts the splits of `readers` to a store in `folder`, which appears complete, and replaces an older one.
+
+    shape: of an image, [C, H, W]. source: its origin, in words. skip_damaged: whether to skip unreadable images; None:
+    no, and the error message does not suggest it. Raises DataError if an image is unreadable or has another shape, or
+    if the disk is full.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_stale(half_made(folder.parent, re.escape(folder.name)))
     with work_folder(folder.parent, folder.name) as work:
@@ -66,27 +69,27 @@ def write_store(
             writers[-1].write(progress)
             if skip_damaged or not any(writer.noted["left_out"].count for writer in writers):
                 splits[name] = writers[-1].stored()
-        _say(writers, source, skip_damaged)
+        _report_notes(writers, source, skip_damaged)
         index = {"format": FORMAT, "source": source, "splits": {name: asdict(split) for name, split in splits.items()}}
         (work / INDEX).write_text(json.dumps(index, indent=1))
         put(work, folder)
 
 
-def _say(writers: list[SplitWriter], source: str, skip_damaged: bool | None) -> None:
-    """What was noted of the images, a line a kind; DataError where some cannot be read and are not to be left out."""
+def _report_notes(writers: list[SplitWriter], source: str, skip_damaged: bool | None) -> None:
+    """Logs one line per kind of NOTED. Raises DataError if images are unreadable and must not be skipped."""
     total = sum(writer.total for writer in writers)
     for kind, what in NOTED.items():
         tally = Tally.joined(writer.noted[kind] for writer in writers)
         line = f"{tally.count} of {total} images of {source}"
         if kind == "left_out" and tally.count and not skip_damaged:
-            choice = "" if skip_damaged is None else ", or leave them out with dataset.skip_damaged=true"
-            raise DataError(f"{line} cannot be read: {tally}; mend or remove them{choice}")
+            choice = "" if skip_damaged is None else ", or skip them with dataset.skip_damaged=true"
+            raise DataError(f"{line} cannot be read: {tally}; repair or remove them{choice}")
         if tally.count:
             logger.warning("%s %s: %s", line, what, tally)
 
 
 def statistics_of(image_set: ImageSet) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over all images of a set."""
+    """Mean and standard deviation of each channel over all images, in units of [0, 1]."""
     flat = image_set.flat.cpu()
     statistics = ChannelStatistics(flat.size(1))
     step = max(1, _BLOCK // flat[0].numel())
@@ -106,7 +109,7 @@ class _Split(TypedDict):
 
 
 class _Index(TypedDict):
-    """What index.json holds."""
+    """The content of index.json."""
 
     format: int
     source: str
@@ -114,18 +117,18 @@ class _Index(TypedDict):
 
 
 def _stored(name: str, split: _Split) -> StoredSplit:
-    """ValueError where the parts do not agree."""
+    """The checked entry of a split. Raises ValueError if its parts contradict each other."""
     found = StoredSplit(**{field.name: split[field.name] for field in fields(StoredSplit) if field.name in split})
     images, *image = found.shape
     if len(image) != 3 or not len(found.mean) == len(found.std) == image[0]:
         raise ValueError(f"the {name} split has images of the shape {image}")
     if sum(found.counts) != images or len(found.counts) != len(found.names) or not all(found.counts):
-        raise ValueError(f"the {name} split has {images} images, which its classes do not add up to")
+        raise ValueError(f"the {name} split has {images} images, and its classes have another number")
     return found
 
 
 class Store:
-    """A folder that `write_store` made; DataError where it is not there or not whole. Reads no pixels until asked."""
+    """A folder that `write_store` made. Reads no pixels until `load`. Raises DataError if it is missing or damaged."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -153,7 +156,7 @@ class Store:
             raise ValueError(f"{path.name} is not the {wanted} bytes that {INDEX} says")
 
     def load(self, split: str) -> ImageSet:
-        """The images of a split, mapped: [classes, per_class, C, H, W] where the classes are of one size."""
+        """The images of a split, memory-mapped: [classes, per_class, C, H, W] if its classes are of equal size."""
         if split not in self.splits:
             raise DataError(f"{self.folder} is damaged (it has no {split} split)")
         stored = self.splits[split]
@@ -165,10 +168,10 @@ class Store:
 
 
 class _Mapped:
-    """A .npy file of images mapped read-only: a private writable map would count against memory.
+    """A .npy file of images, mapped read-only, since a private writable map counts as used memory.
 
-    Called with rows, it asks the kernel to read them: tasks are scattered over the file, and one request for all of
-    them is 20 times as fast on a cold disk as a page fault after the other.
+    A call with rows asks the kernel to prefetch them. The images of a task are scattered over the file; on a cold disk
+    one request for all is 20 times as fast as single page faults.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,7 +1,7 @@
 """miniImageNet, tieredImageNet and Omniglot from DATA_ROOT/NAME/store, and dataset=folder from a store in the cache.
 
-A store is made once: by `memmeta data fetch` or `import`, or here, at the first use, from torchmeta's own files in
-DATA_ROOT/NAME or from the folder of images.
+A store is made once: by `memmeta data fetch` or `import`, or at the first use from torchmeta's files in DATA_ROOT/NAME
+or from the folder of images.
 """
 
 import hashlib
@@ -34,12 +34,12 @@ logger = logging.getLogger("memmeta")
 
 
 def store_folder(name: str, root: Path) -> Path:
-    """Where the images of `name` are."""
+    """The folder of the store of `name`."""
     return root / name / "store"
 
 
 def open_store(name: str, root: Path) -> Store:
-    """The store of a dataset, made now where only torchmeta's files are there; DataError where there is neither."""
+    """The store of a dataset, made from torchmeta's files if there is none. Raises DataError if both are missing."""
     folder = store_folder(name, root)
     if folder.is_dir():
         return _opened(folder, remedy(name, root))
@@ -52,7 +52,7 @@ def open_store(name: str, root: Path) -> Store:
 
 
 def require(name: str, root: Path) -> None:
-    """DataError unless the store is there and whole, or torchmeta's files to make it of."""
+    """Raises DataError unless there is an intact store, or torchmeta's files to make it from."""
     folder = store_folder(name, root)
     if folder.is_dir():
         _opened(folder, remedy(name, root))
@@ -61,33 +61,33 @@ def require(name: str, root: Path) -> None:
 
 
 def folder_store(config: FolderConfig) -> Store:
-    """The store of a folder of images, made at the first use and whenever a file of it has changed."""
+    """The store of a folder of images, made at the first use and remade if a file has changed."""
     files = folder_files(config.path, config.split_file)
     root = home_path(str(config.path)).resolve()
     shape = (config.channels, config.image_size, config.image_size)
     target = cache_folder() / cache_contents.FOLDERS / own_files.digest(root, files, shape, config.skip_damaged)
-    _say_left_out(root, said(own_files.left_out(files)))
+    _warn_left_out(root, said(own_files.left_out(files)))
     return _made(target, own_files.readers(files, config), shape, root, config.skip_damaged)
 
 
 @cache
-def _say_left_out(root: Path, kinds: str) -> None:
-    """Once in a process."""
+def _warn_left_out(root: Path, kinds: str) -> None:
+    """Warns once per process."""
     if kinds:
         logger.warning("%s: left out %s, which are not read as images", shown(root), kinds)
 
 
 def rotated(images: ImageSet) -> ImageSet:
-    """Every class four times: as it is and turned by 90, 180 and 270 degrees."""
+    """The classes of `images`, and their rotations by 90, 180 and 270 degrees as further classes."""
     turned = torch.cat([torch.rot90(images.images, k, (-2, -1)) for k in range(4)])
     names = tuple(f"{name}{suffix}" for suffix in ("", "/90", "/180", "/270") for name in images.class_names)
     return ImageSet(turned, names)
 
 
 def remedy(name: str, root: Path) -> str:
-    """How to get a dataset."""
-    have = f"`memmeta data import {name} PATH data_root={root}` takes files that you have"
-    return f"`memmeta data fetch {name} data_root={root}` gets it, {have}"
+    """The hint of an error message: how to get the dataset."""
+    have = f"convert files that you have with `memmeta data import {name} PATH data_root={root}`"
+    return f"download it with `memmeta data fetch {name} data_root={root}`, or {have}"
 
 
 def _opened(folder: Path, advice: str) -> Store:
@@ -106,7 +106,7 @@ def _torchmeta_readers(name: str, root: Path) -> Readers | None:
 def _made(
     folder: Path, readers: Readers, shape: tuple[int, int, int], source: Path, skip_damaged: bool | None = None
 ) -> Store:
-    """The store in `folder`, converted if it is not there; processes that need it at once wait for the first."""
+    """The store in `folder`, converted if it is missing. Concurrent processes wait for the first."""
     with suppress(DataError):
         return _held(folder)
     try:
@@ -121,7 +121,7 @@ def _made(
         _tidy(folder)
     except OSError as error:
         where = f"{folder} cannot be written ({error.strerror})"
-        raise DataError(f"{where}: set MEMMETA_CACHE to a folder that can") from None
+        raise DataError(f"{where}: set MEMMETA_CACHE to a writable folder") from None
     return store
 
 
@@ -138,13 +138,13 @@ def _tidy(folder: Path) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time; says so where it waits."""
+    """Runs the block in one process at a time; logs a line if it has to wait."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_name(f".{folder.name}.lock")
     with locked(lock, wait=False) as mine:
         if mine:
             yield
             return
-    logger.info("another process makes %s: waiting for it", folder)
+    logger.info("waiting for another process that writes %s", folder)
     with locked(lock):
         yield

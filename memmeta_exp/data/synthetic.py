@@ -1,4 +1,4 @@
-"""Random images with a class-dependent mean: a dataset of any size with nothing to read."""
+"""Random images with a class-dependent mean: a dataset of any size, generated in memory."""
 
 import logging
 import os
@@ -16,8 +16,8 @@ from memmeta_exp.data.episodes import ImageSet
 from memmeta_exp.utils.errors import DataError
 
 GIB = 2**30
-WORTH_SAYING = 2**30  # bytes
-PIXELS_PER_SECOND = 5e7  # about, on one core
+WORTH_SAYING = 2**30  # bytes from which the cost is logged
+PIXELS_PER_SECOND = 5e7  # approximate speed of generation on one core
 CGROUP = Path("/sys/fs/cgroup")
 _PATTERN_SIZE = 4
 _PATTERN_STD = 24.0
@@ -28,8 +28,7 @@ logger = logging.getLogger("memmeta")
 
 
 def require(config: SyntheticConfig) -> None:
-    """DataError where the images of all splits do not fit in this machine's memory; where they are many, one line says
-    what they cost."""
+    """Raises DataError if the images of all splits do not fit in this machine's memory. Logs the cost of large ones."""
     images = config.classes * config.images_per_class
     bytes_ = len(SPLITS) * images * config.channels * config.image_size**2
     free = free_memory()
@@ -39,7 +38,7 @@ def require(config: SyntheticConfig) -> None:
     )
     if free is not None and bytes_ > free:
         raise DataError(
-            f"{cost}, and {free / GIB:.1f} GiB are free here: lower dataset.classes, images_per_class, channels or "
+            f"{cost}, and {free / GIB:.1f} GiB are free: lower dataset.classes, images_per_class, channels or "
             "image_size"
         )
     if bytes_ > WORTH_SAYING:
@@ -47,8 +46,8 @@ def require(config: SyntheticConfig) -> None:
 
 
 def free_memory() -> int | None:
-    """Bytes that this process may still take: what the machine has available, and what its control group allows. None
-    where the system does not say."""
+    """Bytes of memory that this process may still use: the machine's available memory, limited by its control group.
+    None if the system does not report it."""
     found = []
     with suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -63,9 +62,10 @@ def free_memory() -> int | None:
 
 
 def load(config: SyntheticConfig, split: str) -> ImageSet:
-    """Pixels 128 + pattern of the class (4x4 Gaussian, bilinear, std 24) + noise (std 48), clamped to 0..255.
+    """Pixels 128 + class pattern (4x4 Gaussian, bilinear, std 24) + noise (std 48), clamped to 0..255: uint8 [classes,
+    images_per_class, channels, size, size].
 
-    The bits are those of NumPy's Philox with a key per split, so they are the same on every machine.
+    They are drawn from NumPy's Philox with one key per split, so they are equal on every machine.
     """
     generator = np.random.Generator(np.random.Philox(key=SPLITS.index(split)))
     size, names = config.image_size, tuple(f"{split}-{i}" for i in range(config.classes))
@@ -84,7 +84,7 @@ def _pattern(coarse: Tensor, size: int) -> Tensor:
 
 
 def _noisy(patterns: Tensor, count: int, generator: np.random.Generator) -> Tensor:
-    """`count` images of each class."""
+    """`count` noisy images of each class: [classes, count, channels, size, size]."""
     classes, *image = patterns.shape
     noise = torch.from_numpy(generator.standard_normal((classes, count, *image), dtype=np.float32))
     return noise.mul_(_NOISE_STD).add_(patterns[:, None]).clamp_(0, 255)

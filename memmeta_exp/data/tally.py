@@ -1,4 +1,4 @@
-"""Things counted, the first of them by name."""
+"""A count of things with the names of the first few."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ NAMED = 20
 
 @dataclass
 class Tally:
-    """count: how many; first: the first NAMED of them."""
+    """count: the number of things. first: the names of the first NAMED."""
 
     count: int = 0
     first: list[str] = field(default_factory=list)
@@ -20,12 +20,12 @@ class Tally:
 
     @staticmethod
     def joined(tallies: "Iterable[Tally]") -> "Tally":
-        """Of all."""
+        """The sum of `tallies`."""
         found = list(tallies)
         return Tally(sum(t.count for t in found), [name for t in found for name in t.first][:NAMED])
 
     def add(self, name: str) -> None:
-        """One more."""
+        """Counts one more, called `name`."""
         self.count += 1
         if len(self.first) < NAMED:
             self.first.append(name)

@@ -1,4 +1,4 @@
-"""What an algorithm is given: some tasks."""
+"""The interface of a batch of tasks."""
 
 from typing import Any, Protocol
 
@@ -6,12 +6,12 @@ from torch import Tensor
 
 
 class Tasks(Protocol):
-    """T tasks, each with the data of g (support) and of f (query): what the backbone takes, [T, ...], and labels, [T,
-    ...]. A slice, or int64 indices, give some of them."""
+    """T tasks, each with data of g (support) and of f (query). Both halves are the backbone's input [T, ...] and labels
+    [T, ...]. Indexing with a slice or int64 indices selects tasks."""
 
     @property
     def origin(self) -> Any:
-        """Where keys for layers with randomness come from; None for tasks that are no training tasks of a stream."""
+        """The `Origin` from which random layers take their keys; None unless these are training tasks of a stream."""
         ...
 
     def __len__(self) -> int: ...

@@ -1,5 +1,5 @@
-"""Makes torchmeta 1.8.0 (2021) import beside a current torch and torchvision; `import_torchmeta` is the one way in, and
-`torchmeta_asset` reads its split lists without importing it."""
+"""Makes torchmeta 1.8.0 (2021) importable with a current torch and torchvision. Import it through `import_torchmeta`
+only; `torchmeta_asset` reads its split lists without importing it."""
 
 import importlib
 import importlib.util
@@ -15,7 +15,7 @@ _DROPPED_NAMES = ("_get_confirm_token", "_save_response_content")
 
 
 def import_torchmeta(module: str) -> ModuleType:
-    """The torchmeta module of that name; DataError where torchmeta or something it imports is not installed."""
+    """The torchmeta module `module`. Raises DataError if torchmeta, or something it imports, is not installed."""
     try:
         import_torchvision()
         _restore_dropped_names()
@@ -28,8 +28,8 @@ def import_torchmeta(module: str) -> ModuleType:
 
 
 def torchmeta_asset(*path: str) -> Any:
-    """The content of a JSON file of torchmeta's package, such as ("omniglot", "val.json"); DataError where torchmeta is
-    not installed."""
+    """The content of a JSON file in torchmeta's package, such as ("omniglot", "val.json"). Raises DataError if
+    torchmeta is not installed."""
     spec = importlib.util.find_spec("torchmeta")
     for location in (spec.submodule_search_locations or []) if spec else []:
         file = Path(location, "datasets", "assets", *path)
@@ -41,7 +41,7 @@ def torchmeta_asset(*path: str) -> Any:
 
 
 def _restore_dropped_names() -> None:
-    """torchmeta imports two private functions for Google Drive downloads (miniImageNet) that torchvision dropped."""
+    """Adds two private functions to torchvision that torchmeta imports and torchvision has removed (Google Drive)."""
     helpers = importlib.import_module("torchvision.datasets.utils")
     for name in _DROPPED_NAMES:
         if not hasattr(helpers, name):
@@ -49,4 +49,4 @@ def _restore_dropped_names() -> None:
 
 
 def _no_google_drive(*_args: object) -> None:
-    raise DataError("torchmeta's downloads from Google Drive no longer work: place the file by hand")
+    raise DataError("torchmeta's downloads from Google Drive no longer work: download the file by hand")

@@ -1,1 +1,1 @@
-"""Reads what runs left in outputs/ and makes tables and figures of it; never trains."""
+"""Makes tables, figures and pages from the folders of finished runs. Trains nothing."""

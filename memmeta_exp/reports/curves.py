@@ -1,4 +1,4 @@
-"""Accuracy figures: validation against tasks and seconds, and the test accuracies beside the paper's."""
+"""Accuracy figures: validation accuracy against tasks and seconds, and test accuracy next to the paper's."""
 
 import math
 from collections.abc import Sequence
@@ -17,15 +17,17 @@ MOST_LINES = 10
 
 
 def mean_curve(configuration: Configuration) -> tuple[Curve, int] | None:
-    """The mean of its runs' validation curves and their number: point k is the mean over seeds of tasks, seconds and
-    accuracy at the k-th validation, for as many as every seed has; half_width is that of the interval over seeds, for a
-    single seed that over its validation tasks. None where no run has a curve."""
+    """The mean validation curve of the runs, and the number of runs; None if no run has a curve.
+
+    Point k is the mean over seeds of tasks, seconds and accuracy at the k-th validation, up to the shortest curve.
+    half_width: of the interval over seeds; for a single seed, over its validation tasks.
+    """
     curves = [curve for run in configuration.runs if (curve := _curve(run)) is not None]
     return mean_of_curves(curves) if curves else None
 
 
 def mean_of_curves(curves: Sequence[Curve]) -> tuple[Curve, int]:
-    """`mean_curve` of one run or more."""
+    """The mean of one curve or more, as `mean_curve` defines it."""
     if len(curves) == 1:
         return curves[0], 1
     shared = min(len(curve.accuracy) for curve in curves)
@@ -41,12 +43,12 @@ def mean_of_curves(curves: Sequence[Curve]) -> tuple[Curve, int]:
 def _curve(run: Run) -> Curve | None:
     try:
         return validation_curve(run)
-    except ValueError:  # of a damaged metrics.jsonl, which the report lists
+    except ValueError:  # metrics.jsonl is damaged; the report lists it
         return None
 
 
 def draw_validation(drawn: Sequence[tuple[str, str, Curve, int]], title: str, stem: Path) -> list[Path]:
-    """Validation accuracy against tasks seen and against seconds. drawn: (label, algorithm, curve, seeds) a line."""
+    """Draws validation accuracy against tasks and against seconds. drawn: (label, algorithm, curve, seeds) per line."""
     with plot_style.drawing():
         figure, axes = plot_style.panels(2, height=4.0, share_y=True)
         looks = plot_style.line_styles([algorithm for _, algorithm, _, _ in drawn])
@@ -63,22 +65,23 @@ def draw_validation(drawn: Sequence[tuple[str, str, Curve, int]], title: str, st
 
 def _band(axis: Axes, x: np.ndarray, curve: Curve, look: dict[str, object], label: str) -> None:
     percent, half = 100 * curve.accuracy, 100 * np.nan_to_num(curve.half_width)
-    every = max(1, math.ceil(len(x) / 12))  # markers far enough apart to be told from the line
+    every = max(1, math.ceil(len(x) / 12))  # at most about 12 markers per line
     axis.plot(x, percent, **look, markevery=every, label=label, zorder=3)  # type: ignore[arg-type]
-    low, high = (np.clip(edge, 0, 100) for edge in (percent - half, percent + half))  # an accuracy has bounds
+    low, high = (np.clip(edge, 0, 100) for edge in (percent - half, percent + half))  # accuracies are within 0 to 100 %
     axis.fill_between(x, low, high, color=str(look["color"]), alpha=0.15, linewidth=0)
 
 
 def best_first(configurations: Sequence[Configuration]) -> list[tuple[str, str, Curve, int]]:
-    """What `draw_validation` takes, of the MOST_LINES configurations with the highest validation accuracy, in the
-    report's order."""
+    """The input of `draw_validation` for the MOST_LINES configurations with the highest validation accuracy, in the
+    order of the report."""
     found = [(c.label, c.algorithm, *mean) for c in configurations if (mean := mean_curve(c)) is not None]
     best = sorted(found, key=lambda line: -line[2].accuracy.max())[:MOST_LINES]
     return [line for line in found if any(line is other for other in best)]
 
 
 def draw_test(configurations: Sequence[Configuration], title: str, stem: Path) -> list[Path]:
-    """Test accuracy of each configuration with its 95 % interval, and the paper's mean and standard deviation."""
+    """Draws the test accuracy of each configuration with its 95 % interval, and the paper's mean and standard
+    deviation."""
     with plot_style.drawing():
         figure, (axis,) = plot_style.panels(1, width=7.0, height=1.4 + 0.42 * len(configurations))
         looks = plot_style.line_styles([c.algorithm for c in configurations])
@@ -105,8 +108,8 @@ def accuracy(configuration: Configuration) -> tuple[float, float | None, str]:
 
 
 def mean_of(configuration: Configuration, key: str, scale: float = 1.0) -> tuple[float, float | None, str]:
-    """Mean of the test's `key`, scaled, half its 95 % interval, and what the interval is over: seeds, or the test tasks
-    of a single seed. Raises ValueError where no run was tested."""
+    """Mean of the test result `key` times `scale`, the half-width of its 95 % interval, and what the interval is over:
+    seeds, or the test tasks of a single seed. Raises ValueError if no run was tested."""
     there = [run.summary for run in configuration.runs if tested_at(run, key) is not None]
     found = mean_interval([scale * summary[key] for summary in there])
     if found.n > 1:
@@ -116,13 +119,13 @@ def mean_of(configuration: Configuration, key: str, scale: float = 1.0) -> tuple
 
 
 def tested_at(run: Run, key: str) -> float | None:
-    """The test's `key`; None for a run that was not tested."""
+    """The test result `key` of a run; None if it was not tested."""
     found = run.summary.get(key)
     return float(found) if isinstance(found, (int, float)) else None
 
 
 def alt_text(drawn: Sequence[tuple[str, str, Curve, int]]) -> str:
-    """The curves in words: where each ends."""
+    """A text description of the figure: the end of each curve."""
     parts = [
         f"{label}: {100 * curve.accuracy[-1]:.1f} % after {curve.tasks[-1]:,.0f} tasks and {curve.seconds[-1]:,.1f} s"
         for label, _, curve, _ in drawn

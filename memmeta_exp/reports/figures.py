@@ -1,4 +1,4 @@
-"""Which figures a report has: those whose data is there."""
+"""Draws the figures of a report: all for which there is data."""
 
 import base64
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ FOR_DATASET = "{} on {}"
 
 @dataclass(frozen=True)
 class Picture:
-    """files: .png and .svg; caption: what is drawn and by which rule; alt: the same in words, for who cannot see it."""
+    """A figure of the report. files: .png and .svg. caption: what is drawn and how. alt: a text description."""
 
     name: str
     files: tuple[Path, ...]
@@ -24,19 +24,19 @@ class Picture:
 
     @property
     def data_uri(self) -> str:
-        """The SVG inside a page."""
+        """The SVG as a data URI, to embed it in a page."""
         (svg,) = (file for file in self.files if file.suffix == ".svg")
         return "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode()
 
 
 def pictures(runs: Sequence[Run], fits: Sequence[Fit], folder: Path) -> list[Picture]:
-    """Draws everything there is into `folder`."""
+    """Draws all figures for which there is data into `folder`."""
     results = [*_accuracy(runs, folder), *_sinusoid(runs, folder)]
     return [*_fits(fits, folder), *_memory(runs, folder), *_stability(runs, folder), *results]
 
 
 def _fits(fits: Sequence[Fit], folder: Path) -> list[Picture]:
-    """One a study, of fit_figures.PANELS panels each."""
+    """The figures of each study, with at most fit_figures.PANELS panels each."""
     found = []
     for study in dict.fromkeys(str(fit["study"]) for fit in fits):
         members = [fit for fit in fits if fit["study"] == study and fit_figures.drawable(fit)]
@@ -57,9 +57,9 @@ def _memory(runs: Sequence[Run], folder: Path) -> list[Picture]:
     for key, name in (("algorithm.inner_steps", "memory_inner_steps"), ("batch_size", "memory_batch_size")):
         if drawn := memory.lines(runs, key):
             caption = (
-                f"Peak memory of a training iteration against {memory.AXES[key]}. Filled markers were measured, open "
-                "ones predicted from the shapes of the same iteration; dotted lines, where there are any, are the "
-                "paper's published max_memory_allocated, which also holds parameters and cuBLAS's workspace."
+                f"Peak memory of a training iteration against {memory.AXES[key]}. Filled markers are measured, open "
+                "ones predicted; dotted lines, if any, are the "
+                "paper's published max_memory_allocated, which includes parameters and cuBLAS's workspace."
             )
             files = memory.draw(drawn, key, folder / name)
             found.append(Picture(name, tuple(files), caption, memory.alt_text(drawn, key)))
@@ -67,13 +67,13 @@ def _memory(runs: Sequence[Run], folder: Path) -> list[Picture]:
 
 
 def _stability(runs: Sequence[Run], folder: Path) -> list[Picture]:
-    """The map of the stability study, where its runs differ in more than one way."""
+    """The figure of the stability study, if its runs have several solvers, rates or mu."""
     found = stability.cells(runs)
     if len(found) < 2:
         return []
     caption = (
-        "Stability of training: last validation accuracy by solver of the lower level, rate of the upper step and mu, "
-        "and what happened over time where the solvers differ most (training accuracy: running mean of "
+        "Stability of training: last validation accuracy by solver of the lower level, outer step size and mu; "
+        "below, the course of training where the solvers differ most (training accuracy: running mean of "
         f"{stability.SMOOTHED} iterations)."
     )
     files = stability.draw(found, folder / "stability")
@@ -81,7 +81,7 @@ def _stability(runs: Sequence[Run], folder: Path) -> list[Picture]:
 
 
 def _accuracy(runs: Sequence[Run], folder: Path) -> list[Picture]:
-    """Curves and test accuracies, a figure for each dataset."""
+    """Validation curves and test accuracies, one figure of each per dataset."""
     datasets: dict[str, list[Run]] = {}
     for run in runs:
         if run.finished and run.kind == "train":
@@ -96,14 +96,14 @@ def _accuracy(runs: Sequence[Run], folder: Path) -> list[Picture]:
             title = FOR_DATASET.format("Test accuracy", dataset)
             name = f"test_accuracy_{_file_name(dataset)}"
             files = curves.draw_test(tested, title, folder / name)
-            caption = f"{title}: mean with its 95 % interval over seeds, or over test tasks where there is one seed."
+            caption = f"{title}: mean with its 95 % interval over seeds, or over test tasks for one seed."
             alt = "; ".join(f"{c.label}: {curves.accuracy(c)[0]:.2f} %" for c in tested)
             found.append(Picture(name, tuple(files), caption, f"{title}. {alt}."))
     return found
 
 
 def _sinusoid(runs: Sequence[Run], folder: Path) -> list[Picture]:
-    """Sine waves before and after adaptation, of the configurations that were tested on them."""
+    """The figure of sine waves before and after adaptation, for configurations with dataset=sinusoid."""
     drawn = sinusoid.lines(configurations([run for run in runs if run.finished and run.kind == "train"]))
     if not drawn:
         return []

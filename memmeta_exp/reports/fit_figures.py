@@ -1,4 +1,4 @@
-"""Power laws on log axes: what was measured, the fitted slope and the theory's."""
+"""Figures of power laws on log axes: measured points, the fitted slope and the slope of the theory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,16 @@ from memmeta_exp.reports.grouping import short
 
 Fit = Mapping[str, Any]
 PANELS = 3
-LABEL_LENGTH = 40  # characters of a line beside an axis
+LABEL_LENGTH = 40  # characters per line of an axis label
 
 
 def draw(fits: Sequence[Fit], stem: Path) -> list[Path]:
-    """A panel a fit, PANELS at most. Filled points are in the fit, open ones were left out by its rule (`used`: a flag
-    a point; without it all are in). Where the points are of several `groups` (a value each, of what `group_label`
-    names), which have one slope and a constant each, every group has its lines."""
+    """Draws one panel per fit, at most PANELS.
+
+    Filled points are in the fit, open ones were excluded by its rule (`used`: one flag per point; missing: all are in).
+    If the points belong to `groups` with a common slope but different constants, each group has its own lines.
+    `group_label` names what the groups differ in.
+    """
     with plot_style.drawing():
         figure, axes = plot_style.panels(len(fits), width=5.0 if len(fits) == 1 else 4.3, height=4.2)
         for axis, fit in zip(axes, fits, strict=True):
@@ -29,13 +32,13 @@ def draw(fits: Sequence[Fit], stem: Path) -> list[Path]:
 
 
 def drawable(fit: Fit) -> bool:
-    """Whether two of its points have a place on log axes."""
+    """Whether at least two points have logarithms."""
     return sum(len(cloud.x) for cloud in _clouds(fit)) > 1
 
 
 @dataclass(frozen=True)
 class _Cloud:
-    """The points of one group that have a logarithm; used: whether each is in the fit."""
+    """The points of one group that have logarithms. used: whether each is in the fit."""
 
     name: str
     x: np.ndarray
@@ -78,17 +81,21 @@ def _panel(axis: Axes, fit: Fit) -> None:
         plot_style.powers_axis(axis.xaxis, ticks)
     axis.grid(True, which="major")
     axis.margins(x=0.08, y=0.12)
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1)  # under the panel: over no data
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1)  # below the panel, so it covers no data
 
 
 def _slopes(axis: Axes, fit: Fit, clouds: Sequence[_Cloud]) -> None:
-    """The fitted line and the theory's through each cloud's centre, named once."""
+    """Draws the fitted and the theory's line through the centre of each cloud, with one legend entry each."""
     if fit.get("slope") is None:
         return
     wide = {"color": plot_style.VERMILLION, "linewidth": 2.8}
     drawn = [(fit["slope"], f"fit: slope {interval_text(fit)}", wide)]
     if fit.get("expected") is not None:
-        narrow = {"color": plot_style.BLACK, "linestyle": (0, (5, 2)), "linewidth": 1.2}  # to be seen upon the other
+        narrow = {
+            "color": plot_style.BLACK,
+            "linestyle": (0, (5, 2)),
+            "linewidth": 1.2,
+        }  # visible on top of the fitted line
         drawn.append((fit["expected"], f"theory: slope {fit['expected']:g}", narrow))
     for slope, label, look in drawn:
         for i, cloud in enumerate(clouds):
@@ -97,13 +104,13 @@ def _slopes(axis: Axes, fit: Fit, clouds: Sequence[_Cloud]) -> None:
 
 
 def _straight(x: np.ndarray, y: np.ndarray, slope: float) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of a line of `slope` through the points' centre in log-log coordinates, a little beyond them."""
+    """The ends of a line of `slope` through the centre of the points in log-log coordinates, slightly beyond them."""
     ends = np.log([x.min(), x.max()]) + np.array([-0.15, 0.15])
     return np.exp(ends), np.exp(np.log(y).mean() + slope * (ends - np.log(x).mean()))
 
 
 def interval_text(fit: Fit) -> str:
-    """-0.98 [-1.03, -0.93]: the slope and its 95 % interval."""
+    """The slope and its 95 % interval as text: -0.98 [-1.03, -0.93]."""
     slope, interval = fit.get("slope"), fit.get("slope_ci95")
     if slope is None:
         return "not defined"
@@ -114,12 +121,12 @@ def interval_text(fit: Fit) -> str:
 
 
 def _digits(width: float) -> int:
-    """Decimals that show an interval of this width; 2 at least, 4 at most."""
+    """The number of decimals for an interval of this width, from 2 to 4."""
     return 4 if width <= 0 else int(min(4, max(2, np.ceil(-np.log10(width)))))
 
 
 def alt_text(fits: Sequence[Fit]) -> str:
-    """The figure in words."""
+    """A text description of the figure."""
     parts = []
     for fit in fits:
         expected = f", the theory's {fit['expected']:g}" if fit.get("expected") is not None else ""

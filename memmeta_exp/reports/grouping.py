@@ -1,4 +1,4 @@
-"""Runs that differ in their seed alone are one configuration; what tells configurations apart names them."""
+"""Groups runs that differ only in their seed into configurations, and labels these by the keys in which they differ."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ BOOKKEEPING = (
     "tasks_per_pass",
 )  # fmt: skip
 METHOD = ("algorithm", "training", "images", "optimizer", "head", "backbone")
-MOST_NAMED = 3  # keys of the method that a label names whether it takes them or not
+MOST_NAMED = 3  # if at most so many method keys differ, labels name them even where they are not needed
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """The finished runs of one configuration. differing: its values of the keys that tell configurations of the report
-    apart; label: as many of them as it takes."""
+    """The finished runs of one configuration. differing: its values of the keys in which configurations of the report
+    differ. label: as few of them as are needed to distinguish it."""
 
     label: str
     runs: tuple[Run, ...]
@@ -36,7 +36,7 @@ class Configuration:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Nested values of the first of its runs: the others differ in the seed."""
+        """The nested values of its first run; the other runs differ only in IGNORED_IN_GROUPING."""
         return self.runs[0].config
 
     @property
@@ -45,25 +45,25 @@ class Configuration:
 
 
 def name_of(config: dict[str, Any], section: str) -> str:
-    """The chosen option of `section`, "" where it has none."""
+    """The chosen option of `section`; "" if it has none."""
     return str(section_of(config, section).get("name", ""))
 
 
 def algorithm_label(name: str) -> str:
-    """What tables and figures call the algorithm `name`: the label of its class, `name` itself where it has none."""
+    """The name of an algorithm in tables and figures: the label of its class, or `name` if it has none."""
     known: Any = options("algorithm").get(name)
     return (known.label if known else "") or name
 
 
 def section_of(config: dict[str, Any], section: str) -> dict[str, Any]:
-    """The keys of `section`; none where there is no such section."""
+    """The keys and values of `section`; empty if there is no such section."""
     found = config.get(section)
     return found if isinstance(found, dict) else {}
 
 
 def configurations(runs: Sequence[Run], apart: Callable[[Run], Hashable] = lambda run: None) -> list[Configuration]:
-    """The finished among `runs` by configuration, by dataset, algorithm and the values that differ. apart: what else
-    separates runs."""
+    """The finished `runs` grouped by configuration, ordered by dataset, algorithm and differing values. apart: a
+    further key by which runs are separated."""
     groups: dict[Hashable, list[Run]] = {}
     for run in runs:
         if run.finished:
@@ -79,7 +79,8 @@ def configurations(runs: Sequence[Run], apart: Callable[[Run], Hashable] = lambd
 
 
 def _order(configuration: Configuration) -> tuple[Any, ...]:
-    """By dataset and its keys, then algorithms as they were entered, then the other keys; numbers by size."""
+    """The sort key: dataset and its keys, then algorithms in the order of registration, then the other keys. Numbers
+    are sorted by size."""
     names = list(options("algorithm"))
     rank = names.index(configuration.algorithm) if configuration.algorithm in names else len(names)
     data, rest = [], []
@@ -90,7 +91,7 @@ def _order(configuration: Configuration) -> tuple[Any, ...]:
 
 
 class _Absent:
-    """No such key in a configuration."""
+    """Stands for the value of a key that a configuration does not have."""
 
     def __repr__(self) -> str:
         return "absent"
@@ -100,8 +101,8 @@ _ABSENT = _Absent()
 
 
 def _telling_keys(groups: list[list[Run]]) -> list[str]:
-    """What the command lines set apart, where that is enough to tell all configurations; else what the resolved
-    configurations differ in."""
+    """The keys that the command lines set differently, if these distinguish all configurations; else the keys in which
+    the resolved configurations differ."""
     varying = [key for key in _override_keys(groups) if len({repr(_value(group[0], key)) for group in groups}) > 1]
     if len({tuple(repr(_value(group[0], key)) for key in varying) for group in groups}) == len(groups):
         return varying
@@ -109,8 +110,8 @@ def _telling_keys(groups: list[list[Run]]) -> list[str]:
 
 
 def _enough(keys: list[str], groups: list[list[Run]]) -> list[str]:
-    """`keys` less those without which the others still tell all apart: first those of BOOKKEEPING, the paper's letters
-    last. Sections stay, and what changes the method in few ways."""
+    """Drops `keys` that are not needed to distinguish all configurations: first those of BOOKKEEPING, last the paper's
+    letters. Keeps sections, and method keys if there are at most MOST_NAMED."""
 
     def distinct(kept: list[str]) -> int:
         return len({tuple(repr(_value(group[0], key)) for key in kept) for group in groups})
@@ -126,7 +127,7 @@ def _enough(keys: list[str], groups: list[list[Run]]) -> list[str]:
 
 
 def _override_keys(groups: list[list[Run]]) -> list[str]:
-    """Every key that a command line sets to the same for all seeds of a configuration."""
+    """Every key that the command lines set, to the same value for all seeds of a configuration."""
     keys: dict[str, None] = {}
     for group in groups:
         for key in [key for run in group for key in run.overrides]:
@@ -140,8 +141,8 @@ def _override_keys(groups: list[list[Run]]) -> list[str]:
 
 
 def _config_keys(runs: list[Run]) -> list[str]:
-    """The names of sections where they differ, and every other key that differs between configurations whose section
-    has the same name: what merely comes with an algorithm does not tell two algorithms apart."""
+    """Sections whose chosen option differs, and keys that differ between runs with the same option in their section. So
+    defaults of an algorithm do not count as differences between algorithms."""
     keys: dict[str, dict[str, set[str]]] = {}
     for run in runs:
         for key, value in flat(run.config).items():
@@ -158,8 +159,8 @@ def _sections_first(keys: list[str]) -> list[str]:
 
 
 def _value(run: Run, key: str) -> Any:
-    """What `key` is in `run`: its value in the configuration, the option of a group, or what the command line gave to a
-    key that the configuration does not keep (an experiment)."""
+    """The value of `key` in `run`: from the configuration, the chosen option of a group, or from the command line for a
+    key that the configuration does not store (an experiment)."""
     if key in SECTIONS:
         return name_of(run.config, key) or _ABSENT
     values = flat(run.config)
@@ -171,8 +172,8 @@ def _value(run: Run, key: str) -> Any:
 
 
 def _labels(groups: list[list[Run]], keys: list[str]) -> list[str]:
-    """A line each of the values of `keys`, less those that merely come with the name of their section where the lines
-    differ without them."""
+    """One label per group with the values of `keys`. Values that follow from the option of their section are left out
+    if the labels differ without them."""
     firsts = [group[0] for group in groups]
     full = [_label(run, keys) for run in firsts]
     brief = [_label(run, [key for key in keys if _own(key, run, firsts)]) for run in firsts]
@@ -180,7 +181,7 @@ def _labels(groups: list[list[Run]], keys: list[str]) -> list[str]:
 
 
 def _own(key: str, run: Run, others: list[Run]) -> bool:
-    """Whether runs whose section of `key` has the same name differ in it."""
+    """Whether `run` and another run with the same option in the section of `key` differ in `key`."""
     section, _, rest = key.partition(".")
     if not rest:
         return True
@@ -189,7 +190,7 @@ def _own(key: str, run: Run, others: list[Run]) -> bool:
 
 
 def _label(run: Run, keys: list[str]) -> str:
-    pretrained = section_of(run.config, "algorithm").get("inner_steps") == 0  # no step in training, whatever its name
+    pretrained = section_of(run.config, "algorithm").get("inner_steps") == 0  # no inner step in training
     names = {"algorithm": PRETRAINED} if pretrained else {}
     parts = [names.get(key) or short(key, value) for key in keys if (value := _value(run, key)) is not _ABSENT]
     if not parts:
@@ -199,7 +200,7 @@ def _label(run: Run, keys: list[str]) -> str:
 
 
 def short(key: str, value: Any) -> str:
-    """K=5, ANIL, cifar_fs, mu=0.1: a key and its value as a label says them."""
+    """A key and its value as text of a label: K=5, ANIL, cifar_fs, mu=0.1."""
     if key == "algorithm":
         return algorithm_label(str(value))
     if key in SECTIONS:

@@ -1,4 +1,4 @@
-"""Memory against K and against B: lines through configurations that differ in one key, their slopes, their figures."""
+"""Memory against K and against B: lines of configurations that differ in one key, their slopes and figures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,13 +20,13 @@ KINDS = {
     "cuda-predicted": "predicted for a GPU",
     "cpu-tensors": "measured on a CPU",
 }
-AXES = {"algorithm.inner_steps": "inner steps K", "batch_size": "tasks of an iteration B"}
+AXES = {"algorithm.inner_steps": "inner steps K", "batch_size": "tasks per iteration B"}
 
 
 @dataclass(frozen=True)
 class Line:
-    """Memory of one configuration at several values of one key, each the mean over its runs. panel: image size in
-    pixels and filters; papers: whether the tasks are those of the paper's memory figure."""
+    """Memory of one configuration at several values of one key, averaged over runs. panel: image size in pixels, and
+    filters. papers: the tasks are those of the paper's memory figure."""
 
     label: str
     algorithm: str
@@ -38,7 +38,7 @@ class Line:
 
 
 def lines(runs: Sequence[Run], key: str) -> list[Line]:
-    """One for each configuration, apart from `key`, that was measured or predicted at two values of it or more."""
+    """One line per configuration, up to `key`, with memory at two or more values of `key`."""
     panels: dict[tuple[int | None, int | None], list[Run]] = {}
     for run in runs:
         if run.finished and numbers(run).get(ABOVE) is not None and _value(run.config, key) is not None:
@@ -53,7 +53,7 @@ def lines(runs: Sequence[Run], key: str) -> list[Line]:
 
 
 def kind(run: Run) -> str:
-    """How the memory of `run` is known: a key of KINDS."""
+    """The source of the memory of `run`, measured or predicted: a key of KINDS."""
     return str(numbers(run).get("memory/kind") or "")
 
 
@@ -93,8 +93,8 @@ def _without(config: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def slopes(found: Sequence[Line], key: str) -> list[dict[str, Any]]:
-    """A straight line by least squares through each line of memory, in MiB per unit of `key`: slope and its 95 %
-    interval (Student's t, n - 2), beside the slope of the paper's curve where the paper has one for it."""
+    """The least-squares slope of each line in MiB per unit of `key`, its 95 % interval (Student's t, n - 2), and the
+    slope of the paper's curve, if there is one."""
     return [_slope(line, key) for line in found]
 
 
@@ -120,7 +120,7 @@ def _slope(line: Line, key: str) -> dict[str, Any]:
 
 
 def straight(x: np.ndarray, y: np.ndarray) -> tuple[float, float | None]:
-    """Slope of y against x by least squares and half its 95 % interval, None for two points."""
+    """The least-squares slope of y against x, and the half-width of its 95 % interval; None for two points."""
     centred = x - x.mean()
     slope = float(centred @ y / (centred @ centred))
     if len(x) < 3:
@@ -131,14 +131,14 @@ def straight(x: np.ndarray, y: np.ndarray) -> tuple[float, float | None]:
 
 
 def panel_title(panel: tuple[int | None, int | None]) -> str:
-    """32 x 32 pixels, 64 filters."""
+    """The title of a panel: 32 x 32 pixels, 64 filters."""
     size, filters = panel
     parts = [f"{size} \N{MULTIPLICATION SIGN} {size} pixels" if size else "", f"{filters} filters" if filters else ""]
     return ", ".join(part for part in parts if part) or "no images"
 
 
 def draw(found: Sequence[Line], key: str, stem: Path) -> list[Path]:
-    """The figure: a panel for each image size and width, with the paper's published curves where it has them."""
+    """Draws one panel per image size and number of filters, with the paper's published curves, if any."""
     by_panel: dict[Any, list[Line]] = {}
     for line in found:
         by_panel.setdefault(line.panel, []).append(line)
@@ -154,7 +154,7 @@ def draw(found: Sequence[Line], key: str, stem: Path) -> list[Path]:
 
 
 def _draw_panel(axis: Axes, key: str, panel: Any, group: Sequence[Line]) -> list[tuple[float, float, str, str]]:
-    """Draws the lines; returns what `plot_style.label_ends` is to write at their ends."""
+    """Draws the lines; returns the labels of their ends for `plot_style.label_ends`."""
     ends = []
     looks = plot_style.line_styles([line.algorithm for line in group], by_algorithm=True)
     for line, look in zip(group, looks, strict=True):
@@ -209,7 +209,7 @@ def _legend(found: Sequence[Line], with_paper: bool) -> tuple[list[Line2D], list
 
 
 def alt_text(found: Sequence[Line], key: str) -> str:
-    """The figure in words: each line's ends."""
+    """A text description of the figure: the ends of each line."""
     parts = [
         f"{line.label} ({panel_title(line.panel)}, {KINDS.get(line.kind, line.kind)}): {line.mib[0]:.1f} MiB at "
         f"{line.x[0]:g}, {line.mib[-1]:.1f} at {line.x[-1]:g}"
@@ -219,6 +219,6 @@ def alt_text(found: Sequence[Line], key: str) -> str:
 
 
 def dataset_of(config: dict[str, Any]) -> str:
-    """The dataset's name; synthetic images with their size."""
+    """The name of the dataset; for synthetic images also their size."""
     name = name_of(config, "dataset")
     return f"{name} {paper_results.image_size(config)} px" if name == "synthetic" else name

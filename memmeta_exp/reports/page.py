@@ -1,4 +1,4 @@
-"""One self-contained HTML page: report.html.j2 filled in. Names and reasons are untrusted text and escaped."""
+"""Renders report.html.j2 to one self-contained HTML page. Names and reasons are untrusted, so they are escaped."""
 
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +21,7 @@ def render(
     headline: Sequence[str],
     notes: Sequence[str],
 ) -> str:
-    """The page. headline: what to know first, a sentence each; notes: what could not be made, and why."""
+    """The HTML page. headline: the main results, one sentence each. notes: what could not be made, and why."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -43,7 +43,7 @@ def render(
 
 
 def _software(runs: Sequence[Run]) -> list[tuple[str, int]]:
-    """Each distinct set of versions, and how many runs had it."""
+    """Each distinct set of package versions, with the number of runs that had it."""
     counts: dict[str, int] = {}
     for run in runs:
         if run.env:

@@ -1,6 +1,6 @@
-"""The paper's published numbers (paper_results.yaml: Yang, Ma, Yu, AAAI-25) for a configuration that has one.
+"""The paper's published numbers (paper_results.yaml: Yang, Ma, Yu, AAAI-25) for a configuration.
 
-`None` everywhere means: the paper has no such number.
+Each function returns None if the paper has no such number.
 """
 
 from dataclasses import asdict
@@ -21,24 +21,24 @@ PROTOCOL = {
     "eval_steps": 20,
     "eval_lr": 0.05,
 }
-MEMORY_FILTERS = 64  # the memory figure fits 64 filters at both image sizes
+MEMORY_FILTERS = 64  # the values of the paper's memory figure match 64 filters at both image sizes
 EPISODE = {"ways": 5, "shots": 5}
 
 
 @cache
 def published() -> dict[str, Any]:
-    """paper_results.yaml as it stands."""
+    """The content of paper_results.yaml."""
     return yaml.safe_load((Path(__file__).parent / "paper_results.yaml").read_text(encoding="utf-8"))
 
 
 def accuracy_percent(config: dict[str, Any]) -> tuple[float, float] | None:
-    """Test accuracy of the same algorithm and dataset, 5-way 5-shot: mean and standard deviation, in percent."""
+    """5-way 5-shot test accuracy of the same algorithm and dataset in percent: mean and standard deviation."""
     found = _of(config, "accuracy_percent")
     return None if found is None else (float(found[0]), float(found[1]))
 
 
 def seconds_to_target(config: dict[str, Any]) -> float | None:
-    """Seconds to 0.9 of the best validation accuracy, on the paper's GPU. None also where it never got there."""
+    """Seconds to 0.9 of the best validation accuracy on the paper's GPU. Also None if this was not reached."""
     found = _of(config, "seconds_to_90_percent_of_best_validation")
     return None if found is None else float(found)
 
@@ -50,13 +50,13 @@ def _of(config: dict[str, Any], quantity: str) -> Any:
 
 
 def same_protocol(config: dict[str, Any]) -> bool:
-    """Whether iterations, tasks, images, head and test-time adaptation are those of the paper. An algorithm's own
-    settings are not compared."""
+    """Whether iterations, tasks, images, head and test-time adaptation are the paper's. Settings of the algorithm are
+    not compared."""
     return _has(config, {**EPISODE, **PROTOCOL}) and _plain(config)
 
 
 def peak_mib(config: dict[str, Any]) -> float | None:
-    """Peak CUDA memory of a training iteration for this algorithm, image size and K, 64 filters, 5-way 5-shot."""
+    """Peak CUDA memory (MiB) of a training iteration for this algorithm, image size and K; 64 filters, 5-way 5-shot."""
     size, filters = image_size(config), section_of(config, "backbone").get("filters")
     if size is None or filters != MEMORY_FILTERS or not same_tasks(config):
         return None
@@ -66,30 +66,30 @@ def peak_mib(config: dict[str, Any]) -> float | None:
 
 
 def peak_curve(algorithm: str, size: int) -> tuple[list[int], list[float]] | None:
-    """(K, MiB) of the paper's memory figure for an image size in pixels."""
+    """The points (K, MiB) of the paper's memory figure for an image size in pixels."""
     table = published()["peak_cuda_mib"]
     found = table.get(f"image{size}", {}).get(algorithm)
     return None if found is None else (list(table["inner_steps"]), [float(value) for value in found])
 
 
 def image_size(config: dict[str, Any]) -> int | None:
-    """Pixels a side of the dataset's images; None where it has none."""
+    """Side of the dataset's images in pixels; None if it has no images."""
     section = section_of(config, "dataset")
     schema = options("dataset").get(str(section.get("name")))
     try:
         return channels_and_size(schema(**section))[1] if schema else None
-    except (TypeError, ValueError, AttributeError):  # a section of another version, or of a problem without images
+    except (TypeError, ValueError, AttributeError):  # a section of another version, or a dataset without images
         return None
 
 
 def same_tasks(config: dict[str, Any]) -> bool:
-    """Whether a training task has the classes and images of the paper's, and the head is its."""
+    """Whether training tasks have the paper's numbers of classes and images, and the head is the paper's."""
     return _has(config, {**EPISODE, "queries": PROTOCOL["queries"]}) and _plain(config)
 
 
 def _plain(config: dict[str, Any]) -> bool:
-    """Whether what the paper knows nothing of is left alone: training.*, images.*, other heads, an average of theta.
-    Runs of earlier versions lack some of these keys."""
+    """Whether options that the paper does not have are unused: training.*, images.*, other heads, weight averaging.
+    Runs of older versions lack some of these keys."""
     expected = {
         **{f"training.{key}": value for key, value in asdict(TrainingConfig()).items()},
         **{f"images.{key}": value for key, value in asdict(ImagesConfig()).items()},

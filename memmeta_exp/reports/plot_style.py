@@ -1,4 +1,4 @@
-"""How every figure looks: colours, lines, type and files."""
+"""The common style of all figures: colours, lines, fonts and files."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from memmeta_exp.config import options
 
-# Okabe and Ito (2008): told apart by every kind of colour vision. Markers and dashes tell them apart in grey.
+# Okabe and Ito (2008): distinguishable with any kind of colour vision. Markers and dashes distinguish lines in grey.
 BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 PURPLE, ORANGE, SKY, BLACK = "#CC79A7", "#E69F00", "#56B4E9", "#000000"
 GREY = "0.45"
@@ -25,7 +25,7 @@ _CYCLE = [
     {"color": color, "marker": marker}
     for color, marker in zip((BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK), "os^DvPX", strict=True)
 ]
-_FURTHER = [  # for algorithms that name no colour: of Paul Tol's muted scheme, none of it above
+_FURTHER = [  # for algorithms without a colour of their own: from Paul Tol's muted scheme
     {"color": color, "marker": marker}
     for color, marker in zip(("#882255", "#999933", "#332288", "#44AA99", "#661100", "#AA4499"), "ph<>*d", strict=True)
 ]
@@ -44,7 +44,7 @@ _RC: dict[Any, Any] = {
     "legend.handlelength": 3.2,
     "lines.linewidth": 1.6,
     "lines.markersize": 5.5,
-    "svg.fonttype": "path",  # letters as outlines: the same everywhere, whatever fonts a reader has
+    "svg.fonttype": "path",  # letters as outlines, so the figure does not depend on installed fonts
     "svg.hashsalt": "memmeta",
     "savefig.dpi": DPI,
 }
@@ -52,33 +52,38 @@ _RC: dict[Any, Any] = {
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """matplotlib's settings for the block; what is drawn and saved in it looks like all other figures. A character that
-    the font has not is drawn as a box, without a word."""
+    """Applies matplotlib's settings of all figures in the block. Draw and save inside it.
+
+    A character that is not in the font is drawn as a box, without a warning.
+    """
     with matplotlib.rc_context(_RC), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield
 
 
 def panels(count: int, width: float = 4.6, height: float = 3.6, share_y: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels side by side, of inches each; not through pyplot: no display, no global state."""
+    """A figure of `count` panels in a row, each `width` x `height` inches. Without pyplot, so it needs no display and
+    has no global state."""
     figure = Figure(figsize=(width * count, height), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False, sharey=share_y, gridspec_kw={"wspace": 0.04})
     return figure, list(axes[0])
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Writes stem.png and stem.svg, the same bytes for the same figure."""
+    """Writes STEM.png and STEM.svg. Equal figures give equal bytes."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     files = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
     figure.savefig(files[0], dpi=DPI, metadata={"Software": None})
-    figure.set_layout_engine("none")  # laid out once is enough
+    figure.set_layout_engine("none")  # keep the layout of the first save
     figure.savefig(files[1], metadata={"Date": None, "Creator": None})
     return files
 
 
 def algorithm_looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and marker of every algorithm there is, and of `names` that none has: what the algorithm's class names, or
-    else the next of the palette, in the order in which algorithms were entered, unknown names last."""
+    """Colour and marker of every registered algorithm and of unknown `names`.
+
+    These are the class's own, or else the next of the palette, in the order of registration, unknown names last.
+    """
     known: dict[str, Any] = options("algorithm")
     own = {name: {"color": c.color, "marker": c.marker or "o"} for name, c in known.items() if c.color}
     taken = {look["color"] for look in own.values()}
@@ -88,8 +93,11 @@ def algorithm_looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def line_styles(algorithms: Sequence[str], by_algorithm: bool = False) -> list[dict[str, Any]]:
-    """Colour, marker and dash of lines that belong to `algorithms`: an algorithm keeps its own in every figure, and its
-    second, third, ... line other dashes. Lines of one algorithm alone get a colour each, unless `by_algorithm`."""
+    """Colour, marker and dash of one line per entry of `algorithms`.
+
+    An algorithm has the same colour and marker in every figure; its further lines have other dashes. If all lines are
+    of one algorithm, each gets its own colour, unless `by_algorithm`.
+    """
     if len(set(algorithms)) <= 1 and not by_algorithm:
         return [{**_CYCLE[i % len(_CYCLE)], "linestyle": _DASHES[i % len(_DASHES)]} for i in range(len(algorithms))]
     seen: dict[str, int] = {}
@@ -104,12 +112,12 @@ def line_styles(algorithms: Sequence[str], by_algorithm: bool = False) -> list[d
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int = 3) -> None:
-    """One legend for all panels, under them, where it covers nothing."""
+    """Adds one legend for all panels below them, where it covers nothing."""
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
 
 
 def powers_axis(axis: Any, values: Sequence[float]) -> None:
-    """Logarithmic ticks at `values` themselves, written as plain numbers."""
+    """A logarithmic axis with ticks at `values`, written as plain numbers."""
     axis.set_major_locator(FixedLocator(sorted(set(values))))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
@@ -117,18 +125,21 @@ def powers_axis(axis: Any, values: Sequence[float]) -> None:
 
 
 def plain_log_axis(axis: Any) -> None:
-    """Logarithmic ticks at 1, 2, 5 times powers of ten, written as plain numbers."""
+    """A logarithmic axis with ticks at 1, 2, 5 times powers of ten, written as plain numbers."""
     axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
 def label_ends(figure: Figure, axis: Axes, ends: Sequence[tuple[float, float, str, str]], size: float = 8.5) -> None:
-    """Names lines at their right ends: (x, y, text, colour) each, moved apart vertically where they would touch, with a
-    thin leader to the end. Call it once the axis has its limits and scale."""
+    """Labels lines at their right ends. ends: (x, y, text, colour) per line.
+
+    Labels that would overlap are moved apart vertically, with a thin leader to the line's end. Call it after the limits
+    and scale of the axis are set.
+    """
     if not ends:
         return
-    figure.draw_without_rendering()  # settles the layout, which the positions depend on
+    figure.draw_without_rendering()  # fixes the layout, on which the positions depend
     box = axis.get_window_extent()
     heights = [axis.transData.transform((x, y))[1] for x, y, _, _ in ends]
     gap = size * figure.dpi / 72 * 1.25
@@ -140,7 +151,7 @@ def label_ends(figure: Figure, axis: Axes, ends: Sequence[tuple[float, float, st
             xy=(x, y),
             xytext=(1.06, at),
             textcoords="axes fraction",
-            color=[0.7 * part for part in to_rgb(color)],  # as text the lighter colours of the palette would be faint
+            color=[0.7 * part for part in to_rgb(color)],  # darker: light colours are hard to read as text
             fontsize=size,
             va="center",
             annotation_clip=False,
@@ -149,9 +160,12 @@ def label_ends(figure: Figure, axis: Axes, ends: Sequence[tuple[float, float, st
 
 
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """`positions` moved as little as it takes, order kept, to lie `gap` apart; within [low, high] where they fit."""
+    """Moves `positions` as little as possible so that they are `gap` apart, in the same order, within [low, high] if
+    they fit."""
     order = sorted(range(len(positions)), key=lambda i: positions[i])
-    blocks: list[list[float]] = []  # each: sum of wanted first positions, members
+    blocks: list[
+        list[float]
+    ] = []  # of each block: the sum of the first positions that its members want, and their number
     members: list[list[int]] = []
     for index in order:
         blocks.append([positions[index], 1])

@@ -1,4 +1,4 @@
-"""Figures of one run, from its metrics.jsonl alone: `plot_run(run_dir)` writes plots/*.png."""
+"""Figures of one run: `plot_run(run_dir)` reads its metrics.jsonl and writes plots/*.png."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ from memmeta_exp.reports import sinusoid
 from memmeta_exp.reports.plot_style import BLUE, DPI, GREEN, VERMILLION, drawing, plain_log_axis
 from memmeta_exp.tracking.run_folder import read_metrics
 
-SMOOTHING_WINDOWS = 30  # a curve is averaged over about this fraction of the run
-LETTERS_A_PANEL = 55  # of a title
+SMOOTHING_WINDOWS = 30  # a curve is averaged over about 1/30 of the run
+LETTERS_A_PANEL = 55  # characters of a title per panel
 
 Series = tuple[np.ndarray, np.ndarray]
 
 
 def plot_run(run_dir: Path, title: str | None = None) -> list[Path]:
-    """Writes plots/training.png and plots/convergence.png of a run, and of one on sine waves plots/sinusoid.png, and
-    returns those for which it left anything.
+    """Writes plots/training.png, plots/convergence.png and, for dataset=sinusoid, plots/sinusoid.png of a run.
 
-    title: above each figure, the folder's name by default. Raises ValueError where `run_dir` holds no metrics.jsonl.
+    Returns the written files; a figure without data is not written. title: above each figure; None: the folder's name.
+    Raises ValueError if `run_dir` has no metrics.jsonl.
     """
     if not (run_dir / "metrics.jsonl").is_file():
-        raise ValueError(f"{run_dir} holds no metrics.jsonl: give the folder of a run")
+        raise ValueError(f"{run_dir} has no metrics.jsonl: give the folder of a run")
     rows = read_metrics(run_dir)
     title = title or run_dir.resolve().name
     written = []
@@ -48,18 +48,18 @@ def series(rows: Sequence[dict[str, Any]], key: str) -> Series:
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Centred mean over `window` values, over what is there at the ends."""
+    """The centred moving mean over `window` values, over fewer at the ends."""
     kernel = np.ones(min(window, len(values)))
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 
 
 def _figure(rows: list[dict[str, Any]], panels: Sequence[Any], title: str) -> Figure | None:
-    """One row of those `panels` that find anything to draw; None where none does."""
+    """A figure with those `panels` that have data, in one row; None if none has."""
     found = [panel for panel in panels if panel(Figure().subplots(), rows)]
     if not found:
         return None
     size = (5 * len(found), 3.8)
-    figure = Figure(figsize=size, layout="constrained")  # not through pyplot: no display, no global state
+    figure = Figure(figsize=size, layout="constrained")  # without pyplot: needs no display, has no global state
     for axis, panel in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
         panel(axis, rows)
         axis.set_xlabel("outer iteration t")
@@ -97,7 +97,7 @@ def _squared_error(axis: Axes, rows: list[dict[str, Any]]) -> bool:
 
 
 def _smoothed(axis: Axes, steps: np.ndarray, values: np.ndarray, label: str) -> bool:
-    """The values as logged, faint, under their moving mean."""
+    """Draws the logged values, faint, and their moving mean."""
     if not len(steps):
         return False
     window = max(1, len(steps) // SMOOTHING_WINDOWS)
@@ -109,7 +109,7 @@ def _smoothed(axis: Axes, steps: np.ndarray, values: np.ndarray, label: str) -> 
 
 
 def _validation(axis: Axes, rows: list[dict[str, Any]], key: str, scale: float) -> bool:
-    """Points, with 95 % intervals where every one of them was logged with its own."""
+    """Draws the validation points, with 95 % intervals if all of them were logged with one."""
     steps, values = series(rows, key)
     if not len(steps):
         return False
@@ -143,7 +143,7 @@ def _lower_level(axis: Axes, rows: list[dict[str, Any]]) -> bool:
 
 
 def _log_curves(axis: Axes, rows: list[dict[str, Any]], curves: list[tuple[str, str, dict[str, Any]]]) -> bool:
-    """The positive values of each (key, label, line style) that was logged, on a logarithmic axis."""
+    """Draws the positive values of each logged (key, label, line style) on a logarithmic axis."""
     drawn = False
     for key, label, style in curves:
         steps, values = series(rows, key)

@@ -1,4 +1,4 @@
-"""Power laws y = c x^s through points, by least squares on logarithms."""
+"""Fits power laws y = c x^s by least squares on logarithms."""
 
 import math
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from memmeta_exp.utils.statistics import student_t
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """slope: s; ci95: its 95 % interval, s -+ t_{0.975, dof} times its standard error, which takes the points' scatter
-    around the line for independent; points: how many."""
+    """slope: s. ci95: its 95 % interval, s -+ t_{0.975, dof} times the standard error, which assumes that the
+    points scatter independently around the line. points: their number."""
 
     slope: float
     ci95: tuple[float, float]
@@ -20,10 +20,10 @@ class PowerLaw:
 
 
 def power_law(x: Sequence[float], y: Sequence[float], groups: Sequence[object] | None = None) -> PowerLaw:
-    """Ordinary least squares of log y on log x, the same slope for all `groups` of points and a constant c for each
-    (None: one group). dof: points - groups - 1.
+    """Ordinary least squares of log y on log x with dof = points - groups - 1.
 
-    Raises ValueError for values that have no logarithm, or fewer than 3 points (1 degree of freedom).
+    groups: the group of each point; all groups share the slope, and each has its own constant c. None: one group.
+    Raises ValueError for values without a logarithm, or if dof < 1.
     """
     keys: list[object] = list(groups) if groups is not None else [0] * len(x)
     if not all(value > 0 and math.isfinite(value) for value in (*x, *y)):
@@ -43,7 +43,7 @@ def power_law(x: Sequence[float], y: Sequence[float], groups: Sequence[object] |
 
 
 def _centred(values: np.ndarray, keys: list[object], names: list[object]) -> np.ndarray:
-    """Less the mean of their group."""
+    """`values` minus the mean of their group."""
     result = values.copy()
     for name in names:
         mine = np.array([key == name for key in keys])

@@ -1,6 +1,6 @@
-"""The report of any mix of runs and sweeps: `write_report(folders, out)` makes tables, figures, study.json and a page.
+"""The report of runs and sweeps: `write_report(folders, out)` makes tables, figures, study.json and an HTML page.
 
-Reads what runs left; never trains, and never needs torch.
+It reads the folders of runs, trains nothing, and does not need torch.
 """
 
 import json
@@ -19,15 +19,14 @@ from memmeta_exp.utils.errors import ConfigError
 
 MEMORY_STUDIES = {"memory_vs_inner_steps": "algorithm.inner_steps", "memory_vs_batch_size": "batch_size"}
 IN_STUDY_JSON = ("slope", "slope_ci95", "expected", "rule", "points")
-WHERE_THERE = ("reached", "reached_at_most")  # what a run came down to, and what the theorem says
+WHERE_THERE = ("reached", "reached_at_most")  # optional: the value that runs reached, and the theorem's bound
 PRINCIPAL_ALGORITHM = "proposed"
 
 
 def write_report(folders: list[Path], out: Path) -> Path:
     """Makes the report of `folders` (of runs, multiruns, sweeps, or folders of them) in `out`; returns report.html.
 
-    A report that is there already is replaced. Raises ConfigError for a folder that holds no run, and for an `out` that
-    holds something else.
+    An existing report in `out` is replaced. Raises ConfigError if a folder has no run, or `out` contains other files.
     """
     runs, studies = collect(folders)
     _prepare(out)
@@ -49,23 +48,24 @@ def write_report(folders: list[Path], out: Path) -> Path:
 
 
 def _import_plugins(runs: Sequence[Run]) -> list[str]:
-    """Imports the runs' plug-ins, whose classes say what algorithms are called; a line for each that is not here."""
+    """Imports the plug-ins of the runs, whose classes have the labels of algorithms; returns a line for each that
+    fails."""
     problems: dict[str, str] = {}
     for run in runs:
         try:
             plug_in(modules_of(run.config.get("plugins", [])))
         except ConfigError as error:
-            problems.setdefault(str(error), f"{run.path}: {error}; until then its options go by their names")
+            problems.setdefault(str(error), f"{run.path}: {error}; its options are shown by their names")
     return list(problems.values())
 
 
 def _prepare(out: Path) -> None:
-    """Makes `out`, or takes an earlier report out of it, or what one that was stopped has left."""
+    """Creates `out`, or removes an earlier report from it, complete or not."""
     files = list(out.iterdir()) if out.is_dir() else []
     begun = all(file.name in ("tables", "figures") or file.match("study*.json") for file in files)
     if not begun and not (out / "report.html").is_file():
         raise ConfigError(
-            f"out={out} holds something that is no report: name a folder that is new, empty or a report's"
+            f"out={out} contains other files than a report: name a new folder, an empty one or a report's"
         )
     if out.exists() and not out.is_dir():
         raise ConfigError(f"out={out} is a file: name a folder")
@@ -79,11 +79,11 @@ def _prepare(out: Path) -> None:
         try:
             (out / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"out={out}: {error.strerror}; name a folder that can be written") from None
+            raise ConfigError(f"out={out}: {error.strerror}; name a writable folder") from None
 
 
 def _fits(studies: Sequence[Study]) -> tuple[list[Row], list[str]]:
-    """The fits of every study, named by it, and a line for each study whose fit is refused."""
+    """The fits of every study, with its name, and a line for each study whose fit failed."""
     found, refused = [], []
     for name, study in named(studies).items():
         if study.name in MEMORY_STUDIES:
@@ -92,13 +92,13 @@ def _fits(studies: Sequence[Study]) -> tuple[list[Row], list[str]]:
             continue
         try:
             found += [{**fit, "study": name} for fit in _study_fits(study)]
-        except Exception as error:  # noqa: BLE001 - damaged jobs fail in many ways, and the rest has its report
+        except Exception as error:  # noqa: BLE001 - damaged jobs fail in many ways, and must not stop the report
             refused.append(f"{name}: no slope ({first_line(error)})")
     return found, refused
 
 
 def _no_curve(run: Run) -> str | None:
-    """Why a finished training run has no rows to draw."""
+    """Why a finished training run has no curve; None if it has one."""
     if not run.finished or run.kind != "train":
         return None
     try:
@@ -108,14 +108,14 @@ def _no_curve(run: Run) -> str | None:
 
 
 def _study_fits(study: Study) -> list[Row]:
-    """The power laws of a theorem's study; none for any other."""
+    """The power laws of a theorem's study; empty for any other study."""
     from memmeta_exp.reports import theorem_fits
 
     return theorem_fits.study_fits(study.name, study.folder)
 
 
 def named(studies: Sequence[Study]) -> dict[str, Study]:
-    """Studies by name, a second of the same name as NAME-2."""
+    """Studies by name; a second study of the same name is called NAME-2."""
     found: dict[str, Study] = {}
     for study in studies:
         taken = sum(other.name == study.name for other in found.values())
@@ -128,7 +128,7 @@ def _tables(runs: Sequence[Run], groups: Sequence[Configuration], found: Sequenc
     others = [fit for fit in found if "algorithm" not in fit]
     made = [
         tables.fits(others, "fits", "Fitted slopes"),
-        tables.fits(memory_fits, "memory_slopes", "Memory that one more unit costs (MiB)"),
+        tables.fits(memory_fits, "memory_slopes", "Memory per additional unit (MiB)"),
         tables.accuracy(groups),
         tables.errors(groups),
         tables.speed(groups),
@@ -148,7 +148,7 @@ def _write_tables(made: Sequence[Table], runs: Sequence[Run], folder: Path) -> N
 
 
 def _write_studies(studies: Sequence[Study], found: Sequence[Row], groups: Sequence[Configuration], out: Path) -> None:
-    """study.json of a report on one study; study-NAME.json each for several."""
+    """Writes study.json for a report on one study, else study-NAME.json for each study."""
     for name, study in named(studies).items():
         file = "study.json" if len(studies) == 1 else f"study-{name}.json"
         fits = [fit for fit in found if fit["study"] == name]
@@ -158,8 +158,8 @@ def _write_studies(studies: Sequence[Study], found: Sequence[Row], groups: Seque
 
 
 def study_json(study: Study, fits: Sequence[Row], groups: Sequence[Configuration]) -> dict[str, Any]:
-    """What docs/outputs.md says of study.json. The slope is that of the principal fit, the first (of memory: the first
-    of the proposed method), and null where there is none."""
+    """The content of study.json; docs/outputs.md explains it. The slope is that of the first fit (for memory: the first
+    fit of the proposed method); null if there is none."""
     own = [fit for fit in fits if fit.get("algorithm") == PRINCIPAL_ALGORITHM]
     principal: Row = next(iter([*own, *fits]), {})
     table = tables.accuracy(groups) or tables.errors(groups)
@@ -190,7 +190,7 @@ def _plain(value: Any) -> Any:
 
 
 def _headline(runs: Sequence[Run], groups: Sequence[Configuration], found: Sequence[Row]) -> list[str]:
-    """What to know first, a sentence each."""
+    """The main results, one sentence each."""
     done = sum(run.finished for run in runs)
     rest = "" if done == len(runs) else f"; {len(runs) - done} did not finish, listed below with the reason of each"
     lines = [f"{done} of {_plural(len(runs), 'run')} finished{rest}."]
@@ -205,10 +205,10 @@ def _headline(runs: Sequence[Run], groups: Sequence[Configuration], found: Seque
         lines.append(f"Least test mean squared error: {best['configuration']}, {best['test_mse']:.4g}.")
     for fit in [fit for fit in found if "algorithm" not in fit]:
         expected = f"; expected {fit['expected']:g}" if fit.get("expected") is not None else ""
-        end = f"; came down to {fit['reached']:.1e}" if fit.get("reached") is not None else ""
+        end = f"; reached {fit['reached']:.1e}" if fit.get("reached") is not None else ""
         lines.append(f"{fit['study']}, {fit['name']}: slope {fit_figures.interval_text(fit)}{expected}{end}.")
     return lines + [
-        f"{fit['name']}: {fit['slope']:.2f} MiB a step; the paper's curve: {fit['expected']:.2f}."
+        f"{fit['name']}: {fit['slope']:.2f} MiB per step; the paper's curve: {fit['expected']:.2f}."
         for fit in found
         if "algorithm" in fit and fit.get("expected") is not None
     ]

@@ -1,6 +1,6 @@
-"""What is in folders of runs: `collect(folders)` reads run folders, multiruns and sweeps as they lie on disk.
+"""Reads run folders: `collect(folders)` finds runs, multiruns and sweeps on disk.
 
-Nothing is dropped: a run that failed, never ended or cannot be read is a `Run` too, whose state and reason say so.
+A run that failed, did not end or cannot be read is a `Run` too, and its state and reason say so.
 """
 
 import logging
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     import pandas
 
 RUN_FILES = ("status.json", "summary.json", "metrics.jsonl", "profile.json")
-_JOB = re.compile(r"(?!.*\.\./)[^/].{0,199}")  # a folder below the sweep's
+_JOB = re.compile(r"(?!.*\.\./)[^/].{0,199}")  # a path below the sweep's folder
 logger = logging.getLogger("memmeta")
 NOT_RUNS = ("wandb", "checkpoints", "plots", "report")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One folder.
+    """A run folder. Files that cannot be read are empty here.
 
-    state: `finished`, `failed`, `interrupted`, `running` (not ended, or killed without a word) or `unreadable`; reason:
-    one line, None for a finished run. kind: `train` (its numbers are in `summary`) or `profile` (in `profile`). study:
-    the sweep folder that it belongs to. What cannot be read is empty.
+    state: `finished`, `failed`, `interrupted`, `running` (not ended, or killed) or `unreadable`. reason: one line; None
+    for a finished run. kind: `train` (its numbers are in `summary`) or `profile` (in `profile`). study: its sweep
+    folder.
     """
 
     path: Path
@@ -50,12 +50,12 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether its numbers are final."""
+        """Whether the run is finished, so that its numbers are final."""
         return self.state == "finished"
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """metrics.jsonl; empty where there is none. Raises ValueError where it holds anything but rows."""
+        """The rows of metrics.jsonl; empty if there is no such file. Raises ValueError if it is damaged."""
         file = self.path / "metrics.jsonl"
         try:
             return read_metrics(file) if file.is_file() else []
@@ -65,7 +65,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """A sweep folder: its name from sweep.yaml (the folder's where it has none), its jobs."""
+    """A sweep folder and its jobs. Its name is from sweep.yaml, or that of the folder."""
 
     name: str
     folder: Path
@@ -73,18 +73,18 @@ class Study:
 
 
 def collect(folders: Iterable[Path]) -> tuple[list[Run], list[Study]]:
-    """Every run under `folders`, each once, in the order of their paths, and the sweeps among them.
+    """Every run under `folders`, each once, sorted by path, and the sweeps among them.
 
-    Raises ConfigError for a folder that does not exist or holds neither.
+    Raises ConfigError if a folder does not exist, or has neither a run nor a sweep.
     """
     runs: dict[Path, Run] = {}
     studies: dict[Path, Study] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise ConfigError(f"{folder} is no folder: give folders of runs or sweeps, such as outputs/DATE/TIME")
+            raise ConfigError(f"{folder} is not a folder: give folders of runs or sweeps, such as outputs/DATE/TIME")
         found = list(_walk(folder))
         if not found:
-            raise ConfigError(f"{folder} holds no run and no sweep: give a folder that memmeta train or sweep wrote")
+            raise ConfigError(f"{folder} has no run and no sweep: give a folder that memmeta train or sweep wrote")
         for item in found:
             if isinstance(item, Study):
                 studies.setdefault(item.folder.resolve(), item)
@@ -96,19 +96,19 @@ def collect(folders: Iterable[Path]) -> tuple[list[Run], list[Study]]:
 
 
 def frame(runs: Iterable[Run]) -> "pandas.DataFrame":
-    """`row` of each run."""
-    import pandas  # here, not above: the report does without, and starts sooner
+    """A pandas DataFrame with the `row` of each run."""
+    import pandas  # imported late: the report does not need it, and starts faster
 
     return pandas.DataFrame([row(run) for run in runs])
 
 
 def row(run: Run) -> dict[str, Any]:
-    """run (its path), state, reason, the flattened configuration, then the final numbers."""
+    """The path of a run, its state, reason and flat configuration, then its final numbers."""
     return {"run": str(run.path), "state": run.state, "reason": run.reason, **flat(run.config), **numbers(run)}
 
 
 def numbers(run: Run) -> dict[str, Any]:
-    """The final numbers of a run: those of summary.json, of a profile those of profile.json."""
+    """The final numbers of a run, from summary.json or profile.json."""
     source = run.profile if run.kind == "profile" else run.summary
     return {key: value for key, value in flat(source).items() if not isinstance(value, list)}
 
@@ -123,7 +123,7 @@ def _walk(folder: Path) -> Iterator[Run | Study]:
             if not child.is_dir() or child.name.startswith(".") or child.name in NOT_RUNS:
                 continue
             if (folder / "multirun.yaml").is_file() and child.name.isdigit() and not _is_run(child):
-                yield Run(child, "unreadable", "holds no status.json: the job never began")
+                yield Run(child, "unreadable", "has no status.json: the job did not start")
             else:
                 yield from _walk(child)
 
@@ -137,7 +137,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _study(folder: Path) -> Study:
-    """A sweep folder, with the jobs that results.csv alone knows of."""
+    """A sweep folder, including jobs that only results.csv lists."""
     jobs = folder / "jobs"
     runs = [read_run(job, study=folder) for job in sorted(jobs.iterdir()) if job.is_dir()] if jobs.is_dir() else []
     known = {run.path.resolve(): run for run in runs}
@@ -147,9 +147,9 @@ def _study(folder: Path) -> Study:
         run = known.get(path.resolve())
         if run is None:
             gone = "unreadable" if state == "finished" else state
-            runs.append(Run(path, gone, reason or "its folder is gone", study=folder))
+            runs.append(Run(path, gone, reason or "its folder is missing", study=folder))
         elif run.state in ("running", "unreadable") and state in ("failed", "interrupted"):
-            # the sweep saw the end of a job that could not write it down
+            # the sweep recorded the end of a job that could not record it itself
             runs[runs.index(run)] = replace(run, state=state, reason=reason or run.reason)
     return Study(_study_name(folder), folder, tuple(runs))
 
@@ -162,25 +162,25 @@ def _study_name(folder: Path) -> str:
 
 
 class _Sweep(TypedDict, total=False):
-    """What of sweep.yaml is read."""
+    """The part of sweep.yaml that is read."""
 
     name: str
 
 
 def _results(file: Path) -> list[dict[str, str]]:
-    """The rows of results.csv; none, with a warning, where it cannot be read."""
+    """The rows of results.csv; empty, with a warning, if it cannot be read."""
     try:
         rows = [row for _, row in csv_rows(file, ("job",))]
     except FileNotFoundError:
         return []
     except DataError as error:
-        logger.warning("%s; jobs that it alone knows of are left out", error)
+        logger.warning("%s; jobs that only this file lists are left out", error)
         return []
     return [row for row in rows if _JOB.fullmatch(row["job"])]
 
 
 def read_run(path: Path, study: Path | None = None) -> Run:
-    """The run in folder `path`; never an error."""
+    """The run in folder `path`. Does not raise: a damaged run is `unreadable`."""
     kind = "profile" if (path / "profile.json").is_file() and not (path / "summary.json").is_file() else "train"
     contents: dict[str, Any] = {"kind": kind, "study": study}
     problems = []
@@ -204,12 +204,12 @@ def read_run(path: Path, study: Path | None = None) -> Run:
 
 
 def _verdict(kind: str, contents: dict[str, Any], problems: list[str]) -> tuple[str, str | None]:
-    """State and reason: what status.json says, if the other files bear it out."""
+    """State and reason of a run: those of status.json, if the other files agree."""
     status = contents["status"]
     if problems:
         return "unreadable", "; ".join(problems)
     if not status and kind == "train":
-        return "unreadable", "holds no status.json: the run never began, or its files are gone"
+        return "unreadable", "has no status.json: the run did not start, or its files are missing"
     state = status.get("state", "finished")
     if state == "running":
         last = f"last seen {status.get('updated')} at iteration {status.get('iteration')}"
@@ -221,18 +221,18 @@ def _verdict(kind: str, contents: dict[str, Any], problems: list[str]) -> tuple[
         (("profile", "profile.json") if kind == "profile" else ("summary", "summary.json")),
     ):
         if not contents[name]:
-            return "unreadable", f"says finished, but {file} is missing"
+            return "unreadable", f"status.json says finished, but {file} is missing"
     return "finished", None
 
 
 def _assignments(arguments: Iterable[Any]) -> dict[str, str]:
-    """KEY=VALUE arguments of a command line, Hydra's prefixes taken off."""
+    """The KEY=VALUE arguments of a command line, without Hydra's prefixes."""
     plain = overrides_of_today(str(a).lstrip("+~") for a in arguments if not str(a).startswith("-"))
     pairs = (argument.partition("=") for argument in plain)
     return {key.partition("@")[0]: value for key, equals, value in pairs if equals}
 
 
 def first_line(error: Any) -> str:
-    """The first line of a message."""
+    """The first line of an error message."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__

@@ -1,5 +1,5 @@
-"""The classic figure of few-shot regression (Finn et al. 2017, figures 2 and 3): sine waves before, during and after
-adaptation, and the test error against steps of it, from adaptation.json alone."""
+"""The figure of few-shot regression (Finn et al. 2017, figures 2 and 3), from adaptation.json: sine waves before,
+during and after adaptation, and the test error against adaptation steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ MOST_PANELS = 4  # configurations whose curves a report draws
 
 
 class Wave(TypedDict):
-    """A test task. curves: a prediction [GRID] for each number of steps."""
+    """A test task. curves: one prediction [GRID] per number of steps."""
 
     amplitude: float
     phase: float
@@ -34,7 +34,7 @@ class Wave(TypedDict):
 
 
 class Adaptation(TypedDict):
-    """adaptation.json: memmeta_exp/experiment/adaptation_curves.py."""
+    """The content of adaptation.json, which experiment/adaptation_curves.py defines."""
 
     steps: list[Count]
     solved: bool
@@ -46,7 +46,7 @@ class Adaptation(TypedDict):
 
 @dataclass(frozen=True)
 class Line:
-    """What adaptation did for one configuration. found: the content of adaptation.json, null where steps diverged."""
+    """The adaptation curves of one configuration. found: the content of adaptation.json; None where steps diverged."""
 
     label: str
     algorithm: str
@@ -54,7 +54,7 @@ class Line:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The adaptation.json of a run; None where there is none, or none that can be read."""
+    """The adaptation.json of a run; None if it is missing or damaged."""
     try:
         found = read_json(folder / FILE, Adaptation)
     except (FileNotFoundError, DataError):
@@ -63,7 +63,7 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def _agree(found: Adaptation) -> bool:
-    """Whether the parts are of one length, and what is drawn is there."""
+    """Whether the lengths of the parts agree, and all parts that are drawn exist."""
     steps, points = len(found["steps"]), len(found["x"])
     if not found["tasks"] or not points or not steps == len(found["mse"]) == len(found["mse_ci95"]):
         return False
@@ -78,13 +78,13 @@ def _agree(found: Adaptation) -> bool:
 
 
 def lines(configurations: Sequence[Configuration]) -> list[Line]:
-    """Of the configurations that have been adapted to sine waves; of several seeds the first."""
+    """The `Line` of each configuration with an adaptation.json, from its first seed."""
     found = ((c, read(c.runs[0].path)) for c in configurations)
     return [Line(c.label, c.algorithm, content) for c, content in found if content is not None]
 
 
 def plot(run_dir: Path, title: str) -> Path | None:
-    """Writes plots/sinusoid.png of a run: OWN_EXAMPLES test tasks, and the error against steps. None where the run
+    """Writes plots/sinusoid.png of a run: OWN_EXAMPLES test tasks, and the error against steps. Returns None if the run
     has no adaptation.json."""
     found = read(run_dir)
     if found is None:
@@ -106,7 +106,7 @@ def plot(run_dir: Path, title: str) -> Path | None:
 
 
 def draw(drawn: Sequence[Line], title: str, stem: Path) -> list[Path]:
-    """The first test task of the first MOST_PANELS lines, and the error of all against steps."""
+    """Draws the first test task of the first MOST_PANELS lines, and the error of all lines against steps."""
     shown = drawn[:MOST_PANELS]
     with plot_style.drawing():
         figure, axes = _panels(len(shown))
@@ -124,13 +124,13 @@ def draw(drawn: Sequence[Line], title: str, stem: Path) -> list[Path]:
 
 
 def _uncoloured(handle: Any) -> Line2D:
-    """The same line or marker in black or grey: colour stands for the configuration."""
+    """A copy of a legend handle in black or grey, since colours stand for configurations."""
     color = handle.get_color() if handle.get_color() in ("black", plot_style.GREY) else "0.3"
     return Line2D([], [], color=color, linestyle=handle.get_linestyle(), marker=handle.get_marker())
 
 
 def _panels(waves: int) -> tuple[Figure, list[Axes]]:
-    """`waves` panels that share their axes, and one of errors."""
+    """A figure with `waves` panels that share their axes, and a panel of errors."""
     figure, axes = plot_style.panels(waves + 1, width=3.9, height=3.6)
     for axis in axes[1:waves]:
         axis.sharey(axes[0])
@@ -139,9 +139,9 @@ def _panels(waves: int) -> tuple[Figure, list[Axes]]:
 
 
 def _wave(axis: Axes, found: dict[str, Any], example: int, color: str) -> None:
-    """Truth, support points and predictions of one task."""
+    """Draws the true wave, support points and predictions of one task."""
     task, x = found["tasks"][example], np.array(found["x"])
-    curves = np.array(task["curves"], float)  # null is NaN, which is not drawn
+    curves = np.array(task["curves"], float)  # None becomes NaN, which is not drawn
     axis.plot(x, task["amplitude"] * np.sin(x - task["phase"]), color="black", linewidth=1.1, label="truth")
     axis.plot(x, curves[0], color=plot_style.GREY, linestyle=":", label="before adaptation")
     if found["solved"]:
@@ -155,7 +155,7 @@ def _wave(axis: Axes, found: dict[str, Any], example: int, color: str) -> None:
 
 
 def _errors(axis: Axes, drawn: Sequence[Line], looks: Sequence[dict[str, Any]]) -> None:
-    """Mean squared error of the test tasks against steps, logarithmic, with 95 % intervals."""
+    """Draws the mean squared error of the test tasks against steps on a logarithmic axis, with 95 % intervals."""
     last = max(*SHOWN, *(max(line.found["steps"]) for line in drawn if not line.found["solved"]))
     for line, look in zip(drawn, looks, strict=True):
         mse, half, steps = (np.array(line.found[key], float) for key in ("mse", "mse_ci95", "steps"))
@@ -173,7 +173,7 @@ def _errors(axis: Axes, drawn: Sequence[Line], looks: Sequence[dict[str, Any]]) 
 
 
 def alt_text(drawn: Sequence[Line]) -> str:
-    """The errors in words."""
+    """A text description of the errors."""
     parts = []
     for line in drawn:
         start, end = (_in_words(line.found["mse"][at]) for at in (0, -1))

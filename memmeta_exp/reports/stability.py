@@ -1,4 +1,4 @@
-"""The stability map: what becomes of training under each solver of the lower level, upper step size and mu."""
+"""The stability map: how training ends with each lower-level solver, outer step size and mu."""
 
 import math
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from memmeta_exp.reports import plot_style
 from memmeta_exp.reports.grouping import section_of
 from memmeta_exp.reports.runs import Run
 
-STUDY = "stability/"  # experiments of the study
-SMOOTHED = 25  # iterations of the running mean of training accuracy
+STUDY = "stability/"  # prefix of the study's experiments
+SMOOTHED = 25  # iterations over which training accuracy is averaged
 OVER_TIME = (
     ("train/acc", "training accuracy (%)", 100.0, "linear"),
     ("inner/L_g", "bound on $L_g$, largest of the batch", 1.0, "log"),
@@ -25,7 +25,7 @@ OVER_TIME = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One run. accuracy: last validation accuracy, None for a run that failed before its end."""
+    """One run. accuracy: its last validation accuracy; None if it failed."""
 
     solver: str
     lr: float
@@ -35,7 +35,7 @@ class Cell:
 
 
 def cells(runs: Sequence[Run]) -> list[Cell]:
-    """The runs of the study, in order of solver, rate and mu; of several with the same three, the first."""
+    """The runs of the study, ordered by solver, rate and mu; the first run of each combination."""
     found: dict[tuple[str, float, float], Cell] = {}
     for run in runs:
         if not run.overrides.get("experiment", "").startswith(STUDY) or run.state not in ("finished", "failed"):
@@ -49,7 +49,7 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
 
 
 def solver_of(config: dict[str, Any]) -> str:
-    """How the lower level is solved, in words, and whether the steps themselves are differentiated."""
+    """The lower-level solver in words, and whether the algorithm differentiates through its steps."""
     a = section_of(config, "algorithm")
     if a.get("inner_solver") == "newton":
         return "solved (Newton)"
@@ -66,8 +66,8 @@ def _last_accuracy(run: Run) -> float | None:
 
 
 def draw(found: Sequence[Cell], stem: Path) -> list[Path]:
-    """Above, a panel for each mu: last validation accuracy of each solver (rows) at each rate (columns). Below, over
-    iterations, what `OVER_TIME` lists, of each solver at the rate and mu at which they differ most."""
+    """Draws the map. Top: one panel per mu, with the last validation accuracy by solver (rows) and rate (columns).
+    Bottom: the quantities of `OVER_TIME` against iterations, for each solver at the rate and mu of `most_telling`."""
     mus = sorted({cell.mu for cell in found})
     lr, mu = most_telling(found)
     with plot_style.drawing():
@@ -94,7 +94,7 @@ def draw(found: Sequence[Cell], stem: Path) -> list[Path]:
 
 
 def most_telling(found: Sequence[Cell]) -> tuple[float, float]:
-    """The rate and mu at which the best and the worst solver are farthest apart; a failed run counts as 0."""
+    """The rate and mu with the largest difference between the best and the worst solver; a failed run counts as 0."""
 
     def spread(point: tuple[float, float]) -> float:
         values = [cell.accuracy or 0.0 for cell in found if (cell.lr, cell.mu) == point]
@@ -131,7 +131,7 @@ def _over_time(axis: Axes, lines: Sequence[Cell], key: str, scale: float) -> Non
 
 
 def alt_text(found: Sequence[Cell]) -> str:
-    """The map in words."""
+    """A text description of the map."""
     parts = [
         f"{cell.solver.replace('$', '')}, rate {cell.lr:g}, mu {cell.mu:g}: "
         + ("failed" if cell.accuracy is None else f"{100 * cell.accuracy:.1f} %")

@@ -1,4 +1,4 @@
-"""Validation curves of runs, and the paper's criterion for when a run has reached its target accuracy."""
+"""Validation curves of runs, and the paper's criterion for the time to a target accuracy."""
 
 import math
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ import numpy as np
 
 from memmeta_exp.reports.runs import Run
 
-TARGET = 0.9  # of the best validation accuracy
+TARGET = 0.9  # fraction of the best validation accuracy
 WINDOW = 3  # validation points of the moving average
-HOLDS_FOR = 5  # further points at which it must not be below the target
+HOLDS_FOR = 5  # further points at which the moving average must stay at the target
 
 
 @dataclass(frozen=True)
 class Curve:
     """Validation points of a run: outer iterations, training tasks seen, seconds of training, accuracy (fraction), and
-    half of each point's own 95 % interval over validation tasks."""
+    the half-width of each point's 95 % interval over validation tasks."""
 
     iterations: np.ndarray
     tasks: np.ndarray
@@ -27,8 +27,11 @@ class Curve:
 
 
 def validation_curve(run: Run) -> Curve | None:
-    """None for a run without validation points. Seconds are those of the training iterations so far: no validation, no
-    test; the iteration whose memory is metered on a CPU counts as long as the median of the others."""
+    """The validation curve of a run; None if it has no validation points.
+
+    Seconds are of training iterations only, without validation and test. The iteration whose memory is measured on a
+    CPU counts with the median of the others.
+    """
     rows = [row for row in run.rows if row.get("val/acc") is not None]
     if not rows:
         return None
@@ -44,7 +47,7 @@ def validation_curve(run: Run) -> Curve | None:
 
 
 def tasks_per_iteration(run: Run) -> float:
-    """What the run says that it saw, else batch_size."""
+    """Training tasks per iteration: from the run's summary, else batch_size."""
     seen, iterations = run.summary.get("tasks_seen"), run.summary.get("iterations")
     return seen / iterations if seen and iterations else float(run.config.get("batch_size", math.nan))
 
@@ -62,10 +65,11 @@ def _seconds_by_iteration(run: Run) -> dict[int, float]:
 
 
 def target_index(accuracy: Sequence[float]) -> int | None:
-    """The first validation point that reached the target, as in the paper's figures: the mean of this point and the two
-    before it, and those of the next HOLDS_FOR points, are not below TARGET times the highest single point. None where
-    there is none; a curve that ends before all HOLDS_FOR have been seen has not reached it. The first mean is that of
-    points 0, 1, 2."""
+    """The index of the first validation point that reached the target, as in the paper's figures; None if none did.
+
+    Point k has reached it if the mean of points k-2, k-1, k, and the means of the next HOLDS_FOR points, are at least
+    TARGET times the highest single point. A curve that ends before all HOLDS_FOR points has not reached it.
+    """
     values = np.asarray(accuracy, float)
     if len(values) < WINDOW + HOLDS_FOR:
         return None
@@ -78,7 +82,7 @@ def target_index(accuracy: Sequence[float]) -> int | None:
 
 
 def reached(run: Run) -> dict[str, Any]:
-    """{"seconds", "tasks"} to the target; None each where it was not reached."""
+    """{"seconds", "tasks"} until the target; each None if it was not reached."""
     curve = validation_curve(run)
     index = None if curve is None else target_index(curve.accuracy.tolist())
     if curve is None or index is None:

@@ -1,4 +1,4 @@
-"""Tables, and how they are written: CSV with every value, Markdown and HTML with what a reader wants."""
+"""Tables and their formats: CSV with every value, Markdown and HTML with the formatted columns."""
 
 import csv
 import io
@@ -13,7 +13,8 @@ PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 @dataclass(frozen=True)
 class Column:
-    """key: of a row's values and in the CSV; title: with its unit; show: the value as text; numeric: right-aligned."""
+    """A column. key: of the values in a row and in the CSV. title: heading, with unit. show: formats the row's value.
+    numeric: right-aligned."""
 
     key: str
     title: str
@@ -23,7 +24,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """name: of its files; rows: raw values, written to the CSV whole."""
+    """A table. name: of its files. rows: unrounded values; the CSV has all of them."""
 
     name: str
     caption: str
@@ -31,7 +32,7 @@ class Table:
     rows: tuple[Row, ...]
 
     def cells(self) -> list[list[str]]:
-        """The rows as text, a dash for what is not there."""
+        """The rows as text, with a dash for missing values."""
         return [[column.show(row) or DASH for column in self.columns] for row in self.rows]
 
     def csv(self) -> str:
@@ -39,7 +40,7 @@ class Table:
         return as_csv(self.rows)
 
     def markdown(self) -> str:
-        """The table as Markdown, its caption above."""
+        """The table as Markdown, below its caption."""
         head = [column.title for column in self.columns]
         rule = ["---:" if column.numeric else "---" for column in self.columns]
         lines = [head, rule, *self.cells()]
@@ -48,7 +49,7 @@ class Table:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """A line a row under the keys that any row has."""
+    """CSV with one line per row; the columns are all keys of all rows."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
@@ -61,13 +62,13 @@ def _escaped(text: str) -> str:
 
 
 def table(name: str, caption: str, columns: Sequence[Column], rows: Sequence[Row]) -> Table | None:
-    """Without the columns that no row has a value for; None without rows."""
+    """A table without the columns that are empty in all rows; None if there are no rows."""
     kept = tuple(c for c in columns if any(c.show(row) for row in rows))
     return Table(name, caption, kept, tuple(rows)) if rows else None
 
 
 def number(key: str, title: str, form: str = "{:.2f}", half: str = "") -> Column:
-    """A value by `form`, with half of its interval where `half` names one."""
+    """A numeric column with the format `form`. half: the key of an interval's half-width, shown after +-."""
 
     def show(row: Row) -> str:
         if row.get(key) is None:
@@ -79,5 +80,5 @@ def number(key: str, title: str, form: str = "{:.2f}", half: str = "") -> Column
 
 
 def words(key: str, title: str) -> Column:
-    """A value as it is."""
+    """A text column."""
     return Column(key, title, lambda row: "" if row.get(key) is None else str(row[key]), numeric=False)

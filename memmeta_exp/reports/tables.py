@@ -1,4 +1,4 @@
-"""What the report's tables hold; docs/outputs.md defines every column."""
+"""The tables of the report; docs/outputs.md defines every column."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ SEEDS = number("seeds", "seeds", "{:d}")
 
 
 def _of(configuration: Configuration) -> Row:
-    """The columns that every table of configurations begins with."""
+    """The first columns of every table of configurations."""
     return {"configuration": configuration.label, **configuration.differing, "seeds": len(configuration.runs)}
 
 
@@ -27,7 +27,7 @@ def _mean(configuration: Configuration, key: str, scale: float = 1.0) -> Mean | 
 
 
 def _means(configuration: Configuration, names: dict[str, tuple[str, float]]) -> Row:
-    """{name: mean, name_ci95: half its interval over seeds} of final numbers, scaled."""
+    """{name: mean, name_ci95: half-width of its interval over seeds} of final numbers. names: {name: (key, scale)}."""
     row: Row = {}
     for name, (key, scale) in names.items():
         if (mean := _mean(configuration, key, scale)) is not None:
@@ -36,7 +36,7 @@ def _means(configuration: Configuration, names: dict[str, tuple[str, float]]) ->
 
 
 def accuracy(groups: Sequence[Configuration]) -> Table | None:
-    """Test accuracy beside the paper's."""
+    """Test accuracy next to the paper's."""
     rows = [_accuracy_row(c) for c in groups if _mean(c, "test/acc") is not None]
     columns = (
         CONFIGURATION,
@@ -45,7 +45,7 @@ def accuracy(groups: Sequence[Configuration]) -> Table | None:
         words("interval_over", "95 % interval over"),
         number("validation_percent", "best validation (%)", "{:.2f}", "validation_percent_ci95"),
         number("paper_percent", "paper (%)", "{:.2f}", "paper_percent_std"),
-        number("difference_points", "ours less the paper's (points)", "{:+.2f}"),
+        number("difference_points", "ours minus the paper's (points)", "{:+.2f}"),
         words("inside_paper_interval", "inside the paper's interval"),
         words("paper_protocol", "the paper's protocol"),
     )
@@ -74,7 +74,7 @@ def _accuracy_row(configuration: Configuration) -> Row:
 
 
 def errors(groups: Sequence[Configuration]) -> Table | None:
-    """Test mean squared error, of regression."""
+    """Test mean squared error of regression."""
     rows = [_error_row(c) for c in groups if _mean(c, "test/mse") is not None]
     columns = (
         CONFIGURATION,
@@ -93,14 +93,14 @@ def _error_row(configuration: Configuration) -> Row:
 
 
 def speed(groups: Sequence[Configuration]) -> Table | None:
-    """What it cost: seconds, tasks, evaluations."""
+    """The cost of training: seconds, tasks, evaluations."""
     rows = [_speed_row(c) for c in groups if _mean(c, "time/step_seconds_median") or _mean(c, "time/total_seconds")]
     columns = (
         CONFIGURATION,
         SEEDS,
         number("seconds_to_target", "seconds to 0.9 of best validation", "{:,.1f}", "seconds_to_target_ci95"),
-        number("tasks_to_target", "tasks to it", "{:,.0f}", "tasks_to_target_ci95"),
-        words("seeds_at_target", "seeds that got there"),
+        number("tasks_to_target", "tasks to 0.9 of best validation", "{:,.0f}", "tasks_to_target_ci95"),
+        words("seeds_at_target", "seeds that reached it"),
         number("paper_seconds", "seconds, paper (its GPU)", "{:,.0f}"),
         number("step_seconds", "median step (s)", "{:.4f}", "step_seconds_ci95"),
         number("total_seconds", "whole run (s)", "{:,.1f}", "total_seconds_ci95"),
@@ -133,7 +133,7 @@ def _speed_row(configuration: Configuration) -> Row:
 
 
 def _reached(run: Run) -> dict[str, Any] | None:
-    """None where the run's curve cannot be read or has no validation points."""
+    """`statistics.reached` of a run; None if its curve cannot be read or has no validation points."""
     try:
         return reached(run) if any("val/acc" in row for row in run.rows) else None
     except ValueError:
@@ -141,7 +141,7 @@ def _reached(run: Run) -> dict[str, Any] | None:
 
 
 def health(groups: Sequence[Configuration]) -> Table | None:
-    """Convergence, and whether the solves were solves."""
+    """Convergence, residuals, and the fraction of solves that missed their tolerance."""
     names = {
         "convergence_error": ("convergence/error", 1.0),
         "grad_norm_sq": ("convergence/grad_norm_sq", 1.0),
@@ -165,17 +165,17 @@ def health(groups: Sequence[Configuration]) -> Table | None:
 
 
 def memories(runs: Sequence[Run]) -> Table | None:
-    """Peak memory of an iteration, however it is known."""
+    """Peak memory of an iteration, measured or predicted."""
     known = [run for run in runs if run.finished and numbers(run).get(memory.ABOVE) is not None]
     rows = [_memory_row(c) for c in configurations(known, apart=memory.kind)]
     columns = (
         CONFIGURATION,
         words("kind", "how"),
         number("above_baseline_mib", "above the baseline (MiB)", "{:,.2f}"),
-        number("peak_mib", "in all (MiB)", "{:,.2f}"),
-        number("peak_without_images_mib", "in all but the images (MiB)", "{:,.2f}"),
+        number("peak_mib", "total (MiB)", "{:,.2f}"),
+        number("peak_without_images_mib", "total without the images (MiB)", "{:,.2f}"),
         number("paper_mib", "paper (MiB)", "{:,.2f}"),
-        number("difference_mib", "all but the images less the paper's (MiB)", "{:+,.2f}"),
+        number("difference_mib", "all but the images, minus the paper's (MiB)", "{:+,.2f}"),
     )
     caption = "Peak memory of a training iteration; the baseline is parameters, optimiser state and data"
     return table("memory", caption, columns, rows)
@@ -194,7 +194,7 @@ def _memory_row(configuration: Configuration) -> Row:
 
 
 def fits(found: Sequence[Row], name: str, caption: str) -> Table | None:
-    """Slopes. found: fits with their study's name under `study`."""
+    """The table of slopes. found: fits, with the name of their study under `study`."""
     rows = [_fit_row(fit) for fit in found]
     columns = (
         words("study", "study"),
@@ -202,7 +202,7 @@ def fits(found: Sequence[Row], name: str, caption: str) -> Table | None:
         Column("slope", "slope [95 % interval]", lambda row: fit_figures.interval_text(row)),
         number("expected", "expected", "{:.4g}"),
         number("points", "points", "{}"),
-        number("reached", "came down to", "{:.1e}"),
+        number("reached", "reached", "{:.1e}"),
         number("reached_at_most", "expected at most", "{:.1e}"),
         words("rule", "rule"),
     )
@@ -217,7 +217,7 @@ def _fit_row(fit: Row) -> Row:
 
 
 def unfinished(runs: Sequence[Run]) -> Table | None:
-    """Every run without final numbers, and why."""
+    """Every run without final numbers, with the reason."""
     rows = [
         {"run": str(run.path), "state": run.state, "iteration": run.status.get("iteration"), "reason": run.reason}
         for run in runs
@@ -231,14 +231,14 @@ def unfinished(runs: Sequence[Run]) -> Table | None:
     )
     return table(
         "unfinished",
-        "Runs without final numbers: they are in no figure and in no other table but that of commands",
+        "Runs without final numbers; they are only in this table and that of commands",
         columns,
         rows,
     )
 
 
 def ran(runs: Sequence[Run]) -> Table | None:
-    """Which command made each run, on what."""
+    """The command, source revision and machine of each run."""
     rows = [_ran_row(run) for run in runs if run.env]
     columns = (
         words("run", "run"),
@@ -262,7 +262,7 @@ def _ran_row(run: Run) -> Row:
 
 
 def command(run: Run) -> str:
-    """`memmeta train ...`: the command line as one would type it."""
+    """The command line of a run as text: `memmeta train ...`."""
     arguments = [str(a) for a in run.env.get("command") or []]
     for i, argument in enumerate(arguments):
         if argument == "memmeta_exp" or argument.rpartition("/")[2] == "memmeta":

@@ -1,9 +1,11 @@
-"""What the studies of the paper's theorems measured: points, fitted slopes, and the slopes that the theorems say.
+"""Fits of the studies of the paper's theorems: measured points, fitted slopes and expected slopes (docs/theory.md).
 
-docs/theory.md derives each. A fit is a dictionary: name; x, y (all points); used (which of them the rule keeps);
-x_label, y_label; slope, slope_ci95, expected; rule (what is kept, in words); points (how many); where the theorem says
-that something is reached, reached and reached_at_most; where points are of several curves with one slope, groups (a
-value each) and group_label.
+A fit is a dictionary:
+name, x_label, y_label: text. x, y: all points. used: which points are in the fit. rule: how these were selected.
+slope, slope_ci95, points: the fitted slope, its 95 % interval and its number of points. expected: the theorem's slope.
+reached, reached_at_most: optional, the final value of the runs and the theorem's bound.
+groups, group_label: optional, if the points belong to several curves with a common slope: the group of each point, and
+what groups differ in.
 """
 
 from collections import defaultdict
@@ -21,8 +23,8 @@ from memmeta_exp.utils.reading import Plain, read_yaml
 
 NORM, ERROR, GRADIENTS = "convergence/grad_norm_sq", "convergence/error", "cost/gradient_evaluations"
 GRID = 20  # points of a curve, evenly on a logarithmic axis
-LAST_DECADE = (0.1, 1.0)  # of T: where nothing may be left of a start, and a floor or a slower rate shows
-MIDDLE_DECADE = (0.01, 0.1)  # where random batches have left the start and the noise of their floor is small
+LAST_DECADE = (0.1, 1.0)  # part of T in which the start has no effect, and a floor or a slower rate is visible
+MIDDLE_DECADE = (0.01, 0.1)  # for random batches: the start has little effect, and so has the noise of the floor
 EXACT = 1e-20  # |grad F|^2 of an exact solution in float64
 
 Row = dict[str, Any]
@@ -36,18 +38,18 @@ class Job:
     rows: list[Row]
 
     def get(self, key: str) -> Any:
-        """The configuration's value at a dotted key."""
+        """The value of a dotted key of the configuration."""
         return flat(self.config).get(key)
 
     def column(self, key: str) -> np.ndarray:
-        """(iteration, value) of the rows that have `key`, [n, 2]."""
+        """(iteration, value) of the n rows that have `key`: [n, 2]."""
         found = [(row["iteration"], row[key]) for row in self.rows if row.get(key) is not None]
         return np.array(found, float).reshape(-1, 2)
 
 
 def study_fits(name: str, sweep_dir: Path) -> list[Row]:
-    """The fits of the theorem's study `name` from its sweep folder, finished jobs alone; none for another study's name.
-    Raises ValueError, in one line, where they cannot be made."""
+    """The fits of the study `name` from the finished jobs of its sweep folder; empty if `name` is no theorem's study.
+    Raises a one-line ValueError if a fit cannot be made."""
     if name not in STUDIES:
         return []
     jobs = _finished(Path(sweep_dir))
@@ -62,7 +64,7 @@ def _finished(sweep_dir: Path) -> list[Job]:
 
 
 def batch_size(jobs: Sequence[Job]) -> list[Row]:
-    """Theorem 1: the floor against B."""
+    """Theorem 1: the error floor against the batch size B."""
     floors = {size: _mean([_floor(job) for job in some]) for size, some in _by(jobs, "batch_size")}
     return [
         _fit(
@@ -77,8 +79,8 @@ def batch_size(jobs: Sequence[Job]) -> list[Row]:
 
 
 def iterations(jobs: Sequence[Job]) -> list[Row]:
-    """Theorem 2, and the first term of Theorem 1: the running mean of |grad F|^2 against T. Which T are in the fit is
-    a matter of the run's length alone, for a rule that looked at the curve could make any curve a line."""
+    """Theorem 2, and the first term of Theorem 1: the running mean of |grad F|^2 against T. The T in the fit depend
+    only on the length of the runs: a rule that depends on the curve could make any curve look straight."""
     fits = []
     for sampling, some in _by(jobs, "sampling"):
         count, error, _ = _mean_curve(some)
@@ -114,7 +116,7 @@ def iterations(jobs: Sequence[Job]) -> list[Row]:
 
 
 def inner_accuracy(jobs: Sequence[Job]) -> list[Row]:
-    """Theorem 2's conditions: the steps that a fixed accuracy needs, against kappa."""
+    """The conditions of Theorem 2: steps K and N for a fixed accuracy, against kappa."""
     solvers = (
         ("K", "inner/steps", "inner/grad_norm_max", "algorithm.inner_tolerance", 1.0, "|d_phi g| <= {:g}"),
         (
@@ -131,7 +133,7 @@ def inner_accuracy(jobs: Sequence[Job]) -> list[Row]:
         asked = jobs[0].get(tolerance)
         for job in jobs:
             if job.get(tolerance) != asked or job.column(residual)[:, 1].max() > asked:
-                raise ValueError(f"{tolerance} is missed, or not the same in all jobs: {letter} is not defined")
+                raise ValueError(f"{tolerance} is missed, or differs between jobs: {letter} is not defined")
         steps = {
             kappa: _mean([job.column(key)[:, 1].mean() for job in some]) for kappa, some in _by(jobs, "dataset.kappa")
         }
@@ -149,15 +151,15 @@ def inner_accuracy(jobs: Sequence[Job]) -> list[Row]:
 
 
 def inner_accuracy_evaluations(jobs: Sequence[Job]) -> list[Row]:
-    """Theorem 2: gradients evaluated until the running mean is eps, against 1/eps and against kappa."""
+    """Theorem 2: gradient evaluations until the running mean is eps, against 1/eps and against kappa."""
     curves = {kappa: _evaluations(some) for kappa, some in _by(jobs, "dataset.kappa")}
     low = max(error[-1] for error, _ in curves.values())
     high = min(error[0] for error, _ in curves.values())
     if not low < high:
-        raise ValueError("the runs have no error in common in their last decade")
+        raise ValueError("the errors of the runs do not overlap in their last decade")
     eps = np.geomspace(high, low, GRID // 2)
     needed = {kappa: _first(error, cost, eps) for kappa, (error, cost) in curves.items()}
-    label = "gradients evaluated, over tasks"
+    label = "gradient evaluations, all tasks"
     rule = (
         f"{GRID // 2} values of eps from the error at a tenth of the runs' length to that at their end, where all "
         "kappa have them; evaluations are those counted when the error, mean over seeds, is first at most eps"
@@ -201,7 +203,7 @@ STUDIES: dict[str, Callable[[Sequence[Job]], list[Row]]] = {
 
 
 def _by(jobs: Sequence[Job], key: str) -> list[tuple[Any, list[Job]]]:
-    """The jobs with each value of `key`, in its order."""
+    """The jobs by value of `key`, in ascending order of the values."""
     found: dict[Any, list[Job]] = defaultdict(list)
     for job in jobs:
         found[job.get(key)].append(job)
@@ -219,33 +221,31 @@ def _floor(job: Job) -> float:
 
 
 def _mean_curve(jobs: Sequence[Job]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """T = 1, 2, ..; the mean of |grad F|^2 over t = 0..T-1; |grad F|^2 at T-1: means over `jobs`."""
+    """(T = 1, 2, ..; the mean of |grad F|^2 over t = 0..T-1; |grad F|^2 at T-1), averaged over `jobs`."""
     errors, norms = ([job.column(key) for job in jobs] for key in (ERROR, NORM))
     length = len(errors[0])
     if any(not np.array_equal(column[:, 0], np.arange(length)) for column in errors):
-        raise ValueError(
-            "the error was not measured at every iteration of every job: set convergence_every=1, one T for all"
-        )
+        raise ValueError("the error is not measured at every iteration of every job: set convergence_every=1 and one T")
     return np.arange(1, length + 1), np.mean([c[:, 1] for c in errors], 0), np.mean([c[:, 1] for c in norms], 0)
 
 
 def _log_grid(count: np.ndarray) -> np.ndarray:
-    """Positions in `count` of GRID values or fewer, as evenly on a logarithmic axis as there are."""
+    """Indices of at most GRID values of `count`, as even as possible on a logarithmic axis."""
     wanted = np.geomspace(count[0], count[-1], GRID)
     return np.unique(np.abs(count[None] - wanted[:, None]).argmin(1))
 
 
 def _evaluations(jobs: Sequence[Job]) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of |grad F|^2 over t < T and the gradients evaluated in those T iterations, for every T of the last
-    decade: means over `jobs`."""
+    """The mean of |grad F|^2 over t < T, and the gradient evaluations of these T iterations, for every T of the last
+    decade; averaged over `jobs`."""
     count, error, _ = _mean_curve(jobs)
-    cost = np.mean([job.column(GRADIENTS)[:, 1] for job in jobs], 0)  # of iterations 1, 2, ..
+    cost = np.mean([job.column(GRADIENTS)[:, 1] for job in jobs], 0)  # after iterations 1, 2, ..
     kept = (count >= LAST_DECADE[0] * len(cost))[: len(cost)]
     return error[: len(cost)][kept], cost[kept]
 
 
 def _first(error: np.ndarray, cost: np.ndarray, eps: np.ndarray) -> np.ndarray:
-    """The cost when the error is first at most each eps."""
+    """The cost at which the error is first at most eps, for each eps."""
     return np.array([cost[np.argmax(error <= value * (1 + 1e-12))] for value in eps])
 
 

@@ -1,8 +1,8 @@
-"""Studies: from a sweep file to a folder of runs and a table, on whatever machines there are.
+"""Sweeps: from a sweep file to a folder of runs and a table of results, on one machine or a Slurm cluster.
 
-file.py     a W&B sweep file, read and checked            folder.py   SWEEP_DIR: what is there, and how each job stands
-plan.py     its jobs: every combination, composed         table.py    results.csv, results.parquet
-execute.py  one job, here or in a process of its own      launch.py   many, through Hydra's launchers
-devices.py  GPUs and threads shared out among them        naming.py   what jobs are called
-workers.py  joblib's processes, and how they are stopped
+sweep_file.py  reads and checks a W&B sweep file       sweep_folder.py   SWEEP_DIR and the status of each job
+grid.py        the jobs: all combinations, composed    results_table.py  results.csv and results.parquet
+job.py         runs one job                            launch.py         runs many through Hydra's launchers
+devices.py     assigns GPUs and threads to jobs        naming.py         labels of jobs
+workers.py     starts and stops joblib's processes     slurm.py          cancellation and preemption on Slurm
 """

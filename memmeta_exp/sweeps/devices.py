@@ -1,4 +1,4 @@
-"""Sharing one machine among the jobs that run at once: a GPU of its own for each, and its part of the cores."""
+"""Shares one machine among parallel jobs: each gets its own GPU and an equal part of the cores."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ POLL_S = 0.1
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs of this machine that this process may see, as CUDA_VISIBLE_DEVICES names them. Does not start CUDA."""
+    """The GPUs visible to this process, as CUDA_VISIBLE_DEVICES names them. Does not initialise CUDA."""
     import torch
 
     count = torch.cuda.device_count()
@@ -23,12 +23,12 @@ def visible_gpus() -> list[str]:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def thread_budget(processes: int) -> int:
-    """Threads for each of `processes` that run at once: its part of the cores, and no more than OMP_NUM_THREADS."""
+    """Threads for each of `processes` parallel processes: an equal part of the cores, at most OMP_NUM_THREADS."""
     share = max(1, cores() // processes)
     said = os.environ.get("OMP_NUM_THREADS", "")
     return min(share, int(said)) if said.isdecimal() and int(said) else share
@@ -38,9 +38,12 @@ def thread_budget(processes: int) -> int:
 def claimed(
     gpus: Sequence[str], locks: Path | None = None, stopping: Callable[[], object] = lambda: None
 ) -> Iterator[tuple[str, int] | None]:
-    """One of `gpus`, as soon as one is free, and the descriptor of its lock: for the block no other job of this user's
-    sweeps has it; None once `stopping` says so. A child that keeps the descriptor open keeps the GPU, should this
-    process die before it. The system frees the lock when the last holder ends, however it ends."""
+    """Waits for one of `gpus` to be free, and locks it for the block against other jobs of this user's sweeps.
+
+    Yields the GPU and the file descriptor of its lock, or None once `stopping` returns true. A child process that
+    inherits the descriptor keeps the GPU even if this process dies. The system releases the lock when its last holder
+    ends, however it ends.
+    """
     folder = locks or Path(tempfile.gettempdir()) / f"memmeta-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     handles = {

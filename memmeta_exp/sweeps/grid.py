@@ -1,4 +1,4 @@
-"""The jobs of a sweep: every combination of its values, each with the configuration that Hydra composes for it."""
+"""The jobs of a sweep: every combination of its values, composed and checked by Hydra."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -10,14 +10,14 @@ from memmeta_exp.config.overrides import draws, quote_paths
 from memmeta_exp.sweeps.naming import label, titled, varying
 from memmeta_exp.sweeps.sweep_file import OWN_FOLDERS, SweepFile
 
-OPTIONS = ("predict", "steps")  # of `memmeta profile`, which are no keys of a configuration
+OPTIONS = ("predict", "steps")  # options of `memmeta profile`, which are not configuration keys
 NOT_THE_RESULT = (
     "tracking",
     "progress",
     "plots",
     "checkpoint_every",
     "data_root",
-)  # what may change without a job being another one
+)  # keys that do not change the identity of a job
 MAX_JOBS = 10_000
 
 Choices = list[tuple[str, list[str]]]
@@ -25,9 +25,12 @@ Choices = list[tuple[str, list[str]]]
 
 @dataclass(frozen=True)
 class Job:
-    """id: its folder's name, a function of the configuration alone; overrides: of the configuration; options: of the
-    command; values: what the sweep sets, by key; label: those of them that tell it from the other jobs; threads: CPU
-    threads that it asks for, 1 where it asks for none; wants_gpu: whether it would use one."""
+    """One job of a sweep.
+
+    id: name of its folder, a function of the configuration. kind: its command, train or profile. overrides: of the
+    configuration. options: of the command. values: the values that the sweep sets, by key. label: the values that
+    differ between jobs. threads: CPU threads that it asks for, 1 by default. wants_gpu: it uses a GPU if there is one.
+    """
 
     id: str
     kind: str
@@ -40,16 +43,16 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What a line calls it: its label, and its id, which its files go by."""
+        """Its name in messages: label and id."""
         return titled(self.label, self.id)
 
     @property
     def title(self) -> str:
-        """Of its run: its label, and the name of the run."""
+        """The title of its run: label and run name."""
         return titled(self.label, self.id.rpartition("-")[0])
 
     def command(self, folder: str) -> list[str]:
-        """The command line that runs it in `folder`, after the name of the program."""
+        """The arguments of memmeta that run it in `folder`."""
         return [self.kind, *self.options, *self.overrides, f"hydra.run.dir={folder}"]
 
 
@@ -60,20 +63,18 @@ def plan(
     compose: Callable[[list[str]], Config],
     check: Callable[[str, dict[str, str], Config], None],
 ) -> list[Job]:
-    """The jobs of `file` with the user's `overrides`: KEY=V fixes a key, KEY=A,B,C gives its values. Combinations that
-    are one configuration are one job.
+    """The jobs of `file` with the user's `overrides`: KEY=V fixes a key, KEY=A,B,C sets its values.
 
-    choices: from overrides to the key and single overrides of each; compose: to a configuration; check: of a kind of
-    command, its options and a configuration, whether it can run. They raise ConfigError, as this does.
+    Combinations with equal configurations are one job. choices: maps overrides to the key and single overrides of each.
+    compose: maps overrides to a configuration. check(kind, options, config): raises ConfigError if the job cannot run.
+    Raises ConfigError, as they do.
     """
     dimensions = _dimensions(file, overrides, choices)
     count = 1
     for singles in dimensions.values():
         count *= len(singles)
     if count > MAX_JOBS:
-        raise ConfigError(
-            f"{file.path}: these are {count} jobs; give fewer values, so that there are {MAX_JOBS} at most"
-        )
+        raise ConfigError(f"{file.path}: {count} jobs are more than {MAX_JOBS}; give fewer values")
     swept = {*file.parameters, *(o.partition("=")[0] for o in overrides)}
     jobs: dict[str, Job] = {}
     for combination in itertools.product(*dimensions.values()):
@@ -86,11 +87,13 @@ def plan(
 def _dimensions(
     file: SweepFile, overrides: Sequence[str], choices: Callable[[list[str]], Choices]
 ) -> dict[str, list[str]]:
-    """The single overrides of every key, in the order of the command, the file, and the user. Where one of them is
-    Hydra's `glob(...)`, `range(...)` or the like, all that it stands for."""
+    """The single overrides of every key: those of the file's command first, then its parameters, then the user's.
+
+    Hydra's `glob(...)`, `range(...)` and the like are expanded.
+    """
     of_file = [*file.fixed, *(f"{key}={value}" for key, values in file.parameters.items() for value in values)]
     for override in filter(draws, (*of_file, *overrides)):
-        raise ConfigError(f"{file.path}: {override}: a sweep draws nothing; list the values, A,B,C")
+        raise ConfigError(f"{file.path}: {override}: a sweep cannot draw from an interval; list the values, A,B,C")
     try:
         dimensions = dict(choices([quote_paths(override) for override in file.fixed]))
         for key, values in file.parameters.items():
@@ -100,7 +103,7 @@ def _dimensions(
         raise ConfigError(f"{file.path}: {error}") from None
     for key, singles in choices(list(overrides)):
         if key in OWN_FOLDERS:
-            raise ConfigError(f"{key}: the sweep names each job's folder itself; choose the sweep's with dir=DIR")
+            raise ConfigError(f"{key}: the sweep sets each job's folder; set the folder of the sweep with dir=DIR")
         dimensions[key] = singles
     return dimensions
 
@@ -134,7 +137,7 @@ def _job(
 
 
 def plain(text: str) -> Any:
-    """A value of the command line as a table holds it: a number or a truth value where it is one."""
+    """A command-line value as a number, bool or None if it is one, else as text."""
     for read in (int, float):
         try:
             return read(text)

@@ -1,5 +1,5 @@
-"""Running one job of a sweep, in this process or as a child of it, and noting how it ended. Neither ever raises for
-what the job does: the next job is not to suffer for it."""
+"""Runs one job of a sweep, in this process or in a child process, and records how it ended. A failure of the job is
+not raised, so the next job can run."""
 
 import contextlib
 import gc
@@ -21,15 +21,18 @@ from memmeta_exp.utils.reading import open_handle, tail
 
 APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 POLL_S = 0.1
-SAID = 2**20  # bytes at the end of a log that are looked through for the last line
-FAILED = 1  # exit code of a job that raised what no command raises
+SAID = 2**20  # bytes at the end of a log that are searched for the last message
+FAILED = 1  # exit code of a job that ended with an unexpected exception
 
 logger = logging.getLogger("memmeta")
 
 
 def here(folder: SweepFolder, id: str, action: Callable[[], object]) -> int:
-    """Does `action`, the job, in this process; returns the exit code that its command would have had. What it prints
-    and warns of goes to the job's log, its progress bar to the terminal. Raises KeyboardInterrupt, once noted."""
+    """Runs the job `action` in this process; returns the exit code that its command would have.
+
+    Its output and warnings go to the job's log, its progress bar to the terminal. KeyboardInterrupt is recorded, then
+    raised again.
+    """
     folder.begin(id)
     started, code, reason = time.perf_counter(), 0, None
     handle = open_handle(folder.log(id), APPEND)
@@ -53,7 +56,7 @@ def here(folder: SweepFolder, id: str, action: Callable[[], object]) -> int:
 
 @contextlib.contextmanager
 def _written_to(log: TextIO) -> Iterator[None]:
-    """Standard output, and memmeta's log instead of its usual handlers, to `log`."""
+    """Redirects standard output and memmeta's logger to `log` for the block."""
     handler: logging.Handler = logging.StreamHandler(log)
     handler.setFormatter(logging.Formatter("memmeta: %(message)s"))
     before = logger.handlers
@@ -66,7 +69,7 @@ def _written_to(log: TextIO) -> Iterator[None]:
 
 
 def _clear_up() -> None:
-    """What a job leaves in its process: cycles that hold tensors, which the next job's peak on a GPU would count."""
+    """Frees tensors in reference cycles, which would count in the GPU peak of the next job."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
@@ -81,9 +84,11 @@ def in_child(
     keep_open: Sequence[int] = (),
     asked: Callable[[], int | None] = lambda: None,
 ) -> int:
-    """Runs `command` in a process of its own; returns its exit code, negative where a signal
-    killed it. environment: what it has beside this process's; keep_open: file descriptors that it holds too; asked: a
-    signal to pass on, once, where the sweep has no wish to stop itself."""
+    """Runs `command` in a child process; returns its exit code, -N if signal N killed it.
+
+    environment: additional variables. keep_open: file descriptors that the child inherits. asked: returns a signal to
+    pass on once, or None; if the sweep is stopping, its own signal is sent instead.
+    """
     if folder.stopping:
         return 128 + signal.SIGTERM
     folder.begin(id)
@@ -119,7 +124,7 @@ def _wait(process: subprocess.Popen[bytes], folder: SweepFolder, asked: Callable
 
 
 def _reason(folder: SweepFolder, id: str, code: int) -> str:
-    """Why a child did not finish: what it noted itself, what killed it, or the last thing it said."""
+    """Why a child did not finish: the reason in its status.json, the signal that killed it, or its last message."""
     status = read_status(folder.job(id))
     if status.get("state") in ("failed", "interrupted") and status.get("reason"):
         return str(status["reason"])
@@ -127,4 +132,4 @@ def _reason(folder: SweepFolder, id: str, code: int) -> str:
         return killed_by(code)
     lines = [line for line in tail(folder.log(id), SAID).splitlines() if line.strip()]
     said = [line.removeprefix("memmeta: ") for line in lines if line.startswith("memmeta: ")] or lines[-1:]
-    return said[-1] if said else f"ended with exit code {code}, without a word"
+    return said[-1] if said else f"ended with exit code {code}, without a message"

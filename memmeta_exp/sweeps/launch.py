@@ -1,8 +1,8 @@
-"""The jobs of a sweep through Hydra's launchers: `basic` (here, one after the other), `joblib` (processes of this
-machine, each job with a GPU and threads of its own) and `slurm` (an array job).
+"""Runs the jobs of a sweep through Hydra's launchers: `basic` (one after the other in this process), `joblib` (parallel
+processes on this machine, each with its own GPU and threads) and `slurm` (an array job).
 
-Only `basic` computes in the process that the launcher gives a job. The others start the job's very command as a child,
-so that a job which is killed takes no other with it, whatever the launcher makes of it.
+With `joblib` and `slurm`, the launcher's process starts the job's command as a child process. So a job that is killed
+does not affect the launcher or other jobs.
 """
 
 import contextlib
@@ -36,8 +36,8 @@ from memmeta_exp.sweeps.sweep_folder import SweepFolder
 from memmeta_exp.tracking import TITLE
 from memmeta_exp.utils.signals import STOPPING, StopRequest, block
 
-LAUNCHERS = {"basic": "basic", "joblib": "joblib", "slurm": "slurm"}  # their options of the group hydra/launcher
-TRIES = 2  # of what is left, where a launcher has lost processes
+LAUNCHERS = {"basic": "basic", "joblib": "joblib", "slurm": "slurm"}  # name: option of the group hydra/launcher
+TRIES = 2  # a job is started at most this often if the launcher loses its process
 POLL_S = 0.3
 PROGRAM = (sys.executable, "-m", "memmeta_exp")
 
@@ -48,8 +48,11 @@ Action = Callable[[Job, DictConfig, Path], object]
 
 @dataclass(frozen=True)
 class Plan:
-    """launcher: a key of LAUNCHERS; settings: its own, as hydra.launcher has them; gpus: those to share out, none where
-    the jobs need none; threads: for each job, None: as the environment says."""
+    """How to launch the jobs.
+
+    launcher: a key of LAUNCHERS. settings: overrides of hydra.launcher. gpus: GPUs to assign to jobs; empty if they
+    need none. threads: per job; None: as the environment says.
+    """
 
     launcher: str
     settings: tuple[str, ...] = ()
@@ -58,7 +61,7 @@ class Plan:
 
 
 def run_serial(folder: SweepFolder, jobs: Sequence[Job], action: Action, after: Callable[[], None]) -> int | None:
-    """Does `action` for every job in this process, then `after`; returns the signal that stopped it, if one did."""
+    """Runs `action`, then `after`, for every job in this process; returns the signal that stopped it, or None."""
     by_id = {job.id: job for job in jobs}
     with StopRequest() as stop:
 
@@ -80,15 +83,17 @@ def run_serial(folder: SweepFolder, jobs: Sequence[Job], action: Action, after: 
 
 
 class _Stop(BaseException):
-    """Leaves Hydra's launcher, which would go on after an Exception."""
+    """Leaves Hydra's launcher, which would continue after an Exception."""
 
     def __init__(self, signum: int) -> None:
         self.signum = signum
 
 
 def run_parallel(folder: SweepFolder, jobs: Sequence[Job], plan: Plan, watch: Callable[[], None]) -> int | None:
-    """Runs every job as a child of the processes that the launcher starts, calling `watch` meanwhile; returns the
-    signal that stopped it, if one did. What a lost process leaves undone is tried once more."""
+    """Runs every job in a child of the launcher's processes, and calls `watch` repeatedly meanwhile.
+
+    Jobs of a lost process are started once more. Returns the signal that stopped it, or None.
+    """
     with StopRequest() as stop:
         lost: list[str] = []
         for _ in range(TRIES):
@@ -97,19 +102,19 @@ def run_parallel(folder: SweepFolder, jobs: Sequence[Job], plan: Plan, watch: Ca
             if not left or stop.signum is not None:
                 break
             if lost:
-                logger.warning("%s; %d jobs are started again", lost[-1], len(left))
+                logger.warning("%s; restarting %d jobs", lost[-1], len(left))
             _in_a_thread(folder, left, plan, stop, watch, lost)
         for job in jobs:
             if stop.signum is None and not folder.ended(job.id) and folder.standing(job).state != "finished":
                 folder.end(
-                    job.id, -signal.SIGKILL, f"its process was lost: {lost[-1] if lost else 'no word of it'}", 0.0
+                    job.id, -signal.SIGKILL, f"its process was lost: {lost[-1] if lost else 'reason unknown'}", 0.0
                 )
         watch()
         return stop.signum
 
 
 def _await_orphans(folder: SweepFolder, jobs: Sequence[Job], stop: StopRequest, watch: Callable[[], None]) -> None:
-    """A child outlives the process that started it, should that be killed: it is not to be started a second time."""
+    """Waits for jobs that still run although their parent process was killed, so that they are not started twice."""
     while stop.signum is None and any(
         not folder.ended(job.id) and folder.standing(job).state == "running" for job in jobs
     ):
@@ -120,17 +125,20 @@ def _await_orphans(folder: SweepFolder, jobs: Sequence[Job], stop: StopRequest, 
 def _in_a_thread(
     folder: SweepFolder, jobs: Sequence[Job], plan: Plan, stop: StopRequest, watch: Callable[[], None], lost: list[str]
 ) -> None:
-    """The launcher, which blocks, in a thread of its own. The processes that it starts hear none of the signals that a
-    terminal or a scheduler sends to all: this process tells them to stop, by a file."""
+    """Runs the launcher, which blocks, in its own thread, until all jobs have ended or a stop was asked for.
+
+    Its processes have stopping signals blocked, since terminals and schedulers send these to all processes. This
+    process stops them through a file in the sweep folder. lost: gets the errors of the launcher.
+    """
     submitted = slurm.Submitted(folder.path / ".submitit") if plan.launcher == "slurm" else None
-    over = threading.Event()  # Thread.join, interrupted, takes the thread for one that has ended
+    over = threading.Event()  # an interrupted Thread.join marks a running thread as ended
 
     def work() -> None:
-        block(STOPPING if plan.launcher == "joblib" else (signal.SIGINT,))  # Slurm's own processes are told by Slurm
+        block(STOPPING if plan.launcher == "joblib" else (signal.SIGINT,))  # Slurm itself signals its processes
         commands = {job.id: [*PROGRAM, *job.command(str(folder.job(job.id)))] for job in jobs}
         try:
             _launch(folder, jobs, plan, _Child(folder.path, commands, {job.id: job.title for job in jobs}, plan))
-        except Exception as error:  # noqa: BLE001 - the launcher's own: a lost worker, a job that Slurm ended
+        except Exception as error:  # noqa: BLE001 - an error of the launcher: a lost worker, a job ended by Slurm
             lost.append(_said(error))
             if submitted is not None:
                 _note_lost(folder, list(commands), submitted.wait())
@@ -142,13 +150,13 @@ def _in_a_thread(
     try:
         while not over.wait(POLL_S):
             if stop.signum is not None and not folder.stopping:
-                logger.warning("stopping: running jobs save their state first; once more to leave at once")
+                logger.warning("stopping: running jobs save their state first; repeat the signal to leave at once")
                 folder.stop()
                 if submitted is not None:
                     submitted.cancel()
                     left_at = time.monotonic() + slurm.GRACE_S
             watch()
-            if time.monotonic() > left_at:  # Slurm has the request, and need not be waited for
+            if time.monotonic() > left_at:  # the request to cancel is sent; do not wait for Slurm
                 break
     except KeyboardInterrupt:
         folder.stop(now=True)
@@ -159,7 +167,7 @@ def _in_a_thread(
 
 
 def _note_lost(folder: SweepFolder, ids: Sequence[str], states: Sequence[str]) -> None:
-    """Ends the jobs that Slurm ended before they could note it themselves."""
+    """Records the end of jobs that Slurm ended before they could record it. states: Slurm's state of each job."""
     for id, state in zip(ids, states, strict=False):
         if not folder.ended(id):
             folder.end(id, -signal.SIGKILL, f"Slurm ended it: {state}", 0.0)
@@ -167,12 +175,13 @@ def _note_lost(folder: SweepFolder, ids: Sequence[str], states: Sequence[str]) -
 
 def _said(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no word why'}"
+    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no reason given'}"
 
 
 @dataclass(frozen=True)
 class _Child:
-    """What a launcher's process does for a job; importable, so that it can be sent there. Never raises for the job."""
+    """The task of a launcher's process: runs one job in a child process. It can be pickled, and does not raise if the
+    job fails."""
 
     path: Path
     commands: dict[str, list[str]]
@@ -207,13 +216,13 @@ class _Child:
 
 
 def _at(settings: Any) -> tuple[str, Path]:
-    """The job's id and folder, as Hydra has them."""
+    """The id and the folder of the job, from Hydra's settings."""
     path = Path(settings.runtime.output_dir)
     return path.name, path
 
 
 def _launch(folder: SweepFolder, jobs: Sequence[Job], plan: Plan, task: Callable[[DictConfig], int]) -> None:
-    """Hands the jobs to Hydra's launcher, each as the overrides of its command line and the name of its folder."""
+    """Passes the jobs to Hydra's launcher, which calls `task` for each. Blocks until it returns."""
     overrides = [
         f"hydra/launcher={LAUNCHERS[plan.launcher]}",
         quote_paths(f"hydra.sweep.dir={folder.path / 'jobs'}"),
@@ -237,8 +246,8 @@ def _as_hydra_reads(job: Job) -> list[str]:
 
 
 def settings_of(launcher: str, given: Sequence[str]) -> tuple[str, ...]:
-    """launcher.KEY=VALUE arguments as overrides of hydra.launcher. Raises ConfigError for a launcher that is not here,
-    and for a key or value that it does not take."""
+    """The launcher.KEY=VALUE arguments `given` as overrides of hydra.launcher. Raises ConfigError if the launcher is
+    unknown or not installed, or does not accept a key or value."""
     if launcher not in LAUNCHERS:
         raise ConfigError(f"launcher={launcher} is unknown{closest(launcher, LAUNCHERS)}")
     if launcher == "slurm":
@@ -252,10 +261,10 @@ def settings_of(launcher: str, given: Sequence[str]) -> tuple[str, ...]:
             key = setting.partition("=")[0]
             if ".".join(key.split(".")[:2]) not in known:
                 near = closest(key, known) if known else ": it has no settings"
-                raise ConfigError(f"launcher={launcher} does not know '{key}'{near}")
+                raise ConfigError(f"launcher={launcher} has no setting '{key}'{near}")
         try:
             hydra.compose_config("config", [*composed, *overrides], run_mode=RunMode.MULTIRUN)
-        except Exception as error:  # noqa: BLE001 - Hydra raises a dozen kinds, and all its input here is the user's
+        except Exception as error:  # noqa: BLE001 - Hydra raises many types, and all of its input is the user's
             raise ConfigError(one_line(error)) from None
     return tuple(overrides)
 

@@ -1,4 +1,4 @@
-"""results.csv and results.parquet: a row for every job of a sweep, whatever became of it."""
+"""results.csv and results.parquet: one row per job of a sweep, whatever its state."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ FIRST = ("job", "state", "reason")
 
 @dataclass(frozen=True)
 class Entry:
-    """A job's row. job: its folder, from that of the table; state and reason: a `Standing`; values: what the sweep set;
-    numbers: of a finished job."""
+    """The row of a job. job: its folder, relative to the table. state, reason: as in `Standing`. values: those that the
+    sweep sets. numbers: the results of a finished job."""
 
     job: str
     state: str
@@ -28,12 +28,12 @@ class Entry:
 
     @property
     def row(self) -> dict[str, Any]:
-        """By column; a swept key is what the sweep set it to."""
+        """The row by column. A swept key has the value of the sweep."""
         return {"job": self.job, "state": self.state, "reason": self.reason} | {**self.numbers, **self.values}
 
 
 def entry(job: str, folder: Path, standing: Standing, values: Mapping[str, Any], kind: str = "train") -> Entry:
-    """The row of the job in `folder`, with the numbers that it left."""
+    """The row of the job in `folder`, with its results if it is finished."""
     found: dict[str, Any] = {}
     if standing.state == "finished":
         found = flat(read_mapping(folder / ("profile.json" if kind == "profile" else "summary.json"), Summary))
@@ -42,7 +42,7 @@ def entry(job: str, folder: Path, standing: Standing, values: Mapping[str, Any],
 
 
 def write(folder: SweepFolder, jobs: Sequence[Job]) -> list[Entry]:
-    """Writes both files from what the jobs' folders hold now; returns their rows."""
+    """Writes both files from the current content of the jobs' folders; returns the rows."""
     entries = [entry(f"jobs/{job.id}", folder.job(job.id), folder.standing(job), job.values, job.kind) for job in jobs]
     write_entries(folder.path, entries)
     return entries
@@ -50,7 +50,7 @@ def write(folder: SweepFolder, jobs: Sequence[Job]) -> list[Entry]:
 
 def write_entries(folder: Path, entries: Sequence[Entry]) -> None:
     """Writes both files to `folder`."""
-    import pandas  # here: `memmeta sweep --help` and the jobs' own processes need none
+    import pandas  # imported late: `memmeta sweep --help` and the processes of jobs do not need it
 
     swept = list(dict.fromkeys(key for entry in entries for key in entry.values))
     rows = [entry.row for entry in entries]
@@ -65,7 +65,7 @@ def write_entries(folder: Path, entries: Sequence[Entry]) -> None:
 
 
 def _one_type(values: list[Any]) -> Any:
-    """A column of one type: of numbers and texts (`chunk`: 1, auto) texts, for Parquet's columns hold one."""
+    """A column of one type, as Parquet needs. Numbers mixed with text (tasks_per_pass: 1, auto) become text."""
     import pandas
 
     present = [value for value in values if value is not None and value == value]

@@ -1,5 +1,5 @@
-"""What a sweep needs of Slurm beyond hydra-submitit-launcher: to go on waiting when one job of an array is lost, to
-cancel, and to have a preempted job queued again only when its run has saved its state."""
+"""Additions to hydra-submitit-launcher: keeps waiting if a job of an array is lost, cancels jobs, and requeues a
+preempted job only after its run has saved its state."""
 
 import contextlib
 import os
@@ -18,23 +18,23 @@ from memmeta_exp.utils.signals import STOPPING
 
 JOB_ID = re.compile(r"\d+(_\d+)?")
 PREEMPTING = "SUBMITIT_PREEMPT_SIGNAL"  # submitit's own variable
-GRACE_S = 30.0  # between the SIGTERM with which Slurm announces a preemption and the signal that submitit waits for
+GRACE_S = 30.0  # seconds between the SIGTERM that announces a preemption and the signal that submitit waits for
 
 
 def require() -> None:
-    """ConfigError where the `slurm` extra, or Slurm, is not here."""
+    """Raises ConfigError if the `slurm` extra or Slurm itself is not installed."""
     if find_spec("hydra_plugins") is None or find_spec("hydra_plugins.hydra_submitit_launcher") is None:
         raise ConfigError("launcher=slurm needs hydra-submitit-launcher: pip install 'memmeta[slurm]'")
     import submitit
 
     if submitit.SlurmExecutor.affinity() < 0:
         raise ConfigError(
-            "launcher=slurm: there is no srun here; run it on a node of a Slurm cluster, or launcher=joblib"
+            "launcher=slurm needs srun, which is not found: run it on a node of a Slurm cluster, or use launcher=joblib"
         )
 
 
 class Submitted:
-    """The Slurm jobs under `folder`, submitit's folder of this sweep, that were not there before."""
+    """The Slurm jobs that submitit has submitted since construction. folder: submitit's folder of this sweep."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -45,13 +45,14 @@ class Submitted:
 
     @property
     def ids(self) -> list[str]:
-        """In the order of submission: an array's by their index. submitit keeps an array's script under its bare id."""
+        """Their ids in the order of submission; jobs of an array by index. An array's own id, under which submitit
+        keeps its script, is not a job."""
         new = self._ids() - self._before
         arrays = {id.partition("_")[0] for id in new if "_" in id}
         return sorted(new - arrays, key=lambda id: [int(part) for part in id.split("_")])
 
     def wait(self) -> list[str]:
-        """Waits until each has ended, whatever became of the others; returns Slurm's word for each."""
+        """Waits until every job has ended, also if some fail; returns Slurm's state of each."""
         import submitit
         from submitit.core.utils import UncompletedJobError
 
@@ -62,16 +63,19 @@ class Submitted:
         return [str(job.state) for job in jobs]
 
     def cancel(self) -> None:
-        """Takes those that wait out of the queue and asks those that run to stop, which saves their state."""
+        """Removes waiting jobs from the queue, and asks running jobs to save their state and stop."""
         for id in sorted({id.partition("_")[0] for id in self.ids}):
             with contextlib.suppress(OSError):
                 subprocess.run(["scancel", id], check=False)
 
 
 class Preemption:
-    """While entered, the signal by which submitit has a job queued again is noted instead, so that the child process
-    which runs the job can be told, and save its state, before `pass_on` lets submitit act. Other signals that stop a
-    run do not end this process, for Slurm sends them to the child too."""
+    """A context that delays submitit's requeueing of a preempted job.
+
+    The signal that makes submitit requeue the job is stored. So the child process that runs the job can save its state
+    before `pass_on` calls submitit's handler. Other stopping signals do not end this process: Slurm sends them to the
+    child too.
+    """
 
     def __init__(self) -> None:
         self.signal = signal.Signals[f"SIG{os.environ.get(PREEMPTING, 'USR2')}"]
@@ -93,11 +97,12 @@ class Preemption:
         self.noted |= signum == self.signal
 
     def asked(self) -> int | None:
-        """The signal to pass on to the child."""
+        """The signal to pass on to the child; None if none has come."""
         return self.signal if self.noted else None
 
     def expected(self, exit_code: int) -> bool:
-        """Whether a child that ended so was stopped by what announces a preemption; waits for the preemption then."""
+        """Whether a child with this exit code was stopped by a preemption. After SIGTERM, which announces one, it waits
+        up to GRACE_S for the preemption itself."""
         if exit_code in (128 + signal.SIGTERM, -signal.SIGTERM):
             until = time.monotonic() + GRACE_S
             while not self.noted and time.monotonic() < until:
@@ -105,7 +110,7 @@ class Preemption:
         return self.noted and exit_code != 0
 
     def pass_on(self) -> None:
-        """Calls submitit's own handler, which has the job queued again and ends this process."""
+        """Calls submitit's handler, which requeues the job and ends this process."""
         handler: Callable[[int, FrameType | None], Any] | Any = self._before.get(self.signal)
         if callable(handler):
             handler(self.signal, None)

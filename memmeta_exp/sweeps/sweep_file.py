@@ -1,7 +1,7 @@
 """A sweep file: a W&B sweep with flat dotted keys and a `command` of Hydra overrides.
 
-What the W&B server checks when `wandb sweep` uploads a file (the keys of wandb/sweeps' SweepConfig schema) is checked
-here without one, and what only a server can do (drawing from distributions, stopping early) is refused by name.
+The file is checked as the W&B server does when `wandb sweep` uploads it (keys of wandb/sweeps' SweepConfig schema).
+Features that need a server, such as distributions and early termination, raise an error that names them.
 """
 
 import re
@@ -21,7 +21,7 @@ SERVER_KEYS = (
 )  # fmt: skip
 SEARCHES = ("bayes", "random", "custom")
 METRIC_KEYS = ("name", "goal", "target", "impute", "impute_while_running")
-MAXIMA = ("val/acc", "memory/peak_mib")  # W&B's summary has these as NAME.max (tracking/wandb_run.py)
+MAXIMA = ("val/acc", "memory/peak_mib")  # in W&B's summary these are NAME.max (tracking/wandb_run.py)
 PARAMETER_KEYS = ("value", "values", "distribution")
 DISTRIBUTIONS = {"value": "constant", "values": "categorical"}
 SEARCHED = ("min", "max", "mu", "sigma", "q", "a", "b", "probabilities")
@@ -32,8 +32,11 @@ OWN_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 
 @dataclass(frozen=True)
 class SweepFile:
-    """kind: the command of each job, `train` or `profile`; fixed: the arguments that all jobs share, KEY=VALUE;
-    parameters: the values of each swept key as the command line has them, in the order of the file."""
+    """A parsed sweep file.
+
+    kind: the command of each job, `train` or `profile`. fixed: KEY=VALUE arguments of all jobs. parameters: the values
+    of each swept key as command-line text, in the order of the file. command: the `command` of the file.
+    """
 
     path: Path
     kind: str
@@ -43,7 +46,7 @@ class SweepFile:
 
 
 def read(path: Path) -> SweepFile:
-    """The sweep in the file `path`. Raises ConfigError: one line that names the file, the key, and what to write."""
+    """Reads and checks the sweep file `path`. Raises a ConfigError that names the file, the key and the fix."""
     values = _load(path)
     try:
         _check_keys(values)
@@ -62,13 +65,13 @@ def _load(path: Path) -> dict[str, Any]:
         values = parse_yaml(read_text(path))
     except FileNotFoundError:
         near = [str(file) for file in sorted(path.parent.glob("*.yaml"))]
-        raise ConfigError(f"there is no sweep file {path}{closest(str(path), near)}") from None
+        raise ConfigError(f"the sweep file {path} does not exist{closest(str(path), near)}") from None
     except DataError as error:
         raise ConfigError(str(error)) from None
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ConfigError(f"{path} is no sweep file: it needs the keys method, parameters and command")
+        raise ConfigError(f"{path} is not a sweep file: it needs the keys method, parameters and command")
     return values
 
 
@@ -87,8 +90,8 @@ def _check_method(values: Mapping[str, Any], path: Path) -> None:
     method = values.get("method")
     if method in SEARCHES:
         raise ConfigError(
-            f"method: {method} needs a W&B server: wandb sweep {path} and wandb agent run it; here write method: grid, "
-            "or search with memmeta train -m hydra/sweeper=optuna"
+            f"method: {method} needs a W&B server: use wandb sweep {path} and wandb agent, write method: grid, or "
+            "search with memmeta train -m hydra/sweeper=optuna"
         )
     if method != "grid":
         said = "is missing" if method is None else f"'{method}' is unknown"
@@ -106,7 +109,7 @@ def _check_metric(metric: Any) -> None:
     if metric.get("goal", "minimize") not in ("minimize", "maximize"):
         raise ConfigError(f"metric.goal '{metric['goal']}' is unknown: write minimize or maximize")
     if metric["name"] in MAXIMA:
-        raise ConfigError(f"W&B keeps the highest {metric['name']} of a run: write metric.name: {metric['name']}.max")
+        raise ConfigError(f"W&B logs the highest {metric['name']} of a run: write metric.name: {metric['name']}.max")
 
 
 def _parameters(parameters: Any) -> dict[str, tuple[str, ...]]:
@@ -116,21 +119,21 @@ def _parameters(parameters: Any) -> dict[str, tuple[str, ...]]:
 
 
 def _values(key: str, spec: Any) -> tuple[str, ...]:
-    """The values of one parameter, each as it stands on the command line of `wandb agent`."""
+    """The values of one parameter, as `wandb agent` writes them on the command line."""
     if not PARAMETER_NAME.fullmatch(key):
-        raise ConfigError(f"parameter '{key}' is no key: a key has letters, digits, '_', '-' and '.'")
+        raise ConfigError(f"parameter '{key}' is not a key: a key has letters, digits, '_', '-' and '.'")
     if key in OWN_FOLDERS:
-        raise ConfigError(f"parameter {key}: the sweep names each job's folder itself; leave it out")
+        raise ConfigError(f"parameter {key}: the sweep sets each job's folder; leave it out")
     if not isinstance(spec, dict):
         raise ConfigError(f"parameter {key}: write {{value: x}} or {{values: [x, y]}}, not {spec!r}")
     if "parameters" in spec:
         inner = spec["parameters"] if isinstance(spec["parameters"], dict) else {}
         flat = f"{key}.{next(iter(inner), 'key')}"
-        raise ConfigError(f"parameter {key}: a nested block is not Hydra's; write flat keys, such as {flat}")
+        raise ConfigError(f"parameter {key}: nested blocks are not supported; write flat keys, such as {flat}")
     searched = [name for name in SEARCHED if name in spec]
     if searched or spec.get("distribution") not in (None, *DISTRIBUTIONS.values()):
         what = searched[0] if searched else f"distribution {spec['distribution']}"
-        raise ConfigError(f"parameter {key}: drawing ({what}) needs a W&B server; list the values")
+        raise ConfigError(f"parameter {key}: a distribution ({what}) needs a W&B server; list the values")
     for name in spec:
         if name not in PARAMETER_KEYS:
             raise ConfigError(f"parameter {key}: unknown key '{name}'{closest(str(name), PARAMETER_KEYS)}")
@@ -138,15 +141,15 @@ def _values(key: str, spec: Any) -> tuple[str, ...]:
         raise ConfigError(f"parameter {key}: write one of {{value: x}} and {{values: [x, y]}}")
     form = "value" if "value" in spec else "values"
     if spec.get("distribution", DISTRIBUTIONS[form]) != DISTRIBUTIONS[form]:
-        raise ConfigError(f"parameter {key}: distribution {spec['distribution']} does not go with {form}; leave it out")
+        raise ConfigError(f"parameter {key}: distribution {spec['distribution']} contradicts {form}; leave it out")
     values = [spec["value"]] if form == "value" else spec["values"]
     if not isinstance(values, list) or not values:
-        raise ConfigError(f"parameter {key}: values must be a list with a value at least")
+        raise ConfigError(f"parameter {key}: values must be a list with at least one value")
     return tuple(_text(key, value) for value in values)
 
 
 def _text(key: str, value: Any) -> str:
-    """W&B formats a value with Python's str(), which Hydra has to read back."""
+    """`value` as W&B writes it on a command line: Python's str(). Raises ConfigError for null and mappings."""
     if value is None:
         raise ConfigError(f'parameter {key}: W&B would pass null on as None; write "null", in quotes')
     if isinstance(value, dict):
@@ -157,13 +160,13 @@ def _text(key: str, value: Any) -> str:
 
 
 def _command(values: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """The memmeta command of the jobs, and the arguments that they share."""
+    """The memmeta command of the jobs, and their common arguments."""
     command = values.get("command")
     if not isinstance(command, list) or not all(isinstance(part, str) for part in command):
-        raise ConfigError(f'command must be a list of texts: command: [memmeta, train, "{ARGUMENTS}"]')
+        raise ConfigError(f'command must be a list of strings: command: [memmeta, train, "{ARGUMENTS}"]')
     if command.count(ARGUMENTS) != 1:
         wrong = [part for part in command if part.startswith("${args") and part != ARGUMENTS]
-        why = f"{wrong[0]} is not in Hydra's form" if wrong else "the parameters have no place in it"
+        why = f"{wrong[0]} does not give Hydra overrides" if wrong else "it does not contain the parameters once"
         raise ConfigError(f'command: {why}; write "{ARGUMENTS}" once')
     rest = _without_interpreter([part for part in command if part != ARGUMENTS], values.get("program"))
     kind, arguments = (rest[0] if rest else ""), tuple(rest[1:])
@@ -173,12 +176,12 @@ def _command(values: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
         )
     for argument in arguments:
         if "${" in argument or argument.startswith("-") or not argument.partition("=")[1]:
-            raise ConfigError(f"command: '{argument}' is no override: write KEY=VALUE")
+            raise ConfigError(f"command: '{argument}' is not an override: write KEY=VALUE")
     return kind, arguments
 
 
 def _without_interpreter(command: list[str], program: Any) -> list[str]:
-    """What follows `memmeta`, however it is started: by name, as a module, or by W&B's macros."""
+    """The arguments after `memmeta`, which may be started by name, as a module or by W&B's macros."""
     parts = [str(program) if part == "${program}" else part for part in command]
     parts = [part for part in parts if part not in ("${env}", "/usr/bin/env")]
     if parts and parts[0] in ("${interpreter}", "python", "python3"):
@@ -192,8 +195,8 @@ def _check_fixed(fixed: tuple[str, ...], parameters: Mapping[str, Any]) -> None:
     keys = [argument.partition("=")[0] for argument in fixed]
     for key in keys:
         if key in parameters:
-            raise ConfigError(f"{key} is in the command and among the parameters: leave one")
+            raise ConfigError(f"{key} is in the command and among the parameters: remove one")
         if keys.count(key) > 1:
-            raise ConfigError(f"command: {key} is there twice: leave one")
+            raise ConfigError(f"command: {key} is there twice: remove one")
         if key in OWN_FOLDERS:
-            raise ConfigError(f"command: the sweep names each job's folder itself; leave {key} out")
+            raise ConfigError(f"command: the sweep sets each job's folder; leave {key} out")

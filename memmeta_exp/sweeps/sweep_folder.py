@@ -1,9 +1,9 @@
-"""The folder of a sweep: its description, its jobs' folders, what became of each, and the wish to stop.
+"""The folder of a sweep: its description, the folders and ends of its jobs, and the request to stop.
 
     sweep.yaml  jobs.json  results.csv  results.parquet  jobs/ID/  log/ID.txt  log/ID.json  report/
 
-jobs/ID is the run folder that the job's command fills; log/ID.txt is what it printed, log/ID.json how it ended, written
-by whoever started it, so that a job that was killed, or never came to write, has an end too.
+jobs/ID is the run folder of a job, log/ID.txt its output, log/ID.json its end. The process that starts a job writes its
+end, so a job that was killed has one too.
 """
 
 import json
@@ -29,20 +29,20 @@ from memmeta_exp.utils.file_lock import FolderLock
 from memmeta_exp.utils.reading import read_bytes
 
 STATES = ("finished", "failed", "interrupted", "running", "waiting")
-SILENT_S = 3600.0  # of a process on another host, after which it is taken to be gone
-SIGNS = ("status.json", "metrics.jsonl")  # files that a run goes on writing
+SILENT_S = 3600.0  # seconds without a write after which a process on another host counts as ended
+SIGNS = ("status.json", "metrics.jsonl")  # files that a running run updates
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How a job stands: one of STATES, and why where it is not finished."""
+    """The status of a job: one of STATES, and a reason unless it is finished."""
 
     state: str
     reason: str | None = None
 
 
 class SweepFolder:
-    """SWEEP_DIR, shared by the process that started the sweep and those that run its jobs."""
+    """SWEEP_DIR, shared by the process of the sweep and the processes of its jobs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,18 +53,19 @@ class SweepFolder:
         return self.path / "jobs" / id
 
     def log(self, id: str) -> Path:
-        """What a job printed."""
+        """The file with a job's output."""
         return self.path / "log" / f"{id}.txt"
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """For the block the folder is this command's; ConfigError where another one has it."""
+        """Creates the folder and locks it for the block. Raises ConfigError if another sweep has it, or it cannot be
+        written."""
         try:
             for folder in (self.path / "jobs", self.path / "log"):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
-                f"no sweep can be kept in {self.path} ({error.strerror}): name another with dir=DIR"
+                f"the sweep folder {self.path} cannot be created ({error.strerror}): name another with dir=DIR"
             ) from None
         lock = FolderLock(self.path)
         lock.take("another memmeta sweep")
@@ -86,12 +87,12 @@ class SweepFolder:
         replace_text(self.path / "jobs.json", json.dumps(listed, indent=1) + "\n")
 
     def stop(self, now: bool = False) -> None:
-        """Asks every process that runs jobs to end them: as soon as they have saved their state, or `now`."""
+        """Asks the processes of the jobs to stop: after saving their state, or at once if `now`."""
         self._stop.write_text("now" if now else "soon")
 
     @property
     def stopping(self) -> str | None:
-        """`soon` or `now` where a stop has been asked for."""
+        """`soon` or `now` if a stop was asked for, else None."""
         try:
             return "now" if read_bytes(self._stop, 16) == b"now" else "soon"
         except FileNotFoundError:
@@ -100,30 +101,30 @@ class SweepFolder:
             return "soon"
 
     def end(self, id: str, exit_code: int, reason: str | None, seconds: float) -> None:
-        """Notes how a job that was started has ended."""
+        """Records how a started job ended. exit_code: -N if signal N killed it."""
         end = {"exit_code": exit_code, "reason": reason, "seconds": round(seconds, 3), "host": socket.gethostname()}
         replace_text(self.path / "log" / f"{id}.json", json.dumps(end) + "\n")
 
     def begin(self, id: str) -> None:
-        """Forgets how an earlier try of a job ended."""
+        """Removes the record of how an earlier attempt of a job ended."""
         (self.path / "log" / f"{id}.json").unlink(missing_ok=True)
 
     def ended(self, id: str) -> dict[str, Any]:
-        """How the last try of a job ended; empty where there was none, or it has not ended."""
+        """How the last attempt of a job ended; empty if it was not started or has not ended."""
         return read_mapping(self.path / "log" / f"{id}.json", End)
 
     def standing(self, job: Job) -> Standing:
-        """What the job's folder and its end say."""
+        """The status of a job, from its folder and its recorded end."""
         return job_status(self.job(job.id), job.kind, self.ended(job.id))
 
 
 def job_status(folder: Path, kind: str = "train", end: Mapping[str, Any] | None = None) -> Standing:
-    """How the job in `folder` stands. end: how its process ended, where that is known."""
+    """The status of the job in `folder`. end: how its process ended, if known."""
     status = read_status(folder)
     state, reason = status.get("state"), status.get("reason")
     if state == "finished" and (folder / ("profile.json" if kind == "profile" else "summary.json")).is_file():
         return Standing("finished")
-    if state == "running" and not end and _may_live(status, folder):  # a new try has no end yet
+    if state == "running" and not end and _may_live(status, folder):  # a running attempt has no end yet
         return Standing("running", f"process {status.get('pid')} on {status.get('host')}")
     if not end:
         if state in ("failed", "interrupted"):
@@ -136,17 +137,20 @@ def job_status(folder: Path, kind: str = "train", end: Mapping[str, Any] | None 
 
 
 def killed_by(exit_code: int) -> str:
-    """What a negative exit code of a process says."""
+    """A description of the negative exit code of a killed process."""
     name = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else f"signal {-exit_code}"
-    return f"killed by {name}" + (": out of memory, or ended from outside" if name == "SIGKILL" else "")
+    return f"killed by {name}" + (": out of memory, or killed from outside" if name == "SIGKILL" else "")
 
 
 def _may_live(status: Mapping[str, Any], folder: Path) -> bool:
-    """Whether the process of a status.json may be running still. It has to hold the folder's lock, for its number may
-    have become another's; on another host, whose locks this one need not see, it has to have written lately."""
+    """Whether the process named in a status.json may still be running.
+
+    It must hold the folder's lock, since its process id may have been reused. Locks of another host may be invisible
+    here, so there it is enough that the run has written within SILENT_S.
+    """
     here = status.get("host") == socket.gethostname()
     if here:
-        with suppress(PermissionError):  # another user's
+        with suppress(PermissionError):  # a process of another user
             try:
                 os.kill(int(status["pid"]), 0)
             except (KeyError, ValueError, TypeError, OverflowError, ProcessLookupError):
@@ -161,6 +165,6 @@ def _may_live(status: Mapping[str, Any], folder: Path) -> bool:
 
 
 def _last_sign(folder: Path) -> float:
-    """When a run last wrote, in seconds since 1970."""
+    """The time of a run's last write, in seconds since 1970; 0 if there is none."""
     files = [folder / name for name in SIGNS if (folder / name).is_file()]
     return max((file.stat().st_mtime for file in files), default=0.0)

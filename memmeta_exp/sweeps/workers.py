@@ -1,4 +1,4 @@
-"""joblib's processes: those of a multirun are stopped without a loss, and none is left behind."""
+"""Stops joblib's processes: the jobs of a multirun save their state first, and no process is left running."""
 
 import io
 import os
@@ -19,15 +19,18 @@ POLL_S = 0.3
 
 
 def has_workers(overrides: list[str]) -> bool:
-    """Whether a multirun with `overrides` starts processes of joblib's: with one job at a time it starts none."""
+    """Whether a multirun with `overrides` starts joblib processes. With one job at a time it does not."""
     named = [o.removeprefix(N_JOBS) for o in overrides if o.startswith(N_JOBS)]
     counts = [int(text) for text in named if text.lstrip("-").isdecimal() and int(text)]
     return LAUNCHER in overrides and joblib.effective_n_jobs(counts[-1] if counts else -1) > 1
 
 
 def stopped_together(launch: Callable[[], int]) -> int:
-    """What `launch` returns, which starts the processes and waits for them. A stop is passed on to all of them, and
-    MultirunInterrupted raised once their jobs have saved their state; a second SIGINT ends them at once."""
+    """Calls `launch`, which starts the processes and waits for them; returns its result.
+
+    A stopping signal is passed on to all processes; after their jobs have saved their state, MultirunInterrupted is
+    raised. A second SIGINT kills them at once.
+    """
     result: list[int] = []
     error: list[BaseException] = []
 
@@ -35,13 +38,13 @@ def stopped_together(launch: Callable[[], int]) -> int:
         block()
         try:
             result.append(launch())
-        except BaseException as raised:  # noqa: BLE001 - it is raised in the thread that waits
+        except BaseException as raised:  # noqa: BLE001 - raised again in the waiting thread
             error.append(raised)
         finally:
             release()
             over.set()
 
-    over = threading.Event()  # Thread.join, interrupted, takes the thread for one that has ended
+    over = threading.Event()  # an interrupted Thread.join marks a running thread as ended
     with StopRequest() as stop:
         threading.Thread(target=work, daemon=True).start()
         notified: set[int] = set()
@@ -50,7 +53,7 @@ def stopped_together(launch: Callable[[], int]) -> int:
                 pass
             with (
                 redirect_stderr(io.StringIO()) if stop.signum else nullcontext()
-            ):  # Hydra's message on a job that stopped
+            ):  # hides Hydra's message about a stopped job
                 while not over.wait(POLL_S):
                     notified |= notify(signal.SIGTERM, notified)
         except KeyboardInterrupt:
@@ -65,7 +68,7 @@ def stopped_together(launch: Callable[[], int]) -> int:
 
 
 def notify(signum: int, notified: Collection[int] = ()) -> set[int]:
-    """Sends the signal to joblib's processes but those in `notified`; returns their numbers."""
+    """Sends a signal to joblib's processes, except those in `notified`; returns the ids of those it was sent to."""
     executor = reusable_executor._executor
     processes = set(getattr(executor, "_processes", None) or {}) - {*notified}
     for process in processes:
@@ -75,7 +78,7 @@ def notify(signum: int, notified: Collection[int] = ()) -> set[int]:
 
 
 def release() -> None:
-    """Ends joblib's processes, which it would keep, with the environment they started in, for the next call."""
+    """Ends joblib's processes. joblib would reuse them, with their old environment, in the next call."""
     executor = reusable_executor._executor
     if executor is not None:
         executor.shutdown(wait=True)

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: the run folder always, W&B beside it."""
+"""Records the numbers of a run: always in the run folder, and in W&B unless tracking is disabled."""
 
 import math
 import os
@@ -15,13 +15,13 @@ TITLE = "WANDB_NAME"
 
 
 def given_title() -> str | None:
-    """The title of a run that W&B's own variable asks for, None where it does not: so a sweep names its jobs'."""
+    """The title of a run from W&B's variable WANDB_NAME, None if it is not set. Sweeps set it for their jobs."""
     return os.environ.get(TITLE) or None
 
 
 def track_profile(config: Config, run_folder: RunFolder, found: Mapping[str, Any], title: str | None = None) -> None:
-    """What `memmeta profile` found: profile.json, and online W&B's summary, nested sections under dotted keys. title:
-    of the W&B run, in place of the run's name."""
+    """Writes the result of `memmeta profile` to profile.json; if tracking is online, also to W&B's summary under dotted
+    keys. title: of the W&B run; None: the run's name."""
     run_folder.write_profile(found)
     if config.tracking.mode == "online":
         with open_wandb(config, run_folder.path, job_type="profile", title=title) as wandb:
@@ -30,7 +30,9 @@ def track_profile(config: Config, run_folder: RunFolder, found: Mapping[str, Any
 
 class Tracker:
     """Logs to metrics.jsonl and to W&B with the same keys and values: `with Tracker(config, folder) as tracker:`.
-    wandb_id: of the W&B run to go on with; title: of the W&B run, in place of the run's name."""
+
+    wandb_id: the W&B run to resume. title: of the W&B run; None: the run's name.
+    """
 
     def __init__(
         self, config: Config, run_folder: RunFolder, wandb_id: str | None = None, title: str | None = None
@@ -55,16 +57,16 @@ class Tracker:
 
     @property
     def wandb_id(self) -> str | None:
-        """Of the W&B run that a process which goes on has to continue; tracking may be off meanwhile."""
+        """The id of the W&B run that a resumed process must continue; it is kept while tracking is disabled."""
         return self.wandb.id or self._before
 
     def log(self, iteration: int, metrics: Mapping[str, Any]) -> None:
-        """Values at outer iteration t (1-based, after the step); iterations never decrease within a run. What is not
-        finite is null in metrics.jsonl and left out in W&B."""
+        """Logs values after outer iteration t >= 1; iterations never decrease within a run. Values that are not finite
+        are null in metrics.jsonl and left out in W&B."""
         self.run_folder.log({"iteration": iteration, **metrics})
         self.wandb.log(iteration, {key: value for key, value in metrics.items() if math.isfinite(value)})
 
     def summary(self, metrics: Mapping[str, Any]) -> None:
-        """The run's final numbers: summary.json and W&B's summary."""
+        """Writes the run's final numbers to summary.json and to W&B's summary."""
         self.run_folder.write_summary(metrics)
         self.wandb.summary(metrics)

@@ -1,4 +1,4 @@
-"""What a run shows on a terminal: the progress bar on standard error, the table of results on standard output."""
+"""Terminal output: the progress bar on standard error, tables of results on standard output."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,8 +31,8 @@ ROWS = {  # summary key: (label, format)
     "convergence/grad_norm_sq": ("|grad F|^2 at the end", "{:.3e}"),
     "convergence/suboptimality": ("  F - min F at the end", "{:.3e}"),
     "convergence/distance": ("  distance to the minimiser", "{:.3e}"),
-    "cost/gradient_evaluations": ("gradients evaluated, over tasks", "{:,}"),
-    "cost/hessian_vector_products": ("  products of second derivatives", "{:,}"),
+    "cost/gradient_evaluations": ("gradient evaluations, all tasks", "{:,}"),
+    "cost/hessian_vector_products": ("  Hessian-vector products", "{:,}"),
     "inner/grad_norm_max": ("lower level, largest |d_phi g|", "{:.2e}"),
     "inner/kappa": ("  kappa = L_g / mu at the end", "{:.0f}"),
     "linear/residual_max": ("linear solve, largest residual", "{:.2e}"),
@@ -41,8 +41,10 @@ ROWS = {  # summary key: (label, format)
 
 
 class ProgressBar:
-    """The bar of a training run with ETA, loss, accuracy and peak memory; off where `enabled` is false. Where standard
-    error is no terminal, the lines passed to `note` are all that appears."""
+    """The progress bar of a training run: remaining time, loss, accuracy and peak memory.
+
+    enabled=False shows nothing. If standard error is not a terminal, only the lines of `note` are shown.
+    """
 
     def __init__(self, total: int, enabled: bool) -> None:
         self.console = Console(stderr=True, quiet=not enabled)
@@ -68,7 +70,7 @@ class ProgressBar:
         self._bar.stop()
 
     def update(self, iteration: int, metrics: Mapping[str, Any]) -> None:
-        """Shows the state after `iteration` (of 0 there is only that); the last peak measured stays on show."""
+        """Shows the state after `iteration`. `metrics` may be empty; the last measured peak stays visible."""
         if "memory/peak_mib" in metrics:
             self._peak = f" peak {metrics['memory/peak_mib']:.1f} MiB"
         status = ""
@@ -83,10 +85,10 @@ class ProgressBar:
 
 
 def print_summary(name: str, folder: Path, summary: Mapping[str, Any]) -> None:
-    """The table of results, the paths written, and `summary: PATH` as the last line of standard output."""
+    """Prints the table of results, the written paths, and `summary: PATH` as the last line of standard output."""
     table = Table(title=escape(name), show_header=False)
     for key, (label, form) in ROWS.items():
-        if key not in summary:  # the algorithm or the problem has none
+        if key not in summary:  # not every algorithm and dataset has every number
             continue
         value = math.nan if summary[key] is None else summary[key]
         table.add_row(label, form.format(value) if math.isfinite(value) else "not defined")
@@ -100,7 +102,7 @@ def print_summary(name: str, folder: Path, summary: Mapping[str, Any]) -> None:
     print(f"summary: {folder / 'summary.json'}", flush=True)
 
 
-JOB_NUMBERS = {  # as ROWS, in the order of the columns
+JOB_NUMBERS = {  # summary key: (column heading, format), in the order of the columns
     "test/acc": ("test accuracy", "{:.2%}"),
     "test/mse": ("test mean squared error", "{:.5g}"),
     "val/acc_best": ("best validation", "{:.2%}"),
@@ -115,8 +117,10 @@ MAX_WIDTH = 10_000
 
 
 def print_jobs(title: str, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
-    """The table over the jobs of a sweep: for each its values of `keys`, its state and the numbers that any has. Its
-    lines are as long as they need to be where this is no terminal."""
+    """Prints the table of the jobs of a sweep: the values of `keys`, the state, and numbers that any job has.
+
+    If standard output is not a terminal, lines are not wrapped.
+    """
     numbers = [key for key in JOB_NUMBERS if any(row.get(key) is not None for row in rows)]
     table = Table(title=escape(title))
     for heading in (*keys, "state", *(JOB_NUMBERS[key][0] for key in numbers)):
@@ -135,7 +139,7 @@ def _word(value: Any) -> str:
 
 
 def _number(row: Mapping[str, Any], key: str) -> str:
-    """By its form, with half of its interval where it has one."""
+    """The number `key` of `row` as text, with the half-width of its interval, if any; empty if it is missing."""
     form, half = JOB_NUMBERS[key][1], row.get(f"{key}_ci95")
     if not _finite(row.get(key)):
         return ""
@@ -147,7 +151,7 @@ def _finite(value: Any) -> bool:
 
 
 def print_profile(name: str, found: Mapping[str, Any]) -> None:
-    """The table of a measured profile.json."""
+    """Prints the table of a measured profile.json."""
     table = Table(title=escape(name))
     for column in ("phase", "ms", "share", "peak MiB above baseline"):
         table.add_column(column, justify="left" if column == "phase" else "right")
@@ -172,19 +176,19 @@ def print_profile(name: str, found: Mapping[str, Any]) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-PREDICTION_LABELS = {  # of the prediction's bytes: label
-    "tensors": "tensors above what persists, at the peak",
+PREDICTION_LABELS = {  # key of the prediction's bytes: label
+    "tensors": "temporary tensors at the peak",
     "parameters": "parameters",
     "buffers": "buffers",
     "optimizer_state": "optimiser state",
-    "images": "training images, taken to be on the GPU",
+    "images": "training images, assumed to be on the GPU",
     "warm_starts": "warm starts",
-    "rounding": "rounding of all these to blocks of 512 bytes",
+    "rounding": "rounding of these to blocks of 512 bytes",
 }
 
 
 def print_prediction(name: str, found: Mapping[str, Any]) -> None:
-    """The table of a predicted profile.json."""
+    """Prints the table of a predicted profile.json."""
     lines = found["bytes"]
     table = Table("predicted, not measured", title=f"{escape(name)} on a GPU")
     table.add_column("MiB", justify="right")
@@ -197,7 +201,7 @@ def print_prediction(name: str, found: Mapping[str, Any]) -> None:
     totals = [found[f"max_memory_allocated{which}"] / MIB for which in ("", "_hopper")]
     table.add_row("max_memory_allocated (on Hopper), and above that:", _pair(*totals))
     table.add_row("  allocator blocks left unsplit, at most", f"{lines['unsplit_at_most'] / MIB:.3f}")
-    table.add_row("  cuDNN's workspace, unknown, less this much", f"{lines['convolution_headroom'] / MIB:.3f}")
+    table.add_row("  cuDNN's workspace: unknown, minus this", f"{lines['convolution_headroom'] / MIB:.3f}")
     Console().print(table)
 
 

@@ -1,4 +1,4 @@
-"""What a run ran on: enough to explain a number a year later."""
+"""Describes the software and hardware of a run, for env.json."""
 
 import os
 import platform
@@ -14,8 +14,9 @@ PACKAGE_DIR = Path(__file__).resolve().parents[1]
 
 
 def describe_environment(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Software, hardware, source revision and command line, with `extra` added; extra["device"] is named too."""
-    import torch  # here, not above: the run folder's readers need no torch
+    """Software, hardware, source revision and command line, and `extra`. The hardware name is that of extra["device"],
+    cpu by default."""
+    import torch  # imported late: readers of run folders do not need torch
 
     return {
         "python": platform.python_version(),
@@ -24,7 +25,7 @@ def describe_environment(extra: Mapping[str, Any]) -> dict[str, Any]:
         "device_name": _device_name(torch.device(extra.get("device", "cpu"))),
         "cpu_model": cpu_model(),
         "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),  # within an operator
+        "threads": torch.get_num_threads(),  # intra-operator threads
         **git_state(PACKAGE_DIR),
         "command": list(sys.orig_argv),
         **extra,
@@ -47,7 +48,7 @@ def _device_name(device: Any) -> str:
 
 
 def cpu_model() -> str:
-    """The processor's market name where the system tells it, else its architecture."""
+    """The processor's model name if the system reports it, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -65,7 +66,7 @@ def git_state(directory: Path) -> dict[str, Any]:
 
 
 def _git(directory: Path, *arguments: str) -> str | None:
-    """What git prints, without the last newline; None where git or a checkout is missing."""
+    """The output of git, stripped; None if git fails or is missing."""
     command = ["git", "-C", str(directory), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)

@@ -1,13 +1,13 @@
-"""What the files of a run folder are expected to hold; docs/outputs.md says what it means.
+"""The expected types of the files in a run folder; docs/outputs.md explains their keys.
 
-Keys are optional and others may be there: files are also those of other versions.
+Keys are optional, and unknown keys are allowed, since other versions may have written the files.
 """
 
 from typing import Annotated, Any, TypedDict, get_args
 
 from memmeta_exp.utils.reading import Count, Plain, Rule
 
-TEXTS = ("memory/kind",)  # keys with a `/` whose values are texts; all others are numbers
+TEXTS = ("memory/kind",)  # keys with a `/` whose values are text; all others with a `/` are numbers
 
 
 class _Counts(TypedDict, total=False):
@@ -16,7 +16,7 @@ class _Counts(TypedDict, total=False):
 
 
 def _numbers(values: dict[str, Any]) -> bool:
-    """Whether what is named like a measurement is a number, or null, which stands for one that is not finite."""
+    """Whether all values of keys with a `/` are numbers, except TEXTS. null stands for a number that is not finite."""
     return all(
         isinstance(value, str) if key in TEXTS else value is None or type(value) in (int, float)
         for key, value in values.items()
@@ -26,7 +26,7 @@ def _numbers(values: dict[str, Any]) -> bool:
 
 Summary = Annotated[
     _Counts, *get_args(Plain)[1:], Rule("numbers under the keys with a /", _numbers)
-]  # .json; profile.json
+]  # summary.json, profile.json
 
 
 LARGEST = 1e150
@@ -43,7 +43,7 @@ def within_reach(value: Any) -> Any:
 
 
 class Status(TypedDict, total=False):
-    """status.json."""
+    """The content of status.json."""
 
     state: str
     pid: int
@@ -56,7 +56,7 @@ class Status(TypedDict, total=False):
 
 
 class Env(TypedDict, total=False):
-    """env.json."""
+    """The content of env.json."""
 
     versions: dict[str, str | None]
     command: list[str]
@@ -71,7 +71,7 @@ Row = Annotated[_Numbered, Rule("numbers under the keys with a /", _numbers)]  #
 
 
 class End(TypedDict, total=False):
-    """How a job of a sweep ended: log/ID.json."""
+    """The content of log/ID.json: how a job of a sweep ended."""
 
     exit_code: int
     reason: str | None

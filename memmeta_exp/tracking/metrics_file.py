@@ -1,4 +1,4 @@
-"""metrics.jsonl: a line an iteration, each written whole before the next iteration begins."""
+"""metrics.jsonl: one JSON line per logged iteration, appended at once."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ _BLOCK = 2**22  # bytes
 
 
 class MetricsFile:
-    """Appends rows to `file` and knows what it has written, so that a checkpoint can say up to where it goes."""
+    """Appends rows to `file`, and tracks its length and digest, so a checkpoint can store its position in the file."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -26,7 +26,7 @@ class MetricsFile:
         self._handle: int | None = None
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Appends one line. Raises OSError where it does not fit; nothing of it is left then."""
+        """Appends one line. If the disk is full, raises OSError and removes the partial line."""
         line = (json.dumps(plain(row), allow_nan=False) + "\n").encode()
         handle = self._open()
         try:
@@ -40,13 +40,13 @@ class MetricsFile:
         self._digest.update(line)
 
     def position(self) -> dict[str, Any]:
-        """What `resume_at` takes; everything up to here is on the disk when it returns."""
+        """Syncs the file to disk and returns the current position, for `resume_at`."""
         os.fsync(self._open())
         return {"bytes": self.bytes, "sha256": self._digest.hexdigest()}
 
     @property
     def size(self) -> int:
-        """Bytes on disk; 0 where there is no such file. DataError where it is no regular file."""
+        """Bytes on disk; 0 if there is no such file. Raises DataError if it is not a regular file."""
         try:
             with open_regular(self.file) as stream:
                 return os.fstat(stream.fileno()).st_size
@@ -54,26 +54,26 @@ class MetricsFile:
             return 0
 
     def holds(self, position: Mapping[str, Any]) -> bool:
-        """Whether the file begins with exactly what had been written at `position`."""
+        """Whether the file still begins with the bytes that were written up to `position`."""
         if self.size < position["bytes"]:
             return False
         return self._digest_of(position["bytes"]).hexdigest() == position["sha256"]
 
     def resume_at(self, position: Mapping[str, Any]) -> None:
-        """Cuts off what was written after `position`, in one step."""
+        """Truncates the file to `position`."""
         assert self._handle is None
         assert self.holds(position), position
         if self.size:
             os.truncate(self.file, position["bytes"])
 
     def close(self) -> None:
-        """A later `log` opens the file again."""
+        """Closes the file. A later `log` opens it again."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
 
     def _digest_of(self, count: int) -> "hashlib._Hash":
-        """Of the first `count` bytes; of fewer where there are no more."""
+        """SHA-256 of the first `count` bytes, or of the whole file if it is shorter."""
         digest = hashlib.sha256()
         if count:
             with open_regular(self.file) as stream:
@@ -83,18 +83,18 @@ class MetricsFile:
         return digest
 
     def _end_of_rows(self) -> int:
-        """Bytes up to the end of the last whole line. DataError where there is no line end in the last _BLOCK."""
+        """Bytes up to the end of the last complete line. Raises DataError if the last _BLOCK bytes have no line end."""
         if not self.size:
             return 0
         with open_regular(self.file) as stream:
             start = stream.seek(max(0, self.size - _BLOCK))
             at = stream.read().rfind(b"\n")
         if at < 0 < start:
-            raise DataError(f"{self.file} is damaged: it ends with more than {_BLOCK} bytes that are no row")
+            raise DataError(f"{self.file} is damaged: its last {_BLOCK} bytes have no line end")
         return start + at + 1
 
     def _open(self) -> int:
-        """At its end, after cutting off a line that a killed process left unfinished."""
+        """Opens the file for appending, after removing an incomplete last line of a killed process."""
         if self._handle is None:
             self.bytes = self._end_of_rows()
             self._digest = self._digest_of(self.bytes)
@@ -104,7 +104,7 @@ class MetricsFile:
 
 
 def plain(value: Any) -> Any:
-    """`value` in JSON's types: numpy and torch scalars become numbers, tuples lists, NaN and infinities None."""
+    """`value` in JSON's types: NumPy and torch scalars become numbers, tuples lists, NaN and infinities None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

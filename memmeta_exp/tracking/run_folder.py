@@ -1,10 +1,10 @@
-"""The folder a run leaves behind: the source of truth for every reader, with W&B or without.
+"""The run folder, which holds all results of a run, with or without W&B.
 
     config.yaml  overrides.yaml  env.json  metrics.jsonl  summary.json  test_episodes.csv  status.json
 
-Metrics are appended line by line, so a killed run loses nothing that it logged; everything else is replaced
-atomically, so a reader never sees half a file. JSON is strict: NaN and infinities are written as null. One process at a
-time has the folder: `with folder.claimed():`.
+Metrics are appended line by line, so a killed run keeps what it logged. All other files are replaced atomically, so a
+reader never sees an incomplete file. JSON is strict: NaN and infinities are written as null. One process at a time
+locks the folder: `with folder.claimed():`.
 """
 
 import csv
@@ -42,8 +42,8 @@ DESCRIPTION = ("status.json", "overrides.yaml", "config.yaml")
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """One test task. accuracy: fraction of queries right; classes: dataset class of each way; items: the image index
-    (within its class) of every support and query image, way-major, so that the task can be rebuilt exactly."""
+    """One test task. accuracy: fraction of correct queries. classes: dataset class of each way. items: index within its
+    class of every support and query image, way by way. With these the task can be rebuilt."""
 
     task: int
     accuracy: float
@@ -54,8 +54,8 @@ class EpisodeResult:
 
 @dataclass(frozen=True)
 class SinusoidResult:
-    """One test task of dataset=sinusoid. mse: of its query points; x: the inputs of every support point, then of every
-    query point, so that the task can be rebuilt exactly."""
+    """One test task of dataset=sinusoid. mse: over its query points. x: inputs of the support points, then of the query
+    points. With these the task can be rebuilt."""
 
     task: int
     mse: float
@@ -68,7 +68,7 @@ Result = TypeVar("Result", EpisodeResult, SinusoidResult)
 
 
 def claim(base: Path) -> Path:
-    """Creates `base`, or the first free of `base`-1, `base`-2, ...; of several processes each gets its own."""
+    """Creates and returns `base`, or the first free folder of `base`-1, `base`-2, ... Safe for concurrent processes."""
     base.parent.mkdir(parents=True, exist_ok=True)
     candidate, attempt = base, 0
     while True:
@@ -81,24 +81,24 @@ def claim(base: Path) -> Path:
 
 
 def holds_run(path: Path) -> bool:
-    """Whether a run has begun in the folder `path`."""
+    """Whether a run has started in the folder `path`."""
     return any((path / name).exists() for name in (LOCK, "status.json"))
 
 
 def read_status(path: Path) -> dict[str, Any]:
-    """What status.json says; empty where there is none, or none that can be read."""
+    """The content of status.json; empty if it is missing or damaged."""
     return read_mapping(path / "status.json", Status)
 
 
 def read_mapping(file: Path, expected: Any = Plain) -> dict[str, Any]:
-    """The mapping in a JSON file; empty where there is none, or none that can be read and is `expected`."""
+    """The mapping in a JSON file; empty if the file is missing, damaged or not of the type `expected`."""
     with suppress(FileNotFoundError, DataError):
         return read_json(file, expected)
     return {}
 
 
 class RunFolder:
-    """Writes what a run leaves in the existing directory `path`."""
+    """Reads and writes the files of a run in the existing directory `path`."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -107,13 +107,13 @@ class RunFolder:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """For the block the folder is this process's alone. Raises ConfigError where another one has it; what a dead
-        one left half-written is removed."""
+        """Locks the folder for the block, and removes incomplete files of killed processes. Raises ConfigError if
+        another process has it."""
         status, lock = read_status(self.path), FolderLock(self.path)
         lock.take(f"process {status.get('pid', '?')} on {status.get('host', '?')}")
         try:
             if not status and (self.path / "status.json").exists():
-                logger.warning("%s cannot be read: what it held is lost", self.path / "status.json")
+                logger.warning("%s cannot be read: its content is lost", self.path / "status.json")
             for folder in (self.path, self.checkpoints):
                 remove_partials(folder)
             yield
@@ -121,7 +121,7 @@ class RunFolder:
             lock.release()
 
     def description(self) -> dict[str, bytes]:
-        """The files that say what run the folder holds and how it stands, those that are there."""
+        """The content of those files of DESCRIPTION that exist: the run's status, overrides and configuration."""
         found = {}
         for name in DESCRIPTION:
             with suppress(FileNotFoundError, DataError):
@@ -129,56 +129,58 @@ class RunFolder:
         return found
 
     def restore_description(self, before: Mapping[str, bytes]) -> bool:
-        """Brings back what `description` gave, as far as the disk lets it; whether the run is a finished one then."""
+        """Writes back what `description` returned, as far as possible; returns whether the run is then finished."""
         try:
             for name, content in before.items():
                 with replacing(self.path / name) as stream:
                     stream.write(content)
         except OSError as error:
-            logger.warning("%s: not as it was before (%s)", self.path, error.strerror)
+            logger.warning("%s: its description could not be restored (%s)", self.path, error.strerror)
         return "status.json" in before and read_status(self.path).get("state") == "finished"
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """config.yaml: the resolved configuration, as `Config` reads it back."""
+        """Writes config.yaml: the resolved configuration."""
         replace_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
     def write_overrides(self, overrides: list[str]) -> None:
-        """overrides.yaml: what the command line changed, in Hydra's own form."""
+        """Writes overrides.yaml: the overrides of the command line."""
         replace_text(self.path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
 
     def read_overrides(self) -> list[str]:
-        """overrides.yaml; empty where there is none, or none that can be read."""
+        """The overrides in overrides.yaml; empty if it is missing or damaged."""
         file = self.path / "overrides.yaml"
         try:
             return overrides_of_today(read_yaml(file, Overrides))
         except FileNotFoundError:
             return []
         except DataError:
-            logger.warning("%s cannot be read: what it held is lost", file)
+            logger.warning("%s cannot be read: its content is lost", file)
             return []
 
     def write_env(self, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """env.json, which it returns: software, hardware and source revision, with `extra` added ("device": where the
-        run computes). What was there before goes under "earlier": a list, oldest first."""
+        """Writes and returns env.json: software, hardware, source revision and `extra` ("device": the run's device).
+
+        The previous content is kept in the list "earlier", oldest first.
+        """
         env, file = describe_environment(extra or {}), self.path / "env.json"
         before = read_mapping(file, Env)
         if before:
             env["earlier"] = [*before.pop("earlier", []), before]
         elif file.exists():
-            logger.warning("%s cannot be read: what it held is lost", file)
+            logger.warning("%s cannot be read: its content is lost", file)
         self._write_json("env.json", env)
         return env
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """summary.json: the run's final numbers."""
+        """Writes summary.json: the run's final numbers."""
         self._write_json("summary.json", summary)
 
     def write_profile(self, found: Mapping[str, Any]) -> None:
-        """profile.json: what `memmeta profile` measured or predicted."""
+        """Writes profile.json: what `memmeta profile` measured or predicted."""
         self._write_json("profile.json", found)
 
     def write_test_episodes(self, episodes: Sequence[EpisodeResult] | Sequence[SinusoidResult]) -> None:
-        """test_episodes.csv: one row a test task, a column a field; `read_test_episodes` is the inverse."""
+        """Writes test_episodes.csv: one row per test task, one column per field. Inverse of `read_test_episodes`."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         names = [field.name for field in fields(episodes[0])]
@@ -188,20 +190,20 @@ class RunFolder:
         replace_text(self.path / "test_episodes.csv", text.getvalue())
 
     def write_adaptation(self, found: Mapping[str, Any]) -> None:
-        """adaptation.json: what a model of sine waves says before, during and after adaptation."""
+        """Writes adaptation.json: predictions of a sine-wave model before, during and after adaptation."""
         self._write_json("adaptation.json", found)
 
     @property
     def title(self) -> str | None:
-        """What the run is called in place of its name, None where nothing is said."""
+        """The title of the run in status.json; None if it has none."""
         title = read_status(self.path).get("title")
         return title if isinstance(title, str) and title else None
 
     def set_status(
         self, state: str, iteration: int | None = None, reason: str | None = None, title: str | None = None
     ) -> None:
-        """status.json: where the run stands. `started` stays that of the first call, `iteration` and `title` the last
-        ones given."""
+        """Writes status.json. `started` is the time of the first call; `iteration` and `title` keep their last values
+        if they are None."""
         assert state in STATES, state
         before = read_status(self.path)
         iteration = before.get("iteration") if iteration is None else iteration
@@ -235,9 +237,12 @@ class RunFolder:
 
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl (or of the one in a run folder), in order; null is None, and so is a number
-    too large to draw. A last line without its end, left by a killed run, is dropped. Metrics of older versions have
-    their names of today. Raises FileNotFoundError, and DataError for what is no row, or out of order."""
+    """The rows of a metrics.jsonl file, or of the one in a run folder, in order; null is None, and so is a
+    number too large to draw.
+
+    An incomplete last line of a killed run is dropped. Metrics of older versions get their current names. Raises
+    FileNotFoundError, and DataError for an invalid row or a decreasing iteration.
+    """
     file = Path(path) / "metrics.jsonl" if Path(path).is_dir() else Path(path)
     rows = read_json_lines(file, Row)
     if any(later["iteration"] < before["iteration"] for before, later in itertools.pairwise(rows)):
@@ -246,8 +251,8 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
 
 
 def read_test_episodes(path: Path | str, kind: type[Result] = EpisodeResult) -> list[Result]:
-    """The rows of a test_episodes.csv (or of the one in a run folder). Raises FileNotFoundError, and DataError, which
-    names the line, for what is no such row."""
+    """The rows of a test_episodes.csv file, or of the one in a run folder. Raises FileNotFoundError, and DataError,
+    with the line, for an invalid row."""
     file = Path(path) / "test_episodes.csv" if Path(path).is_dir() else Path(path)
     types = get_type_hints(kind)
     found = []
@@ -255,7 +260,7 @@ def read_test_episodes(path: Path | str, kind: type[Result] = EpisodeResult) -> 
         try:
             found.append(kind(**{name: _READ[of](row[name]) for name, of in types.items()}))
         except ValueError:
-            raise DataError(f"{file} is damaged: line {line} holds something else than numbers") from None
+            raise DataError(f"{file} is damaged: line {line} has values that are not numbers") from None
     return found
 
 
@@ -266,7 +271,7 @@ def _whole(text: str) -> int:
 
 
 def _as_text(value: Any) -> str:
-    """Exactly: floats by the digits that give them back."""
+    """`value` as exact text: repr of a float is read back as the same float."""
     return " ".join(map(_as_text, value)) if isinstance(value, tuple) else repr(value)
 
 

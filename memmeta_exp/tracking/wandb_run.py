@@ -1,10 +1,9 @@
-"""Weights & Biases, and nothing that training depends on: the run folder holds every number in any case.
+"""Weights & Biases. Training does not depend on it: the run folder has every number.
 
-This is the only module that imports wandb, and it does so when a run opens; workspace.py has wandb_workspaces. Nothing
-that a run uses raises or waits long: an online run that cannot reach its server goes on offline, and one that cannot
-write goes on without, each with one warning line. `wandb sync RUN_DIR/wandb/offline-run-*` uploads an offline run. A
-run that goes on keeps its id: online W&B takes up the run of that id, offline each process leaves a folder of its own
-with it.
+This is the only module that imports wandb, when a run opens; workspace.py imports wandb_workspaces. Failures do not
+stop a run: if the server is unreachable, the run is tracked offline; if W&B cannot write, tracking ends. Each case logs
+one warning. `wandb sync RUN_DIR/wandb/offline-run-*` uploads an offline run. A resumed run keeps its W&B id: online,
+W&B resumes the run of that id; offline, each process writes its own folder with that id.
 """
 
 import logging
@@ -23,16 +22,16 @@ from memmeta_exp.utils.errors import RunError
 if TYPE_CHECKING:
     import wandb
 
-FINISH_TIMEOUT_S = 60.0  # an upload may end that long after the run; what is left stays on disk for `wandb sync`
-FLUSH_S = 1.0  # a killed run loses at most this much of its W&B history (wandb's default is 15)
-MOST_LETTERS = 128  # of a run's name at W&B
-MAXIMA = ("val/acc", "memory/peak_mib")  # a run's summary keeps the highest of these, as "val/acc.max"
+FINISH_TIMEOUT_S = 60.0  # seconds to wait for the upload at the end of a run; `wandb sync` can upload the rest
+FLUSH_S = 1.0  # seconds of W&B history that a killed run may lose (wandb's default is 15)
+MOST_LETTERS = 128  # longest name of a W&B run
+MAXIMA = ("val/acc", "memory/peak_mib")  # metrics whose maximum is in a run's summary, as "val/acc.max"
 
 logger = logging.getLogger("memmeta")
 
 
 class WandbRun:
-    """One W&B run, or none: the same calls in every mode, and none of them raises."""
+    """One W&B run, or none if tracking is disabled. The methods are the same in every mode, and none raises."""
 
     def __init__(self, run: "wandb.Run | None" = None) -> None:
         self._run = run
@@ -45,27 +44,27 @@ class WandbRun:
 
     @property
     def path(self) -> Path | None:
-        """The directory that holds the .wandb file; None when disabled."""
+        """The directory of the .wandb file; None if disabled."""
         return Path(self._run.dir).parent if self._run is not None else None
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """One point of every metric at outer iteration `step`."""
+        """Logs `metrics` at outer iteration `step`."""
         self._try(lambda run: run.log({**metrics, "iteration": step}, step=step))
 
     def summary(self, metrics: Mapping[str, Any]) -> None:
-        """Final numbers, beside what wandb sums up itself: the last value, or {"max": ...} of the MAXIMA."""
+        """Writes final numbers. W&B itself adds the last value of each logged metric, and {"max": ...} of MAXIMA."""
         self._try(lambda run: run.summary.update(dict(metrics)))
 
     def close(self, exit_code: int) -> None:
-        """Ends the run; an exit code other than 0 marks it failed. Where the server has not had all of it in time, one
-        warning says how it gets the rest."""
+        """Ends the run; an exit code other than 0 marks it as failed. If the upload times out, it warns how to upload
+        the rest."""
 
         def finish(run: "wandb.Run") -> None:
             path = self.path
             try:
                 run.finish(exit_code=exit_code)
             except TimeoutError:
-                logger.warning("W&B has not had all of this run; `wandb sync %s` uploads the rest", path)
+                logger.warning("the upload to W&B is incomplete; `wandb sync %s` uploads the rest", path)
 
         self._try(finish)
         self._run = None
@@ -75,8 +74,8 @@ class WandbRun:
             return
         try:
             action(self._run)
-        except Exception as error:  # noqa: BLE001 - whatever W&B's trouble is, training goes on
-            logger.warning("W&B stopped (%s); the run goes on with its local files", first_line(error))
+        except Exception as error:  # noqa: BLE001 - an error of W&B must not stop training
+            logger.warning("W&B failed (%s); the run continues with its local files", first_line(error))
             self._run = None
 
 
@@ -84,8 +83,10 @@ class WandbRun:
 def open_wandb(
     config: Config, run_dir: Path, job_type: str = "train", run_id: str | None = None, title: str | None = None
 ) -> Iterator[WandbRun]:
-    """The W&B run of `config`, with its files under `run_dir`/wandb, finished on leaving; see `TrackingConfig.mode`.
-    run_id: of the run to go on with, None for a new one; title: its name there, the run's name by default."""
+    """The W&B run of `config`, finished at the end of the block. Its files are in `run_dir`/wandb.
+
+    run_id: the run to resume; None: a new one. title: its name in W&B; None: the run's name.
+    """
     run = WandbRun(_start(config, run_dir, {"job_type": job_type, "name": _short(title or config.run_name)}, run_id))
     try:
         yield run
@@ -96,7 +97,7 @@ def open_wandb(
 
 
 def _short(title: str) -> str:
-    """What W&B has room for."""
+    """`title` cut to MOST_LETTERS characters."""
     return title if len(title) <= MOST_LETTERS else f"{title[: MOST_LETTERS - 3]}..."
 
 
@@ -106,20 +107,20 @@ def _start(config: Config, run_dir: Path, called: dict[str, str], run_id: str | 
         before = set(run_dir.glob("wandb/*"))
         try:
             return _init(config, run_dir, called, "online", run_id)
-        except Exception as error:  # noqa: BLE001 - no key, no network, no server: all mean offline
-            logger.warning("W&B is out of reach (%s); this run is tracked offline", first_line(error))
+        except Exception as error:  # noqa: BLE001 - without a key, a network or a server, track offline
+            logger.warning("W&B cannot be reached (%s); this run is tracked offline", first_line(error))
             mode = "offline"
             _remove(set(run_dir.glob("wandb/*")) - before)
     if mode == "offline":
         try:
             return _init(config, run_dir, called, "offline", run_id)
-        except Exception as error:  # noqa: BLE001 - a full disk, say: the run folder will report it if it matters
+        except Exception as error:  # noqa: BLE001 - for example a full disk, which the run folder reports itself
             logger.warning("W&B could not start (%s); this run has its local files only", first_line(error))
     return None
 
 
 def _remove(leftovers: set[Path]) -> None:
-    """What an online run that never began has left."""
+    """Removes the files of an online run that could not start."""
     for path in leftovers:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -128,7 +129,7 @@ def _remove(leftovers: set[Path]) -> None:
 
 
 def _init(config: Config, run_dir: Path, called: dict[str, str], mode: Any, run_id: str | None) -> "wandb.Run":
-    os.environ.setdefault("WANDB_SILENT", "true")  # Settings(silent=True) would still talk, and ask, at login
+    os.environ.setdefault("WANDB_SILENT", "true")  # with Settings(silent=True), login would still print and prompt
     import wandb
 
     run = wandb.init(
@@ -145,7 +146,7 @@ def _init(config: Config, run_dir: Path, called: dict[str, str], mode: Any, run_
         resume="allow" if run_id and mode == "online" else None,
         settings=_settings(config.tracking.init_timeout_s),
     )
-    run.define_metric("*", step_metric="iteration")  # its summary: the last value, plain
+    run.define_metric("*", step_metric="iteration")  # the summary has the last value
     for key in MAXIMA:
         run.define_metric(key, step_metric="iteration", summary="max")
     return run
@@ -154,7 +155,7 @@ def _init(config: Config, run_dir: Path, called: dict[str, str], mode: Any, run_
 def _settings(init_timeout_s: float) -> "wandb.Settings":
     import wandb
 
-    recent = {  # not in every version of wandb, and no run should fail over them
+    recent = {  # settings that not every version of wandb has
         "finish_timeout": FINISH_TIMEOUT_S,
         "finish_timeout_raises": True,
         "x_save_requirements": False,
@@ -164,24 +165,25 @@ def _settings(init_timeout_s: float) -> "wandb.Settings":
         console="off",
         init_timeout=init_timeout_s,
         login_timeout=init_timeout_s,
-        disable_git=True,  # env.json has the revision, and no source leaves the machine
+        disable_git=True,  # no source code is uploaded; env.json has the revision
         disable_code=True,
         **{name: value for name, value in recent.items() if name in wandb.Settings.model_fields},
     )
 
 
 def default_entity(timeout_s: float) -> str:
-    """The entity of whoever is logged in. RunError without a key, or where no server answers within `timeout_s`."""
+    """The default entity of the logged-in user. Raises RunError without a key, or if no server answers in
+    `timeout_s`."""
     os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
     try:
         return str(wandb.Api(timeout=max(1, round(timeout_s))).default_entity)
     except Exception as error:  # noqa: BLE001 - no key, no network, no server
-        raise RunError(f"W&B is out of reach ({first_line(error)})") from None
+        raise RunError(f"W&B cannot be reached ({first_line(error)})") from None
 
 
 def first_line(error: Exception) -> str:
-    """What a message of W&B says first."""
-    text = str(error).strip().replace("<no message>", "")  # what wandb says of some unreachable servers
+    """The first line of an error of W&B, or the name of its class."""
+    text = str(error).strip().replace("<no message>", "")  # wandb's text for some unreachable servers
     return text.splitlines()[0].rstrip(".") if text else type(error).__name__

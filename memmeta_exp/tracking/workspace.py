@@ -1,7 +1,7 @@
 """The dashboard of a W&B project as code: one workspace and one report, built with wandb-workspaces.
 
-This is the only module that imports wandb_workspaces. Building needs no network, no account and no chance: every id is
-derived from what it names, so that the same project gives the same JSON. Keys are those of docs/outputs.md.
+This is the only module that imports wandb_workspaces. Building needs no network and no account, and is deterministic:
+ids are derived from names, so the same project gives the same JSON. docs/outputs.md explains the keys.
 """
 
 import hashlib
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
 NAME = "memmeta"
-ITERATION = "iteration"  # what every metric is logged against
+ITERATION = "iteration"  # the step metric of all metrics
 ID_LENGTH = 12
-LONGEST_TITLE = 128  # of a report
+LONGEST_TITLE = 128  # characters of a report's title
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Lines against x (the outer iteration by default); log: a logarithmic axis of values."""
+    """A line plot against x, by default the outer iteration. log: logarithmic y axis."""
 
     title: str
     keys: tuple[str, ...]
@@ -32,7 +32,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Bars:
-    """Final numbers (summary.json), a bar a configuration."""
+    """A bar plot of final numbers (summary.json), one bar per configuration."""
 
     title: str
     keys: tuple[str, ...]
@@ -48,7 +48,7 @@ class Section:
 SECTIONS = (
     Section(
         "accuracy",
-        "Query accuracy and loss of adapted heads: fractions and nats. The test is of the best model by validation.",
+        "Query accuracy (fraction) and loss (nats) after adaptation. The test uses the best model by validation.",
         (
             Curve("validation accuracy", ("val/acc",)),
             Curve("training accuracy", ("train/acc",)),
@@ -77,7 +77,7 @@ SECTIONS = (
     ),
     Section(
         "solver health",
-        "Whether the solves behind each hypergradient were solves.",
+        "Whether the lower level and the linear system of each hypergradient met their tolerances.",
         (
             Curve("hypergradients with a missed solve", ("hypergrad/inexact_fraction", "convergence/inexact_fraction")),
             Curve("validation tasks left unsolved", ("val/unsolved_fraction",)),
@@ -91,8 +91,8 @@ SECTIONS = (
         "time",
         "Seconds of wall clock, sampling included.",
         (
-            Curve("seconds a step", ("time/step_seconds",), log=True),
-            Curve("tasks a second", ("time/tasks_per_second",)),
+            Curve("seconds per step", ("time/step_seconds",), log=True),
+            Curve("tasks per second", ("time/tasks_per_second",)),
             Curve("validation accuracy against wall clock", ("val/acc",), x="RelativeTime(Wall)"),
             Bars("median step", ("time/step_seconds_median",)),
             Bars("whole run", ("time/total_seconds",)),
@@ -100,7 +100,7 @@ SECTIONS = (
     ),
     Section(
         "cost",
-        "Evaluations that the algorithms counted, over the run so far.",
+        "Number of evaluations by the algorithm, since the start of the run.",
         (
             Curve("gradient evaluations", ("cost/gradient_evaluations",)),
             Curve("Hessian-vector products", ("cost/hessian_vector_products",)),
@@ -114,7 +114,7 @@ SECTIONS = (
 
 @dataclass
 class Dashboard:
-    """Workspace and report of `project`; entity: "" where it is only written as JSON."""
+    """Workspace and report of `project`. entity: its owner; "" is enough to write JSON."""
 
     project: str
     entity: str = ""
@@ -126,9 +126,9 @@ class Dashboard:
         self.report = _report(self.project, self.entity)
 
     def to_json(self) -> str:
-        """Both as W&B's server stores them.
+        """Workspace and report as JSON, in the format of W&B's server.
 
-        The library has no public way to serialise without saving: `_to_model` is what its own save() calls.
+        The library cannot serialise without saving, so this calls `_to_model`, as its save() does.
         """
         models = {"workspace": self.workspace._to_model(), "report": self.report._to_model()}
         values = {
@@ -139,16 +139,16 @@ class Dashboard:
     def save(self) -> tuple[str, str]:
         """Saves both on the server, as a new view and a new report of the project; returns their addresses.
 
-        Raises what the library raises: ValueError for a project that is not there, errors of wandb and of the network.
+        Raises the library's errors: ValueError for an unknown project, and errors of wandb and of the network.
         """
         for block in self.report.blocks:
             for runs in getattr(block, "runsets", []):
-                runs.entity, runs.project = self.entity, self.project  # named, it is looked up on the server
+                runs.entity, runs.project = self.entity, self.project  # set late: the server is then asked for it
         return self.workspace.save().url, self.report.save().url
 
 
 def metrics() -> Iterator[str]:
-    """Every metric that some panel shows."""
+    """Yields every metric that a panel shows."""
     for section in SECTIONS:
         for panel in section.panels:
             yield from panel.keys
@@ -157,7 +157,7 @@ def metrics() -> Iterator[str]:
 
 
 def _workspace(project: str, entity: str) -> "Workspace":
-    """A section of panels each; runs of one configuration (W&B's group) are one line, their mean."""
+    """The workspace, with one group of panels per section. Runs of a configuration (W&B's group) are averaged."""
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces.expr import Metric
 
@@ -182,7 +182,7 @@ def _three_columns() -> Any:
 
 
 def _report(project: str, entity: str) -> "Report":
-    """A heading, a sentence and a grid for each section."""
+    """The report, with a heading, a sentence and a grid of panels per section."""
     import wandb_workspaces.reports.v2.interface as wr
 
     blocks: list[Any] = [wr.TableOfContents()]
@@ -212,5 +212,5 @@ def _panel(panel: Curve | Bars, identity: str) -> Any:
 
 
 def _id(*names: str) -> str:
-    """In the form of the library's own, which are random."""
+    """A deterministic id in the format of the library's random ids."""
     return hashlib.sha256("/".join(names).encode()).hexdigest()[:ID_LENGTH]

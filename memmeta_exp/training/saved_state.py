@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from memmeta_exp.training.progress import Progress
-from memmeta_exp.utils.reading import Count, Plain, Rule, fault
+from memmeta_exp.utils.reading import Count, Plain, Rule, mismatch
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -67,12 +67,12 @@ class Saved(Weights):
 
 def weights_fault(found: Any) -> str | None:
     """The first fault of a checkpoint's content as weights, in one clause; None if there is none."""
-    return fault(found, Weights)
+    return mismatch(found, Weights)
 
 
 def saved_fault(found: Any) -> str | None:
     """The first fault of a checkpoint's content as a state to resume from, in one clause; None if there is none."""
-    problem = fault(found, Saved)
+    problem = mismatch(found, Saved)
     if problem is None and found["progress"]["iteration"] != found["iteration"]:
         return "'progress.iteration' is not 'iteration'"
     return problem
@@ -97,7 +97,7 @@ def like(value: Any, template: Any, where: str) -> str | None:
         same = isinstance(value, Tensor) and (value.shape, value.dtype) == (template.shape, template.dtype)
         return None if same else f"'{where}' is no {template.dtype} {tuple(template.shape)}"
     kinds: Any = {int: int | float, float: float, type(None): bool | int | float | str | None}
-    return fault(value, kinds.get(type(template), type(template)), where)
+    return mismatch(value, kinds.get(type(template), type(template)), where)
 
 
 def optimizer_fault(found: OptimizerState, optimizer: torch.optim.Optimizer) -> str | None:

@@ -1,1 +1,1 @@
-"""Small tools that any room may use: errors, atomic files, signals, locks."""
+"""General tools without dependencies on the rest of the package: errors, atomic files, signals, locks."""

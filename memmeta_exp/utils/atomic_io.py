@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whatever stops the process or the machine."""
+"""Atomic file writes: a reader sees the old or the new content, even after a crash."""
 
 import os
 import tempfile
@@ -14,9 +14,12 @@ PARTIAL = ".partial"
 
 @contextmanager
 def replacing(file: Path) -> Iterator[BinaryIO]:
-    """A stream whose content becomes `file` when the block ends: written aside in the same folder, synced, renamed, and
-    the folder synced. A reader, or a machine that stops, finds the old content or the new, never a mix; a block that
-    raises, and a disk that is full, leave the old. Raises OSError, and DataError where `file` is a folder."""
+    """A binary stream whose content replaces `file` when the block ends.
+
+    The content is written to a temporary file in the same folder, synced and renamed; then the folder is synced. If the
+    block raises, or the disk is full, the old file stays. Raises OSError, and DataError where `file` is a
+    folder.
+    """
     if file.is_dir() and not file.is_symlink():
         raise DataError(f"{file} is a folder, where a file is to be written: move it away")
     handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=PARTIAL)
@@ -25,7 +28,7 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private, but runs are there to be read by the whole group
+        os.chmod(temporary, 0o644)  # mkstemp makes it private, but other users should be able to read runs
         os.replace(temporary, file)
     except BaseException as error:
         with suppress(OSError):
@@ -37,13 +40,13 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
 
 
 def replace_text(file: Path, text: str) -> None:
-    """`file` with `text` in it, as `replacing` does it."""
+    """Replaces the content of `file` by `text`, atomically."""
     with replacing(file) as stream:
         stream.write(text.encode())
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in `folder` durable: a rename is not, until its folder has been synced."""
+    """Syncs `folder`; a rename in it is durable only afterwards."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -52,6 +55,6 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Removes what processes that were killed in the middle of a write have left in `folder`."""
+    """Removes the temporary files that killed processes left in `folder`."""
     for file in folder.glob(f".*{PARTIAL}"):
         file.unlink(missing_ok=True)

@@ -1,10 +1,10 @@
-"""What ends a command in one line instead of a traceback; `exit_code` is what the process then returns."""
+"""Errors that end a command with one line instead of a traceback. The process exits with their `exit_code`."""
 
 from typing import Any
 
 
 class MemmetaError(Exception):
-    """The text is one line for the user: what, why, and what to do instead. reported: another rank prints it."""
+    """Its text is one line for the user: what is wrong, why, and what to do. reported: another rank prints it."""
 
     exit_code = 2
     reported = False
@@ -15,30 +15,30 @@ class ConfigError(MemmetaError, ValueError):
 
 
 class DataError(MemmetaError, ValueError):
-    """Dataset files that are missing, damaged or not what their configuration says."""
+    """Files that are missing, damaged, or that do not fit their configuration."""
 
 
 class FetchError(MemmetaError, RuntimeError):
-    """Published files that no known address gave."""
+    """Published files that could not be downloaded from any known address."""
 
     exit_code = 1
 
 
 class CheckpointError(MemmetaError, ValueError):
-    """A checkpoint that is missing, damaged or of another model."""
+    """A checkpoint that is missing, damaged or from another model."""
 
 
 class RunError(MemmetaError, RuntimeError):
-    """A run that cannot go on."""
+    """A run that cannot continue."""
 
     exit_code = 1
 
 
 class RunInterrupted(MemmetaError):
-    """A run that was asked to stop by signal `signum` and has saved its state."""
+    """A run that signal `signum` stopped, after it saved its state."""
 
     def __init__(self, signum: int, iteration: int, folder: object) -> None:
-        super().__init__(f"stopped by signal {signum} after iteration {iteration}; what it has is in {folder}")
+        super().__init__(f"stopped by signal {signum} after iteration {iteration}; its state is saved in {folder}")
         self.exit_code = 128 + signum
         self._made_of = signum, iteration, str(folder)
 
@@ -47,22 +47,22 @@ class RunInterrupted(MemmetaError):
 
 
 class MultirunInterrupted(MemmetaError):
-    """A multirun that was asked to stop by signal `signum`, whose jobs have saved their state."""
+    """A multirun that signal `signum` stopped, after its jobs saved their state."""
 
     def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by signal {signum}; the same command goes on where it stopped")
+        super().__init__(f"stopped by signal {signum}; run the same command again to continue")
         self.exit_code, self._signum = 128 + signum, signum
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._signum,)  # as above
+        return type(self), (self._signum,)  # launchers pickle it
 
 
 class RankLost(RunError):
-    """A rank of a run of several is gone; the text says how that showed."""
+    """Another rank of the run has disappeared; the text says how that was noticed."""
 
 
 class RankFailed(RunError):
-    """A rank of a run of several has failed, and says why."""
+    """Another rank of the run has failed; the text is its error line."""
 
     def __init__(self, line: str, exit_code: int) -> None:
         super().__init__(line)

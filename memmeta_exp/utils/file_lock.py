@@ -1,4 +1,4 @@
-"""One process at a time writes to a run folder."""
+"""A lock that lets one process at a time write to a run folder."""
 
 import errno
 import fcntl
@@ -17,15 +17,17 @@ logger = logging.getLogger("memmeta")
 
 
 class FolderLock:
-    """An exclusive flock on DIR/.lock, which the system releases when the process ends, however it ends."""
+    """An exclusive flock on DIR/.lock. The system releases it when the process ends, however it ends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._handle: int | None = None
 
     def take(self, holder: str) -> None:
-        """Takes the lock, or ConfigError: `holder`, a few words, says who has it then. Where the file system has no
-        locks one warning says that nothing keeps two processes apart."""
+        """Takes the lock. Raises ConfigError if another process has it, or the folder is read-only.
+
+        holder: words for the other process in the message. If the file system has no locks, it only warns.
+        """
         try:
             self._handle = open_handle(self.folder / NAME, os.O_RDWR | os.O_CREAT)
         except DataError as error:
@@ -45,10 +47,10 @@ class FolderLock:
             if error.errno not in NO_LOCKS:
                 self.release()
                 raise
-            logger.warning("%s: its file system has no locks; see to it that no other process runs there", self.folder)
+            logger.warning("%s: its file system has no locks; make sure that no other process uses it", self.folder)
 
     def release(self) -> None:
-        """Gives the lock up."""
+        """Releases the lock, if it is held."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None

@@ -1,4 +1,4 @@
-"""Where a user's own modules are looked for, and what to say of one that does not import."""
+"""The search path of a user's own modules, and error messages for modules that cannot be imported."""
 
 import importlib
 import os
@@ -7,7 +7,7 @@ import traceback
 
 
 def search_current_folder() -> None:
-    """From now on modules are also looked for in the current folder, after everywhere else. New files count."""
+    """Appends the current folder to Python's module search path, and makes new files in it importable."""
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)
@@ -15,11 +15,11 @@ def search_current_folder() -> None:
 
 
 def why_not_imported(module: str, error: BaseException) -> str:
-    """One clause that follows the name of `module`, whose import raised `error`: what is wrong, and what to do."""
+    """The rest of an error message after the name of `module`, whose import raised `error`: the cause and the fix."""
     if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
         return (
-            f"is not found: there is no module {error.name} here; install it, start in the folder that holds it, or "
-            "put that folder on PYTHONPATH"
+            f"is not found: there is no module {error.name}; install it, start memmeta in the folder that contains it, "
+            "or add that folder to PYTHONPATH"
         )
     text = " ".join(str(error).split())
     return f"cannot be imported: {type(error).__name__}{f': {text}' if text else ''}{_place(error)}"
@@ -27,7 +27,7 @@ def why_not_imported(module: str, error: BaseException) -> str:
 
 def _place(error: BaseException) -> str:
     """The file and line of the statement that raised `error` while its module was imported."""
-    if isinstance(error, SyntaxError):  # which says it itself
+    if isinstance(error, SyntaxError):  # its text has the place
         return ""
     places = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
     return f" ({os.path.basename(places[-1].filename)}, line {places[-1].lineno})" if places else ""

@@ -1,21 +1,21 @@
-"""Has glibc's malloc keep the memory of tensors that are freed."""
+"""Makes glibc's malloc keep and reuse the memory of freed tensors."""
 
 import ctypes
 import os
 from functools import cache
 
-TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # of malloc.h
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # constants of malloc.h
 MOST = 2**31 - 1  # bytes: the largest number that mallopt takes
 LARGEST_IN_HEAP = 2**25  # bytes: the largest MMAP_THRESHOLD that an older glibc takes
 
 
 @cache
 def keep_freed_memory() -> bool:
-    """From now on, and for this process: a tensor takes the place of one that was freed. By default malloc hands large
-    blocks back to the kernel, and the next tensor, made a microsecond later, is paid for page by page: 8 to 11 % of a
-    step on a CPU. The process keeps its largest size, up to 2 GiB beyond what it needs.
+    """Sets malloc of this process to reuse freed memory. Returns whether it did.
 
-    False, and nothing is done, where malloc is not glibc's, or the environment says how it should behave.
+    By default malloc returns large blocks to the kernel, and page faults for the next tensor take 8 to 11 % of a step
+    on a CPU. With this, the process keeps up to 2 GiB more than it needs. It does nothing if malloc is not glibc's, or
+    if environment variables configure malloc.
     """
     if any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
         return False

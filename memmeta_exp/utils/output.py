@@ -1,7 +1,6 @@
-"""Standard output and standard error that never fail: what cannot be written is dropped, and the work goes on.
+"""Standard output and standard error that never raise: output that cannot be written is dropped.
 
-A reader may leave (`memmeta train | head -1`), a disk may fill up, a terminal may close. None of these is a fault of
-the command that prints.
+So a run continues if its reader leaves (`memmeta train | head -1`), a disk is full or a terminal closes.
 """
 
 import io
@@ -17,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class LossyFile(io.FileIO):
-    """The descriptor `fd`, opened for writing. lost: why a write failed for the first time, None where none has."""
+    """The descriptor `fd`, opened for writing. lost: the error of the first failed write; None if none failed."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd, "w", closefd=False)
         self.lost: OSError | None = None
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Writes what it can, and says that all was written where nothing can be."""
+        """Writes `data` and returns the number of bytes. After an error it drops `data` and returns its length."""
         try:
-            while (written := super().write(data)) is None:  # the descriptor does not block, and is full
+            while (written := super().write(data)) is None:  # a non-blocking descriptor that is full
                 select.select([], [self], [])
             return written
         except OSError as error:
@@ -35,15 +34,15 @@ class LossyFile(io.FileIO):
 
 
 def lossy_text(fd: int, line_buffering: bool = False, encoding: str = "utf-8") -> TextIO:
-    """Text on the descriptor `fd`, which stays open. Characters outside the encoding are written as escapes."""
+    """A text stream on the descriptor `fd`, which stays open. Characters outside the encoding are escaped."""
     buffer = io.BufferedWriter(LossyFile(fd))  # pyright: ignore[reportArgumentType] - its `write` takes less
     return io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=line_buffering)
 
 
 @contextmanager
 def lossy_output() -> Iterator[None]:
-    """For the block, standard output and error never fail. A closed one is opened on the null device, so that no file
-    takes its number."""
+    """In the block, standard output and standard error never raise. A closed descriptor 0 to 2 is opened on the null
+    device, so that no other file gets its number."""
     _open_closed()
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(_lossy, before, (1, 2))
@@ -57,7 +56,7 @@ def lossy_output() -> Iterator[None]:
 
 
 def lost(stream: TextIO) -> OSError | None:
-    """Why something printed to `stream` could not be written; None where all was, or where the reader has left."""
+    """The error of the first failed write to `stream`; None if there was none, or if the reader has left."""
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     error = raw.lost if isinstance(raw, LossyFile) else None
     return None if isinstance(error, BrokenPipeError) else error
@@ -71,7 +70,7 @@ def _open_closed() -> None:
 
 
 def _lossy(stream: TextIO | None, fd: int) -> TextIO:
-    """`stream` as text that never fails; itself where it has no descriptor, as in a notebook."""
+    """`stream` as a text stream that never raises; `stream` itself if it has no descriptor, as in a notebook."""
     if stream is None:  # closed when Python started
         return lossy_text(fd)
     try:

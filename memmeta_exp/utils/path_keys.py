@@ -1,16 +1,16 @@
-"""The keys whose values are paths, which a command line may hold in any form that the file system allows."""
+"""The command-line keys whose values are paths, with any characters that the file system allows."""
 
 import os
 from pathlib import Path
 
-PATH_KEYS = (  # what a sweep file holds is left as it is
+PATH_KEYS = (
     "data_root", "out", "run", "resume", "dir", "path", "split_file", "dataset.path", "dataset.split_file",
     "backbone.weights", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.launcher.submitit_folder",
 )  # fmt: skip
 
 
 def is_path_key(key: str) -> bool:
-    """Whether `key`, with Hydra's prefix or without, takes a path."""
+    """Whether the value of `key`, with or without Hydra's prefix +, is a path."""
     return key.lstrip("+") in PATH_KEYS
 
 
@@ -20,7 +20,7 @@ def home_path(path: str) -> Path:
 
 
 def at_home(argument: str) -> str:
-    """KEY=~/PATH with the home folder in place of ~, which shells leave there behind a `=`; any other as it is."""
+    """Expands ~ in KEY=~/PATH for path keys, since shells do not after `=`. Returns any other argument as it is."""
     key, equals, value = argument.partition("=")
     if not is_path_key(key) or not value.startswith("~"):
         return argument

@@ -1,9 +1,8 @@
-"""Stopping a command from outside: at once where there is nothing to lose, else when what there is has been saved.
+"""Stops a command on a signal: at once if there is nothing to save, else after its state has been saved.
 
-What asks a command to stop: a keyboard (SIGINT), a scheduler or a person (SIGTERM, SIGUSR1, SIGUSR2), a terminal or a
-connection that closes (SIGHUP) and a limit on processor time (SIGXCPU). A signal that whoever started the command has
-it ignore, as nohup does with SIGHUP, stays ignored; but for SIGINT, which shells ignore for all they start in the
-background.
+The signals are SIGINT (keyboard), SIGTERM, SIGUSR1, SIGUSR2 (scheduler or user), SIGHUP (closed terminal) and SIGXCPU
+(limit of processor time). A signal that was ignored when the command started stays ignored, as SIGHUP under nohup. The
+exception is SIGINT, which shells ignore for background commands.
 """
 
 import math
@@ -18,12 +17,12 @@ from types import FrameType, TracebackType
 from typing import Any
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
-CALM_S = 1.0  # after a signal has ended the work, so long others change nothing: they are the same wish
-PATIENCE_S = 5.0  # a step that needs longer after a request is given up; it is done again when the run goes on
+SUPPRESSION_S = 1.0  # seconds after a stopping signal in which further signals count as repetitions of it
+PATIENCE_S = 5.0  # seconds that a step may take after a request; then it is abandoned, and redone on resume
 
 
 class Stopped(BaseException):
-    """A command left at once, by signal `signum`; no Exception, which libraries catch."""
+    """Signal `signum` ends the command at once. It is not an Exception, because libraries catch those."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by signal {signum}")
@@ -39,49 +38,51 @@ def stopped_behind(error: BaseException | None) -> Stopped | None:
 
 
 class StopAsked(Exception):
-    """A run has been asked to stop, and is where its state can be saved."""
+    """Raised in a run that was asked to stop, at a point where its state can be saved."""
 
 
-class _Calm:
-    """until: before it (time.monotonic()) signals raise nothing, so that the end under way is not cut short."""
+class _Suppression:
+    """until: signals raise nothing before this time (time.monotonic()), so that they do not interrupt the shutdown."""
 
     until = 0.0
 
     @classmethod
-    def holds(cls) -> bool:
-        """Whether it does now; begins it anew where it does not."""
+    def is_active_or_start(cls) -> bool:
+        """Whether signals are suppressed now. If not, suppresses them for the next SUPPRESSION_S seconds."""
         now = time.monotonic()
         if now < cls.until:
             return True
-        cls.until = now + CALM_S
+        cls.until = now + SUPPRESSION_S
         return False
 
 
 def leave(signum: int, frame: FrameType | None) -> None:
-    """The handler of a command that has nothing to save. Raises Stopped."""
-    if not _Calm.holds():
+    """The signal handler of a command that has nothing to save. Raises Stopped."""
+    if not _Suppression.is_active_or_start():
         raise Stopped(signum)
 
 
 def hush() -> None:
-    """From now on no signal raises: what is left to do is to say how it ended."""
-    _Calm.until = math.inf
+    """Suppresses signals from now on, while the command prints how it ended."""
+    _Suppression.until = math.inf
 
 
 @contextmanager
 def leaving_at_once(for_good: bool = False) -> Iterator[None]:
-    """For the block, the signals of STOPPING raise Stopped instead of ending the process without a word. for_good:
-    the process ends after the block, and one that comes then ends it in silence, or changes nothing (SIGINT)."""
-    if for_good:  # the workers of a sweep have them blocked, and tell their jobs by SIGTERM alone
+    """In the block, the signals of STOPPING raise Stopped.
+
+    for_good: the process ends after the block; from then on a signal exits silently, and SIGINT is ignored.
+    """
+    if for_good:  # sweep workers start with these signals blocked, and stop their jobs by SIGTERM
         signal.pthread_sigmask(signal.SIG_UNBLOCK, set(STOPPING) - {signal.SIGINT})
-    _Calm.until = 0.0
+    _Suppression.until = 0.0
     before = _install(leave)
     try:
         yield
     finally:
         if for_good:
             _install(_end)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a keyboard: Python would end by it while it tidies up
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # else it could interrupt Python's shutdown
         else:
             _restore(before)
 
@@ -91,10 +92,11 @@ def _end(signum: int, frame: FrameType | None) -> None:
 
 
 class StopRequest:
-    """While entered, the first signal of STOPPING is noted in `signum`; a SIGINT after that raises KeyboardInterrupt
-    at once. On leaving, what was noted is passed on to the handler that was there before, if it is one of a launcher
-    (submitit's asks Slurm to queue the job again). Outside the main thread, where Python allows no handlers, it notes
-    nothing."""
+    """A context in which the first signal of STOPPING is stored in `signum`; a later SIGINT raises KeyboardInterrupt.
+
+    On exit, the signal is passed to the previous handler if it belongs to a launcher (submitit's asks Slurm to requeue
+    the job). Outside the main thread Python allows no handlers, and nothing is stored.
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -115,8 +117,7 @@ class StopRequest:
 
     @contextmanager
     def leaving_at_once(self) -> Iterator[None]:
-        """For the block, in which there is nothing to save yet, a request raises Stopped: the reading and converting of
-        data may take long."""
+        """In the block, a request raises Stopped at once. For work with nothing to save, such as converting data."""
         self._at_once = True
         try:
             if self.signum is not None:
@@ -126,12 +127,12 @@ class StopRequest:
             self._at_once = False
 
     def check(self) -> None:
-        """StopAsked if the run has been asked to stop."""
+        """Raises StopAsked if the run has been asked to stop."""
         if self.signum is not None:
             raise StopAsked
 
     def check_in_a_step(self) -> None:
-        """As `check`, but only when the step that is under way has had its time to end."""
+        """As `check`, but only from PATIENCE_S seconds after the request: the current step may finish until then."""
         if self.signum is not None and time.monotonic() - self._asked_at >= PATIENCE_S:
             raise StopAsked
 
@@ -140,15 +141,16 @@ class StopRequest:
             self.signum, self._asked_at = signum, time.monotonic()
             if self._at_once:
                 raise Stopped(signum)
-        elif signum == signal.SIGINT and not _Calm.holds():
+        elif signum == signal.SIGINT and not _Suppression.is_active_or_start():
             raise KeyboardInterrupt
 
 
 def block(signums: Collection[signal.Signals] = STOPPING) -> None:
-    """Blocks `signums` in this thread, and so in the processes that it starts: a terminal or a scheduler sends them to
-    all, and the process that started the others says what becomes of them.
+    """Blocks `signums` in this thread, and so in the processes that it starts.
 
-    Python's resource tracker is started here, because starting it unblocks some of them."""
+    A terminal or scheduler signals all processes of a command; the parent decides what its children do. Python's
+    resource tracker is started here, because starting it unblocks some signals.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, signums)
     resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, signums)
@@ -158,8 +160,10 @@ _OF_WORKER = StopRequest()
 
 
 def request_to_worker() -> StopRequest:
-    """What this process has been asked since its first call, where it was started by a thread with `block`; from then
-    on it hears all but SIGINT. A request that is never made in any other process."""
+    """The `StopRequest` of a worker process that was started with blocked signals (`block`).
+
+    The first call unblocks all signals of STOPPING except SIGINT. In any other process the request stays empty.
+    """
     if signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
         _OF_WORKER.__enter__()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, set(STOPPING) - {signal.SIGINT})

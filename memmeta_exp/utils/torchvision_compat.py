@@ -1,20 +1,20 @@
-"""Makes a torchvision built for CUDA import beside a CPU torch; `import_torchvision` is the one way in."""
+"""Makes a torchvision built for CUDA importable with a CPU torch. Import it through `import_torchvision` only."""
 
 import importlib
 from types import ModuleType
 
 import torch
 
-_LIBRARY: list[torch.library.Library] = []  # a Library undoes its definitions when it is collected
+_LIBRARY: list[torch.library.Library] = []  # kept alive: a Library removes its definitions when it is collected
 _OPERATORS = ("nms", "qnms")
 
 
 def import_torchvision() -> ModuleType:
-    """The torchvision package; ImportError where it does not import.
+    """The torchvision package. Raises ImportError if it cannot be imported.
 
-    A torchvision built for CUDA declares no operators beside a CPU torch, yet registers code for two of them. Only its
-    data-set helpers and image transforms are used here and by timm, which call neither, so declaring the two lets it
-    import.
+    With a CPU torch, a torchvision built for CUDA does not declare its operators, but registers code for two of them,
+    which fails. Declaring the two makes the import work. They are never called: memmeta and timm use only torchvision's
+    dataset helpers and image transforms.
     """
     try:
         return importlib.import_module("torchvision")

@@ -1,4 +1,4 @@
-"""What tests of algorithms share; `problems.py` has the problems."""
+"""Fixtures of the tests of algorithms; `problems.py` has the problems."""
 
 import pytest
 

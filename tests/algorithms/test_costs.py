@@ -1,4 +1,5 @@
-"""How many gradients and products of second derivatives a step says it took: by formula, and as its losses see it."""
+"""The counts of gradient evaluations and Hessian-vector products that a step reports, against formulas and against
+counts inside its losses."""
 
 from collections.abc import Callable
 from dataclasses import replace

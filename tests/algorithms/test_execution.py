@@ -1,4 +1,4 @@
-"""However a step is run (chunks of tasks, halves of one, tasks side by side, threads), the result is the same."""
+"""The result of a step does not depend on tasks per pass, halves of tasks, workers or threads."""
 
 import threading
 from dataclasses import fields, replace

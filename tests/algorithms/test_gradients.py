@@ -1,11 +1,11 @@
-"""Every algorithm's meta-gradient against four references that do not know how it is computed, in float64.
+"""Every algorithm's meta-gradient against four references that do not use its code, in float64.
 
 closed form   algebra: quadratic tasks, the normal equations, or the formula written out in plain torch
 by hand       numbers worked in the case's docstring
 differences   central differences of the loss that `evaluate` reports (of the training loss, for baseline)
 limit         where two algorithms, or two ways to compute one, have to agree
 
-The table is made from the registry: an algorithm that is entered there needs a case of each of the four.
+The table is made from the registry: every registered algorithm needs a case of each of the four.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""A solve that is missed is reported, and the reference gradient is exact whatever the algorithm's own solves are."""
+"""Inexact solves are reported, and the reference gradient is exact even if the algorithm's solves are not."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What a meta-step holds at its peak: what it grows with, and what it does not."""
+"""The peak memory of a train step: what it grows with, and what it does not depend on."""
 
 from dataclasses import replace
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""The convolution with its own second derivative: torch's as the judge, and numerical derivatives."""
+"""The convolution with its own second derivative, against torch's convolution and numerical derivatives."""
 
 import pytest
 import torch

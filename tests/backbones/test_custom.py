@@ -114,7 +114,11 @@ def test_lazy_layers_get_their_weights() -> None:
     [
         ("Net", {}, "backbone.target=Net names no network: write backbone.target=MODULE.NAME"),
         (None, {}, "names no network"),
-        ("no_such.Net", {}, "the module no_such is not found: there is no module no_such here; install it, start in"),
+        (
+            "no_such.Net",
+            {},
+            "the module no_such is not found: there is no module no_such; install it, start memmeta in",
+        ),
         ("mynet.Ned", {}, "the module mynet has no Ned; did you mean 'Net'?"),
         ("mynet.WIDTH", {}, "is neither a class nor a function"),
         ("mynet.nothing", {}, "makes a NoneType: name a class or function that makes a torch.nn.Module"),

@@ -92,7 +92,7 @@ def test_not_for_weights_that_are_gone(algorithm: str) -> None:
 
 
 def test_the_budget_chooses_it(monkeypatch) -> None:
-    """The order of the ways is from fast to small: half a task, blocks, both."""
+    """The budget tries modes from fast to small: half_task, block checkpoints, both."""
     needs = {("task", "none"): 40, ("half_task", "none"): 30, ("task", "block"): 20, ("half_task", "block"): 10}
     needs |= {("images", "none"): 15, ("images", "block"): 5}
     monkeypatch.setattr(budget, "peak_mib", lambda c, device: needs[c.memory.mode, c.memory.checkpoint])

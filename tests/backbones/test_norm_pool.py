@@ -1,5 +1,5 @@
-"""Batch norm with derivatives of our own, by itself and with pooling and ReLU: torch's operators as the judge, and
-numerical derivatives."""
+"""Batch norm with its own derivatives, alone and with pooling and ReLU, against torch's operators and numerical
+derivatives."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Pooling and ReLU as one operator: torch's two as the judge, and numerical derivatives."""
+"""Pooling and ReLU as one operator, against torch's two operators and numerical derivatives."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The floor's own command, small: what it ends with, and that both sides do the work they are said to."""
+"""The floor benchmark, small: its last line, and the work of both sides."""
 
 import pytest
 import torch

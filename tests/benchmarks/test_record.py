@@ -1,4 +1,4 @@
-"""The record: its tables are what the runs' files say."""
+"""The tables of docs/results.md follow from the runs' files."""
 
 import json
 import re

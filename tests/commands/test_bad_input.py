@@ -15,9 +15,9 @@ BAD = {  # of configurations a few: tests/test_refusals.py has the table
     "--mulitrun": "did you mean '--multirun'?",
     "--config-name=other": "KEY=VALUE",
     "--iterations=10": "write iterations=VALUE",
-    "--resolve": "go with --cfg",
-    "hydra.run.dir=": "name a folder of its own",
-    "hydra.run.dir=/proc/x/y": "no run folder can be made",
+    "--resolve": "need --cfg",
+    "hydra.run.dir=": "name a folder for the run",
+    "hydra.run.dir=/proc/x/y": "cannot be created",
 }
 
 
@@ -58,9 +58,9 @@ def test_a_path_may_begin_at_home(train, memmeta, tmp_path, monkeypatch) -> None
         ("train", "dataset=folder", "dataset.path=~no-such-user/x"): "~no-such-user/x is no folder",
         ("train", "dataset=fc100", "data_root=~no-such-user/x"): "~no-such-user/x/cifar100/data.hdf5 does not exist",
         ("data", "import", "folder", "~no-such-user/x"): "~no-such-user/x is no folder",
-        ("evaluate", "run=~/x"): f"{home}/x is no run folder",
+        ("evaluate", "run=~/x"): f"{home}/x is not a run folder",
         ("data", "import", "folder", str(home), "split_file=~/s.csv"): f"{home}/s.csv does not exist",
-        ("sweep", "nothing.yaml", "dir=~/x"): "there is no sweep file",
+        ("sweep", "nothing.yaml", "dir=~/x"): "the sweep file",
     }.items():
         result = memmeta(*arguments)
         assert (result.code, expected in result.err) == (2, True), result.err
@@ -97,7 +97,7 @@ def test_other_commands(memmeta, tmp_path) -> None:
         ("evaluate", "outputs/x"): "run=outputs/x",
         ("evaluate", "rum=x"): "did you mean 'run'?",
         ("evaluate", "run="): "run=VALUE",
-        ("evaluate", f"run={tmp_path}"): "no run folder",
+        ("evaluate", f"run={tmp_path}"): "not a run folder",
         ("evaluate", "run=x", "checkpoint=worst"): "best, last",
         ("data", "rot=x"): "data_root",
     }.items():

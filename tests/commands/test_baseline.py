@@ -89,7 +89,7 @@ def test_statistics_of_long_ago_are_no_statistics(train, memmeta, monkeypatch) -
     (folder / "checkpoints" / "previous.pt").replace(folder / "checkpoints" / "last.pt")
     result = memmeta("evaluate", f"run={folder}", "checkpoint=last")
     assert (result.code, len(result.err.splitlines())) == (2, 1)
-    assert "is of iteration 3, and backbone.norm=running gathers" in result.err
+    assert "is of iteration 3, and backbone.norm=running updates" in result.err
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_statistics_of_long_ago_are_no_statistics(train, memmeta, monkeypatch) -
     [
         (["task_stats_weight=0.5"], "task_stats_weight=0.5 is for backbone.norm=running"),
         (["task_stats_weight=1"], "backbone.task_stats_weight=1.0 is out of range"),
-        (["mu=much"], "mu=much is no number"),
+        (["mu=much"], "mu=much is not a number"),
         (["mu=nan"], "mu=nan is not finite"),
         (["mu=0"], "algorithm.mu=0.0 is out of range"),
         (["mu=1", "test_adaptation=gd"], "test_adaptation=gd has no R"),

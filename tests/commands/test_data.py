@@ -85,7 +85,7 @@ def test_imported_files_are_verified_and_trained_on(memmeta: Memmeta, tmp_path: 
     verified = memmeta("data", "verify", name, root)
     lines = verified.out.splitlines()
     assert "ok            train: pixels: are those converted from" in verified.out
-    assert any(line.startswith("no reference  pixels: no hash of the published pixels") for line in lines)
+    assert any(line.startswith("no reference  pixels: no reference hash of the published pixels") for line in lines)
     assert sum("counts: " in line and line.startswith("ok") for line in lines) == 3
     assert verified.code == int(name == "miniimagenet"), "these class names are not miniImageNet's, and it says so"
     assert f"{name}: present" in memmeta("data", root).out
@@ -161,7 +161,7 @@ def test_a_read_only_data_root_is_converted_to_the_cache(
 def test_a_problem_without_images_is_verified_as_in_conf(memmeta: Memmeta, name: str) -> None:
     result = memmeta("data", "verify", name)
     assert (result.code, result.err) == (0, "")
-    assert "it has no images: tasks are drawn from a seed" in result.out
+    assert "it has no images: tasks are generated from a seed" in result.out
 
 
 SPLIT = {
@@ -183,7 +183,7 @@ def test_the_list_says_whether_your_folder_is_there(memmeta: Memmeta, tmp_path: 
     for arguments, expected in {
         (): ["folder: not here", "no folder is named: memmeta data path=DIR looks at one"],
         ("path=birds",): ["folder: present", "birds: classes: 3 train, 2 val, 2 test; images of a class: 4 or more"],
-        ("dataset.path=nowhere",): ["folder: not here", "dataset.path=nowhere is no folder"],
+        ("dataset.path=nowhere",): ["folder: not here", "dataset.path=nowhere is not a folder"],
         ("path=nothing",): ["folder: not here", "nothing/split.json (or split.csv) does not exist"],
         ("path=birds", "split_file=mine.csv"): ["folder: not here", "mine.csv does not exist"],
     }.items():
@@ -219,11 +219,11 @@ def test_verify_fails_on_images_of_one_colour(memmeta: Memmeta, tmp_path: Path) 
     page.putpixel((5, 5), (255, 255, 255, 255))
     page.save(folder / "val" / "n05" / "1.png")
     imported = memmeta("data", "import", "folder", str(folder), "image_size=20")
-    assert f"memmeta: 1 of 28 images of {folder} are of one colour throughout: val/n05/1.png" in imported.err
+    assert f"memmeta: 1 of 28 images of {folder} have a single colour: val/n05/1.png" in imported.err
     found = memmeta("data", "verify", "folder", str(folder), "image_size=20")
     assert found.code == 1
     assert [line for line in found.out.splitlines() if "FAILED" in line] == [
-        "FAILED        val: constant images: 1 of 8 images are of one colour throughout: val/n05/1.png"
+        "FAILED        val: constant images: 1 of 8 images have a single colour: val/n05/1.png"
     ]
 
 
@@ -236,13 +236,13 @@ def test_a_csv_split_file_and_grey_images(memmeta: Memmeta, tmp_path: Path) -> N
 
 
 BAD_SPLITS = {
-    "no json": ("{", "is no split file"),
-    "no val": ({"train": ["train/n01"], "test": ["test/n06"]}, "has to name classes for each of train, val and test"),
-    "no list": ({**SPLIT, "val": "val/n04"}, "has to name classes"),
+    "no json": ("{", "is not valid JSON"),
+    "no val": ({"train": ["train/n01"], "test": ["test/n06"]}, "must name classes for each of train, val and test"),
+    "no list": ({**SPLIT, "val": "val/n04"}, "must name classes"),
     "twice": ({**SPLIT, "val": ["train/n01"]}, "class 'train/n01' is in train and in val; name it once"),
-    "absent": ({**SPLIT, "val": ["val/n99"]}, "is no folder"),
-    "elsewhere": ({**SPLIT, "val": ["../x"]}, "is not a folder below"),
-    "absolute": ({**SPLIT, "val": ["/etc"]}, "is not a folder below"),
+    "absent": ({**SPLIT, "val": ["val/n99"]}, "is not a folder"),
+    "elsewhere": ({**SPLIT, "val": ["../x"]}, "is not below"),
+    "absolute": ({**SPLIT, "val": ["/etc"]}, "is not below"),
     "empty": ({**SPLIT, "val": ["val"]}, "holds no images"),
 }
 
@@ -348,7 +348,7 @@ def test_the_cache_is_listed_and_emptied(memmeta: Memmeta, tmp_path: Path) -> No
     assert listed[0] == str(first.path)
     assert f"0.0 MiB, of {folder}, images 3 x 16 x 16, last used 20" in listed[1]
     assert listed[1].endswith(", in use"), "by this process"
-    assert listed[4:6] == [str(half), "    left half-made, removed before the next conversion"]
+    assert listed[4:6] == [str(half), "    incomplete, removed before the next conversion"]
     assert listed[-1] == f"{tmp_path / 'cache'}: 0.00 of at most 50 GiB (MEMMETA_CACHE_GIB)"
     released(first.path)
     emptied = memmeta("data", "cache", "clear=true")
@@ -511,15 +511,15 @@ BAD = {
     ("import", "omniglot", "file.txt", "data_root=x"): "is no archive",
     ("import", "cifar100", "empty", "data_root=x"): "holds no CIFAR-100",
     ("import", "folder", "empty"): "needs a split file",
-    ("import", "folder", "nowhere"): "is no folder",
+    ("import", "folder", "nowhere"): "is not a folder",
     ("import", "folder", "empty", "image_size=big"): "numbers",
     ("import", "folder", "empty", "skip_damaged=1"): "skip_damaged=1 is unknown: use true or false",
     ("verify", "miniimagenet", "data_root=x"): "memmeta data fetch miniimagenet data_root=x",
     ("verify", "nothing"): "unknown",
     ("rot=x",): "data_root",
     ("cache", "clear=all"): "clear=all is unknown: use true or false",
-    ("cache", "empty"): "'empty' is no option: write KEY=VALUE",
-    ("split_file=x",): "of which folder? Name it too: path=DIR",
+    ("cache", "empty"): "'empty' is not an option: write KEY=VALUE",
+    ("split_file=x",): "needs its folder of images: add path=DIR",
 }
 
 

@@ -56,15 +56,15 @@ def test_its_own_test_tasks_are_the_same_through_either_door(grey, memmeta, tmp_
 
 
 REFUSED = {
-    "dataset=synthetic": "has images of 32x32 pixels in 3 channels, and the run on synthetic takes 28x28 pixels in 1 "
-    "channel: name a dataset of that size and those channels, or set dataset.image_size and dataset.channels",
+    "dataset=synthetic": "has images of 32x32 pixels in 3 channels, and the run on synthetic needs 28x28 pixels in 1 "
+    "channel: choose a dataset with this size and number of channels, or set dataset.image_size and dataset.channels",
     "dataset=miniimagenet": "has images of 84x84 pixels in 3 channels",
     "dataset=glyfs": "unknown dataset 'glyfs'; did you mean 'glyphs'?",
     "dataset=": "chooses nothing",
-    "dataset.classes=4": "dataset.classes=4 is a key of which dataset? Choose it too: dataset=NAME",
+    "dataset.classes=4": "dataset.classes=4 is a dataset's key, and no dataset is chosen: add dataset=NAME",
     "dataset=glyphs dataset.klasses=4": "dataset.klasses",
-    "dataset=sinusoid": "is for images, and dataset=sinusoid has none",
-    "dataset=folder": "name it with dataset.path=DIR",
+    "dataset=sinusoid": "needs images, and dataset=sinusoid has none",
+    "dataset=folder": "set dataset.path=DIR",
     "dataset=glyphs shots=600": "cannot be tested on dataset=glyphs",
     "dataset=glyphs tasks=1": "tasks=1 is out of range",
     "tasks=10000000000": "tasks=10000000000 is out of range: it must be a whole number from 2 to 1048576",

@@ -67,7 +67,7 @@ def test_without_its_images_one_line_says_so(run: Path, memmeta, monkeypatch: py
     for command in (["evaluate", f"run={run}"], ["train", f"resume={run}", "iterations=3"]):
         result = memmeta(*command)
         assert (result.code, len(result.err.splitlines())) == (2, 1), result.err
-        assert "dataset.path=/was/here/birds is no folder" in result.err
+        assert "dataset.path=/was/here/birds is not a folder" in result.err
         assert "damaged" not in result.err
     finished = memmeta("train", f"resume={run}")
     assert (finished.code, finished.out) == (0, f"summary: {run / 'summary.json'}\n"), finished.err
@@ -124,8 +124,8 @@ def test_a_path_is_relative_to_where_the_command_was_given(run: Path, memmeta, m
 
 REFUSED = {
     "evaluate run={run} backbone.weights=x": "unknown key 'backbone.weights'",
-    "evaluate run={run} dataset.path=/nowhere": "dataset.path=/nowhere is no folder",
-    "evaluate run={run} dataset.channels=1": "is a key of which dataset?",
+    "evaluate run={run} dataset.path=/nowhere": "dataset.path=/nowhere is not a folder",
+    "evaluate run={run} dataset.channels=1": "is a dataset's key, and no dataset is chosen",
     "train resume={run} dataset.image_size=20": "dataset.path, dataset.split_file may change",
 }
 

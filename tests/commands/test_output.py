@@ -58,7 +58,7 @@ def test_a_run_is_finished_whatever_becomes_of_its_lines(memmeta, monkeypatch, p
 def test_a_result_that_cannot_be_printed_is_no_success(monkeypatch, capsys, place, code: int) -> None:
     monkeypatch.setattr("sys.stdout", place())
     assert main(["keys", "lr"]) == code
-    said = "memmeta: what was printed could not be written (No space left on device): give a place with room for it\n"
+    said = "memmeta: standard output could not be written (No space left on device): free some disk space\n"
     assert capsys.readouterr().err == (said if code else "")
 
 

@@ -83,13 +83,13 @@ def test_a_run_from_and_to_such_paths(memmeta, monkeypatch) -> None:
 def test_what_is_no_path_is_told_to_be_quoted(memmeta) -> None:
     result = memmeta("train", "tracking.project=ünï")
     assert result.code == 2
-    assert "write KEY=VALUE, in quotes what is no plain word: tracking.project='ünï'" in result.err
+    assert "write KEY=VALUE, with quotes around special characters: tracking.project='ünï'" in result.err
 
 
 def test_an_interval_needs_a_search(memmeta) -> None:
     result = memmeta("train", "-m", "optimizer.lr=tag(log,interval(1e-4,1e-2))")
     assert result.code == 2
-    assert "only a search draws from an interval; list values, A,B,C, or add hydra/sweeper=optuna" in result.err
+    assert "an interval needs a search; list values, A,B,C, or add hydra/sweeper=optuna" in result.err
     assert list(Path().iterdir()) == []
 
 

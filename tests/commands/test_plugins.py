@@ -51,18 +51,18 @@ class Config(BackboneConfig):
     def build(self, channels, image_size, generator, materialise=True): ...
 """
 BAD = {  # the module's text, None: there is none
-    "there is no module bad here; install it, start in the folder that holds it, or put that folder on": None,
+    "there is no module bad; install it, start memmeta in the folder that contains it, or add that folder to": None,
     "cannot be imported: ModuleNotFoundError: No module named 'nowhere' (bad.py, line 2)": "\nimport nowhere",
     "cannot be imported: SyntaxError: expected ':' (bad.py, line 1)": "def f()\n    pass",
     "cannot be imported: NameError: name 'f' is not defined (bad.py, line 3)": "x = 1\n\nf(x)",
     "cannot be imported: SystemExit: 3 (bad.py, line 1)": "raise SystemExit(3)",
-    "enters nothing: put `@register` of memmeta_exp.config above": "x = 1",
-    "algorithm=maml is entered twice, by memmeta_exp.algorithms.maml.MamlConfig and by bad.MineConfig": TWICE,
-    "backbone=conv4_32 is entered twice, by a plug-in and by conf/backbone/conv4_32.yaml": SHADOWED,
+    "registers nothing: put `@register` of memmeta_exp.config above": "x = 1",
+    "algorithm=maml is registered twice, by memmeta_exp.algorithms.maml.MamlConfig and bad.MineConfig": TWICE,
+    "backbone=conv4_32 is defined twice, by a plug-in and by conf/backbone/conv4_32.yaml": SHADOWED,
     "algorithm=mine has no method build: write it in MineConfig": MINE.replace("(AnilConfig)", "(AlgorithmConfig)"),
     "dataset=mine has no method facts": MINE.replace("(AnilConfig)", "(DatasetConfig)"),
-    "MineConfig is no component: write `@register` above": MINE.replace("@dataclass(frozen=True)", ""),
-    "C is no component": f"{IMPORTS}\n@register\nclass C: ...",
+    "MineConfig is not a component: write `@register` above": MINE.replace("@dataclass(frozen=True)", ""),
+    "C is not a component": f"{IMPORTS}\n@register\nclass C: ...",
 }
 
 pytestmark = pytest.mark.usefixtures("plugging")
@@ -139,7 +139,7 @@ def test_a_stored_run_whose_module_is_gone_says_which(here, memmeta) -> None:
     file.write_text("plugins: [gone.deeper]\nalgorithm: {name: mine}\n")
     with pytest.raises(ConfigError) as refused:
         from_yaml(file)
-    assert str(refused.value).startswith(f"{file}: plugins=gone.deeper is not found: there is no module gone here")
+    assert str(refused.value).startswith(f"{file}: plugins=gone.deeper is not found: there is no module gone")
     assert "PYTHONPATH" in str(refused.value)
     for command in (("evaluate", "run=run"), ("train", "resume=run")):
         (here / "run" / "status.json").write_text("{}")

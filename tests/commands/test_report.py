@@ -53,9 +53,9 @@ def test_a_folder_may_have_an_equals_sign_in_its_name(memmeta, undrawn, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "report of what? Name folders"),
-        (["nowhere"], "nowhere is no folder"),
-        (["."], ". holds no run and no sweep"),
+        ([], "report needs folders"),
+        (["nowhere"], "nowhere is not a folder"),
+        (["."], ". has no run and no sweep"),
         (["--open"], "unknown flag '--open'"),
         ([".", "outt=x"], "unknown option 'outt'; did you mean 'out'?"),
     ],

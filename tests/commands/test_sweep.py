@@ -156,7 +156,7 @@ def test_an_interruption_stops_it_and_leaves_the_table(sweep, runs, reports) -> 
     assert [config.seed for config in runs] == [9]
     assert list(rows()["state"]) == ["interrupted", "waiting"]
     assert not reports
-    assert "the same command goes on where it stopped" in result.err
+    assert "run the same command again to continue" in result.err
 
 
 def test_a_signal_between_jobs_stops_it(sweep, runs, monkeypatch) -> None:
@@ -208,7 +208,7 @@ def test_profile_jobs(memmeta, tmp_path, reports) -> None:
 
 def test_the_small_size_is_a_file_of_its_own(sweep, runs, tmp_path) -> None:
     refused = sweep("size=small")
-    assert (refused.code, "there is no small/mine.yaml" in refused.err) == (2, True)
+    assert (refused.code, "small/mine.yaml, which does not exist" in refused.err) == (2, True)
     (tmp_path / "small").mkdir()
     small = {**FILE, "parameters": {"seed": {"value": 5}}}
     (tmp_path / "small" / "mine.yaml").write_text(yaml.safe_dump(small, sort_keys=False))
@@ -218,7 +218,7 @@ def test_the_small_size_is_a_file_of_its_own(sweep, runs, tmp_path) -> None:
 
 
 BAD = {
-    "nothing.yaml": "there is no sweep file nothing.yaml; did you mean 'mine.yaml'?",
+    "nothing.yaml": "the sweep file nothing.yaml does not exist; did you mean 'mine.yaml'?",
     "": "sweep takes one sweep file, such as sweeps/accuracy.yaml",
     "mine.yaml other.yaml": "sweep takes one sweep file, not 2",
     "mine.yaml -m": "unknown option '-m'",
@@ -226,18 +226,18 @@ BAD = {
     "mine.yaml launcher=jobblib": "launcher=jobblib is unknown; did you mean 'joblib'?",
     "mine.yaml dry_run=yes": "dry_run=yes is unknown",
     "mine.yaml dir=a${b}": "dir=a${b}: name a folder",
-    "mine.yaml optimizer.lr=interval(0.1,1)": "optimizer.lr=interval(0.1,1): a sweep draws nothing; list the values",
+    "mine.yaml optimizer.lr=interval(0.1,1)": "a sweep cannot draw from an interval; list the values",
     "mine.yaml algorithm=glob(x*)": "algorithm=glob(x*) stands for no value: name at least one; choose from anil, base",
     "mine.yaml seeds=1": "unknown key 'seeds'; did you mean 'seed'?",
     "mine.yaml algorithm=protosed": "unknown algorithm 'protosed'; did you mean 'proposed'?",
     "mine.yaml ways=1": "ways=1 is out of range",
     "mine.yaml device=cuda:9": "torch finds",
     "mine.yaml launcher=joblib device=cuda:0": "device=cuda",
-    "mine.yaml launcher.n_jobs=2": "launcher=basic does not know 'launcher.n_jobs': it has no settings",
-    "mine.yaml launcher=joblib launcher.jobs=2": "does not know 'launcher.jobs'; did you mean 'launcher.n_jobs'?",
+    "mine.yaml launcher.n_jobs=2": "launcher=basic has no setting 'launcher.n_jobs': it has no settings",
+    "mine.yaml launcher=joblib launcher.jobs=2": "has no setting 'launcher.jobs'; did you mean 'launcher.n_jobs'?",
     "mine.yaml seed=1 algorithm=anil launcher=joblib launcher.n_jobs=0": "launcher.n_jobs=0 is out of range",
     "mine.yaml launcher=joblib launcher.n_jobs=many": "launcher.n_jobs",
-    "mine.yaml hydra.run.dir=x": "hydra.run.dir: the sweep names each job's folder itself",
+    "mine.yaml hydra.run.dir=x": "hydra.run.dir: the sweep sets each job's folder",
 }
 
 

@@ -88,7 +88,7 @@ def test_no_test_and_a_test_of_other_tasks(train, a_run, memmeta, tmp_path) -> N
     folder = train("test_tasks=0", "hydra.run.dir=untested").summary.parent
     assert not any(key.startswith("test/") for key in json.loads((folder / "summary.json").read_text()))
     assert not (folder / "test_episodes.csv").exists()
-    assert "say how many to test on with tasks=N" in memmeta("evaluate", f"run={folder}").err
+    assert "set the number of tasks with tasks=N" in memmeta("evaluate", f"run={folder}").err
     run = json.loads((a_run / "summary.json").read_text())
     for split, key in (("test", "test/acc"), ("val", "val/acc_best")):
         count = {"test": 5, "val": 4}[split]
@@ -103,9 +103,9 @@ def test_no_test_and_a_test_of_other_tasks(train, a_run, memmeta, tmp_path) -> N
     ("options", "said"),
     [
         (["tasks=1"], "tasks=1 is out of range"),
-        (["shots=1"], "say how many with tasks=N"),
+        (["shots=1"], "set their number with tasks=N"),
         (["tasks=5", "split=train"], "split=train is unknown"),
-        (["tasks=5", "out=no/such/file"], "out=no/such/file: No such file"),
+        (["tasks=5", "out=no/such/file"], "out=no/such/file cannot be written (No such file"),
     ],
 )
 def test_evaluations_that_are_refused(a_run, memmeta, options: list[str], said: str) -> None:

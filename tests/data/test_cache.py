@@ -69,13 +69,15 @@ def test_a_store_is_used_where_it_is_opened(birds: Path) -> None:
     released(folder)
     assert not entries()[0].in_use
     (folder / "val.npy").write_bytes(b"cut off")
-    assert entries()[0].made_of == "damaged: made again when it is needed"
+    assert entries()[0].made_of == "damaged: rebuilt when it is needed"
 
 
 @pytest.mark.parametrize("size", ["many", "-1", "nan", "inf"])
 def test_a_limit_that_is_no_size_is_refused(birds: Path, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMMETA_CACHE_GIB", size)
-    with pytest.raises(ConfigError, match=rf"^MEMMETA_CACHE_GIB={size} is no size: use a number of GiB, such as 50$"):
+    with pytest.raises(
+        ConfigError, match=rf"^MEMMETA_CACHE_GIB={size} is not a size: use a number of GiB, such as 50$"
+    ):
         store(birds)
 
 

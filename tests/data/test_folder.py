@@ -95,7 +95,9 @@ def test_a_class_without_an_image_that_is_read_says_what_it_has(tmp_path: Path) 
     root = tree(tmp_path / "birds", 2)
     for image in (root / "c05").iterdir():
         image.rename(image.with_suffix(".heic"))
-    with pytest.raises(ConfigError, match=r"c05 holds no images \(.*\.png.*\); it has 2 \.heic, which are not read"):
+    with pytest.raises(
+        ConfigError, match=r"c05 holds no images \(.*\.png.*\); it contains 2 \.heic, which are not read"
+    ):
         folder(root).facts()
 
 
@@ -103,7 +105,7 @@ def test_a_class_without_an_image_that_is_read_says_what_it_has(tmp_path: Path) 
 def test_one_file_in_two_splits_is_refused(tmp_path: Path, link: Callable[..., None]) -> None:
     root = tree(tmp_path / "birds", 2)
     link(root / "c00" / "1.png", root / "c08" / "other.png")
-    with pytest.raises(DataError, match=r"c08/other\.png of test is an image of train too, by a link"):
+    with pytest.raises(DataError, match=r"c08/other\.png of test is the same file as an image of train, by a link"):
         load_split(folder(root), "val")
 
 
@@ -115,7 +117,7 @@ def test_images_that_cannot_be_read_are_left_out_on_request(tmp_path: Path) -> N
         load_split(folder(root), "train")
     assert str(error.value) == (
         f"2 of 40 images of {root} cannot be read: c00/1.png (no image of a format that is read here, or a damaged "
-        "one), c08/3.png (image file is truncated); mend or remove them, or leave them out with "
+        "one), c08/3.png (image file is truncated); repair or remove them, or skip them with "
         "dataset.skip_damaged=true"
     )
     config = folder(root, skip_damaged=True)
@@ -132,5 +134,5 @@ def test_verify_counts_images_that_two_splits_share(tmp_path: Path, caplog: pyte
     for name in ("0.png", "1.png"):
         shutil.copy(root / "c00" / name, root / "c09" / name)
     checks = list(verify(folder(root)))
-    assert "the same images are in two splits, to the last pixel: 2 of test in train" in caplog.text
+    assert "identical images are in two splits: 2 of test in train" in caplog.text
     assert not [check for check in checks if check.passed is False]

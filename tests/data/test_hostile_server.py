@@ -186,7 +186,7 @@ def test_retry_after_of_any_content(site: Server, setup: Setup, value: str, wait
     ]
     if waited is None:
         assert re.search(
-            r"HTTP (429|503), .*, and wants us to wait \d+ s: run the same command", setup.refused(site, "/busy")
+            r"HTTP (429|503), .*, and asks to wait \d+ s: run the same command", setup.refused(site, "/busy")
         )
         assert setup.slept == []
     else:

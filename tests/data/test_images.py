@@ -214,7 +214,7 @@ def test_pillows_limit_is_not_ours(monkeypatch: pytest.MonkeyPatch):
     for ours, pillows in ((63, 50), (2**27, 31)):
         monkeypatch.setattr(images, "MAX_PIXELS", ours)
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
-        with pytest.raises(DataError, match=rf"^x \(more than {ours:,} pixels, the most of an image: shrink it\)$"):
+        with pytest.raises(DataError, match=rf"^x \(more than {ours:,} pixels, the limit of an image: shrink it\)$"):
             decode("x", stream, None)
 
 

@@ -117,7 +117,7 @@ def test_synthetic_images_say_what_they_cost_and_fit(monkeypatch, caplog) -> Non
     said = "dataset=synthetic draws 3 x 2,000,000 images, 1.4 GiB in memory, about 31 s"
     assert [record.getMessage() for record in caplog.records] == [said]
     monkeypatch.setattr(synthetic, "free_memory", lambda: 2**30)
-    with pytest.raises(DataError, match=r"and 1\.0 GiB are free here: lower dataset\.classes"):
+    with pytest.raises(DataError, match=r"and 1\.0 GiB are free: lower dataset\.classes"):
         million.require(None)
     caplog.clear()
     SMALL.require(None)

@@ -67,17 +67,21 @@ def added(split: str, name: str) -> str:
 REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     "no comma": (CSV.replace("c05,val", "c05"), "split.csv", "split.csv, line 7: 1 fields, and the header has 2"),
     "no class": (CSV + ",test\n", "split.csv", "split.csv, line 12 names no class"),
-    "another word": (CSV.replace(",val", ",validation"), "split.csv", "line 6: 'validation' is no split: write 'val'"),
+    "another word": (
+        CSV.replace(",val", ",validation"),
+        "split.csv",
+        "line 6: 'validation' is not a split: write 'val'",
+    ),
     "no header": (CSV[12:], "split.csv", "has the header 'c00,train', without 'class'"),
-    "Latin-1": ((CSV + "café,test\n").encode("latin-1"), "split.csv", "is no text in UTF-8 (line 12, "),
+    "Latin-1": ((CSV + "café,test\n").encode("latin-1"), "split.csv", "is not UTF-8 text (line 12, "),
     "empty": ("", "split.csv", "split.csv is empty"),
     "a split without classes": ("class,split\nc00,train\n", "split.csv", "and has none for val and test"),
-    "JSON cut short": (JSON[:-1], "split.json", "is no split file (line 1, column 100: "),
-    "JSON without end": ("[" * 100_000, "split.json", "is no split file (it nests too deep)"),
-    "an extra key": (JSON[:-1] + ', "name": "x"}', "split.json", "'name' is no split: there are train, val, test"),
-    "an extra key with keys": (JSON[:-1] + ', "info": {"by": "me"}}', "split.json", "'info' is no split: there are"),
+    "JSON cut short": (JSON[:-1], "split.json", "is not valid JSON (line 1, column 100: "),
+    "JSON without end": ("[" * 100_000, "split.json", "is not a split file (it nests too deeply)"),
+    "an extra key": (JSON[:-1] + ', "name": "x"}', "split.json", "'name' is not a split: use train, val, test"),
+    "an extra key with keys": (JSON[:-1] + ', "info": {"by": "me"}}', "split.json", "'info' is not a split: use"),
     "a key twice": (JSON[:-1] + ', "val": ["c05"]}', "split.json", "has the key 'val' twice"),
-    "valid": (JSON.replace('"val"', '"valid"'), "split.json", "'valid' is no split: write 'val'"),
+    "valid": (JSON.replace('"val"', '"valid"'), "split.json", "'valid' is not a split: write 'val'"),
     "no list": (
         JSON.replace('["c04", "c05", "c06"]', '"c04"'),
         "split.json",
@@ -86,8 +90,8 @@ REFUSED: dict[str, tuple[str | bytes, str, str]] = {
     "a number": (JSON.replace('"c04"', "4"), "split.json", "'val' lists 4, where a class folder is expected"),
     "letter case": (JSON.replace("c09", "C09"), "split.json", "names class 'C09', but"),
     "a NUL": (JSON.replace("c09", "c\\u0000"), "split.json", "names class 'c\\x00', but"),
-    "outside": (JSON.replace("c09", "../c09"), "split.json", "class '../c09' is not a folder below"),
-    "a path from the root": (JSON.replace("c09", "/c09"), "split.json", "class '/c09' is not a folder below"),
+    "outside": (JSON.replace("c09", "../c09"), "split.json", "class '../c09' is not below"),
+    "a path from the root": (JSON.replace("c09", "/c09"), "split.json", "class '/c09' is not below"),
     "one name twice": (added("val", "c05"), "split.json", "class 'c05' is in val twice"),
     "a dot": (added("test", "./c00"), "split.json", "'c00' and './c00' are one class, in train and"),
     "a bar": (added("test", "c00/"), "split.json", "'c00' and 'c00/' are one class"),
@@ -120,6 +124,6 @@ def test_a_class_is_found_in_either_form_of_unicode(root: Path) -> None:
 
 def test_a_split_file_that_is_no_file_is_refused(root: Path) -> None:
     os.mkfifo(root / "pipe.csv")
-    for path, what in {"pipe.csv": "is no file", "c00": "is no file", "nowhere.csv": "does not exist"}.items():
+    for path, what in {"pipe.csv": "is not a file", "c00": "is not a file", "nowhere.csv": "does not exist"}.items():
         with pytest.raises(ConfigError, match=rf"{path} {what}: write JSON .* or name it with dataset.split_file"):
             folder_files(str(root), str(root / path))

@@ -142,7 +142,7 @@ def test_a_failed_conversion_leaves_what_was_there(tmp_path: Path):
 def test_a_full_disk_is_found_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr(npy.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(DataError, match="make room or choose another data_root"):
+    with pytest.raises(DataError, match="free disk space, or choose another data_root"):
         made(tmp_path / "s", 4, 4)
 
 
@@ -167,10 +167,10 @@ def test_images_that_cannot_be_read_are_all_named(tmp_path: Path):
     assert line.startswith(
         "27 of 31 images of birds cannot be read: a/1.png (cut off), c/1.png (no image), a/0.png (cut"
     )
-    assert line.endswith("a/17.png (cut off) and 7 more; mend or remove them")
-    with pytest.raises(DataError, match=r"mend or remove them, or leave them out with dataset.skip_damaged=true$"):
+    assert line.endswith("a/17.png (cut off) and 7 more; repair or remove them")
+    with pytest.raises(DataError, match=r"repair or remove them, or skip them with dataset.skip_damaged=true$"):
         write_store(tmp_path / "s", readers, SHAPE, "birds", skip_damaged=False)
-    with pytest.raises(DataError, match="the val split has no images of a that can be read"):
+    with pytest.raises(DataError, match="the val split has no readable images of a"):
         write_store(tmp_path / "s", readers, SHAPE, "birds", skip_damaged=True)
     assert not list(tmp_path.iterdir())
 
@@ -190,9 +190,9 @@ def test_images_that_cannot_be_read_can_be_left_out(
     assert pixels_sha256(found.path("train")) == stored.sha256
     assert sorted(p.name for p in found.folder.iterdir()) == ["index.json", "train.npy"]
     assert [record.getMessage() for record in caplog.records] == [
-        "2 of 6 images of birds cannot be read and were left out: a/1.png (cut off), c/1.png (no image)",
-        "1 of 6 images of birds hold several frames or pages, of which the first was taken: a/2.gif",
-        "1 of 6 images of birds are of one colour throughout: a/2.gif",
+        "2 of 6 images of birds cannot be read and were skipped: a/1.png (cut off), c/1.png (no image)",
+        "1 of 6 images of birds have several frames or pages, of which the first was used: a/2.gif",
+        "1 of 6 images of birds have a single colour: a/2.gif",
     ]
     assert {kind: tally.count for kind, tally in (stored.noted or {}).items()} == {
         "left_out": 2,

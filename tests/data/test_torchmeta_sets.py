@@ -83,7 +83,7 @@ def error_line(root: Path | None, split: str = "val") -> str:
 
 
 def test_a_missing_file_names_the_command_that_gets_it(tmp_path: Path):
-    assert "does not exist: `memmeta data fetch cifar100" in error_line(tmp_path)
+    assert "does not exist: download it with `memmeta data fetch cifar100" in error_line(tmp_path)
 
 
 def test_a_missing_root_names_the_setting(monkeypatch: pytest.MonkeyPatch):

@@ -99,13 +99,13 @@ BOMBS = {
     "a bytearray": b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b"x.",
     "a text": b"\x80\x02X" + (2**31).to_bytes(4, "little") + b"x.",
     "a frame": b"\x80\x04\x95" + (2**40).to_bytes(8, "little") + b"N.",
-    "a place in the memo": b"\x80\x02Nr" + (2**29).to_bytes(4, "little") + b".",
+    "a memo index": b"\x80\x02Nr" + (2**29).to_bytes(4, "little") + b".",
     "zeros": b"\x80\x02cbuiltins\nbytearray\nJ\x00\x00\x00\x70\x85R.",
     "an array by its shape": b"\x80\x02cnumpy\nndarray\n(J\x00\x00\x00\x70tR.",
     "a large number": b"\x80\x02\x8b\x00\x10\x00\x00" + b"\x7f" * 4096 + b".",
     "copies": b"\x80\x03" + _RAW + b"](" + 20 * (_ARRAY + b"(K\x01(J\x00\x00\x10\x00t" + _U1 + b"\x89h\x00tb") + b"e.",
     "lists of bytes": b"\x80\x03" + _RAW + b"](" + 20 * b"cbuiltins\nlist\nh\x00\x85R" + b"e.",
-    "no opcode": b"\x80\x04\xff.",
+    "not an opcode": b"\x80\x04\xff.",
     "nothing": b"",
 }
 

@@ -45,7 +45,7 @@ def test_other_commands_are_for_one_process(memmeta, monkeypatch, command: str) 
     first = memmeta(command)
     assert (first.code, first.err) == (
         2,
-        f"memmeta: memmeta {command} is for one process: torchrun is for memmeta train\n",
+        f"memmeta: memmeta {command} runs in one process: start it without torchrun\n",
     )
     monkeypatch.setenv("RANK", "1")
     second = memmeta(command)
@@ -91,7 +91,7 @@ def made(folder: Path) -> list[str]:
 REFUSED = {
     "batch_size=1": "batch_size=1 on 2 ranks leaves ranks without a task: use at most 1 ranks",
     "ways=9": "ways=9 is more than the 4 classes",
-    "-m": "a multirun on 2 ranks",
+    "-m": "-m on 2 ranks",
 }
 
 

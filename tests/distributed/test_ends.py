@@ -108,7 +108,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_iteration(on, alone, tmp_pat
     ended = on(tmp_path, 2, *COMMAND, strikes=[[rank, place, n, signal.SIGTERM]])
     assert ended.codes == [128 + signal.SIGTERM] * 2, ended.err
     (line,) = lines(ended)
-    assert f"stopped by signal 15 after iteration {iteration}; what it has is in {tmp_path / 'run'}" in line
+    assert f"stopped by signal 15 after iteration {iteration}; its state is saved in {tmp_path / 'run'}" in line
     said = status(tmp_path / "run")
     assert (said["state"], said["iteration"]) == ("interrupted", iteration)
     goes_on(on, tmp_path, 1, iteration, alone())

@@ -82,8 +82,8 @@ def saved(**members: bytes) -> io.BytesIO:
 PICKLES = {
     "bytes of 1.9 GB": (b"\x80\x02cbuiltins\nbytearray\nJ\0\0\0\x70\x85R.", "calls builtins.bytearray"),
     "a tensor by its size": (b"\x80\x02ctorch\nFloatTensor\nJ\0\0\0\x70\x85R.", "calls torch.FloatTensor"),
-    "a text of 2 GB": (b"\x80\x02X\xff\xff\xff\x7fx.", "more than the file has left"),
-    "nothing": (b"", "ends too soon"),
+    "a text of 2 GB": (b"\x80\x02X\xff\xff\xff\x7fx.", "beyond the end of the file"),
+    "nothing": (b"", "is cut off"),
 }
 
 

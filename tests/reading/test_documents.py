@@ -6,7 +6,7 @@ from typing import Literal, NotRequired, TypedDict
 import pytest
 
 from memmeta_exp.utils.errors import DataError
-from memmeta_exp.utils.reading import Count, Plain, fault, read_json, read_json_lines, read_yaml
+from memmeta_exp.utils.reading import Count, Plain, mismatch, read_json, read_json_lines, read_yaml
 
 
 def nested(levels: int) -> str:
@@ -23,10 +23,10 @@ JSON = {
     "brackets": ("[" * 2000, "nests deeper than 64"),
     "brackets that end": ("[" * 2000 + "]" * 2000, "nests deeper than 64"),
     "a deep mapping": ('{"a":' * 70 + "1" + "}" * 70, "nests deeper than 64"),
-    "digits": ("9" * 5000, "a whole number of 5000 digits"),
+    "digits": ("9" * 5000, "an integer of 5000 digits"),
     "65 bits": (str(2**64), "more than 64 bits"),
-    "beyond a float": ("1e999", "beyond what a float can hold"),
-    "NaN": ("NaN", "NaN is no JSON"),
+    "beyond a float": ("1e999", "too large for a float"),
+    "NaN": ("NaN", "NaN is not valid JSON"),
     "nothing": ("", "Expecting value"),
     "half": ('{"a": 1', "Expecting"),
 }
@@ -40,12 +40,12 @@ YAML = {
     "sexagesimal digits": ("a: 1" + ":1" * 500, "line 1 has a number of 1001 digits"),
     "100 bits": ("a: 0x" + "f" * 25, "more than 64 bits"),
     "a tag": ("!!python/object/apply:os.system [ls]", "line 1 has a tag"),
-    "a key twice": ("a: 1\na: 2", "line 2 gives 'a' a second time"),
+    "a key twice": ("a: 1\na: 2", "line 2 repeats the key 'a'"),
     "a key of lists": ("? [a]\n: b", "a list or a mapping for a key"),
     "two documents": ("a: 1\n---\nb: 2", "more than one document"),
     "many values": ("[" + "a," * 200_000 + "]", "more than 100000 values"),
-    "a control character": ("a: \x07", "is no YAML"),
-    "no YAML": ("a: [b", "is no YAML"),
+    "a control character": ("a: \x07", "is not valid YAML"),
+    "not valid YAML": ("a: [b", "is not valid YAML"),
 }
 
 
@@ -94,7 +94,7 @@ FAULTS = [
     ({"name": "x"}, "it has no 'inner'"),
     ({"name": None, "inner": []}, "'name' is None, expected a text"),
     ({"name": "x", "inner": {}}, "'inner' is a mapping, expected a list"),
-    ({"name": "x", "inner": [{}, {"count": -1}]}, "'inner.1.count' is -1, expected a whole number from 0 up"),
+    ({"name": "x", "inner": [{}, {"count": -1}]}, "'inner.1.count' is -1, expected a whole number from 0"),
     ({"name": "x", "inner": [{"count": True}]}, "'inner.0.count' is True, expected a whole number"),
     ({"name": "x", "inner": [{"kind": "c"}]}, "'inner.0.kind' is 'c', expected a or b"),
     ({"name": "x", "inner": [], "share": "y"}, "'share' is 'y', expected a number or nothing"),
@@ -104,7 +104,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("value", "said"), FAULTS)
 def test_the_first_place_that_does_not_fit_is_named(value: object, said: str | None) -> None:
-    assert fault(value, Outer) == said
+    assert mismatch(value, Outer) == said
 
 
 def test_plain_values_are_bounded_however_they_refer_to_each_other() -> None:
@@ -114,5 +114,5 @@ def test_plain_values_are_bounded_however_they_refer_to_each_other() -> None:
     for _ in range(60):
         shared = {"a": shared, "b": shared}
     for value in (cycle, shared, {"a": (1,)}, {"a": 2**64}):
-        assert fault(value, Plain) == "it is a mapping, expected a mapping of plain values"
-    assert fault({"a": [1, {"b": None}]}, Plain) is None
+        assert mismatch(value, Plain) == "it is a mapping, expected a mapping of plain values"
+    assert mismatch({"a": [1, {"b": None}]}, Plain) is None

@@ -24,7 +24,7 @@ def special(folder: Path) -> dict[str, Path]:
 
 SAID = {
     "fifo": "is a FIFO", "folder": "is a folder", "link": "is a FIFO", "loop": "Too many levels of symbolic links",
-    "socket": "is a socket", "device": "is a device", "NUL": "is no file name",
+    "socket": "is a socket", "device": "is a device", "NUL": "is not a file name",
 }  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def test_links_to_regular_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     (tmp_path / "link").symlink_to("file")
     assert read_bytes(tmp_path / "link", 3) == b"abc"
-    with pytest.raises(DataError, match="too large: 3 bytes, where at most 2"):
+    with pytest.raises(DataError, match="too large: 3 bytes, and at most 2"):
         read_bytes(tmp_path / "link", 2)
     with pytest.raises(FileNotFoundError):
         open_regular(tmp_path / "nothing")

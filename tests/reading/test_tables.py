@@ -44,11 +44,11 @@ REFUSED = {
     "empty": (b"\xef\xbb\xbf\n", "is empty: it needs the header class,split"),
     "another header": (b"name,split\n", "without 'class': it needs class,split"),
     "a column twice": (b"class,split,Class\n", "with 'class' twice"),
-    "Latin-1": (PLAIN.encode("latin-1"), "no text in UTF-8 (line 2, byte 16): save it as UTF-8"),
-    "half of UTF-16": (PLAIN.encode("utf-16")[:-1], "no text in UTF-16"),
+    "Latin-1": (PLAIN.encode("latin-1"), "not UTF-8 text (line 2, byte 16): save it as UTF-8"),
+    "half of UTF-16": (PLAIN.encode("utf-16")[:-1], "not UTF-16 text"),
     "a NUL": (PLAIN.encode() + b"\0,train\n", "holds a NUL"),
     "a huge field": (PLAIN.encode() + b"a" * 200_000 + b",train\n", "line 4: field larger than"),
-    "a quote that never ends": (PLAIN.encode() + b'"c,train\n', "is no CSV"),
+    "a quote that never ends": (PLAIN.encode() + b'"c,train\n', "is not valid CSV"),
     "too large": (b"class,split\n" * 10, "is too large: 120 bytes"),
 }
 

@@ -112,5 +112,5 @@ def test_smoothing_keeps_constants_and_averages_what_is_there() -> None:
 
 
 def test_a_folder_without_metrics_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds no metrics\.jsonl: give the folder of a run"):
+    with pytest.raises(ValueError, match=r"has no metrics\.jsonl: give the folder of a run"):
         plot_run(tmp_path)

@@ -118,7 +118,7 @@ def test_a_theorems_study_has_its_slopes_in_study_json(tmp_path: Path, monkeypat
         "results": [], "jobs": {"failed": 1, "finished": 1},
     }  # fmt: skip
     assert "inner_accuracy, K: slope 0.98 [0.95, 1.01]; expected 1." in page.text
-    assert "expected 0.5; came down to 3.0e-21." in page.text
+    assert "expected 0.5; reached 3.0e-21." in page.text
     assert "diverged" in page.text
     assert "| inner_accuracy | N | 0.51 [0.48, 0.54] | 0.5 |" in (sweep / "report/tables/fits.md").read_text()
 
@@ -148,7 +148,7 @@ def test_a_memory_study_has_each_algorithms_slope_and_the_papers(tmp_path: Path)
     anil = found["fits"]["ANIL, 32 px, 64 filters, predicted for a GPU"]
     assert anil["slope"] == pytest.approx(22.84)
     assert anil["expected"] == pytest.approx(22.843, abs=1e-3)
-    assert "22.84 MiB a step; the paper's curve: 22.84" in page.text
+    assert "22.84 MiB per step; the paper's curve: 22.84" in page.text
 
 
 def test_several_studies_have_a_file_each(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path: Path) -> None:
     write_report([tmp_path / "run"], out)  # after one that was stopped before its page
     (tmp_path / "other").mkdir()
     (tmp_path / "other/thesis.tex").write_text("")
-    with pytest.raises(ConfigError, match="holds something that is no report"):
+    with pytest.raises(ConfigError, match="contains other files than a report"):
         write_report([tmp_path / "run"], tmp_path / "other")
     (out / "study.json").mkdir()
     with pytest.raises(ConfigError, match=r"study\.json is a folder, where the report has a file"):

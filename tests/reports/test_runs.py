@@ -34,7 +34,7 @@ def test_runs_multiruns_and_sweeps_in_any_mix_each_once(tmp_path: Path) -> None:
     assert [run.study for run in runs] == [None] * 6 + [sweep]
     by_name = {run.path.name: run for run in runs}
     assert by_name["2"].state == "unreadable"
-    assert "never began" in str(by_name["2"].reason)
+    assert "did not start" in str(by_name["2"].reason)
     assert by_name["profile"].kind == "profile"
     assert by_name["profile"].finished
 
@@ -45,9 +45,9 @@ def test_runs_multiruns_and_sweeps_in_any_mix_each_once(tmp_path: Path) -> None:
         (lambda p: (p / "summary.json").unlink(), "says finished, but summary.json is missing"),
         (lambda p: (p / "summary.json").write_text('{"test/acc": 0.'), "summary.json is damaged: Expecting"),
         (lambda p: (p / "summary.json").write_text("[1]"), "summary.json is damaged: it is a list, expected a mapping"),
-        (lambda p: (p / "status.json").unlink(), "holds no status.json"),
+        (lambda p: (p / "status.json").unlink(), "has no status.json"),
         (lambda p: (p / "config.yaml").unlink(), "config.yaml is missing"),
-        (lambda p: (p / "config.yaml").write_text("a: [1"), "config.yaml is damaged: it is no YAML"),
+        (lambda p: (p / "config.yaml").write_text("a: [1"), "config.yaml is damaged: it is not valid YAML"),
         (
             lambda p: (p / "config.yaml").write_text("a: 1\n2: b\n"),
             "config.yaml is damaged: 'a key' is 2, expected a text",
@@ -59,7 +59,7 @@ def test_runs_multiruns_and_sweeps_in_any_mix_each_once(tmp_path: Path) -> None:
             lambda p: (p / "env.json").write_text('{"earlier": 5}'),
             "env.json is damaged: 'earlier' is 5, expected a list",
         ),
-        (lambda p: (p / "env.json").write_bytes(b"\xff\xfe{"), "env.json is no text in UTF-16"),
+        (lambda p: (p / "env.json").write_bytes(b"\xff\xfe{"), "env.json is not UTF-16 text"),
         (
             lambda p: (p / "overrides.yaml").write_text("seed"),
             "overrides.yaml is damaged: it is 'seed', expected a list",
@@ -104,7 +104,7 @@ def test_a_sweep_knows_of_jobs_that_left_nothing(tmp_path: Path) -> None:
     expected = {"a": "failed", "b": "failed", "c": "finished", "d": "unreadable", "e": "finished", "f": "unreadable"}
     assert states(runs) == states(list(study.runs)) == expected
     reasons = {run.path.name: run.reason for run in runs}
-    assert (reasons["a"], reasons["b"], reasons["d"]) == ("killed by SIGKILL", "exit code 2", "its folder is gone")
+    assert (reasons["a"], reasons["b"], reasons["d"]) == ("killed by SIGKILL", "exit code 2", "its folder is missing")
 
 
 def test_a_sweep_without_a_readable_description_has_its_folders_name(tmp_path: Path) -> None:
@@ -115,9 +115,9 @@ def test_a_sweep_without_a_readable_description_has_its_folders_name(tmp_path: P
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="holds no run and no sweep"):
+    with pytest.raises(ConfigError, match="has no run and no sweep"):
         collect([tmp_path])
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         collect([tmp_path / "nowhere"])
 
 

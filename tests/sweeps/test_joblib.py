@@ -28,7 +28,7 @@ def test_one_killed_one_refused_and_the_others_finish(sweep, stand_in) -> None:
     result, rows = sweep("launcher=joblib", "launcher.n_jobs=2", "seed=0,1,2")
     assert result.code == 1
     assert list(rows["state"]) == ["finished", "interrupted", "failed"]
-    assert rows["reason"].tolist()[1] == "killed by SIGKILL: out of memory, or ended from outside, after iteration 3"
+    assert rows["reason"].tolist()[1] == "killed by SIGKILL: out of memory, or killed from outside, after iteration 3"
     assert rows["reason"].tolist()[2] == "device=cuda: torch finds no CUDA device here"
     assert "2 of 3 jobs did not finish: " in result.err
     assert all(Path(rows["job"].tolist()[i]).name in result.err for i in (1, 2))
@@ -57,7 +57,7 @@ def test_each_job_has_a_gpu_and_its_threads(sweep, stand_in, monkeypatch) -> Non
         assert all(end <= begin for end, begin in zip(ends, begins, strict=True)), "two jobs at once on a GPU"
     refused, _ = sweep("launcher=joblib", "launcher.n_jobs=3")
     assert refused.code == 2
-    assert "launcher.n_jobs=3: each job has a GPU of its own, and there are 2 here" in refused.err
+    assert "launcher.n_jobs=3 is more than the 2 GPUs, and each job needs its own" in refused.err
 
 
 def test_a_stop_ends_what_runs_and_starts_nothing_more(sweep, stand_in, tmp_path) -> None:
@@ -75,7 +75,7 @@ def test_a_stop_ends_what_runs_and_starts_nothing_more(sweep, stand_in, tmp_path
     assert list(rows["state"]) == ["interrupted", "interrupted", "waiting"]
     assert rows["reason"].tolist()[0] == "stopped by signal 15 after iteration 3"
     assert "report:" not in result.out
-    assert "the same command goes on where it stopped" in result.err
+    assert "run the same command again to continue" in result.err
 
 
 def test_a_stop_that_reaches_every_process_is_one(sweep, stand_in, tmp_path, monkeypatch) -> None:
@@ -94,8 +94,8 @@ def test_a_stop_that_reaches_every_process_is_one(sweep, stand_in, tmp_path, mon
     assert result.code == 129
     assert list(rows["state"]) == ["interrupted", "interrupted", "waiting"]
     assert result.err == (
-        "memmeta: stopping: running jobs save their state first; once more to leave at once\n"
-        "memmeta: stopped by signal 1; the same command goes on where it stopped\n"
+        "memmeta: stopping: running jobs save their state first; repeat the signal to leave at once\n"
+        "memmeta: stopped by signal 1; run the same command again to continue\n"
     )
 
 
@@ -148,7 +148,7 @@ def test_the_jobs_of_a_multirun_save_their_state(memmeta, tmp_path, signum: sign
     result = memmeta("train", "-m", *TINY, "iterations=100000", "eval_every=100000", "seed=0,1,2", *options)
     assert result.code == 128 + signum
     last = result.err.splitlines()[-1]
-    assert last == f"memmeta: stopped by signal {signum:d}; the same command goes on where it stopped"
+    assert last == f"memmeta: stopped by signal {signum:d}; run the same command again to continue"
     assert "Traceback" not in result.err
     rows = pandas.read_csv(tmp_path / "many" / "results.csv")
     assert list(rows["state"]) == ["interrupted", "interrupted", "waiting"]
@@ -161,7 +161,7 @@ def test_a_lost_worker_costs_no_job(sweep, stand_in) -> None:
     result, rows = sweep("launcher=joblib", "launcher.n_jobs=2", "seed=0,1,2,3")
     assert result.code == 0, result.err
     assert list(rows["state"]) == ["finished"] * 4
-    assert "jobs are started again" in result.err
+    assert "restarting" in result.err
 
 
 @pytest.mark.slow

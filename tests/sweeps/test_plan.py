@@ -100,12 +100,12 @@ def test_whether_a_job_wants_a_gpu_and_its_threads() -> None:
 def test_bad_jobs_are_refused_before_anything_is_made(monkeypatch) -> None:
     with pytest.raises(ConfigError, match=r"sweeps/mine.yaml: ways=90 is more than .* \(the job ways=90 seed=0"):
         jobs("ways=90")
-    with pytest.raises(ConfigError, match=r"hydra.run.dir: the sweep names each job's folder itself"):
+    with pytest.raises(ConfigError, match=r"hydra.run.dir: the sweep sets each job's folder"):
         jobs("hydra.run.dir=x")
     with pytest.raises(ConfigError, match="cannot read 'seed=\\[': "):
         jobs("seed=[")
     monkeypatch.setattr(planning, "MAX_JOBS", 3)
-    with pytest.raises(ConfigError, match="these are 4 jobs; give fewer values"):
+    with pytest.raises(ConfigError, match="4 jobs are more than 3; give fewer values"):
         jobs()
 
     def check(kind: str, options: dict[str, str], config: Config) -> None:

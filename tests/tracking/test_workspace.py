@@ -134,7 +134,7 @@ def test_out_of_reach_is_one_line_and_the_file_is_written(monkeypatch, tmp_path:
     file = tmp_path / "d.json"
     assert main(["dashboard", "project=p", f"out={file}"]) == 1
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("memmeta: W&B is out of reach (No API key configured. Use `wandb login` to log in); check")
+    assert line.startswith("memmeta: W&B cannot be reached (No API key configured. Use `wandb login` to log in); check")
     assert "memmeta dashboard project=p offline=true" in line
     assert file.exists()
 
@@ -155,11 +155,11 @@ def test_offline_needs_nobody(monkeypatch, tmp_path: Path, capfd) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "of which project"),
-        (["project=a/b"], "is no name of a W&B project"),
+        ([], "needs a W&B project"),
+        (["project=a/b"], "is not a W&B project name"),
         (["project=p", "offline=yes"], "offline=yes is unknown: use true or false"),
         (["projekt=p"], "unknown option 'projekt'; did you mean 'project'?"),
-        (["p"], "'p' is no option: write KEY=VALUE, such as project=p"),
+        (["p"], "'p' is not an option: write KEY=VALUE, such as project=p"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], words: str, capfd) -> None:

@@ -43,7 +43,7 @@ def at(*keys: Any, put: Any) -> Callable[[dict[str, Any]], None]:
 
 CONTENT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "iteration a text": (at("iteration", put="x"), "'iteration' is 'x', expected a whole number"),
-    "iteration below 0": (at("iteration", put=-1), "'iteration' is -1, expected a whole number from 0 up"),
+    "iteration below 0": (at("iteration", put=-1), "'iteration' is -1, expected a whole number from 0"),
     "iterations that differ": (at("iteration", put=1), "'progress.iteration' is not 'iteration'"),
     "config a list": (at("config", put=[]), "'config' is a list, expected a mapping"),
     "config without iterations": (at("config", put={}), "'config' has no 'iterations'"),
@@ -117,7 +117,7 @@ def test_a_fifo_in_a_checkpoints_place_is_passed_over(memmeta, killed, whole) ->
     os.mkfifo(last)
     result = memmeta("train", "resume=run")
     assert result.code == 0, result.err
-    assert "run/checkpoints/last.pt is a FIFO: a regular file is expected there" in result.err
+    assert "run/checkpoints/last.pt is a FIFO, and a regular file is expected" in result.err
     same_bits(whole, killed)
 
 
@@ -137,7 +137,7 @@ def test_only_regular_files_are_gone_on_with(memmeta, killed, name: str, special
     file.unlink()
     os.mkfifo(file) if special == "fifo" else file.symlink_to("/dev/zero")
     kind = "a FIFO" if special == "fifo" else "a device"
-    assert f"run/{name} is {kind}: a regular file is expected" in last_line(memmeta("train", "resume=run"), 2)
+    assert f"run/{name} is {kind}, and a regular file is expected" in last_line(memmeta("train", "resume=run"), 2)
 
 
 @pytest.mark.parametrize("name", ["status.json", "env.json", "overrides.yaml"])
@@ -146,7 +146,7 @@ def test_a_file_of_another_structure_that_decides_nothing(memmeta, killed, name:
     (killed / name).write_text(content)
     result = memmeta("train", "resume=run")
     assert result.code == 0, result.err
-    assert f"{name} cannot be read: what it held is lost" in result.err
+    assert f"{name} cannot be read: its content is lost" in result.err
 
 
 def laughs(key: str) -> str:
@@ -161,7 +161,7 @@ CONFIGS = {
     "5000 digits": (lambda key: f"{key}: {'9' * 5000}\n", "has a number of 5000 digits"),
     "doubled 60 times": (
         lambda key: "".join(f"x{n + 1}: ${{x{n}}}${{x{n}}}\n" for n in range(60)) + f"{key}: 1\n",
-        "it holds ${..}, and a run writes the values themselves",
+        "it holds an interpolation ${..}, and a run writes values only",
     ),
 }
 

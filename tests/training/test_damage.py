@@ -120,7 +120,7 @@ CONFIGS = {
     "cut short": (lambda text: text[: len(text) // 2], "is damaged"),
     "empty": (lambda text: "", "is damaged"),
     "a list": (lambda text: "- a\n", "holds no mapping"),
-    "no YAML": (lambda text: "a: [b\n", "is damaged"),
+    "not valid YAML": (lambda text: "a: [b\n", "is damaged"),
     "a key misspelt": (lambda text: text.replace("\nways:", "\nwyas:"), "did you mean 'ways'?"),
     "another seed": (lambda text: text.replace("seed: 0", "seed: 4"), "seed is 0 there, 4 here"),
     "fewer iterations": (lambda text: text.replace("iterations: 10", "iterations: 2"), "fewer than"),
@@ -147,7 +147,7 @@ def test_a_damaged_file_that_decides_nothing_is_named_and_replaced(memmeta, kill
     result = memmeta("train", "resume=run")
     assert result.code == 0, result.err
     (line,) = [line for line in result.err.splitlines() if name in line]
-    assert "cannot be read: what it held is lost" in line
+    assert "cannot be read: its content is lost" in line
     same_bits(whole, killed)
 
 

@@ -63,7 +63,7 @@ def test_a_signal_and_the_rest_make_one_run(train, left_alone, memmeta, tmp_path
         stopped = train(*STATEFUL, RUN)
     assert stopped.code == 128 + signal.SIGTERM
     (line,) = stopped.err.splitlines()
-    assert f"stopped by signal 15 after iteration {iteration}; what it has is in" in line
+    assert f"stopped by signal 15 after iteration {iteration}; its state is saved in" in line
     assert (status(tmp_path / "run")["state"], status(tmp_path / "run")["iteration"]) == ("interrupted", iteration)
     assert read_metrics(tmp_path / "run")[-1:] == [] or read_metrics(tmp_path / "run")[-1]["iteration"] == iteration
     again = memmeta("train", "resume=run")
@@ -127,7 +127,7 @@ def test_what_ends_other_programs_lets_the_step_end(train, tmp_path, monkeypatch
     signal_at(monkeypatch, "check_in_a_step", 5, signum)
     stopped = train(RUN)
     assert stopped.code == 128 + signum
-    assert f"stopped by signal {signum:d} after iteration 3; what it has is in" in stopped.err
+    assert f"stopped by signal {signum:d} after iteration 3; its state is saved in" in stopped.err
     assert status(tmp_path / "run")["state"] == "interrupted"
 
 
@@ -232,7 +232,7 @@ def test_another_configuration_is_refused_by_its_keys(finished, train, memmeta, 
 
 
 BAD = {
-    ("resume=nowhere",): "is no run folder",
+    ("resume=nowhere",): "is not a run folder",
     ("resume=",): "name a run folder",
     ("resume=a", "resume=b"): "given 2 times",
     ("resume=run", "-m"): "multirun",

@@ -1,1 +1,1 @@
-"""Datasets brought under DATA_ROOT: downloads, archives, readers, verification."""
+"""Puts datasets into DATA_ROOT: download, unpacking, conversion and verification."""

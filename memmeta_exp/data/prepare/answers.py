@@ -1,4 +1,4 @@
-"""What a server's answer says, read as if the server wished us ill: any header may hold anything."""
+"""Reads a server's answer without trusting it: any header may have any content."""
 
 import queue
 import re
@@ -14,10 +14,10 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
-ANSWER_S = 120.0  # for the headers of an answer and of the redirects before it
-SLOW_S = 60.0  # a body that brings less than SLOW_BYTES in this time is given up
+ANSWER_S = 120.0  # seconds for the headers of an answer, including redirects
+SLOW_S = 60.0  # seconds; a transfer with less than SLOW_BYTES in this time is aborted
 SLOW_BYTES = 2**16
-_BLOCK = 2**16  # what is lost at most where a transfer breaks off
+_BLOCK = 2**16  # most bytes that are lost when a transfer breaks off
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 _WORDS = {401: "wants a login", 403: "refuses access"}
@@ -28,7 +28,7 @@ class SourceError(Exception):
 
 
 class Passing(SourceError):
-    """Another attempt may do; wait_s: how long the server wants us to wait."""
+    """A temporary error: another attempt may succeed. wait_s: the waiting time that the server asks for."""
 
     def __init__(self, why: str, wait_s: float | None = None) -> None:
         super().__init__(why)
@@ -37,7 +37,7 @@ class Passing(SourceError):
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """What requests and urllib3 raise in the block becomes SourceError, or Passing where another attempt may do."""
+    """Turns errors of requests and urllib3 in the block into SourceError, or Passing if another attempt may succeed."""
     try:
         yield
     except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
@@ -56,7 +56,7 @@ def translated() -> Iterator[None]:
 
 @contextmanager
 def well_formed() -> Iterator[None]:
-    """SourceError for an address or a header that requests cannot read; it raises errors of many kinds for them."""
+    """Turns the ValueError of requests for a malformed address or header in the block into SourceError."""
     try:
         yield
     except ValueError as error:
@@ -64,8 +64,11 @@ def well_formed() -> Iterator[None]:
 
 
 def in_time(call: Callable[[], requests.Response]) -> requests.Response:
-    """What `call` returns or raises; Passing where it takes more than ANSWER_S. A server can keep a call for good: the
-    time-outs of requests hold between two bytes. The call's thread is then left behind."""
+    """The result of `call`. Raises what it raises, or Passing after ANSWER_S seconds.
+
+    The time-outs of requests are between two bytes, so a slow server could block the call forever. After a time-out the
+    thread of the call is abandoned.
+    """
     outcome: queue.SimpleQueue[requests.Response | Exception] = queue.SimpleQueue()
 
     def run() -> None:
@@ -85,8 +88,8 @@ def in_time(call: Callable[[], requests.Response]) -> requests.Response:
 
 
 def check_redirect(answer: requests.Response, **_: object) -> None:
-    """A hook of requests: refuses a redirect to anything but a web address, or from https to http, and closes the
-    answer, for requests would read its body to the end."""
+    """A hook of requests that raises SourceError for a redirect to anything but a web address, or from https to http.
+    It closes the answer, because requests would read its whole body."""
     if not answer.is_redirect:
         return
     answer.close()
@@ -101,7 +104,7 @@ def check_redirect(answer: requests.Response, **_: object) -> None:
 
 
 def blocks(answer: requests.Response) -> Iterator[bytes]:
-    """The body as it is sent: never decompressed, so that it is no larger than what came over the network."""
+    """Yields the body as it was sent. It is not decompressed, so it is no larger than what was transferred."""
     since, brought = time.monotonic(), 0
     while block := answer.raw.read1(_BLOCK, decode_content=False):
         yield block
@@ -113,18 +116,18 @@ def blocks(answer: requests.Response) -> Iterator[bytes]:
 
 
 def status(answer: requests.Response) -> str:
-    """The status in words of ours: the server's own may hold anything."""
+    """The HTTP status in our own words, since the server's text is not trusted."""
     word = _WORDS.get(answer.status_code) or responses.get(answer.status_code, "").lower()
     return f"HTTP {answer.status_code}{f', {word}' if word else ''}"
 
 
 def length(answer: requests.Response) -> int | None:
-    """Content-Length, None where it is missing or no number."""
+    """Content-Length; None if it is missing or not a number."""
     return _number(answer.headers.get("Content-Length", ""))
 
 
 def retry_after_s(answer: requests.Response) -> float | None:
-    """Retry-After, a number of seconds or a date; None where it is missing, neither or in the past."""
+    """Retry-After in seconds, from a number or a date; None if it is missing, invalid or in the past."""
     value = answer.headers.get("Retry-After", "")
     seconds = _number(value)
     if seconds is not None:
@@ -138,7 +141,7 @@ def retry_after_s(answer: requests.Response) -> float | None:
 
 
 def content_range(answer: requests.Response) -> tuple[int, int | None]:
-    """The start and the total of "bytes START-END/TOTAL"."""
+    """START and TOTAL of the header Content-Range, "bytes START-END/TOTAL". Raises SourceError if it is invalid."""
     found = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
     if found is None:
         raise SourceError("sends a part without saying which")
@@ -146,12 +149,12 @@ def content_range(answer: requests.Response) -> tuple[int, int | None]:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception's first line, or its name."""
+    """The first line of an exception's text, or the name of its class."""
     return shown((str(error) or type(error).__name__).splitlines()[0])
 
 
 def shown(text: str) -> str:
-    """Text of a server's, fit for a message: printable and short."""
+    """Text from a server, made printable and short for a message."""
     return "".join(c if c.isprintable() else "?" for c in text)[:150]
 
 
@@ -160,7 +163,7 @@ def _number(text: str) -> int | None:
 
 
 def _no_connection(error: Exception) -> SourceError:
-    """requests tells these apart in its text alone."""
+    """The kind of connection error, which requests shows only in its text."""
     text = str(error)
     if "NameResolution" in text or "getaddrinfo" in text:
         return SourceError("its name does not resolve (no network?)")

@@ -1,4 +1,4 @@
-"""Archives unpacked as if their author wished us ill: only plain files, only below the target, only so much."""
+"""Unpacks archives without trusting them: only regular files, only below the target folder, with bounded size."""
 
 import bz2
 import errno
@@ -22,13 +22,13 @@ from memmeta_exp.utils.reading import open_regular
 GIB = 2**30
 MAX_BYTES = 64 * GIB
 MAX_FILES = 2_000_000
-MAX_RATIO = 200  # unpacked bytes to packed ones; images and pickles of them pack to no less than a third
-_FREE_RATIO_BYTES = 2**24  # below this no ratio is a bomb
+MAX_RATIO = 200  # unpacked / packed bytes; images and pickles of images compress to a third at best
+_FREE_RATIO_BYTES = 2**24  # up to this size the ratio is not checked
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _BLOCK = 2**20
-_READ = 2**24  # most bytes that reading an archive's own structure may ask for at once
+_READ = 2**24  # most bytes per read of an archive's structure
 _PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open, b"\x5d\0\0": lzma.open}
-_BROKEN = (  # what the libraries raise for damage
+_BROKEN = (  # errors that the libraries raise for damaged archives
     tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, LookupError,
     NotImplementedError, RuntimeError, ArithmeticError, MemoryError,
 )  # fmt: skip
@@ -37,16 +37,16 @@ Member = tuple[str, IO[bytes]]
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the name says so."""
+    """Whether the suffix of `path` is that of an archive."""
     return path.name.lower().endswith(_SUFFIXES)
 
 
 def extract(archive: Path, into: Path, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> None:
-    """Every file of a zip or tar archive, below the folder `into`.
+    """Unpacks every file of a zip or tar archive below the folder `into`.
 
-    DataError, before anything of that member is written, for an absolute path, a path with "..", a link, a device or
-    another special file, an encrypted or repeated member, more than `max_files` files, or more than `max_bytes` or
-    MAX_RATIO times the archive's own bytes in all; what a member really unpacks to is counted, not what it declares.
+    Raises DataError, before the member is written, for an absolute path, a path with "..", a link or special file, an
+    encrypted or repeated member, or more than `max_files` files. Also raises it for more than `max_bytes` bytes, or
+    MAX_RATIO times the archive's bytes, in total; unpacked bytes are counted, not declared ones.
     """
     budget = _Budget(archive, max_bytes, max_files)
     try:
@@ -66,7 +66,7 @@ def extract(archive: Path, into: Path, max_bytes: int = MAX_BYTES, max_files: in
 
 
 class _Budget:
-    """What may still be written."""
+    """The files and bytes that may still be written."""
 
     def __init__(self, archive: Path, max_bytes: int, max_files: int) -> None:
         self.archive, self.files = archive, max_files
@@ -95,7 +95,7 @@ def _opened(archive: Path) -> Iterator[Iterator[Member]]:
 
 
 def _unpacking(stream: BinaryIO) -> IO[bytes]:
-    """What a compressed stream unpacks to, as it is read; another stream itself."""
+    """A stream that decompresses `stream` while reading; `stream` itself if it is not compressed."""
     stream.seek(0)
     start = stream.read(8)
     stream.seek(0)
@@ -103,8 +103,8 @@ def _unpacking(stream: BinaryIO) -> IO[bytes]:
 
 
 class _Sparing(io.BufferedIOBase):
-    """A stream of which no more than _READ bytes are read at once: a tar file's extended headers say themselves how
-    long they are."""
+    """A stream that allows at most _READ bytes per read, since a tar file declares the length of its extended headers
+    itself."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -178,8 +178,11 @@ def _first_line(error: BaseException) -> str:
 
 
 def unpacked(path: Path, work: Path, names: tuple[str, ...]) -> Path:
-    """The folder of what `path` holds: an archive's content, in `work`, or the folder itself; where archives of these
-    names lie in it, `work` with their contents and links to the rest of the folder."""
+    """The folder with the content of `path`.
+
+    This is `work` with the content of an archive `path`, or the folder `path` itself. If the folder contains archives
+    of these `names`, it is `work` with their contents and links to the other files.
+    """
     if path.is_file():
         extract(path, work)
         return work
@@ -195,7 +198,7 @@ def unpacked(path: Path, work: Path, names: tuple[str, ...]) -> Path:
 
 
 def free_bytes(folder: Path) -> int:
-    """Of the disk that `folder`, or the nearest of its parents that exists, is on."""
+    """Free bytes on the disk of `folder`, or of its nearest existing parent."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free

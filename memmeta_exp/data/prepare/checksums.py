@@ -1,12 +1,12 @@
-"""What the published datasets are known to be, for `memmeta data verify`: each value with where it is from."""
+"""Reference values of the published datasets for `memmeta data verify`, each with its source."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and deviation of each channel of a split in units of [0, 1], () where the source has none; by how much they
-    may differ; source."""
+    """Mean and standard deviation of each channel of a split, in units of [0, 1]; () if the source has none. tolerance:
+    the allowed absolute difference."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -18,15 +18,15 @@ def _exact(mean: tuple[float, ...], std: tuple[float, ...]) -> Statistics:
     return Statistics(mean, std, 1e-6, "the published pixels of CIFAR-100 in torchmeta's split")
 
 
-# Two releases publish constants for normalisation that differ by 0.008, for they were resized by different programs: so
-# the tolerance. Red and blue exchanged would be off by 0.06.
+# Two releases resized images with different programs, and their normalisation constants differ by 0.008: hence the
+# tolerance. Exchanged red and blue would differ by 0.06.
 _MINI = Statistics(
     (120.39586422 / 255, 115.59361427 / 255, 104.54012653 / 255),
     (70.68188272 / 255, 68.27635443 / 255, 72.54505529 / 255),
     0.02,
     "MetaOptNet, data/mini_imagenet.py",
 )
-# tieredImageNet is a part of ImageNet large enough to have its means; that of blue is 0.08 below that of red.
+# tieredImageNet is large enough to have about the means of ImageNet; the mean of blue is 0.08 below that of red.
 _TIERED = Statistics((0.485, 0.456, 0.406), (), 0.03, "ImageNet as a whole, of which it is a part")
 
 STATISTICS: dict[tuple[str, str], Statistics] = {
@@ -42,7 +42,7 @@ STATISTICS: dict[tuple[str, str], Statistics] = {
 
 _RAVI, _TORCHMETA = "Ravi and Larochelle's lists", "torchmeta's lists"
 
-# SHA-256 of the sorted class names of a split, a line each.
+# SHA-256 of the sorted class names of a split, one per line.
 CLASSES: dict[tuple[str, str], tuple[str, str]] = {
     ("miniimagenet", "train"): ("0f107a65ea80bf1e1d1e5e18d368f0d007e3e4c1885f33cc071363997e3814e9", _RAVI),
     ("miniimagenet", "val"): ("489f8af43b2560094c8766f36213842de429622b67b5e9fed1277ebb99806f7d", _RAVI),

@@ -1,7 +1,6 @@
-"""One file over HTTP: resumed where it broke off, checked before anyone opens it.
+"""Downloads one file over HTTP, resumes broken transfers, and checks the hash before the file is used.
 
-The server is not trusted. It can write no more than the file can have, only to files of their own, and what it sent is
-opened when its hash fits.
+The server is not trusted: the size of what it sends is bounded, and it is written only to the download's own files.
 """
 
 import json
@@ -34,10 +33,10 @@ from memmeta_exp.data.prepare.urls import RemoteFile
 from memmeta_exp.data.store import Progress, silent
 from memmeta_exp.utils.errors import DataError
 
-ATTEMPTS = 4  # at one address, each from where the last one broke off
-PROGRESS_BYTES = 2**20  # an attempt that brings more does not count
-TIMEOUT_S = (10.0, 30.0)  # to connect; between two reads
-PAUSE_S = 1.0  # after the first failed attempt, doubled after each
+ATTEMPTS = 4  # per address; each resumes where the last one broke off
+PROGRESS_BYTES = 2**20  # an attempt that transfers more resets the count of attempts
+TIMEOUT_S = (10.0, 30.0)  # seconds to connect; between two reads
+PAUSE_S = 1.0  # seconds after the first failed attempt, doubled after each
 LONGEST_PAUSE_S = 60.0
 _MOST_RECORD_BYTES = 2**22
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
@@ -45,7 +44,7 @@ _CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
 
 
 class Downloader:
-    """Downloads into one folder. sleep: waits the seconds it is given, and ends when a signal asks the command to."""
+    """Downloads files into `folder`. sleep: waits for the given seconds; a signal may interrupt it."""
 
     def __init__(self, folder: Path, progress: Progress = silent, sleep: Callable[[float], None] = time.sleep) -> None:
         self.folder, self._progress, self._sleep = folder, progress, sleep
@@ -55,10 +54,10 @@ class Downloader:
         self._records: dict[str, dict[str, Any]] = {}
 
     def get(self, file: RemoteFile, url: str) -> Path:
-        """The whole, checked file, from `url` or from an earlier download; SourceError where it cannot be had there,
-        DataError where something else is in the place of the file or of what has arrived of it.
+        """The path of the complete, checked file, downloaded from `url` unless it is there already.
 
-        What has arrived stays in NAME.part for the next attempt at any address: the hash decides in the end.
+        Received bytes stay in NAME.part for the next attempt at any address; the hash of the whole file decides. Raises
+        SourceError if the download fails, and DataError if another file is in its place.
         """
         file = file if file.hashes else self._listed(file)
         target, part = self.folder / file.name, Part(self.folder, file.name)
@@ -73,7 +72,7 @@ class Downloader:
                 part.finish(target)
                 return target
             part.drop()
-            if not resumed:  # else it may be two different files one after the other: once more, from the start
+            if not resumed:  # a resumed file may be parts of two different files: try again from the start
                 raise SourceError(f"sent another file ({wrong}{encoding})")
 
     def _checked(self, target: Path, file: RemoteFile) -> Path:
@@ -83,7 +82,8 @@ class Downloader:
         return target
 
     def _arrived(self, file: RemoteFile, url: str, part: Part) -> tuple[bool, str]:
-        """What the last `_receive` returns; one that breaks off is followed by others, as long as they bring more."""
+        """Calls `_receive` until the file is complete; returns its last result. Raises SourceError after ATTEMPTS
+        failed attempts without progress."""
         failures, furthest = 0, part.size
         while True:
             try:
@@ -98,16 +98,16 @@ class Downloader:
     def _wait(self, file: RemoteFile, error: Passing, pause_s: float) -> None:
         wait_s = pause_s if error.wait_s is None else error.wait_s
         if wait_s > LONGEST_PAUSE_S:
-            raise SourceError(f"{error}, and wants us to wait {wait_s:.0f} s: run the same command again after that")
+            raise SourceError(f"{error}, and asks to wait {wait_s:.0f} s: run the same command again after that")
         self._progress(f"{file.name}: {error}, waiting {wait_s:.0f} s", 0, 0)
         self._sleep(wait_s)
 
     def _receive(self, file: RemoteFile, url: str, part: Part) -> tuple[bool, str]:
-        """Appends to `part` until the file is complete; whether that was a continuation, and how the server says that
-        it encoded the file, in words."""
+        """Appends to `part` until the file is complete. Returns whether it resumed a partial file, and words for an
+        error message if the server encoded the file."""
         have = part.size
         with translated(), self._ask(url, part.range_headers(url, have)) as answer:
-            if answer.status_code == 416 and have:  # nothing is left to send, or what is here is no part of it
+            if answer.status_code == 416 and have:  # the partial file is complete, or does not belong to the file
                 return self._complete_or_drop(answer, part, have), ""
             start, total = _opened(answer, have)
             if total is not None:
@@ -145,7 +145,7 @@ class Downloader:
         raise Passing("cannot continue the partial file")
 
     def _require_size(self, file: RemoteFile, total: int, start: int) -> None:
-        """SourceError for a size that the file cannot have, or that has no room here."""
+        """Raises SourceError if the file cannot have this size, or the disk has too little space."""
         if total != file.bytes if file.bytes else total > file.most:
             raise SourceError(f"has {total} bytes, the file {file.bytes or f'at most {file.most}'}")
         free = free_bytes(self.folder)
@@ -155,8 +155,8 @@ class Downloader:
             )
 
     def _listed(self, file: RemoteFile) -> RemoteFile:
-        """The file with checksum and size of the repository's own record (Zenodo's API: files[].key, .checksum as
-        "md5:..", .size)."""
+        """`file` with the checksum and size in the repository's record (Zenodo's API: files[].key, .checksum as
+        "md5:..", .size). Raises SourceError if the record has no checksum."""
         assert file.record is not None, file.name
         if file.record not in self._records:
             try:
@@ -171,7 +171,7 @@ class Downloader:
         return replace(file, hashes=(checksum,), bytes=size if known else None)
 
     def _read_record(self, url: str) -> dict[str, Any]:
-        """Each file's entry by the file's name."""
+        """The entries of a repository's record by file name."""
         body = bytearray()
         with translated(), self._ask(url, {}) as answer:
             if answer.status_code != 200:
@@ -187,7 +187,8 @@ class Downloader:
 
 
 def _opened(answer: requests.Response, have: int) -> tuple[int, int | None]:
-    """Where the answer's bytes belong and how many the whole file has; SourceError for no file."""
+    """The offset of the answer's bytes, and the size of the whole file, if known. Raises SourceError if it is no
+    file."""
     if answer.status_code in _PASSING:
         raise Passing(status(answer), retry_after_s(answer))
     if answer.status_code not in (200, 206):
@@ -199,4 +200,4 @@ def _opened(answer: requests.Response, have: int) -> tuple[int, int | None]:
         if start != have:
             raise SourceError(f"continues at byte {start}, asked for {have}")
         return start, total
-    return 0, length(answer)  # the whole file, whatever was asked for
+    return 0, length(answer)  # the server sends the whole file, even if a part was requested

@@ -1,4 +1,4 @@
-"""Datasets brought under DATA_ROOT: `fetch` from the addresses of sources.py, `import_files` from files at hand."""
+"""Puts datasets into DATA_ROOT: `fetch` downloads them from the addresses of urls.py, `import_files` converts files."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -26,7 +26,8 @@ from memmeta_exp.utils.errors import DataError, FetchError
 
 @dataclass(frozen=True)
 class _Format:
-    """How a dataset's files are read: its module of readers, the archives they may be in, the shape of an image."""
+    """The format of a dataset's files. readers: the module that reads them. archives: names of archives that contain
+    them. shape: of an image, [C, H, W]."""
 
     readers: ModuleType
     archives: tuple[str, ...]
@@ -42,11 +43,11 @@ FORMATS = {
 
 
 def fetch(name: str, root: Path, progress: Progress = silent, downloader: type[Downloader] = Downloader) -> Path:
-    """The dataset `name` under `root`, downloaded and converted unless it is there already; the path of its files.
+    """Downloads and converts the dataset `name` to `root`, unless it is there already; returns the path of its files.
 
-    Releases are tried in turn, and of each file its addresses; what arrived of a file stays in ROOT/downloads for the
-    next call. FetchError, with what was tried, where none gave the files; DataError where links or other files are in
-    the place of downloads.
+    Releases are tried in turn, and so are the addresses of each file. Partial downloads stay in ROOT/downloads for the
+    next call. Raises FetchError, with all attempts, if no release could be downloaded, and DataError if links or other
+    files are in the place of downloads.
     """
     there = present(name, root)
     if there is not None:
@@ -72,7 +73,7 @@ def fetch(name: str, root: Path, progress: Progress = silent, downloader: type[D
 
 
 class _NoSource(Exception):
-    """A release cannot be had: no address gave one of its files, or the text says what is wrong with them."""
+    """A release is unusable: a file could not be downloaded, or the text says what is wrong with the files."""
 
 
 def _download_folder(root: Path, name: str) -> Path:
@@ -106,8 +107,8 @@ def _arrived(downloader: Downloader, file: RemoteFile, url: str, failures: list[
 
 
 def present(name: str, root: Path) -> Path | None:
-    """The path of a dataset's own files under `root` where they are there and whole (CIFAR-100: of the known content),
-    else None."""
+    """The path of a dataset's files under `root`; None if they are missing or damaged (CIFAR-100: or if their hash is
+    wrong)."""
     try:
         if name == "cifar100":
             return cifar100_torchmeta.hdf5_path(root) if cifar100_torchmeta.verify(root) else None
@@ -117,8 +118,8 @@ def present(name: str, root: Path) -> Path | None:
 
 
 def import_files(name: str, path: Path, root: Path, progress: Progress = silent) -> Path:
-    """The dataset `name` under `root`, converted from the files at `path` (a folder, or an archive of one); the path of
-    what was made, which appears at once and whole. DataError where the files are in no known format or damaged."""
+    """Converts the files at `path`, a folder or an archive, to the dataset `name` under `root`; returns its path, which
+    appears only when complete. Raises DataError if the files are damaged or in no known format."""
     if not path.exists():
         raise DataError(f"{path} does not exist: name the folder or archive with the files of {name}")
     known = FORMATS[name]
@@ -141,7 +142,7 @@ def import_files(name: str, path: Path, root: Path, progress: Progress = silent)
 
 
 def _counted(name: str, split: str, read: Callable[[], SplitImages]) -> SplitImages:
-    """What `read` gives; DataError, before any image is read, where it is not as many as the dataset has."""
+    """The result of `read`. Raises DataError, before any image is read, if its counts are not those of the dataset."""
     found, facts = read(), options("dataset")[name]().facts()
     counts = np.bincount(found.labels, minlength=len(found.names))
     total, least = facts.total(split), counts.min(initial=len(found.labels))

@@ -1,4 +1,4 @@
-"""A file that is still arriving: what is here of it, where it comes from, and whether it is the published file."""
+"""A partial download: its bytes, its source, and the check of its hash."""
 
 import errno
 import hashlib
@@ -20,9 +20,9 @@ _NOT_PLAIN = (errno.ELOOP, errno.EISDIR, errno.ENXIO)  # a link, a folder, a soc
 
 
 class Part:
-    """NAME.part, which is still arriving, and NAME.part.json, which says where it comes from.
+    """NAME.part, the received bytes of a file, and NAME.part.json, their source.
 
-    DataError where either is a link, a folder or anything else but a file of its own.
+    Raises DataError if either is a link, a folder or another special file.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -32,11 +32,12 @@ class Part:
 
     @property
     def size(self) -> int:
-        """Bytes that are here."""
+        """The number of received bytes."""
         return plain_size(self.path) or 0
 
     def range_headers(self, url: str, have: int) -> dict[str, str]:
-        """The request for the rest: at the same address on condition that the file has not changed (If-Range)."""
+        """Headers that request the rest of the file; at the same address only if the file has not changed
+        (If-Range)."""
         if not have:
             return {}
         came_from, validator = self._came_from()
@@ -46,7 +47,7 @@ class Part:
         return headers
 
     def note(self, url: str, answer: requests.Response) -> None:
-        """Keeps the address and its strong validator."""
+        """Stores the address and the validator of its file (ETag or Last-Modified)."""
         etag = answer.headers.get("ETag", "")
         validator = etag if etag.startswith('"') else answer.headers.get("Last-Modified")
         with os.fdopen(_open_plain(self._note, os.O_WRONLY | os.O_CREAT), "w") as file:
@@ -54,24 +55,24 @@ class Part:
             json.dump({"url": url, "validator": validator}, file)
 
     def appending(self, start: int) -> BinaryIO:
-        """The file, cut to `start` bytes, to write the rest of it."""
+        """The file, truncated to `start` bytes and open for writing the rest."""
         file = os.fdopen(_open_plain(self.path, os.O_RDWR | os.O_CREAT), "r+b")
         file.truncate(start)
         file.seek(start)
         return file
 
     def drop(self) -> None:
-        """Forgets what has arrived."""
+        """Removes the received bytes."""
         for path in (self.path, self._note):
             path.unlink(missing_ok=True)
 
     def finish(self, target: Path) -> None:
-        """Gives the file its name."""
+        """Renames the complete file to `target`."""
         self.path.replace(target)
         self.drop()
 
     def _came_from(self) -> tuple[str | None, str | None]:
-        """The address and the validator, None where the note is missing or is not one of ours."""
+        """The stored address and validator; each None if it is missing or invalid."""
         if plain_size(self._note) is None:
             return None, None
         with os.fdopen(_open_plain(self._note, os.O_RDONLY), "rb") as file:
@@ -86,7 +87,7 @@ class Part:
 
 
 def plain_size(path: Path) -> int | None:
-    """The bytes of a file, None where there is none; DataError for a link, a folder or anything else."""
+    """The size of a file in bytes; None if there is none. Raises DataError for a link, a folder or a special file."""
     try:
         facts = path.lstat()
     except FileNotFoundError:
@@ -97,7 +98,7 @@ def plain_size(path: Path) -> int | None:
 
 
 def wrong_hash(path: Path, hashes: tuple[str, ...], progress: Progress) -> str | None:
-    """None where every hash fits, else the one that does not."""
+    """Describes the first of `hashes` that the file does not have; None if it has all."""
     digests = {name: hashlib.new(name) for name in {h.partition(":")[0] for h in hashes}}
     with os.fdopen(_open_plain(path, os.O_RDONLY), "rb") as file:
         done, total = 0, os.fstat(file.fileno()).st_size
@@ -114,7 +115,7 @@ def wrong_hash(path: Path, hashes: tuple[str, ...], progress: Progress) -> str |
 
 
 def _open_plain(path: Path, flags: int) -> int:
-    """A descriptor of a regular file that has one name. No link is followed and no pipe waited for."""
+    """A descriptor of a regular file with a single name. It follows no link and does not block on a pipe."""
     try:
         handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
@@ -133,6 +134,6 @@ def _plain(facts: os.stat_result) -> bool:
 
 def _refusal(path: Path) -> DataError:
     return DataError(
-        f"{path} is a link, a folder or a special file, where a download writes a file of its own: remove it, then run "
-        "the same command again"
+        f"{path} is a link, a folder or a special file, and the download needs this name: remove it, then run the same "
+        "command again"
     )

@@ -1,16 +1,15 @@
-"""How far a download or a conversion is, on standard error."""
+"""Shows the progress of a download or a conversion on standard error."""
 
 import logging
 import time
 
-LINE_S = 15.0  # between lines of one thing, where there is no terminal
+LINE_S = 15.0  # seconds between progress lines without a terminal
 _BAR_S = 0.1
 logger = logging.getLogger("memmeta")
 
 
 class ShownProgress:
-    """A `Progress`: a bar for what is being done now; where standard error is no terminal, a line when it begins and
-    one every LINE_S seconds."""
+    """A `Progress` that shows a bar. Without a terminal it prints a line at the start and every LINE_S seconds."""
 
     def __init__(self) -> None:
         from rich.console import Console

@@ -1,9 +1,9 @@
-"""Pickles read as data: arrays, numbers, strings and containers of them, and nothing that can run.
+"""Reads pickles as data only: arrays, numbers, strings and containers of them.
 
-A pickle names the functions that rebuild its objects, so reading a stranger's one with `pickle.load` runs a stranger's
-code. Here only the names that numpy's arrays and scalars are pickled under resolve, to stand-ins that build nothing
-else; any other is refused before it is called. What it would allocate is bounded by the size of the file. Strings of
-Python 2 are read as latin-1, which keeps the bytes of its arrays.
+A pickle names functions that rebuild its objects, so `pickle.load` of an untrusted file can run any code. Here only the
+names under which NumPy arrays and scalars are pickled are allowed, and they resolve to safe replacements. Any other
+name raises an error before it is called. Allocated memory is bounded by the size of the file. Strings of Python 2 are
+read as latin-1, which keeps the bytes of arrays.
 """
 
 import math
@@ -22,12 +22,12 @@ from memmeta_exp.utils.reading.pickled import scan
 
 _DTYPE = re.compile(r"([|<>=]?)([biufcSUO])(\d{0,4})")
 _RECONSTRUCT: Any = np.zeros(1).__reduce__()[0]
-_COPIES = 4  # times the file's bytes that its values may take beside what is read from it
-_FREE = 2**20  # bytes that are not counted
+_COPIES = 4  # the values of a file may take this many times its size
+_FREE = 2**20  # additional bytes that are always allowed
 
 
 class _Name:
-    """What a name in a pickle stands for. It cannot be changed, as a function or class could be by the opcode BUILD."""
+    """The replacement of a name in a pickle. It is immutable; the opcode BUILD could change a function or class."""
 
     __slots__ = ("call",)
     call: Callable[..., Any]
@@ -43,7 +43,7 @@ class _Name:
 
 
 class _Dtype:
-    """A type of numbers or strings as a pickle builds it: a code, then its byte order."""
+    """A dtype as a pickle builds it: first a type code, then the byte order."""
 
     def __init__(self, code: Any) -> None:
         match = _DTYPE.fullmatch(code) if isinstance(code, str) else None
@@ -59,7 +59,7 @@ class _Dtype:
 
 
 class _Array(np.ndarray):
-    """An array that is filled by a pickle, within its budget."""
+    """An array that a pickle fills, within its memory budget."""
 
     budget: "_Budget"
 
@@ -78,7 +78,7 @@ class _Array(np.ndarray):
 
 
 class _Budget:
-    """Bytes that values may still take."""
+    """The bytes that values may still take."""
 
     def __init__(self, size: int) -> None:
         self.left = _COPIES * size + _FREE
@@ -102,7 +102,8 @@ def _count(shape: Any) -> int:
 
 
 def _names(budget: _Budget) -> dict[str, Any]:
-    """What arrays, scalars and containers are pickled under: the modules of numpy moved between versions."""
+    """The names under which arrays, scalars and containers are pickled, with their replacements. NumPy's modules have
+    different names in different versions."""
 
     class Array(_Array):
         pass
@@ -126,7 +127,7 @@ def _names(budget: _Budget) -> dict[str, Any]:
         return np.frombuffer(raw, kind)[0]
 
     def encode(text: str, encoding: str = "latin1") -> bytes:
-        """How Python 3 writes bytes in protocol 2, which has no type for them."""
+        """Decodes bytes of Python 3 in protocol 2, which has no type for them."""
         if encoding not in ("latin1", "latin-1"):
             raise pickle.UnpicklingError(f"it encodes text as {encoding}")
         budget.take(len(text))
@@ -148,7 +149,7 @@ def _names(budget: _Budget) -> dict[str, Any]:
     def default_dict(factory: Any = None) -> dict[Any, Any]:
         if not any(factory is known for known in factories):
             raise pickle.UnpicklingError("it has a defaultdict of an unknown factory")
-        return {}  # one without attributes, which a pickle could change
+        return {}  # a plain dictionary: a pickle could change the attributes of a defaultdict
 
     found: dict[str, Callable[..., Any]] = {"_codecs.encode": encode, "collections.OrderedDict": made_of(dict)}
     found |= {"collections.defaultdict": default_dict, "numpy.dtype": lambda code, *_: _Dtype(code)}
@@ -179,7 +180,7 @@ class _Reader(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> Any:
-    """The content of a pickle of arrays; DataError where it holds anything else or is damaged."""
+    """The content of a pickle of arrays. Raises DataError if it has other objects or is damaged."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         try:

@@ -1,4 +1,4 @@
-"""What is known of every dataset on this machine, for `memmeta data`."""
+"""The status of every dataset on this machine, for `memmeta data`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ _Row = tuple[bool, bool | None, str]
 
 @dataclass(frozen=True)
 class DatasetStatus:
-    """present: usable now; verified: its content was compared with the known one, None where it was not; detail: one
-    line, what to do where either is missing."""
+    """present: usable now. verified: whether its content is as published; None: not compared. detail: one line, with
+    the fix if it is not usable."""
 
     name: str
     description: str
@@ -38,9 +38,11 @@ def status(
     split_file: str | None = None,
     configured: Callable[[str], Any] = _by_default,
 ) -> list[DatasetStatus]:
-    """Every dataset of the configuration, in its order, also those that this module does not know; hashes the pixels of
-    CIFAR-100 (under a second), not of larger sets. path, split_file: of dataset=folder;
-    configured: the configuration of a dataset by its name."""
+    """The status of every registered dataset, in the order of registration. Hashes the pixels of CIFAR-100 (under a
+    second), but not of larger datasets.
+
+    path, split_file: of dataset=folder. configured: returns the configuration of a dataset by name.
+    """
     known: dict[str, _Row] = {
         "glyphs": _glyphs(),
         **dict.fromkeys(("synthetic", "quadratic", "logistic", "sinusoid"), (True, None, "generated at every start")),
@@ -57,7 +59,7 @@ def _description(name: str) -> str:
 
 
 def _registered(name: str, configured: Callable[[str], Any], data_root: str | None) -> _Row:
-    """A dataset with a loader of its own, of which its configuration and its facts are known."""
+    """The status of a plug-in's dataset, from its `require` and `facts`."""
     try:
         config = configured(name)
         config.require(data_root)

@@ -1,7 +1,7 @@
-"""Where the published files are, and what they hash to.
+"""Addresses and hashes of the published files.
 
-Every address and hash below was read in a public source, named beside it; none was computed or guessed here. Where no
-source states a file's hash, `record` is the repository's own listing, which states it at the time of the download.
+Every address and hash is from the public source named beside it; none was computed here. If no source has the hash of a
+file, `record` is the repository's listing, from which the hash is read at download.
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file and the addresses that serve it. bytes: its size; hashes: of those known, "md5:.." and "sha256:..";
-    record: JSON of the repository that lists each file's checksum and size, where no hash is known; at_most: more bytes
-    than this are refused where the size is not known."""
+    """One file and its addresses. bytes: its size; None: unknown. hashes: the known ones, "md5:.." or "sha256:..".
+    record: address of the repository's JSON with checksums and sizes, if no hash is known. at_most: most bytes that are
+    accepted if the size is unknown."""
 
     name: str
     urls: tuple[str, ...]
@@ -22,20 +22,20 @@ class RemoteFile:
 
     @property
     def most(self) -> int:
-        """Bytes that the file has, or can have at most."""
+        """The size of the file, or its upper limit."""
         return self.bytes or self.at_most
 
 
 @dataclass(frozen=True)
 class Release:
-    """Files that make a dataset together, as one publisher has them."""
+    """The files of a dataset from one publisher."""
 
     publisher: str
     files: tuple[RemoteFile, ...]
 
 
 def _drive(identifier: str) -> str:
-    """The address that serves a shared file without the page that warns of unscanned ones (PyG's LINKXDataset)."""
+    """The Google Drive address of a file that skips the warning page for large files (as in PyG's LINKXDataset)."""
     return f"https://drive.usercontent.google.com/download?id={identifier}&export=download&confirm=t"
 
 
@@ -160,7 +160,7 @@ RELEASES: dict[str, tuple[Release, ...]] = {
         ),
     ),
 }
-"""By the name that `memmeta data fetch` takes; tried from the first to the last."""
+"""The releases by the name that `memmeta data fetch` takes, tried in this order."""
 
 PAGES = {
     "cifar100": "https://www.cs.toronto.edu/~kriz/cifar.html",
@@ -168,4 +168,4 @@ PAGES = {
     "tieredimagenet": "https://github.com/renmengye/few-shot-ssl-public",
     "omniglot": "https://github.com/brendenlake/omniglot",
 }
-"""Where to get the files by hand."""
+"""Pages from which to download the files by hand."""

@@ -1,4 +1,4 @@
-"""Whether a dataset is what it says it is: counts, classes, pixels and statistics against checksums.py."""
+"""Compares a dataset with checksums.py: counts, classes, pixels and statistics."""
 
 import hashlib
 import logging
@@ -20,8 +20,8 @@ logger = logging.getLogger("memmeta")
 
 @dataclass(frozen=True)
 class Check:
-    """passed: None where there is nothing to compare with; detail: one line, what was found and what it was held
-    against."""
+    """The result of one check. passed: None if there is no reference. detail: one line, what was found and the
+    reference."""
 
     what: str
     passed: bool | None
@@ -29,9 +29,9 @@ class Check:
 
 
 def verify(config: Any, data_root: str | None = None) -> Iterator[Check]:
-    """Every check of the dataset that `config` names, as it is made; DataError where it is not here."""
+    """Yields every check of the dataset of `config`. Raises DataError if the dataset is missing."""
     if not config.has_classes:
-        yield Check("pixels", None, "it has no images: tasks are drawn from a seed")
+        yield Check("pixels", None, "it has no images: tasks are generated from a seed")
         return
     yield from _pixels(config, data_root)
     sets: dict[str, ImageSet] = {}
@@ -46,7 +46,7 @@ def verify(config: Any, data_root: str | None = None) -> Iterator[Check]:
 
 
 def _apart(sets: dict[str, ImageSet]) -> Iterator[Check]:
-    """Whether an image of one split is in another too, to the last pixel. That is said, and fails nothing."""
+    """Checks whether identical images are in two splits. If so, it only warns."""
     owners: dict[bytes, str] = {}
     shared: Counter[str] = Counter()
     for split, images in sets.items():
@@ -56,13 +56,13 @@ def _apart(sets: dict[str, ImageSet]) -> Iterator[Check]:
                 shared[f"of {split} in {owner}"] += 1
     if shared:
         found = ", ".join(f"{count} {where}" for where, count in shared.items())
-        logger.warning("the same images are in two splits, to the last pixel: %s; leave each in one", found)
+        logger.warning("identical images are in two splits: %s; keep each in one split", found)
     else:
         yield Check("splits", True, "no image is in two of them")
 
 
 def _split(config: Any, split: str, images: ImageSet, data_root: str | None) -> Iterator[Check]:
-    wrong = loading.fault(config, split, images)
+    wrong = loading.mismatch(config, split, images)
     if wrong is not None:
         yield Check(f"{split}: counts", False, wrong)
         return
@@ -95,25 +95,25 @@ def _pixels(config: Any, data_root: str | None) -> Iterator[Check]:
     elif name == "synthetic":
         yield Check("pixels", None, "generated at every start")
     else:
-        yield Check("pixels", None, "read by its own loader: no hash is known to hold them against")
+        yield Check("pixels", None, "read by its own loader, without a reference hash")
 
 
 _IS = {True: "is", False: "is NOT"}
 
 
 def _stored_pixels(store: Store) -> Iterator[Check]:
-    """Against the hash taken when they were converted: no hash of converted pixels is published."""
+    """Compares the pixels with their hash at conversion, since no hash of converted pixels is published."""
     for split, stored in store.splits.items():
         same = pixels_sha256(store.path(split)) == stored.sha256
         yield Check(f"{split}: pixels", same, f"{_ARE[same]} those converted from {store.source}, by SHA-256")
-    yield Check("pixels", None, "no hash of the published pixels is known to hold them against")
+    yield Check("pixels", None, "no reference hash of the published pixels is known")
 
 
 _ARE = {True: "are", False: "are NOT"}
 
 
 def _counts(config: Any, split: str, images: ImageSet) -> Check:
-    """Of images that `loading.fault` has found none in."""
+    """The passed check of counts, for images that pass `loading.mismatch`."""
     total, source = len(images.flat), checksums.COUNTS.get(config.name, "its facts()")
     each = f"{images.least}" if images.least == images.most else f"{images.least} to {images.most}"
     detail = f"{len(images.class_names)} classes of {each} images, {total} in all, as expected ({source})"
@@ -124,9 +124,9 @@ def _classes(name: str, split: str, images: ImageSet) -> Check:
     what = f"{split}: classes"
     known = checksums.CLASSES.get((name, split))
     if known is None:
-        return Check(what, None, "no list to hold the class names against")
+        return Check(what, None, "no reference list of the class names")
     if all(name.isdigit() for name in images.class_names):
-        return Check(what, None, "the imported files number the classes and do not name them")
+        return Check(what, None, "the imported files have class numbers, but no names")
     digest, source = known
     same = hashlib.sha256("\n".join(sorted(images.class_names)).encode()).hexdigest() == digest
     return Check(what, same, f"the class names {_ARE[same]} those of {source}")
@@ -147,12 +147,12 @@ def _statistics(config: Any, split: str, images: ImageSet, data_root: str | None
 
 
 def _constant(split: str, stored: StoredSplit) -> Check:
-    """An image of one colour is most often one whose content was lost before it came here."""
+    """Checks for images of a single colour, whose content was most likely lost."""
     what = f"{split}: constant images"
     if stored.noted is None:
-        return Check(what, None, "not looked for by the earlier version that converted them")
+        return Check(what, None, "not counted by the older version that converted them")
     found = stored.noted["constant"]
-    detail = f"{found.count} of {sum(stored.counts)} images are of one colour throughout"
+    detail = f"{found.count} of {sum(stored.counts)} images have a single colour"
     return Check(what, not found.count, f"{detail}: {found}" if found.count else detail)
 
 

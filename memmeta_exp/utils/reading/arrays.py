@@ -1,7 +1,7 @@
-"""Arrays in files: the .npy format, zip archives of it (.npz) and the archives that torch.save writes.
+"""Reads arrays from .npy files, zip archives of them (.npz) and archives written by torch.save.
 
-A header and an archive's directory say how large something is; that is compared with the file's own size, or with what
-the caller expects, before anything is allocated.
+Sizes stated in headers and archive directories are compared with the size of the file, or with what the caller expects,
+before memory is allocated.
 """
 
 import io
@@ -32,13 +32,13 @@ Header = tuple[tuple[int, ...], bool, np.dtype]
 
 
 def npy_header(stream: IO[bytes]) -> Header:
-    """Shape, whether in Fortran's order, and type of the .npy file at the start of `stream`, of which no more than the
-    header is read. ValueError where there is none."""
+    """(shape, Fortran order, dtype) of the .npy file at the start of `stream`. Reads the header only. Raises ValueError
+    if there is none."""
     prefix = stream.read(8)
     width = 2 if prefix[6:7] == b"\x01" else 4
     length = stream.read(width)
     if not prefix.startswith(b"\x93NUMPY") or len(length) < width:
-        raise ValueError("no array of numpy")
+        raise ValueError("not a NumPy array")
     if int.from_bytes(length, "little") > _HEADER_LIMIT:
         raise ValueError(f"a header of {int.from_bytes(length, 'little')} bytes")
     header = io.BytesIO(length + stream.read(int.from_bytes(length, "little")))
@@ -46,7 +46,7 @@ def npy_header(stream: IO[bytes]) -> Header:
     try:
         shape, fortran, dtype = read(header)
     except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError):
-        raise ValueError("a header that describes no array") from None
+        raise ValueError("an invalid array header") from None
     if any(not 0 <= n < 2**62 for n in shape):
         raise ValueError(f"the shape {shape}")
     return shape, fortran, dtype
@@ -54,7 +54,7 @@ def npy_header(stream: IO[bytes]) -> Header:
 
 @contextmanager
 def damage_named(path: Path) -> Iterator[None]:
-    """What a damaged archive or array raises within the block as one DataError that names `path`."""
+    """Turns what a damaged archive or array raises in the block into one DataError that names `path`."""
     try:
         yield
     except DataError:
@@ -67,8 +67,10 @@ def damage_named(path: Path) -> Iterator[None]:
 
 @contextmanager
 def opened_zip(path: Path, stored: bool = False) -> Iterator[zipfile.ZipFile]:
-    """The zip archive at `path`. stored: whether its members have to be there as they are, not compressed, so that
-    they take no more than the file. Raises FileNotFoundError, and DataError also for damage found within the block."""
+    """The zip archive at `path`. stored: its members must be uncompressed, so they cannot be larger than the file.
+
+    Raises FileNotFoundError, and DataError, also for damage found within the block.
+    """
     with open_regular(path) as stream, damage_named(path), zipfile.ZipFile(stream) as file:
         if stored:
             require_stored(file, os.fstat(stream.fileno()).st_size)
@@ -76,7 +78,7 @@ def opened_zip(path: Path, stored: bool = False) -> Iterator[zipfile.ZipFile]:
 
 
 def require_stored(file: zipfile.ZipFile, size: int) -> None:
-    """ValueError unless the members of an archive of `size` bytes are stored as they are, in those bytes."""
+    """Raises ValueError unless all members of an archive of `size` bytes are uncompressed and fit in it."""
     members = file.infolist()
     if any(info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size for info in members):
         raise ValueError("it is compressed, which is not expected here")
@@ -85,7 +87,7 @@ def require_stored(file: zipfile.ZipFile, size: int) -> None:
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file that is not compressed. Raises FileNotFoundError and DataError."""
+    """The arrays of an uncompressed .npz file, by name. Raises FileNotFoundError and DataError."""
     with opened_zip(path, stored=True) as file:
         found = {}
         for info in file.infolist():
@@ -100,8 +102,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def archive_of_tensors(stream: BinaryIO, path: Path) -> None:
-    """DataError unless `stream` holds an archive that torch.save wrote, whose tensors take no more than its own bytes
-    and whose pickle asks for no more. Leaves the stream at its start."""
+    """Raises DataError unless `stream` is an archive of torch.save that cannot allocate more than its own size. Leaves
+    the stream at its start. path: for messages."""
     from memmeta_exp.utils.reading.pickled import scan
 
     stream.seek(0)
@@ -113,7 +115,9 @@ def archive_of_tensors(stream: BinaryIO, path: Path) -> None:
         if len(pickles) != 1:
             raise ValueError(f"it has {len(pickles)} files data.pkl, expected one")
         names = scan(io.BytesIO(file.read(pickles[0])), pickles[0].file_size)
-        sized = [name for name in names if name.endswith((".bytearray", "Tensor"))]  # called with a size, they take it
+        sized = [
+            name for name in names if name.endswith((".bytearray", "Tensor"))
+        ]  # they allocate a size they are given
         if sized:
             raise ValueError(f"it calls {sized[0]}, which is not expected here")
     stream.seek(0)

@@ -1,7 +1,7 @@
-"""JSON, JSON lines and YAML: what they hold is bounded, plain, and of the type that is asked for.
+"""Reads JSON, JSON lines and YAML into plain values of an expected type and bounded size.
 
-Numbers are finite and of 64 bits at most; what is no character of Unicode (half of a pair) is replaced, so that a text
-can always be printed and written. YAML has no anchors and aliases, no key twice and no types beyond JSON's.
+Floats are finite, and integers have at most 64 bits. Lone surrogates in text are replaced, so it can always be printed
+and written. YAML must have no anchors, aliases, tags or repeated keys.
 """
 
 import json
@@ -16,20 +16,23 @@ import yaml
 
 from memmeta_exp.utils.errors import DataError
 from memmeta_exp.utils.reading.files import MIB, TEXT_LIMIT, open_regular
-from memmeta_exp.utils.reading.structure import BITS, DEPTH, fault, require_plain
+from memmeta_exp.utils.reading.structure import BITS, DEPTH, mismatch, require_plain
 from memmeta_exp.utils.reading.text import decoded, read_text
 
 _YAML_LIMIT = MIB
-_YAML_VALUES = 100_000  # of one file: building each takes its time
-_LINE_LIMIT = 4 * MIB  # bytes of a line of JSON
+_YAML_VALUES = 100_000  # most values of one file, since parsing YAML is slow
+_LINE_LIMIT = 4 * MIB  # bytes per line of a JSON-lines file
 _HALF = re.compile("[\ud800-\udfff]")
 _HALF_BUT_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _NUMBER = re.compile(r"[-+0-9a-fA-FxXoO_:.]+")
 
 
 def read_json(path: Path, expected: Any = Any, limit: int = TEXT_LIMIT, file_names: bool = False) -> Any:
-    """The content of a JSON file, of the type `expected` (structure.py). Raises FileNotFoundError, and DataError
-    where it is anything else. file_names: keep the lone surrogates by which Python writes bytes of file names."""
+    """The content of a JSON file. expected: its type, as in `structure.mismatch`.
+
+    file_names: keep the lone surrogates that stand for undecodable bytes in file names. Raises FileNotFoundError, and
+    DataError for a file that is unreadable, too large or not of the type `expected`.
+    """
     parse = partial(_parse_json, replaced=_HALF_BUT_BYTES) if file_names else _parse_json
     return _value(path, read_text(path, limit), parse, expected)
 
@@ -40,8 +43,10 @@ def read_yaml(path: Path, expected: Any = Any, limit: int = _YAML_LIMIT) -> Any:
 
 
 def read_json_lines(path: Path, expected: Any = Any) -> list[Any]:
-    """The values of a file with a line of JSON each, in order. A last line without its end, left by a process that was
-    killed, is dropped. Raises as `read_json`, with the number of the line."""
+    """The values of a file with one JSON value per line, in order.
+
+    A last line without a line end, left by a killed process, is dropped. Raises as `read_json`, with the line number.
+    """
     values = []
     with open_regular(path) as stream:
         while line := stream.readline(_LINE_LIMIT):
@@ -59,37 +64,37 @@ def _value(path: Path, text: str, parse: Callable[[str], Any], expected: Any, pl
         value = parse(text)
     except ValueError as error:
         raise DataError(f"{path} is damaged: {place}{error}") from None
-    found = fault(value, expected)
+    found = mismatch(value, expected)
     if found:
         raise DataError(f"{path} is damaged: {place}{found}")
     return value
 
 
 def parse_yaml(text: str) -> Any:
-    """As `read_yaml`, of a text. Raises ValueError, one clause, where it is anything else."""
+    """The value of a YAML text. Raises ValueError, with a one-clause text, if it is not allowed here."""
     try:
         _require_no_anchors(text)
         value = yaml.load(text, _Loader)
         require_plain(value)
     except yaml.YAMLError as error:
-        raise ValueError(f"it is no YAML: {_told(error)}") from None
+        raise ValueError(f"it is not valid YAML: {_error_text(error)}") from None
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise ValueError(_told(error)) from None
+        raise ValueError(_error_text(error)) from None
     return _whole_text(value)
 
 
 def _parse_json(text: str, replaced: re.Pattern[str] = _HALF) -> Any:
-    """ValueError, one clause, for what is no JSON or beyond what is allowed."""
+    """The value of a JSON text. Raises ValueError, with a one-clause text, if it is invalid or not allowed here."""
     try:
         value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_no_number)
         if text.count("[") + text.count("{") > DEPTH:
             require_plain(value)
     except (ValueError, RecursionError) as error:
-        raise ValueError(_told(error)) from None
+        raise ValueError(_error_text(error)) from None
     return _whole_text(value, replaced) if "\\u" in text else value
 
 
-def _told(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return f"it nests deeper than {DEPTH} levels"
     return " ".join(str(error).split()) or type(error).__name__
@@ -97,23 +102,23 @@ def _told(error: BaseException) -> str:
 
 def _whole(digits: str) -> int:
     if len(digits) > BITS or not -(2 ** (BITS - 1)) <= int(digits) < 2**BITS:
-        raise ValueError(f"a whole number of {len(digits)} digits is more than {BITS} bits")
+        raise ValueError(f"an integer of {len(digits)} digits has more than {BITS} bits")
     return int(digits)
 
 
 def _finite(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
-        raise ValueError(f"the number {digits[:BITS]} is beyond what a float can hold")
+        raise ValueError(f"the number {digits[:BITS]} is too large for a float")
     return value
 
 
 def _no_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON: null stands for it")
+    raise ValueError(f"{word} is not valid JSON: write null instead")
 
 
 def _whole_text(value: Any, half: re.Pattern[str] = _HALF) -> Any:
-    """With a replacement character for each half of a pair."""
+    """`value` with a replacement character for each lone surrogate that `half` matches."""
     if isinstance(value, str):
         return half.sub("\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, list):
@@ -123,11 +128,11 @@ def _whole_text(value: Any, half: re.Pattern[str] = _HALF) -> Any:
     return value
 
 
-_Fast: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where it was built
+_Fast: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the implementation in C, if available
 
 
 class _Loader(_Fast):
-    """Reads dates as texts, and no key twice."""
+    """Reads dates as strings, and rejects repeated keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         self.flatten_mapping(node)
@@ -137,7 +142,7 @@ class _Loader(_Fast):
             if isinstance(key, dict | list):
                 raise ValueError(f"line {key_node.start_mark.line + 1} has a list or a mapping for a key")
             if key in values:
-                raise ValueError(f"line {key_node.start_mark.line + 1} gives '{key}' a second time: leave one")
+                raise ValueError(f"line {key_node.start_mark.line + 1} repeats the key '{key}': remove one")
             values[key] = self.construct_object(value_node, deep=True)
         return values
 
@@ -150,8 +155,10 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _Loader.
 
 
 def _require_no_anchors(text: str) -> None:
-    """ValueError for anchors and aliases, which make a small file a large value or one without an end, for tags,
-    which make other types than JSON's, and for nesting too deep: before anything is built."""
+    """Raises ValueError, before any value is built, for anchors, aliases and tags, and for too deep or too many values.
+
+    Aliases can make a small file a huge or cyclic value; tags make types that JSON does not have.
+    """
     depth = documents = 0
     for count, event in enumerate(yaml.parse(text, _Loader)):
         if getattr(event, "anchor", None) is not None:

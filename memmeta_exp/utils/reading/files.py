@@ -1,6 +1,6 @@
-"""Files opened and read whole: regular files only, and never more bytes than the caller allows.
+"""Opens and reads files: regular files only, and no more bytes than the caller allows.
 
-A FIFO blocks whoever opens it and a device has no end, so neither is opened. A symbolic link to a regular file is fine.
+FIFOs may block and devices may have no end, so neither is opened. Symbolic links to regular files are accepted.
 """
 
 import io
@@ -63,8 +63,10 @@ class _Regular(io.FileIO):
 
 
 def open_handle(path: Path, flags: int, mode: int = 0o644) -> int:
-    """As os.open, of a regular file alone; never blocks. Raises OSError, and DataError for anything but a regular
-    file. It is looked at before and after it is opened: opening alone has effects on some devices."""
+    """os.open for regular files only; never blocks. Raises OSError, and DataError for anything but a regular file.
+
+    The kind is checked before opening, since opening a device can have effects, and again on the open file.
+    """
     try:
         _require_regular(path, os.stat(path).st_mode)
     except FileNotFoundError:
@@ -73,7 +75,7 @@ def open_handle(path: Path, flags: int, mode: int = 0o644) -> int:
     except DataError:
         raise
     except ValueError as error:  # a NUL in the name
-        raise DataError(f"{str(path)!r} is no file name: {error}") from None
+        raise DataError(f"{str(path)!r} is not a file name: {error}") from None
     except OSError as error:
         raise _unreadable(path, error) from None
     try:
@@ -95,7 +97,7 @@ def open_handle(path: Path, flags: int, mode: int = 0o644) -> int:
 def _require_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "no file")
-        raise DataError(f"{path} is {kind}: a regular file is expected there; remove it, or put the file back")
+        raise DataError(f"{path} is {kind}, and a regular file is expected: remove it, or restore the file")
 
 
 def _unreadable(path: Path, error: OSError) -> ReadError:
@@ -103,8 +105,7 @@ def _unreadable(path: Path, error: OSError) -> ReadError:
 
 
 def tail(path: Path, count: int) -> str:
-    """The last `count` bytes of a regular file as text, each that is none replaced; empty where there is no such
-    file."""
+    """The last `count` bytes of a file as text, with invalid bytes replaced; empty if there is no such file."""
     try:
         with open_regular(path) as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - count))
@@ -114,11 +115,10 @@ def tail(path: Path, count: int) -> str:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """The content of a regular file of at most `limit` bytes. Raises FileNotFoundError, and DataError as `open_regular`
-    and for a larger file, of which no more is read."""
+    """The content of a file of at most `limit` bytes. Raises as `open_regular`, and DataError for a larger file."""
     with open_regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         content = stream.read(limit + 1) if size <= limit else b""
     if size > limit or len(content) > limit:
-        raise DataError(f"{path} is too large: {size} bytes, where at most {limit} are expected")
+        raise DataError(f"{path} is too large: {size} bytes, and at most {limit} are expected")
     return content

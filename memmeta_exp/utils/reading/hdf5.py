@@ -1,6 +1,6 @@
-"""HDF5 files: what kind and size a dataset has is checked before any of it is read.
+"""Reads HDF5 files. The type and size of a dataset are checked before any of it is read.
 
-Links to other places and files, datasets in other files and chunks far larger than their images are refused.
+Soft and external links, datasets stored in other files and oversized chunks are rejected.
 """
 
 import math
@@ -15,14 +15,15 @@ import numpy as np
 from memmeta_exp.utils.errors import DataError
 from memmeta_exp.utils.reading.files import open_regular
 
-_CHUNK_LIMIT = 2**28  # bytes that reading one image may unpack
+_CHUNK_LIMIT = 2**28  # bytes of a chunk, which reading one image decompresses
 _BLOCK = 2**24  # bytes read at a time
 _BROKEN = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, MemoryError, ArithmeticError)
 
 
 @contextmanager
 def opened_hdf5(path: Path) -> Iterator[h5py.File]:
-    """The file at `path`, to read. Raises FileNotFoundError, and DataError also for damage found within the block."""
+    """The HDF5 file at `path`, opened for reading. Raises FileNotFoundError, and DataError, also for damage found
+    within the block."""
     with open_regular(path) as stream:
         stream.read(1)  # one that cannot be read, or not yet, is refused here: libhdf5 would wait
     try:
@@ -35,12 +36,12 @@ def opened_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 def group_names(file: h5py.File, name: str = "/") -> list[str]:
-    """The names in a group, sorted."""
+    """The names in a group, sorted. Raises DataError if there is no such group."""
     return sorted(_found(file, name, h5py.Group, "group"))
 
 
 def images_in(file: h5py.File, name: str, shape: tuple[int, ...]) -> h5py.Dataset:
-    """The dataset `name`, of uint8 [N, *shape]. Raises DataError."""
+    """The dataset `name`, uint8 [N, *shape]. Raises DataError if it is missing or has another type or shape."""
     dataset = _found(file, name, h5py.Dataset, "dataset")
     if dataset.dtype != np.uint8 or dataset.ndim != len(shape) + 1 or dataset.shape[1:] != shape:
         found = f"{dataset.dtype} {dataset.shape}"
@@ -49,7 +50,7 @@ def images_in(file: h5py.File, name: str, shape: tuple[int, ...]) -> h5py.Datase
 
 
 def encoded_in(file: h5py.File, name: str) -> h5py.Dataset:
-    """The dataset `name` of N image files, uint8 of varying length. Raises DataError."""
+    """The dataset `name` of N encoded images, uint8 of variable length. Raises DataError as `images_in`."""
     dataset = _found(file, name, h5py.Dataset, "dataset")
     if h5py.check_vlen_dtype(dataset.dtype) != np.uint8 or dataset.ndim != 1:
         found = f"{dataset.dtype} {dataset.shape}"
@@ -58,19 +59,19 @@ def encoded_in(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def is_encoded(file: h5py.File, name: str) -> bool:
-    """Whether the dataset `name` holds image files, not pixels. Raises DataError."""
+    """Whether the dataset `name` holds encoded images, not pixels. Raises DataError if it is missing."""
     return _found(file, name, h5py.Dataset, "dataset").dtype.kind == "O"
 
 
 def blocks(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
-    """The content, a few images at a time."""
+    """Yields the content in blocks of a few images."""
     step = 1 if dataset.dtype.kind == "O" else max(1, _BLOCK // max(1, math.prod(dataset.shape[1:])))
     for at in range(0, len(dataset), step):
         yield dataset[at : at + step]
 
 
 def _found(file: h5py.File, name: str, kind: type, word: str) -> Any:
-    """What is at `name`, reached by hard links alone: others lead to other places, other files, or in a circle."""
+    """The object `name`, reached by hard links only; other links may lead to other files or in a circle."""
     found: Any = file
     for part in [part for part in name.split("/") if part]:
         link = found.get(part, getlink=True) if isinstance(found, h5py.Group) and _is_name(part) else None

@@ -1,7 +1,7 @@
-"""What a pickle would allocate, found out from its opcodes before anything is built.
+"""Checks what a pickle would allocate, from its opcodes, before it is loaded.
 
-Unpickling allocates what an opcode asks for before it looks whether the file is that long: a string, a frame, a place
-in the memo. So each length is compared with what is left of the file first, and the opcodes are counted.
+Unpickling allocates strings, frames and memo entries before it checks that the file is long enough. So each length is
+first compared with the rest of the file, and the opcodes are counted.
 """
 
 import pickletools
@@ -13,13 +13,13 @@ _NAME = 512  # bytes of a module's or function's name
 
 
 class Oversized(ValueError):
-    """A pickle that asks for more than it holds; the text is one clause."""
+    """A pickle would allocate more than its size, or is invalid; the text is one clause."""
 
 
 _FIXED = {
     "uint1": 1, "uint2": 2, "int4": 4, "uint4": 4, "uint8": 8, "float8": 8,
 }  # fmt: skip
-_PREFIXED = {  # bytes of the length that comes first
+_PREFIXED = {  # bytes of the length field before the value
     "string1": 1, "string4": 4, "bytes1": 1, "bytes4": 4, "bytes8": 8, "bytearray8": 8, "unicodestring1": 1,
     "unicodestring4": 4, "unicodestring8": 8, "long1": 1, "long4": 4,
 }  # fmt: skip
@@ -30,18 +30,20 @@ _CODES = {ord(op.code): (op.name, op.arg.name if op.arg else None) for op in pic
 
 
 def scan(stream: BinaryIO, size: int) -> set[str]:
-    """The names "module.function" that the pickle at the start of a stream of `size` bytes asks for by GLOBAL. Raises
-    Oversized where an opcode asks for more bytes than are left or a place in the memo that is out of order, and for
-    what is no opcode; EOFError where it ends too soon."""
+    """The names "module.function" that the pickle in `stream`, of `size` bytes, loads by GLOBAL or INST.
+
+    Raises Oversized for a length beyond the end of the file, a memo index out of order or an invalid opcode, and
+    EOFError if the pickle is cut off.
+    """
     names: set[str] = set()
     at = 0
     for count in range(MOST_OPCODES):
         code = stream.read(1)
         if not code:
-            raise EOFError("it ends too soon")
+            raise EOFError("it is cut off")
         name, argument = _CODES.get(code[0], (None, None))
         if name is None:
-            raise Oversized(f"byte {at + 1} is no opcode")
+            raise Oversized(f"byte {at + 1} is not an opcode")
         if name == "STOP":
             return names
         value, taken = _argument(stream, argument, size - at - 1)
@@ -49,9 +51,9 @@ def scan(stream: BinaryIO, size: int) -> set[str]:
         if name in ("GLOBAL", "INST"):
             names.add(".".join(str(value).split("\n")[:2]))
         elif name in ("BINPUT", "LONG_BINPUT", "PUT") and _number(value) > count + 1:
-            raise Oversized("it uses a place in the memo that is out of order")
+            raise Oversized("it uses a memo index out of order")
         elif name == "FRAME" and _number(value) > size - at:
-            raise Oversized(f"it has a frame of {value} bytes, more than the file has left")
+            raise Oversized(f"it has a frame of {value} bytes, beyond the end of the file")
     raise Oversized(f"it has more than {MOST_OPCODES} opcodes")
 
 
@@ -60,7 +62,7 @@ def _number(value: int | str) -> int:
 
 
 def _argument(stream: BinaryIO, kind: str | None, left: int) -> tuple[int | str, int]:
-    """The value of an opcode's argument, where it is a number or a line, and how many bytes it takes."""
+    """The value of an opcode's argument (of a prefixed one its length), and the bytes it takes. left: bytes left."""
     if kind is None:
         return 0, 0
     if kind in _FIXED:
@@ -69,9 +71,9 @@ def _argument(stream: BinaryIO, kind: str | None, left: int) -> tuple[int | str,
         prefix = _PREFIXED[kind]
         length = int.from_bytes(stream.read(prefix), "little")
         if length > left - prefix:
-            raise Oversized(f"it has a value of {length} bytes, more than the file has left")
+            raise Oversized(f"it has a value of {length} bytes, beyond the end of the file")
         if kind.startswith("long") and length > LARGEST_INTEGER:
-            raise Oversized(f"it has a whole number of {length} bytes")
+            raise Oversized(f"it has an integer of {length} bytes")
         stream.seek(length, 1)
         return length, prefix + length
     limit = left if kind in _TEXTS else _NAME

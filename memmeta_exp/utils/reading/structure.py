@@ -1,7 +1,6 @@
-"""What a file is expected to hold, said by a type: `fault(value, Status)` with a TypedDict, `dict[str, float]`, ...
+"""Checks a value read from a file against a type: `mismatch(value, Status)`, with a TypedDict, `dict[str, float]`, ...
 
-A file that opens, and whose hash agrees, may still hold anything: somebody else's program wrote it, or a person. What
-is read is checked against a type before it is used.
+A readable file may still have any content, since another program or a person may have written it.
 """
 
 import types
@@ -28,23 +27,23 @@ _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true o
 
 @dataclass(frozen=True)
 class Rule:
-    """What a type cannot say, for Annotated: `holds` of a value of that type, in words."""
+    """A condition for Annotated that a type cannot express. holds: the condition; words: it in words, for messages."""
 
     words: str
     holds: Callable[[Any], bool]
 
 
-Count = Annotated[int, Rule("a whole number from 0 up", lambda value: 0 <= value < 2**53)]
+Count = Annotated[int, Rule("a whole number from 0", lambda value: 0 <= value < 2**53)]
 
 
-MOST_VALUES = 2**21  # of one file
-DEPTH = 64  # of lists and mappings in one another
-BITS = 64  # of a whole number
+MOST_VALUES = 2**21  # per file
+DEPTH = 64  # most levels of nested lists and mappings
+BITS = 64  # most bits of an integer
 
 
 def require_plain(value: Any) -> None:
-    """ValueError for other types than JSON's, for what nests too deep or without an end, for what has too many values
-    (each counted as often as it is reached) and for large whole numbers."""
+    """Raises ValueError for types that JSON does not have, too deep or cyclic nesting, more than MOST_VALUES values and
+    integers of more than BITS bits. A value that is reached several times counts several times."""
     level, depth, count = [value], 0, 0
     while level:
         depth, count = depth + 1, count + len(level)
@@ -60,7 +59,7 @@ def require_plain(value: Any) -> None:
                 inner += item
             elif isinstance(item, int):
                 if not -(2 ** (BITS - 1)) <= item < 2**BITS:
-                    raise ValueError(f"it holds a whole number of more than {BITS} bits")
+                    raise ValueError(f"it holds an integer of more than {BITS} bits")
             elif not isinstance(item, str | float | None):
                 raise ValueError(f"it holds a {type(item).__name__}")
             if len(inner) > MOST_VALUES:
@@ -79,12 +78,12 @@ def _is_plain(value: Any) -> bool:
 Plain = Annotated[dict[str, Any], Rule("a mapping of plain values", _is_plain)]
 
 
-def fault(value: Any, expected: Any, where: str = "") -> str | None:
-    """The first place where `value` is not `expected`, in one clause; None where it fits.
+def mismatch(value: Any, expected: Any, where: str = "") -> str | None:
+    """Describes in one clause the first place where `value` does not have the type `expected`; None if it has it.
 
-    expected: int, float (whole numbers too), str, bool, None, any other class, Any, list[..], dict[.., ..], A | B,
-    Literal, Annotated with a `Rule`, a TypedDict, whose values may hold more keys, or a dataclass, whose fields a
-    mapping has to have and no others. True and False are no numbers.
+    expected: int, float (accepts integers), str, bool, None, any other class, Any, list[..], dict[.., ..], A | B,
+    Literal, Annotated with a `Rule`, a TypedDict (the value may have more keys), or a dataclass (a mapping with exactly
+    its fields). True and False are not numbers. where: the dotted path of `value`, for the message.
     """
     leaves = _leaves(expected)
     if leaves is not None:
@@ -93,9 +92,9 @@ def fault(value: Any, expected: Any, where: str = "") -> str | None:
         return None
     origin, arguments = get_origin(expected), get_args(expected)
     if origin in (Required, NotRequired):
-        return fault(value, arguments[0], where)
+        return mismatch(value, arguments[0], where)
     if origin is Annotated:
-        return fault(value, arguments[0], where) or _ruled(value, arguments[1:], where)
+        return mismatch(value, arguments[0], where) or _ruled(value, arguments[1:], where)
     if origin is Literal:
         return None if value in arguments and type(value) in map(type, arguments) else _other(value, expected, where)
     if origin in (Union, types.UnionType):
@@ -109,7 +108,7 @@ def fault(value: Any, expected: Any, where: str = "") -> str | None:
 
 @lru_cache(maxsize=256)
 def _leaves(expected: Any) -> frozenset[type] | None:
-    """The classes of values that fit, where that is all there is to say."""
+    """The classes of allowed values, if the class alone decides; else None."""
     if expected in _LEAVES:
         return frozenset(_LEAVES[expected])
     if get_origin(expected) in (Union, types.UnionType):
@@ -124,10 +123,10 @@ def _ruled(value: Any, rules: tuple[Rule, ...], where: str) -> str | None:
 
 
 def _in_union(value: Any, arguments: tuple[Any, ...], where: str) -> str | None:
-    faults = [fault(value, argument, where) for argument in arguments]
-    if None in faults:
+    mismatches = [mismatch(value, argument, where) for argument in arguments]
+    if None in mismatches:
         return None
-    inner = [found for found in faults if found and not found.startswith(f"{_place(where)} is ")]
+    inner = [found for found in mismatches if found and not found.startswith(f"{_place(where)} is ")]
     return inner[0] if inner else f"{_place(where)} is {_shown(value)}, expected {_words(Union[arguments])}"  # noqa: UP007
 
 
@@ -146,18 +145,18 @@ def _in_typed(value: Any, expected: Any, where: str) -> str | None:
     if is_dataclass(expected) and value.keys() - hints.keys():
         return f"{_place(where)} has a key '{_shown(next(iter(value.keys() - hints.keys())), bare=True)}', unknown here"
     for key, hint in hints.items():
-        if key in value and (found := fault(value[key], hint, _joined(where, key))):
+        if key in value and (found := mismatch(value[key], hint, _joined(where, key))):
             return found
     return None
 
 
 def _inside(value: Any, origin: Any, arguments: tuple[Any, ...], where: str) -> str | None:
-    """The first fault of the members of a list or a mapping."""
+    """Describes the first mismatch in a list or a mapping; None if there is none."""
     if origin is list:
-        return next((f for i, item in enumerate(value) if (f := fault(item, arguments[0], _joined(where, i)))), None)
+        return next((f for i, item in enumerate(value) if (f := mismatch(item, arguments[0], _joined(where, i)))), None)
     if origin is dict:
         for key, item in value.items():
-            found = fault(key, arguments[0], f"{where}, a key" if where else "a key") or fault(
+            found = mismatch(key, arguments[0], f"{where}, a key" if where else "a key") or mismatch(
                 item, arguments[1], _joined(where, key)
             )
             if found:
@@ -190,7 +189,7 @@ def _words(expected: Any) -> str:
 
 
 def _shown(value: Any, bare: bool = False) -> str:
-    """A few characters of a value, on one line."""
+    """A short description of `value` on one line. bare: strings without quotes."""
     if isinstance(value, dict | list | tuple | set):
         return {dict: "a mapping", list: "a list"}.get(type(value), f"a {type(value).__name__}")
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:

@@ -1,4 +1,4 @@
-"""CSV as spreadsheets write it."""
+"""Reads CSV files as spreadsheet programs write them."""
 
 import csv
 import io
@@ -16,12 +16,12 @@ Line = tuple[int, dict[str, str]]
 
 
 def csv_rows(path: Path, columns: Sequence[str], limit: int = TEXT_LIMIT) -> list[Line]:
-    """The rows of a CSV file with a header: (line number, {column: its text without spaces around it}).
+    """The rows of a CSV file with a header: (line number, {column: its text, stripped}).
 
-    A byte order mark, UTF-16, any line end, blank lines, `;` or tabs between the fields, a first line `sep=;`, and a
-    header in other letter case all do. columns: those that have to be there, as the rows then name them; others are
-    kept under their own names. Raises FileNotFoundError, and DataError, which names the line, for a header without
-    one of the columns, a row with fewer or more fields, and anything else that is no CSV.
+    Accepted are a byte order mark, UTF-16, any line end, blank lines, `;` or tabs between fields, a first line `sep=;`,
+    and a header in other letter case. columns: the required columns; other columns are kept. Raises FileNotFoundError,
+    and DataError for a header without a required column, a row with a wrong number of fields, or a file that is not
+    CSV.
     """
     text = read_text(path, limit)
     first, _, rest = text.partition("\n")
@@ -38,8 +38,8 @@ def csv_rows(path: Path, columns: Sequence[str], limit: int = TEXT_LIMIT) -> lis
 def _split(
     path: Path, text: str, delimiters: Sequence[str], columns: Sequence[str], before: int
 ) -> list[tuple[int, list[str]]]:
-    """Line number and fields of every line that is not blank, by the first delimiter that fits the header. before:
-    lines of the file that are not in `text`."""
+    """Line number and fields of every line that is not blank, split at the first of `delimiters` that fits the header.
+    before: number of lines of the file before `text`."""
     head = next((line for line in text.splitlines() if line.strip()), "")
     wanted = {column.casefold() for column in columns}
 
@@ -55,12 +55,12 @@ def _split(
             if any(stripped):
                 lines.append((reader.line_num + before, stripped))
     except csv.Error as error:
-        raise DataError(f"{path} is no CSV (line {reader.line_num + before}: {error})") from None
+        raise DataError(f"{path} is not valid CSV (line {reader.line_num + before}: {error})") from None
     return lines
 
 
 def _names(path: Path, header: list[str], columns: Sequence[str]) -> list[str]:
-    """The header with `columns` spelt as they are asked for."""
+    """The header, with `columns` in the letter case of the argument. Raises DataError if one is missing or repeated."""
     spelt = {column.casefold(): column for column in columns}
     names = [spelt.get(name.casefold(), name) for name in header]
     shown = ",".join(header)[:_SHOWN]
@@ -68,12 +68,12 @@ def _names(path: Path, header: list[str], columns: Sequence[str]) -> list[str]:
         if column not in names:
             raise DataError(f"{path} has the header '{shown}', without '{column}': it needs {','.join(columns)}")
         if names.count(column) > 1:
-            raise DataError(f"{path} has the header '{shown}', with '{column}' twice: leave one")
+            raise DataError(f"{path} has the header '{shown}', with '{column}' twice: remove one")
     return names
 
 
 def _row(path: Path, number: int, names: list[str], fields: list[str]) -> dict[str, str]:
-    while len(fields) > len(names) and not fields[-1]:  # spreadsheets pad
+    while len(fields) > len(names) and not fields[-1]:  # spreadsheets pad rows with empty fields
         fields = fields[:-1]
     if len(fields) != len(names):
         raise DataError(f"{path}, line {number}: {len(fields)} fields, and the header has {len(names)}")

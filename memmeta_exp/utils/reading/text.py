@@ -1,4 +1,4 @@
-"""Text files as people and their programs write them: UTF-8, with a byte order mark or without, or UTF-16."""
+"""Reads text files: UTF-8, with or without a byte order mark, or UTF-16 with one."""
 
 import codecs
 from pathlib import Path
@@ -8,13 +8,15 @@ from memmeta_exp.utils.reading.files import TEXT_LIMIT, read_bytes
 
 
 def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
-    """The text of a file in UTF-8, or in UTF-16 with its byte order mark, without the mark. Line ends stay as they are.
-    Raises FileNotFoundError, and DataError where it is no regular file, too large or no such text."""
+    """The text of a file, without its byte order mark. Line ends are kept.
+
+    Raises FileNotFoundError, and DataError if it is not a regular file, larger than `limit` bytes or not text.
+    """
     return decoded(read_bytes(path, limit), path)
 
 
 def decoded(content: bytes, path: Path) -> str:
-    """As `read_text`, of bytes that are read already."""
+    """As `read_text`, for `content` that was read from `path`."""
     utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if utf_16 else "utf-8-sig")
@@ -22,7 +24,7 @@ def decoded(content: bytes, path: Path) -> str:
         what = "UTF-16" if utf_16 else "UTF-8"
         line = content.count(b"\n", 0, error.start) + 1
         where = f"line {line}, byte {error.start + 1}"
-        raise DataError(f"{path} is no text in {what} ({where}): save it as UTF-8") from None
+        raise DataError(f"{path} is not {what} text ({where}): save it as UTF-8") from None
     if "\0" in text:
-        raise DataError(f"{path} is no text: it holds a NUL character; save it as UTF-8")
+        raise DataError(f"{path} is not text, it holds a NUL character: save it as UTF-8")
     return text

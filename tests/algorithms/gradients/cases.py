@@ -1,6 +1,6 @@
-"""How a case enters the table of gradients, and the algorithms as most cases have them.
+"""Registers the cases of the table of gradients, and builds the algorithms that most cases use.
 
-A case gives what an algorithm computes and a reference that does not know how: (found, reference, tolerance).
+A case returns (found, reference, tolerance). The reference does not use the algorithm's code.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,8 @@ BASELINE, COSINES = BaselineConfig(), BaselineConfig(classifier="cosine", scale=
 
 
 def case(algorithm: str, reference: str, **variants: Any) -> Callable[[Any], Any]:
-    """Enters a function as the case `variant` of each of its arguments; one that is (value, "slow") is a slow check."""
+    """Decorator: registers a function as the case `variant` for each argument. An argument (value, "slow") is a slow
+    check."""
 
     def enter(function: Callable[..., Compared]) -> Callable[..., Compared]:
         cases = CASES.setdefault((algorithm, reference), {})

@@ -1,1 +1,1 @@
-"""The published file formats of each dataset, read as `SplitImages`; docs/datasets.md has their sources."""
+"""Readers of the published file formats of each dataset; docs/datasets.md has their sources."""

@@ -22,7 +22,7 @@ EXPECTED = "cifar-100-python.tar.gz, the folder cifar-100-python it unpacks to, 
 
 
 def write_hdf5(folder: Path, target: Path) -> None:
-    """data.hdf5 and fine_names.json of torchmeta's layout in the folder `target`, from the unpacked archive."""
+    """Writes data.hdf5 and fine_names.json in torchmeta's layout to the folder `target`, from the unpacked archive."""
     import h5py
 
     images, fine, coarse = (np.concatenate(parts) for parts in zip(*map(_part, _files(folder)), strict=True))
@@ -43,7 +43,7 @@ def write_hdf5(folder: Path, target: Path) -> None:
 
 
 def found(folder: Path) -> bool:
-    """Whether the folder holds the unpacked archive."""
+    """Whether `folder` has the unpacked archive."""
     return all(found_file(folder, (name,)) for name in ("train", "test", "meta"))
 
 
@@ -59,7 +59,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _part(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """uint8 [N, 32, 32, 3] and the labels."""
+    """Images uint8 [N, 32, 32, 3], fine labels and coarse labels of one file."""
     data = read_pickle(path)
     pixels = field(data, ("data",), path, lambda v: isinstance(v, np.ndarray) and v.dtype == np.uint8 and v.ndim == 2)
     if pixels.shape[1] != 3072:

@@ -1,6 +1,6 @@
-"""Images of any colour mode as 8 bits a channel, so that what they show is kept.
+"""Converts images of any colour mode to 8 bits per channel without losing their content.
 
-Pillow's own `convert` cuts 16 bits off at 255, drops alpha and leaves the camera's orientation alone.
+Pillow's own `convert` clips 16-bit values at 255, drops alpha and ignores the camera's orientation.
 """
 
 from contextlib import suppress
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
-WHITE = (255, 255, 255)  # what is transparent shows it
-_SIXTEEN_BITS = ("PNG", "PPM")  # whose mode I holds 16 bits; that of other formats holds 32
+WHITE = (255, 255, 255)  # the background of transparent parts
+_SIXTEEN_BITS = ("PNG", "PPM")  # formats whose mode I has 16 bits; in other formats it has 32
 _KEY_SCALE = {
     "L;2": 85,
     "L;4": 17,
@@ -19,9 +19,10 @@ _PHOTOMETRIC, _BITS, _SAMPLE_FORMAT = 262, 258, 339  # tags of TIFF
 
 
 def eight_bits(file: ImageFile.ImageFile, mode: str) -> Image.Image:
-    """An opened image, upright, in mode "RGB" or "L"; ValueError where its numbers have no defined range.
+    """Converts an opened image to mode "RGB" or "L", and rotates it upright.
 
-    Grey of 16 bits is scaled so that its largest value becomes 255. Transparent parts are laid on white.
+    16-bit grey is scaled so that the largest possible value becomes 255. Transparent parts become white. Raises
+    ValueError if its numbers have no defined range.
     """
     largest, inverted, key = _largest(file), _white_is_zero(file), _transparent_colour(file)
     file.load()
@@ -38,7 +39,7 @@ def eight_bits(file: ImageFile.ImageFile, mode: str) -> Image.Image:
 
 
 def _largest(file: ImageFile.ImageFile) -> int | None:
-    """The largest value of grey with more than 8 bits, None for 8 bits."""
+    """The largest possible value of grey with more than 8 bits; None for 8 bits."""
     tags: Any = getattr(file, "tag_v2", {})
     kinds = set(tags.get(_SAMPLE_FORMAT, (1,)))
     if file.mode == "F" or kinds & {3, 5, 6}:
@@ -55,7 +56,7 @@ def _no_range(kind: str) -> str:
 
 
 def _white_is_zero(file: ImageFile.ImageFile) -> bool:
-    """Of a TIFF; Pillow turns such images round where they have 8 bits or fewer."""
+    """Whether a TIFF stores white as 0. Pillow inverts such images if they have at most 8 bits."""
     return getattr(file, "tag_v2", {}).get(_PHOTOMETRIC) == 0
 
 
@@ -69,7 +70,7 @@ def _transparent_colour(file: ImageFile.ImageFile) -> Any:
 
 
 def _upright(file: Image.Image) -> Image.Image:
-    """Turned as EXIF says, without a copy of all pixels; as it is where EXIF cannot be read, which spoils no pixel."""
+    """The image rotated as EXIF says, without a copy of all pixels; unchanged if EXIF cannot be read."""
     with suppress(Exception):
         ImageOps.exif_transpose(file, in_place=True)
     return file

@@ -1,4 +1,4 @@
-"""Image files decoded."""
+"""Decodes image files, and checks the fields of pickled datasets."""
 
 import io
 import logging
@@ -16,18 +16,22 @@ from memmeta_exp.data.store import Picture
 from memmeta_exp.utils.errors import DataError
 from memmeta_exp.utils.reading import open_regular
 
-VERSION = 2  # to be raised with any change of the pixels that are made of a file
-MAX_PIXELS = 2**27  # of one image file: Pillow's own limit only warns
+VERSION = 2  # increment it with any change of decoding that changes pixels
+MAX_PIXELS = 2**27  # per image file; Pillow's own limit only warns
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA")
-"""By content. Others may start a program; what is not told by its first bytes (TGA) comes last."""
+"""The allowed formats, recognised by content; other formats may start a program. TGA has no magic bytes, so it is
+last."""
 
 
 Sources = Iterable[tuple[str, Path | bytes]]  # image files, each with what to call it in a message
 
 
 def decode(name: str, source: Path | bytes, size: int | None, mode: str = "RGB", invert: bool = False) -> Picture:
-    """An image file as uint8 [H, W, 3], or [H, W] for mode "L" (colour.py says how), resized to a square of `size`
-    where one is given (bilinear, averaged where it shrinks). DataError, with its name, where it cannot be read."""
+    """Decodes an image file to uint8 [H, W, 3], or [H, W] for mode "L" (see colour.py).
+
+    size: side of the square to which it is resized (bilinear, with averaging when it shrinks); None: not resized.
+    invert: inverts the grey values. Raises DataError, with `name`, if it cannot be read.
+    """
     from PIL import Image, ImageOps
 
     from memmeta_exp.data.prepare.readers.colour import eight_bits
@@ -45,7 +49,7 @@ def decode(name: str, source: Path | bytes, size: int | None, mode: str = "RGB",
                 image = eight_bits(file, mode)
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes Pillow raise
+    except Exception as error:  # noqa: BLE001 - Pillow may raise anything for a damaged file
         raise DataError(f"{name} ({_reason(error)})") from None
     if invert:
         image = ImageOps.invert(image)
@@ -57,7 +61,7 @@ def decode(name: str, source: Path | bytes, size: int | None, mode: str = "RGB",
 def decoded(
     sources: Sources, size: int | None, mode: str = "RGB", invert: bool = False
 ) -> Iterator[Picture | DataError]:
-    """`decode` of each, one at a time; in place of one that cannot be read, why."""
+    """Yields the decoded image of each source, or a DataError for one that cannot be read."""
     for name, source in sources:
         try:
             yield decode(name, source, size, mode, invert)
@@ -67,7 +71,7 @@ def decoded(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What Pillow says of a file's metadata, and of a size that is within MAX_PIXELS, helps nobody."""
+    """Suppresses Pillow's warnings about metadata and about sizes within MAX_PIXELS."""
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -79,7 +83,7 @@ _redirection = threading.Lock()
 
 @contextmanager
 def _no_standard_error() -> Iterator[None]:
-    """Its file descriptor leads nowhere: libtiff writes there of a damaged file, which is then refused in one line."""
+    """Discards what is written to file descriptor 2: libtiff prints there about damaged files."""
     with _redirection:
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         try:
@@ -100,10 +104,10 @@ def _formats() -> list[str]:
 
 
 def _has_several(file: Any) -> bool:
-    """Whether an image file holds an animation or pages. The second picture of a camera's JPEG is a preview."""
+    """Whether an image file has several frames or pages. The second picture of a camera's JPEG (MPO) does not count."""
     try:
         return file.format != "MPO" and bool(getattr(file, "is_animated", False))
-    except Exception:  # noqa: BLE001 - of the first frame nothing is wrong
+    except Exception:  # noqa: BLE001 - the first frame is readable
         return False
 
 
@@ -111,7 +115,7 @@ def _reason(error: Exception) -> str:
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, Image.DecompressionBombError):
-        return f"more than {MAX_PIXELS:,} pixels, the most of an image: shrink it"
+        return f"more than {MAX_PIXELS:,} pixels, the limit of an image: shrink it"
     if isinstance(error, UnidentifiedImageError):
         return "no image of a format that is read here, or a damaged one"
     if isinstance(error, OSError) and error.strerror:
@@ -120,7 +124,8 @@ def _reason(error: Exception) -> str:
 
 
 def field(data: Any, names: tuple[str, ...], path: Path, kind: Callable[[Any], bool]) -> Any:
-    """The first of the keys `names` that a dictionary has, checked by `kind`; DataError where none fits."""
+    """The value of the first of the keys `names` that the dictionary `data` has. Raises DataError if there is none, or
+    `kind` is false for it."""
     if not isinstance(data, dict):
         raise DataError(f"{path} holds no dictionary: it is none of the known releases (docs/datasets.md)")
     for name in names:
@@ -142,7 +147,7 @@ def is_sequence(value: Any) -> bool:
 
 
 def as_labels(values: Any, path: Path, images: int) -> np.ndarray:
-    """int64 [images]; DataError where the labels are no integers or another number of them."""
+    """The labels as int64 [images]. Raises DataError unless they are as many integers."""
     labels = as_integers(values)
     if labels is None or labels.shape != (images,):
         raise DataError(f"{path}: {len(values)} labels for {images} images, expected as many integers")
@@ -150,8 +155,8 @@ def as_labels(values: Any, path: Path, images: int) -> np.ndarray:
 
 
 def as_integers(values: Any) -> np.ndarray | None:
-    """int64, of a list or array of integers; None of anything else. Of a list each is looked at first: numpy would
-    give every text of a list the length of the longest."""
+    """A list or array of integers as int64; None for anything else. The elements of a list are checked first: NumPy
+    would allocate the longest length for every string of a list."""
     if not isinstance(values, np.ndarray):
         if not is_sequence(values) or not all(isinstance(value, int | np.integer) for value in values):
             return None
@@ -162,13 +167,13 @@ def as_integers(values: Any) -> np.ndarray | None:
 
 
 def as_names(values: Any, path: Path) -> list[str]:
-    """The names of classes; DataError where they are no list of texts."""
+    """The names of classes. Raises DataError unless they are a list of strings."""
     if not is_sequence(values) or not all(isinstance(value, str) for value in values):
         raise DataError(f"{path}: the names of the classes are no texts (docs/datasets.md)")
     return [str(value) for value in values]
 
 
 def numbered(labels: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Names and indices of classes that are known by numbers alone, which may start anywhere."""
+    """Names and indices of classes that have only numbers, which may start anywhere."""
     values, indices = np.unique(labels, return_inverse=True)
     return [str(v) for v in values.tolist()], indices

@@ -1,4 +1,4 @@
-"""Shapes that several datasets come in: torchmeta's HDF5 files and folders of class folders."""
+"""File layouts that several datasets share: torchmeta's HDF5 files, and folders of class folders."""
 
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import h5py
 
 _SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
-_DEPTH = 2  # folders that an archive may put its content in
-_SIZE = 84  # pixels, of the images in torchmeta's HDF5 files
-MOST_IMAGES = 2**22  # of a split; tieredImageNet has 448,695
+_DEPTH = 2  # levels of folders that an archive may put around its content
+_SIZE = 84  # side in pixels of the images in torchmeta's HDF5 files
+MOST_IMAGES = 2**22  # per split; tieredImageNet has 448,695
 
 
 def found_file(folder: Path, names: tuple[str, ...]) -> Path | None:
@@ -34,8 +34,8 @@ def found_file(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def hdf5_readers(folder: Path) -> Readers | None:
-    """torchmeta's {split}_data.hdf5 (group `datasets`, a dataset a class) and {split}_labels.json (its class list):
-    images as uint8 [H, W, 3], or as the bytes of a PNG each."""
+    """Readers of torchmeta's {split}_data.hdf5 (group `datasets` with one dataset per class) and {split}_labels.json
+    (the class list); None if they are missing. Images are uint8 [H, W, 3], or the bytes of a PNG."""
     pairs = {split: (folder / f"{split}_data.hdf5", folder / f"{split}_labels.json") for split in SPLITS}
     if not all(path.is_file() for pair in pairs.values() for path in pair):
         return None
@@ -72,14 +72,14 @@ def _class(file: "h5py.File", name: str) -> "h5py.Dataset":
 
 
 def labels_of(counts: list[int], path: Path) -> np.ndarray:
-    """The class of each image, of classes of these sizes; DataError for far more images than any release has."""
+    """The class of each image, for classes of these sizes. Raises DataError for more than MOST_IMAGES images."""
     if sum(counts) > MOST_IMAGES:
         raise DataError(f"{path} lists {sum(counts)} images, more than any known release (docs/datasets.md)")
     return np.repeat(np.arange(len(counts)), counts)
 
 
 def tree_readers(folder: Path, size: int, mode: str = "RGB") -> Readers | None:
-    """Folders train, val (or validation, valid) and test of class folders of image files."""
+    """Readers of folders train, val (or validation, valid) and test with class folders; None if they are missing."""
     for root in (folder, *sorted(p for p in folder.iterdir() if p.is_dir() and not ignored(p.name))):
         splits = {
             split: next((root / name for name in names if (root / name).is_dir()), None)
@@ -97,7 +97,7 @@ def _from_tree(root: Path, size: int, mode: str) -> SplitImages:
 
 
 def from_files(classes: dict[str, list[Path]], size: int, mode: str = "RGB", invert: bool = False) -> SplitImages:
-    """Image files by class."""
+    """A split from image files by class."""
     labels = np.repeat(np.arange(len(classes)), [len(files) for files in classes.values()])
     files = [(shown(f"{name}/{file.name}"), file) for name, of_class in classes.items() for file in of_class]
     return SplitImages(list(classes), labels, decoded(files, size, mode, invert), [name for name, _ in files])

@@ -1,4 +1,4 @@
-"""miniImageNet in the shapes it is handed round in.
+"""Readers of the published formats of miniImageNet.
 
 mini-imagenet-cache-{train,val,test}.pkl (few-shot-ssl-public; learn2learn's say `validation`): {"image_data": uint8
 [N, 84, 84, 3], "class_dict": {wnid: [rows]}}. miniImageNet_category_split_{train_phase_train,val,test}.pickle
@@ -49,7 +49,7 @@ EXPECTED = (
 
 
 def readers(folder: Path) -> Readers | None:
-    """The splits of a folder in one of the shapes above, None where it is in none."""
+    """The readers of the splits in `folder`; None if it has none of the formats above."""
     pickles = {split: found_file(folder, names) for split, names in _PICKLES.items()}
     if all(pickles.values()):
         return {split: partial(_from_pickle, path) for split, path in pickles.items() if path}
@@ -73,7 +73,7 @@ def _from_pickle(path: Path) -> SplitImages:
 
 
 def _by_rows(images: np.ndarray, rows: dict[Any, Any], path: Path) -> SplitImages:
-    """Classes in sorted order, as torchmeta has them, each with its rows in the order they are listed."""
+    """Classes in sorted order, as in torchmeta, each with its rows in their listed order."""
     names = sorted(as_names(list(rows), path))
     order = [found for name in names if (found := as_integers(rows[name])) is not None]
     if len(order) < len(names) or not names:
@@ -103,7 +103,7 @@ def _sorted(names: list[str], indices: np.ndarray) -> tuple[list[str], np.ndarra
 def _from_csv(path: Path, folder: Path) -> SplitImages:
     rows = csv_rows(path, ("filename", "label"))
     if not rows:
-        raise DataError(f"{path} lists no images: it has the header alone")
+        raise DataError(f"{path} lists no images: it has only a header")
     names, indices = np.unique([row["label"] for _, row in rows], return_inverse=True)
     files = [(row["filename"], _image(path, line, folder, row["filename"], row["label"])) for line, row in rows]
     return SplitImages(names.tolist(), indices, decoded(files, SIZE), [name for name, _ in files])

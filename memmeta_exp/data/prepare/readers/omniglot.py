@@ -22,7 +22,7 @@ EXPECTED = "images_background.zip and images_evaluation.zip, what they unpack to
 
 
 def readers(folder: Path) -> Readers | None:
-    """The splits of a folder that holds the two unpacked archives or torchmeta's file, None where it holds neither."""
+    """The readers of the splits in a folder with the two unpacked archives or torchmeta's file; None without these."""
     if all((folder / part).is_dir() for part in _PARTS):
         return {split: partial(_from_folders, folder, split) for split in SPLITS}
     if (folder / "data.hdf5").is_file():

@@ -1,4 +1,4 @@
-"""tieredImageNet in the shapes it is handed round in.
+"""Readers of the published formats of tieredImageNet.
 
 {split}_images_png.pkl (few-shot-ssl-public, learn2learn with `tiered-imagenet-` before the names, torchmeta's source):
 a list of uint8 arrays, the bytes of a PNG each; {split}_images.npz (the same decoded; MetaOptNet, few-shot-meta-
@@ -31,7 +31,7 @@ EXPECTED = (
 
 
 def readers(folder: Path) -> Readers | None:
-    """The splits of a folder in one of the shapes above, None where it is in none."""
+    """The readers of the splits in `folder`; None if it has none of the formats above."""
     found: Readers = {}
     for split in SPLITS:
         labels = _file(folder, f"{split}_labels.pkl")
@@ -54,7 +54,7 @@ def _read(images: Path, labels: Path) -> SplitImages:
 
 
 def _labels(data: Any, path: Path, count: int) -> tuple[list[str], np.ndarray]:
-    """Classes in the order of `label_specific_str`, as torchmeta has them."""
+    """Class names and labels, in the order of `label_specific_str` as in torchmeta."""
     labels = as_labels(field(data, ("label_specific", "labels"), path, is_sequence), path, count)
     names = data.get("label_specific_str")
     if names is None:
@@ -99,7 +99,7 @@ def _shape(member: IO[bytes], path: Path) -> tuple[int, ...]:
 
 
 def _npz_images(path: Path) -> Iterator[np.ndarray]:
-    """One image at a time: the array need not fit in memory."""
+    """Yields one image at a time, so the array need not fit in memory."""
     with opened_zip(path) as file, file.open("images.npy") as member:
         count, *shape = _shape(member, path)
         for _ in range(count):
