@@ -193,14 +193,14 @@ def _memory_row(configuration: Configuration) -> Row:
     return row
 
 
-def fits(found: Sequence[Row], name: str, caption: str) -> Table | None:
-    """Slopes. found: fits with their study's name under `study`."""
+def fits(found: Sequence[Row], name: str, caption: str, expected: str = "expected") -> Table | None:
+    """Slopes. found: fits with their study's name under `study`; expected: what the slope to compare with is called."""
     rows = [_fit_row(fit) for fit in found]
     columns = (
         words("study", "study"),
         words("name", "what"),
         Column("slope", "slope [95 % interval]", lambda row: fit_figures.interval_text(row)),
-        number("expected", "expected", "{:.4g}"),
+        number("expected", expected, "{:.4g}"),
         number("points", "points", "{}"),
         number("reached", "came down to", "{:.1e}"),
         number("reached_at_most", "expected at most", "{:.1e}"),
