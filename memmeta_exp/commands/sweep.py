@@ -12,7 +12,7 @@ from memmeta_exp.commands import profile
 from memmeta_exp.commands.train import check
 from memmeta_exp.config import Config, ConfigError, closest, from_omegaconf
 from memmeta_exp.config.compose import choices, composed, unknown_flag
-from memmeta_exp.sweeps import devices, launch, results_table
+from memmeta_exp.sweeps import devices, launch, results_table, slurm
 from memmeta_exp.sweeps.grid import Job, plan
 from memmeta_exp.sweeps.naming import varying
 from memmeta_exp.sweeps.sweep_file import SweepFile, read
@@ -27,7 +27,8 @@ Runs every combination of a W&B sweep file without a server: jobs that are finis
 stops no other. KEY=VALUE fixes a key, KEY=A,B,C gives its values. Writes outputs/sweeps/NAME (NAME-small for the small
 size; dir=DIR elsewhere): jobs/ID, a run folder for each; results.csv and results.parquet, a row for each; report/.
 launcher=basic runs one after the other here, joblib launcher.n_jobs=N at once, each with a GPU of its own, slurm an
-array job (launcher.partition=P launcher.timeout_min=M ...). dry_run=true prints the commands alone. docs/sweeps.md.
+array job (launcher.partition=P launcher.timeout_min=M ...). dry_run=true prints the commands alone, and
+what they ask of Slurm. docs/sweeps.md.
 
 Exit codes: 0 all finished, 1 some did not, 2 the sweep cannot be run, 128 + N stopped by signal N."""
 OWN = ("size", "launcher", "dry_run", "dir")
@@ -57,9 +58,11 @@ def main(arguments: list[str]) -> int:
     request = _request(arguments)
     file = read(_sized(request.file, request.size))
     folder = SweepFolder(_folder(request, file))
-    settings = launch.settings_of(request.launcher, request.settings)
+    settings = launch.settings_of(request.launcher, request.settings, request.dry_run)
     jobs = plan(file, request.overrides, choices, lambda o: from_omegaconf(composed(o)), _checker(request.launcher))
     if request.dry_run:
+        if request.launcher == "slurm":
+            print(f"# Slurm: {slurm.described(launch.options_of('slurm', settings))}")
         return _dry_run(folder, jobs)
     shared_out = _shared_out(request.launcher, settings, jobs)
     with folder.held():
