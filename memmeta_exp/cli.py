@@ -21,7 +21,7 @@ from memmeta_exp.utils.signals import Stopped, hush, leaving_at_once
 COMMANDS = {
     "train": (
         "memmeta_exp.commands.train",
-        "meta-train a configuration: memmeta train [-m] [GROUP=OPTION] [KEY=VALUE] ..., or go on: resume=DIR",
+        "meta-train: memmeta train [-m] [GROUP=OPTION] [KEY=VALUE] ..., go on: resume=DIR, repeat a run: run=DIR",
     ),
     "evaluate": (
         "memmeta_exp.commands.evaluate",
@@ -30,6 +30,11 @@ COMMANDS = {
     "profile": (
         "memmeta_exp.commands.profile",
         "an iteration's time and memory by phase, or its memory on a GPU: memmeta profile [predict=cuda] [KEY=VALUE]",
+    ),
+    "ls": ("memmeta_exp.commands.ls", "runs and sweeps with their numbers: memmeta ls [DIR ...] [sort=COLUMN]"),
+    "compare": (
+        "memmeta_exp.commands.compare",
+        "in which keys runs differ, and their numbers: memmeta compare DIR DIR",
     ),
     "report": ("memmeta_exp.commands.report", "tables, figures and one page of runs and sweeps: memmeta report DIR..."),
     "dashboard": (

@@ -24,7 +24,10 @@ from omegaconf.errors import OmegaConfBaseException
 from memmeta_exp import backbones
 from memmeta_exp.commands import multirun
 from memmeta_exp.commands.output_dir import made_folder, named_folder
-from memmeta_exp.commands.resume import resume, split_resume
+from memmeta_exp.commands.repeat import KEY as RUN
+from memmeta_exp.commands.repeat import repeat
+from memmeta_exp.commands.resume import KEY as RESUME
+from memmeta_exp.commands.resume import resume, split_folder
 from memmeta_exp.commands.search import maximised, objective, require_a_search, require_extras
 from memmeta_exp.config import Config, channels_and_size, check_tasks_fit, from_omegaconf, to_dict
 from memmeta_exp.config.compose import jobs, offer_plugins, one_line, unknown_flag
@@ -105,11 +108,12 @@ def _main(arguments: list[str], ranks: Ranks) -> int:
     if (parsed.resolve or parsed.package) and not parsed.cfg:
         raise ConfigError("--resolve and --package go with --cfg: memmeta train --cfg job --resolve")
     flags = [a for a in arguments if a not in parsed.overrides]
-    named, others = split_resume(parsed.overrides)
-    if named is not None and flags:
-        raise ConfigError(f"{flags[0]} with resume=: resume goes on with one run; give a multirun's own command again")
-    if named is not None:
-        return resume(Path(named), others, lambda config: _check_all(config, ranks), ranks)
+    for key, action in ((RESUME, resume), (RUN, repeat)):
+        named, others = split_folder(parsed.overrides, key)
+        if named is not None and flags:
+            raise ConfigError(f"{flags[0]} with {key}=: it is for one run; give a multirun's own command again")
+        if named is not None:
+            return action(Path(named), others, lambda config: _check_all(config, ranks), ranks)
     if any(getattr(parsed, flag) for flag in INFORMATION):
         offer_plugins(parsed.overrides)
         return _hydra([*parsed.overrides, *flags], ranks)

@@ -84,11 +84,9 @@ class ProgressBar:
 def print_summary(name: str, folder: Path, summary: Mapping[str, Any]) -> None:
     """The table of results, the paths written, and `summary: PATH` as the last line of standard output."""
     table = Table(title=escape(name), show_header=False)
-    for key, (label, form) in ROWS.items():
-        if key not in summary:  # the algorithm or the problem has none
-            continue
-        value = math.nan if summary[key] is None else summary[key]
-        table.add_row(label, form.format(value) if math.isfinite(value) else "not defined")
+    for key, (label, _) in ROWS.items():
+        if text := number_text(summary, key):  # else the algorithm or the problem has none
+            table.add_row(label, text)
     console = Console()
     console.print(table)
     written = [path for path in sorted(folder.rglob("*")) if path.is_file() and "wandb" not in path.parts]
@@ -97,6 +95,13 @@ def print_summary(name: str, folder: Path, summary: Mapping[str, Any]) -> None:
     if (folder / "wandb").is_dir():
         print(f"wrote {folder / 'wandb'}")
     print(f"summary: {folder / 'summary.json'}", flush=True)
+
+
+def number_text(summary: Mapping[str, Any], key: str) -> str:
+    """The value of a key of ROWS by its format; empty where there is none."""
+    if key not in summary:
+        return ""
+    return ROWS[key][1].format(summary[key]) if _finite(summary[key]) else "not defined"
 
 
 JOB_NUMBERS = {  # as ROWS, in the order of the columns
@@ -114,19 +119,27 @@ MAX_WIDTH = 10_000
 
 
 def print_jobs(title: str, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
-    """The table over the jobs of a sweep: for each its values of `keys`, its state and the numbers that any has. Its
-    lines are as long as they need to be where this is no terminal."""
+    """The table over the jobs of a sweep: for each its values of `keys`, its state and the numbers that any has."""
     numbers = [key for key in JOB_NUMBERS if any(row.get(key) is not None for row in rows)]
-    table = Table(title=escape(title))
-    for heading in (*keys, "state", *(JOB_NUMBERS[key][0] for key in numbers)):
-        table.add_column(escape(heading), overflow="fold")
-    for row in rows[:MOST_ROWS]:
-        said = [_word(row.get(key)) for key in keys]
-        table.add_row(*map(escape, said), str(row["state"]), *(_number(row, key) for key in numbers))
-    console = Console()
-    Console(width=None if console.is_terminal else MAX_WIDTH).print(table)
+    headings = [*keys, "state", *(JOB_NUMBERS[key][0] for key in numbers)]
+    lines = [
+        [*(_word(row.get(key)) for key in keys), str(row["state"]), *(_number(row, key) for key in numbers)]
+        for row in rows[:MOST_ROWS]
+    ]
+    print_columns(title, headings, lines)
     if len(rows) > MOST_ROWS:
         print(f"and {len(rows) - MOST_ROWS} more")
+
+
+def print_columns(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """A table of texts. Its lines are as long as they need to be where this is no terminal."""
+    table = Table(title=escape(title) or None)
+    for heading in headings:
+        table.add_column(escape(heading), overflow="fold")
+    for line in lines:
+        table.add_row(*map(escape, line))
+    console = Console()
+    Console(width=None if console.is_terminal else MAX_WIDTH).print(table)
 
 
 def _word(value: Any) -> str:
