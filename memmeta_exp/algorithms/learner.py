@@ -97,8 +97,9 @@ class Learner(ABC):
     """An algorithm on a model: accumulates meta-gradients, adapts and scores.
 
     losses: what f and g are. head_dtype: the precision of everything computed on features, by default the parameters'.
-    warm: what the next iteration starts from, [B, ...]. check_interrupt: called before each chunk of tasks, in the
-    caller's thread; where it raises, the step ends there and leaves everything but .grad unchanged.
+    warm: what the next iteration starts from, [B, ...]. check_interrupt: called before each chunk of tasks with the
+    position of its first in the batch, in the caller's thread; where it raises, the step ends there and leaves
+    everything but .grad unchanged.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Learner(ABC):
         self.model, self.execution, self.losses = model, execution, losses
         self.head_dtype = head_dtype or model.head_start.dtype
         self.warm: dict[str, Tensor] = {}
-        self.check_interrupt: Callable[[], None] = lambda: None
+        self.check_interrupt: Callable[[int], None] = lambda at: None
 
     @property
     def tasks_per_pass(self) -> int:
@@ -201,7 +202,7 @@ class Learner(ABC):
 
     def _chunks(self, batch: Tasks, size: int) -> Iterator[tuple[int, Tasks]]:
         for at in range(0, len(batch), size):
-            self.check_interrupt()
+            self.check_interrupt(at)
             yield at, batch[at : at + size]
 
     def _map(self, function: Callable[[int, Tasks], T], batch: Tasks, size: int) -> Iterator[T]:

@@ -47,5 +47,5 @@ def _word(value: Any) -> str:
 
 def _numbers(runs: Sequence[Run]) -> list[list[str]]:
     found = [numbers(run) for run in runs]
-    rows = [[label, *(number_text(values, key) for values in found)] for key, (label, _) in ROWS.items()]
+    rows = [[label, *(number_text(values, key) for values in found)] for key, (label, *_) in ROWS.items()]
     return [[label.strip(), *(value or DASH for value in values)] for label, *values in rows if any(values)]

@@ -21,7 +21,7 @@ from memmeta_exp.utils.errors import ConfigError
 MU_WHERE_NONE = 0.01
 MAX_COUNT = 2**20
 # runs that differ in these alone are repetitions
-IGNORED_IN_GROUPING = ("seed", "tracking", "progress", "plots", "data_root", "checkpoint_every")
+IGNORED_IN_GROUPING = ("seed", "tracking", "progress", "verbose", "plots", "data_root", "checkpoint_every")
 
 
 class TaskShape(NamedTuple):
@@ -128,6 +128,7 @@ class Config(Section):
         above=0,
     )
     progress: bool = option(True, "the progress bar")
+    verbose: bool = option(False, "at the end of a run, list every file that it wrote")
     plots: bool = option(True, "plots/*.png at the end of a run; a sweep of many short runs goes faster without")
     head: Any = field(default_factory=_linear_head)
     memory: MemoryConfig = field(default_factory=MemoryConfig)

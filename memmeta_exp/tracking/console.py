@@ -1,100 +1,69 @@
-"""What a run shows on a terminal: the progress bar on standard error, the table of results on standard output."""
+"""The tables that commands print on standard output."""
 
 import math
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 MIB = 2**20
-ROWS = {  # summary key: (label, format)
-    "test/acc": ("test accuracy", "{:.2%}"),
-    "test/acc_ci95": ("  95 % interval, +-", "{:.2%}"),
-    "test/mse": ("test mean squared error", "{:.5g}"),
-    "test/mse_ci95": ("  95 % interval, +-", "{:.2g}"),
-    "val/acc_best": ("best validation accuracy", "{:.2%}"),
-    "val/mse_best": ("least validation mean squared error", "{:.5g}"),
-    "val/best_iteration": ("  at iteration", "{}"),
-    "tasks_seen": ("training tasks seen", "{:,}"),
-    "memory/peak_mib": ("peak memory, MiB", "{:.1f}"),
-    "memory/above_baseline_mib": ("  above parameters and data", "{:.1f}"),
-    "time/step_seconds_median": ("step, median seconds", "{:.4f}"),
-    "time/total_seconds": ("whole run, seconds", "{:.1f}"),
-    "val/loss_best": ("least F(theta)", "{:.6g}"),
-    "convergence/error": ("convergence error", "{:.3e}"),
-    "convergence/grad_norm_sq": ("|grad F|^2 at the end", "{:.3e}"),
-    "convergence/suboptimality": ("  F - min F at the end", "{:.3e}"),
-    "convergence/distance": ("  distance to the minimiser", "{:.3e}"),
-    "cost/gradient_evaluations": ("gradients evaluated, over tasks", "{:,}"),
-    "cost/hessian_vector_products": ("  products of second derivatives", "{:,}"),
-    "inner/grad_norm_max": ("lower level, largest |d_phi g|", "{:.2e}"),
-    "inner/kappa": ("  kappa = L_g / mu at the end", "{:.0f}"),
-    "linear/residual_max": ("linear solve, largest residual", "{:.2e}"),
-    "hypergrad/inexact_fraction": ("hypergradients with a missed solve", "{:.2%}"),
+ROWS = {  # summary key: (label, format, what it is)
+    "test/acc": ("test accuracy", "{:.2%}", "on tasks of new classes"),
+    "test/acc_ci95": ("  95 % interval, +-", "{:.2%}", "over test tasks"),
+    "test/mse": ("test mean squared error", "{:.5g}", "on new tasks"),
+    "test/mse_ci95": ("  95 % interval, +-", "{:.2g}", "over test tasks"),
+    "val/acc_best": ("best validation accuracy", "{:.2%}", "of the tested model"),
+    "val/mse_best": ("least validation mean squared error", "{:.5g}", "of the tested model"),
+    "val/best_iteration": ("  at iteration", "{}", ""),
+    "tasks_seen": ("training tasks seen", "{:,}", "iterations x batch_size"),
+    "memory/peak_mib": ("peak memory, MiB", "{:.1f}", "of a training iteration"),
+    "memory/above_baseline_mib": ("  above parameters and data", "{:.1f}", "what the algorithm adds"),
+    "time/step_seconds_median": ("step, median seconds", "{:.4f}", "of a training iteration"),
+    "time/total_seconds": ("whole run, seconds", "{:.1f}", "with validation and test"),
+    "val/loss_best": ("least F(theta)", "{:.6g}", "the objective"),
+    "convergence/error": ("convergence error", "{:.3e}", "mean of |grad F|^2"),
+    "convergence/grad_norm_sq": ("|grad F|^2 at the end", "{:.3e}", "0 at a stationary point"),
+    "convergence/suboptimality": ("  F - min F at the end", "{:.3e}", ""),
+    "convergence/distance": ("  distance to the minimiser", "{:.3e}", ""),
+    "cost/gradient_evaluations": ("gradients evaluated, over tasks", "{:,}", "by the inner solver"),
+    "cost/hessian_vector_products": ("  products of second derivatives", "{:,}", "by the linear solver"),
+    "inner/grad_norm_max": ("lower level, largest |d_phi g|", "{:.2e}", "0: phi is exact"),
+    "inner/kappa": ("  kappa = L_g / mu at the end", "{:.0f}", "its condition number"),
+    "linear/residual_max": ("linear solve, largest residual", "{:.2e}", "0: v is exact"),
+    "hypergrad/inexact_fraction": ("hypergradients with a missed solve", "{:.2%}", "0: all are of F"),
 }
 
 
-class ProgressBar:
-    """The bar of a training run with ETA, loss, accuracy and peak memory; off where `enabled` is false. Where standard
-    error is no terminal, the lines passed to `note` are all that appears."""
-
-    def __init__(self, total: int, enabled: bool) -> None:
-        self.console = Console(stderr=True, quiet=not enabled)
-        self._peak = ""
-        self._bar = Progress(
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TextColumn("eta"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
-            console=self.console,
-            disable=not self.console.is_terminal or not enabled,
-        )
-        self._task = self._bar.add_task("", total=total, status="")
-
-    def __enter__(self) -> "ProgressBar":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def update(self, iteration: int, metrics: Mapping[str, Any]) -> None:
-        """Shows the state after `iteration` (of 0 there is only that); the last peak measured stays on show."""
-        if "memory/peak_mib" in metrics:
-            self._peak = f" peak {metrics['memory/peak_mib']:.1f} MiB"
-        status = ""
-        if "train/loss" in metrics:
-            acc = f" acc {metrics['train/acc']:.1%}" if "train/acc" in metrics else ""
-            status = f"loss {metrics['train/loss']:.3f}{acc}{self._peak}"
-        self._bar.update(self._task, completed=iteration, status=status)
-
-    def note(self, line: str) -> None:
-        """Prints a line above the bar."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def print_summary(name: str, folder: Path, summary: Mapping[str, Any]) -> None:
-    """The table of results, the paths written, and `summary: PATH` as the last line of standard output."""
+def print_summary(name: str, folder: Path, summary: Mapping[str, Any], verbose: bool) -> None:
+    """The table of results, what to do next, and `summary: PATH` as the last line of standard output. verbose: the
+    files that were written, too."""
     table = Table(title=escape(name), show_header=False)
-    for key, (label, _) in ROWS.items():
+    for key, (label, _, meaning) in ROWS.items():
         if text := number_text(summary, key):  # else the algorithm or the problem has none
-            table.add_row(label, text)
-    console = Console()
-    console.print(table)
-    written = [path for path in sorted(folder.rglob("*")) if path.is_file() and "wandb" not in path.parts]
-    for path in written:
-        print(f"wrote {path}")
-    if (folder / "wandb").is_dir():
-        print(f"wrote {folder / 'wandb'}")
+            table.add_row(label, text, meaning)
+    Console().print(table)
+    if verbose:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            print(f"wrote {path}")
+    for purpose, command in _next_steps(folder):
+        print(f"{purpose + ':':<14}{command}")
     print(f"summary: {folder / 'summary.json'}", flush=True)
+
+
+def _next_steps(folder: Path) -> Iterator[tuple[str, str]]:
+    """What each is for, and the command or the path."""
+    if (folder / "plots").is_dir():
+        yield "plots", str(folder / "plots")
+    if (folder / "test_episodes.csv").is_file():
+        yield "test again", shlex.join(["memmeta", "evaluate", f"run={folder}"])
+    yield "report", shlex.join(["memmeta", "report", str(folder)])
+    for offline in sorted(folder.glob("wandb/offline-run-*")):
+        yield "view here", shlex.join(["wandb", "leet", str(offline)])
+        yield "send to W&B", shlex.join(["wandb", "sync", str(offline)])
 
 
 def number_text(summary: Mapping[str, Any], key: str) -> str:

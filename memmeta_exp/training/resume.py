@@ -24,8 +24,8 @@ from memmeta_exp.training.state import TrainingState
 from memmeta_exp.utils.errors import CheckpointError
 
 MAY_CHANGE = (  # top-level keys, and those of `path_keys`; the others decide what is computed
-    "iterations", "checkpoint_every", "tracking", "device", "tasks_per_pass", "workers", "threads", "progress", "plots",
-    "data_root",
+    "iterations", "checkpoint_every", "tracking", "device", "tasks_per_pass", "workers", "threads", "progress",
+    "verbose", "plots", "data_root",
 )  # fmt: skip
 NAMED = 4  # differing keys that a refusal names
 

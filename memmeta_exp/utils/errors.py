@@ -1,5 +1,6 @@
 """What ends a command in one line instead of a traceback; `exit_code` is what the process then returns."""
 
+import shlex
 from typing import Any
 
 
@@ -38,7 +39,10 @@ class RunInterrupted(MemmetaError):
     """A run that was asked to stop by signal `signum` and has saved its state."""
 
     def __init__(self, signum: int, iteration: int, folder: object) -> None:
-        super().__init__(f"stopped by signal {signum} after iteration {iteration}; what it has is in {folder}")
+        resume = f"memmeta train {shlex.quote(f'resume={folder}')}"
+        super().__init__(
+            f"stopped by signal {signum} after iteration {iteration}; what it has is in {folder}: {resume} goes on"
+        )
         self.exit_code = 128 + signum
         self._made_of = signum, iteration, str(folder)
 
