@@ -20,8 +20,9 @@ from memmeta_exp.utils.errors import ConfigError
 
 MU_WHERE_NONE = 0.01
 MAX_COUNT = 2**20
-# runs that differ in these alone are repetitions
-IGNORED_IN_GROUPING = ("seed", "tracking", "progress", "verbose", "plots", "data_root", "checkpoint_every")
+IGNORED_IN_GROUPING = (  # runs that differ in these alone are repetitions
+    "seed", "tracking", "progress", "verbose", "plots", "data_root", "checkpoint_every", "device", "threads", "workers",
+)  # fmt: skip
 
 
 class TaskShape(NamedTuple):

@@ -130,6 +130,7 @@ def named(studies: Sequence[Study]) -> dict[str, Study]:
 
 def _tables(runs: Sequence[Run], groups: Sequence[Configuration], found: Sequence[Row]) -> list[Table]:
     made = [
+        tables.compared(groups),
         tables.fits(_power_laws(found), "fits", "Fitted slopes"),
         tables.fits(_of_memory(found), "memory_slopes", "Memory that one more unit costs (MiB)", PAPERS_SLOPE),
         tables.accuracy(groups),

@@ -14,6 +14,7 @@ OPTIONS = ("predict", "steps")  # of `memmeta profile`, which are no keys of a c
 NOT_THE_RESULT = (
     "tracking",
     "progress",
+    "verbose",
     "plots",
     "checkpoint_every",
     "data_root",

@@ -188,7 +188,7 @@ def test_every_picture_has_both_files_and_says_what_it_shows(tmp_path: Path, mon
     write_run(tmp_path / "runs/b", config("anil"), SATURATING, test=0.25)
     fits = [{**power_law(f"fit {i}", 1.0, 1.0), "study": "inner_accuracy"} for i in range(2)]
     found = pictures(collect([tmp_path / "runs"])[0], fits, tmp_path / "figures")
-    names = ["fit_inner_accuracy", "fit_inner_accuracy_2", "validation_glyphs", "test_accuracy_glyphs"]
+    names = ["comparison", "fit_inner_accuracy", "fit_inner_accuracy_2", "validation_glyphs", "test_accuracy_glyphs"]
     assert [picture.name for picture in found] == names
     for picture in found:
         assert {file.suffix for file in picture.files} == {".png", ".svg"}
@@ -196,4 +196,5 @@ def test_every_picture_has_both_files_and_says_what_it_shows(tmp_path: Path, mon
         assert len(picture.alt) > 20
         assert picture.data_uri.startswith("data:image/svg+xml;base64,")
     assert "ANIL: 25.00 %" in found[-1].alt
-    assert "slope 1.00 [0.97, 1.03], the theory's 1" in found[0].alt
+    assert "proposed: 50.00 %, 20 MiB; ANIL: 25.00 %, 20 MiB" in found[0].alt
+    assert "slope 1.00 [0.97, 1.03], the theory's 1" in found[1].alt
