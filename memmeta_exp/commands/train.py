@@ -157,14 +157,17 @@ def _refuse(message: str) -> NoReturn:
 
 
 def tracked(overrides: list[str]) -> list[str]:
-    """`overrides`, with tracking=online where a W&B agent runs the command, which would see nothing of an offline run,
-    and neither the overrides nor WANDB_MODE say otherwise."""
+    """`overrides`, with what WANDB_MODE says where they do not say it; without either online where a W&B agent runs the
+    command, which would see nothing of an offline run."""
     sweep = os.environ.get("WANDB_SWEEP_ID")
     said = any(o.lstrip("+").partition("=")[0] in ("tracking", "tracking.mode") for o in overrides)
-    if not sweep or said or os.environ.get("WANDB_MODE", "online") not in ("online", "run"):
+    asked = os.environ.get("WANDB_MODE", "online" if sweep else "")
+    mode = {"run": "online", "dryrun": "offline"}.get(asked, asked)
+    if said or mode not in ("online", "offline", "disabled"):
         return overrides
-    logger.info("part of the W&B sweep %s, so tracked online (tracking=offline: not)", sweep)
-    return [*overrides, "tracking=online"]
+    if sweep and mode == "online":
+        logger.info("part of the W&B sweep %s, so tracked online (tracking=offline: not)", sweep)
+    return [*overrides, f"tracking={mode}"]
 
 
 def _check_all(config: Config, ranks: Ranks) -> None:
