@@ -21,7 +21,7 @@ from memmeta_exp.utils.signals import Stopped, hush, leaving_at_once, stopped_be
 COMMANDS = {
     "train": (
         "memmeta_exp.commands.train",
-        "meta-train a configuration: memmeta train [-m] [GROUP=OPTION] [KEY=VALUE] ..., or resume: resume=DIR",
+        "meta-train: memmeta train [-m] [GROUP=OPTION] [KEY=VALUE] ..., resume: resume=DIR, repeat a run: run=DIR",
     ),
     "evaluate": (
         "memmeta_exp.commands.evaluate",
@@ -34,6 +34,11 @@ COMMANDS = {
     "report": (
         "memmeta_exp.commands.report",
         "make tables, figures and an HTML page of runs and sweeps: memmeta report DIR...",
+    ),
+    "ls": ("memmeta_exp.commands.ls", "runs and sweeps with their numbers: memmeta ls [DIR ...] [sort=COLUMN]"),
+    "compare": (
+        "memmeta_exp.commands.compare",
+        "in which keys runs differ, and their numbers: memmeta compare DIR DIR",
     ),
     "dashboard": (
         "memmeta_exp.commands.dashboard",

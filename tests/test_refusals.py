@@ -4,6 +4,7 @@
 """
 
 import copy
+import re
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,8 @@ import yaml
 
 from memmeta_exp.commands.train import check
 from memmeta_exp.config import GROUPS, Config, ConfigError, from_dict, to_dict
-from memmeta_exp.config.compose import group_values, jobs
+from memmeta_exp.config.common_names import COMMON_NAMES
+from memmeta_exp.config.compose import _keys, group_values, jobs
 from tests.commands.conftest import TINY
 
 IMAGES = tuple(o for o in TINY if not o.startswith("backbone."))
@@ -219,9 +221,29 @@ def test_what_does_not_compose_is_refused(overrides: str) -> None:
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("given", "suggested"), [("lr=0.1", "optimizer.lr"), ("mu=1", "algorithm.mu"), ("filters=8", "backbone.filters")]
-)
+@pytest.mark.parametrize(("given", "suggested"), [("mu=1", "algorithm.mu"), ("filters=8", "backbone.filters")])
 def test_a_key_without_its_group_is_named(given: str, suggested: str) -> None:
     with pytest.raises(ConfigError, match=rf"unknown key '{given.partition('=')[0]}'; did you mean {suggested}\?"):
         jobs([given], multirun=False)
+
+
+def test_a_common_name_is_answered_with_what_to_write() -> None:
+    """Every one of the table, whose overrides set keys that there are."""
+    known = {*_keys(), "hydra.run.dir", "resume"}
+    for name, override in COMMON_NAMES.items():
+        assert (override.partition("=")[0] in known, name in known) == (True, False), name
+    for given, expected in {
+        "lr=0.1": "unknown key 'lr': write optimizer.lr=0.1",
+        "epochs=3": "write iterations=3 (a meta-step takes",
+        "gpu=0": "write device=cuda (or cuda:N",
+        "name=a": "write hydra.run.dir=a (the run's folder",
+        "iterations=1e3": "iterations=1000 is no whole number: write iterations=1000",
+    }.items():
+        with pytest.raises(ConfigError, match=re.escape(expected)):
+            jobs([given], multirun=False)
+
+
+def test_the_cosine_head_is_refused_with_keys_that_make_it_work() -> None:
+    with pytest.raises(ConfigError) as refused:
+        jobs(["head=cosine"], multirun=False)
+    jobs(["head=cosine", *str(refused.value).partition(": set ")[2].split()], multirun=False)

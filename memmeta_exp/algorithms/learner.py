@@ -110,7 +110,8 @@ class Learner(ABC):
 
     losses: f and g. head_dtype: the precision of everything computed on features, by default the parameters'. warm:
     warm starts of the next iteration, [B, ...] each. check_interrupt: called before each chunk of tasks, in the
-    caller's thread. Where it raises, the step ends and has changed nothing but .grad.
+    caller's thread, with the position of the chunk's first task in the batch. Where it raises, the step ends and has
+    changed nothing but .grad.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Learner(ABC):
         self.model, self.execution, self.losses = model, execution, losses
         self.head_dtype = head_dtype or model.head_start.dtype
         self.warm: dict[str, Tensor] = {}
-        self.check_interrupt: Callable[[], None] = lambda: None
+        self.check_interrupt: Callable[[int], None] = lambda at: None
 
     @property
     def tasks_per_pass(self) -> int:
@@ -215,7 +216,7 @@ class Learner(ABC):
 
     def _chunks(self, batch: Tasks, size: int) -> Iterator[tuple[int, Tasks]]:
         for at in range(0, len(batch), size):
-            self.check_interrupt()
+            self.check_interrupt(at)
             yield at, batch[at : at + size]
 
     def _map(self, function: Callable[[int, Tasks], T], batch: Tasks, size: int) -> Iterator[T]:

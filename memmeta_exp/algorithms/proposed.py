@@ -110,7 +110,8 @@ class ProposedConfig(AlgorithmConfig):
         if self.inner_solver != "gd" or self.inner_lr is None or self.linear_solver != "cg":
             raise ConfigError(
                 f"head={head} with algorithm=proposed has no Hessian to factorise and no bound on L_g: set "
-                "algorithm.inner_solver=gd algorithm.inner_lr=NUMBER algorithm.linear_solver=cg"
+                "algorithm.inner_solver=gd algorithm.inner_lr=0.1 algorithm.linear_solver=cg "
+                "algorithm.head_start=prototype convergence_gradient=own"
             )
         if self.head_start == "fixed":
             raise ConfigError(

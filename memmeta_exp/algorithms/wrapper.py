@@ -21,12 +21,12 @@ class LearnerWrapper(Learner):
         return self.inner.tasks_per_pass
 
     @property
-    def check_interrupt(self) -> Callable[[], None]:
+    def check_interrupt(self) -> Callable[[int], None]:
         """That of `inner`."""
         return self.inner.check_interrupt
 
     @check_interrupt.setter
-    def check_interrupt(self, poll: Callable[[], None]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - an attribute
+    def check_interrupt(self, poll: Callable[[int], None]) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - an attribute
         self.inner.check_interrupt = poll
 
     @property

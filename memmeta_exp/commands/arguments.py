@@ -1,6 +1,7 @@
 """Parses the KEY=VALUE arguments of commands that do not use Hydra."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from memmeta_exp.config import ConfigError, closest
 
@@ -20,6 +21,18 @@ def parse(arguments: list[str], defaults: Mapping[str, str | None]) -> dict[str,
             raise ConfigError(f"'{argument}' has no value: write {key}=VALUE")
         values[key] = value
     return values
+
+
+def folders_and_options(
+    arguments: list[str], command: str, defaults: Mapping[str, str | None]
+) -> tuple[list[Path], dict[str, str | None]]:
+    """The folders among `arguments`, whose names may hold a `=` where they exist, and `parse` of the rest."""
+    for argument in arguments:
+        if argument.startswith("-"):
+            taken = ", ".join(f"{key}=VALUE" for key in defaults)
+            raise ConfigError(f"unknown flag '{argument}': {command} takes folders, {taken or 'no keys'} and --help")
+    given = [a for a in arguments if "=" in a and not Path(a).is_dir()]
+    return [Path(a) for a in arguments if a not in given], parse(given, defaults)
 
 
 def whole_number(options: Mapping[str, str | None], key: str, least: int, most: int = 2**20) -> int | None:

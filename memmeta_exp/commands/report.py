@@ -3,7 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 
-from memmeta_exp.commands.arguments import parse
+from memmeta_exp.commands.arguments import folders_and_options
 from memmeta_exp.config import ConfigError
 from memmeta_exp.reports.report import write_report
 
@@ -19,24 +19,16 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(HELP)
         return 0
-    for argument in arguments:
-        if argument.startswith("-"):
-            raise ConfigError(f"unknown flag '{argument}': report takes folders, out=DIR and --help")
     if any(argument.startswith("plugins=") for argument in arguments):
         from memmeta_exp.config.compose import without_plugins  # imported late: it loads Hydra, which only this needs
 
         arguments = without_plugins(arguments)
-    folders = [Path(a) for a in arguments if not _is_option(a)]
-    out = parse([a for a in arguments if _is_option(a)], {"out": None})["out"]
+    folders, options = folders_and_options(arguments, "report", {"out": None})
+    out = options["out"]
     if not folders:
         raise ConfigError("report needs folders of runs or sweeps: name them, memmeta report outputs/DATE/TIME")
     print(f"report: {write_report(folders, Path(out) if out else _default(folders))}", flush=True)
     return 0
-
-
-def _is_option(argument: str) -> bool:
-    """Whether `argument` is KEY=VALUE and not an existing path, which may contain `=`."""
-    return "=" in argument and not Path(argument).exists()
 
 
 def _default(folders: list[Path]) -> Path:

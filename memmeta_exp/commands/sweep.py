@@ -12,7 +12,7 @@ from memmeta_exp.commands import profile
 from memmeta_exp.commands.train import check
 from memmeta_exp.config import Config, ConfigError, closest, from_omegaconf
 from memmeta_exp.config.compose import choices, composed, unknown_flag
-from memmeta_exp.sweeps import devices, launch, results_table
+from memmeta_exp.sweeps import devices, launch, results_table, slurm
 from memmeta_exp.sweeps.grid import Job, plan
 from memmeta_exp.sweeps.naming import varying
 from memmeta_exp.sweeps.sweep_file import SweepFile, read
@@ -28,7 +28,7 @@ others. KEY=VALUE fixes a key; KEY=A,B,C sets its values. Writes to outputs/swee
 to dir=DIR: a run folder jobs/ID per job, results.csv and results.parquet with a row per job, and report/.
 launcher=basic runs the jobs one after the other. launcher=joblib launcher.n_jobs=N runs N at once, each with its own
 GPU. launcher=slurm submits an array job (launcher.partition=P launcher.timeout_min=M ...). dry_run=true only prints the
-commands. docs/scaling.md explains the files.
+commands and what they ask of Slurm. docs/scaling.md explains the files.
 
 Exit codes: 0 all jobs finished, 1 some did not, 2 the sweep cannot be run, 128 + N stopped by signal N."""
 OWN = ("size", "launcher", "dry_run", "dir")
@@ -58,9 +58,11 @@ def main(arguments: list[str]) -> int:
     request = _request(arguments)
     file = read(_sized(request.file, request.size))
     folder = SweepFolder(_folder(request, file))
-    settings = launch.settings_of(request.launcher, request.settings)
+    settings = launch.settings_of(request.launcher, request.settings, request.dry_run)
     jobs = plan(file, request.overrides, choices, lambda o: from_omegaconf(composed(o)), _checker(request.launcher))
     if request.dry_run:
+        if request.launcher == "slurm":
+            print(f"# Slurm: {slurm.described(launch.options_of('slurm', settings))}")
         return _dry_run(folder, jobs)
     shared_out = _shared_out(request.launcher, settings, jobs)
     with folder.held():

@@ -23,7 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 from memmeta_exp import backbones
 from memmeta_exp.commands import multirun
 from memmeta_exp.commands.output_dir import made_folder, named_folder
-from memmeta_exp.commands.resume import resume, split_resume
+from memmeta_exp.commands.repeat import KEY as RUN
+from memmeta_exp.commands.repeat import repeat
+from memmeta_exp.commands.resume import KEY as RESUME
+from memmeta_exp.commands.resume import resume, split_folder
 from memmeta_exp.commands.search import maximised, objective, require_a_search, require_extras
 from memmeta_exp.config import Config, channels_and_size, check_tasks_fit, from_omegaconf, to_dict
 from memmeta_exp.config.compose import jobs, offer_plugins, one_line, unknown_flag
@@ -108,13 +111,12 @@ def _main(arguments: list[str], ranks: Ranks) -> int:
         raise ConfigError("--resolve and --package need --cfg: memmeta train --cfg job --resolve")
     _require_one_deed(parsed)
     flags = [a for a in arguments if a not in parsed.overrides]
-    named, others = split_resume(parsed.overrides)
-    if named is not None and flags:
-        raise ConfigError(
-            f"{flags[0]} with resume=: resume continues one run; to continue a multirun, repeat its command"
-        )
-    if named is not None:
-        return resume(Path(named), others, lambda config: _check_all(config, ranks), ranks)
+    for key, action in ((RESUME, resume), (RUN, repeat)):
+        named, others = split_folder(parsed.overrides, key)
+        if named is not None and flags:
+            raise ConfigError(f"{flags[0]} with {key}=: it is for one run; for a multirun, repeat its command")
+        if named is not None:
+            return action(Path(named), others, lambda config: _check_all(config, ranks), ranks)
     if any(getattr(parsed, flag) for flag in INFORMATION):
         offer_plugins(parsed.overrides)
         return _hydra([*parsed.overrides, *flags], ranks)
@@ -165,16 +167,17 @@ def _refuse(message: str) -> NoReturn:
 
 
 def tracked(overrides: list[str]) -> list[str]:
-    """`overrides` with tracking=online if a W&B agent runs the command, since it cannot see an offline run.
-
-    Overrides of tracking and WANDB_MODE take precedence.
-    """
+    """`overrides` with tracking as WANDB_MODE says, or online if a W&B agent runs the command, since it cannot see an
+    offline run. Overrides of tracking take precedence."""
     sweep = os.environ.get("WANDB_SWEEP_ID")
     said = any(o.lstrip("+").partition("=")[0] in ("tracking", "tracking.mode") for o in overrides)
-    if not sweep or said or os.environ.get("WANDB_MODE", "online") not in ("online", "run"):
+    asked = os.environ.get("WANDB_MODE", "online" if sweep else "")
+    mode = {"run": "online", "dryrun": "offline"}.get(asked, asked)
+    if said or mode not in ("online", "offline", "disabled"):
         return overrides
-    logger.info("part of the W&B sweep %s, so tracked online (set tracking=offline to prevent this)", sweep)
-    return [*overrides, "tracking=online"]
+    if sweep and mode == "online":
+        logger.info("part of the W&B sweep %s, so tracked online (set tracking=offline to prevent this)", sweep)
+    return [*overrides, f"tracking={mode}"]
 
 
 def _check_all(config: Config, ranks: Ranks) -> None:

@@ -14,6 +14,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException, Ove
 from omegaconf import DictConfig, OmegaConf
 
 from memmeta_exp.config import GROUPS, Config, closest, from_omegaconf, option_class, options, plug_in, to_dict
+from memmeta_exp.config.common_names import advice
 from memmeta_exp.config.overrides import conf_dir, parser, quote_paths, text_of
 from memmeta_exp.config.plugins import modules_of
 from memmeta_exp.config.section import default_of
@@ -142,7 +143,7 @@ def one_line(error: Exception) -> str:
         quoted = f"KEY=VALUE, with quotes around special characters: {key}='{value}'" if equals else "KEY=VALUE"
         return f"cannot read '{error.override}': {reason}; write {quoted}"
     if isinstance(error, ConfigCompositionException) and lines and lines[0].startswith("Could not override"):
-        return _unknown_key(lines[0].split("'")[1])
+        return _unknown_key(lines[0].split("'")[1], lines[-1].partition("=")[2])
     if lines and lines[0].startswith("Ambiguous value"):
         return f"{lines[0].rstrip('.')}: several values need the flag -m (a multirun), or quotes if they are one value"
     return f"these overrides do not compose: {lines[0] if lines else type(error).__name__}; see memmeta train --help"
@@ -165,8 +166,10 @@ def _unknown_option(path: str) -> str:
     return f"unknown {group} '{option}'{closest(option, group_options(group))}"
 
 
-def _unknown_key(key: str) -> str:
+def _unknown_key(key: str, value: str) -> str:
     keys = _keys()
+    if key not in keys and (instead := advice(key, value)):
+        return f"unknown key '{key}': {instead}"
     if key in keys:
         group = key.partition(".")[0]
         return f"the chosen {group} has no key '{key}', though another has; see memmeta keys {key}"

@@ -39,6 +39,9 @@ def _structured(key: str, schema: type, values: Mapping[str, Any]) -> Any:
             raise ConfigError(f"unknown key '{path}'{closest(path, [_join(key, k) for k in known])}{_whose(values)}")
         if get_origin(known[name]) is list and not isinstance(value, list):
             raise ConfigError(f"{path}={value} is not a list: write {path}=[A,B,...]{_whose(values)}")
+        if known[name] in (int, int | None) and isinstance(value, float):
+            fix = f": write {path}={int(value)}" if value.is_integer() else ""
+            raise ConfigError(f"{path}={value:g} is not a whole number{fix}{_whose(values)}")
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values)))
     except OmegaConfBaseException as error:

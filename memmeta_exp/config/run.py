@@ -22,7 +22,8 @@ MU_WHERE_NONE = 0.01
 MAX_COUNT = 2**20
 # runs that differ in these keys only are repetitions of one configuration
 IGNORED_IN_GROUPING = (
-    "seed", "tracking", "progress", "plots", "data_root", "checkpoint_every", "checkpoint_at",
+    "seed", "tracking", "progress", "verbose", "plots", "data_root", "checkpoint_every", "checkpoint_at", "device",
+    "threads", "workers",
 )  # fmt: skip
 
 
@@ -144,6 +145,7 @@ class Config(Section):
         above=0,
     )
     progress: bool = option(True, "show a progress bar")
+    verbose: bool = option(False, "list every written file at the end of a run")
     plots: bool = option(True, "draw plots/*.png at the end of a run; false makes sweeps of short runs faster")
     head: Any = field(default_factory=_linear_head)
     memory: MemoryConfig = field(default_factory=MemoryConfig)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from memmeta_exp.reports import curves, fit_figures, memory, sinusoid, stability
+from memmeta_exp.reports import comparison, curves, fit_figures, memory, sinusoid, stability, tables
 from memmeta_exp.reports.fit_figures import Fit
 from memmeta_exp.reports.grouping import configurations
 from memmeta_exp.reports.runs import Run
@@ -32,7 +32,19 @@ class Picture:
 def pictures(runs: Sequence[Run], fits: Sequence[Fit], folder: Path) -> list[Picture]:
     """Draws all figures for which there is data into `folder`."""
     results = [*_accuracy(runs, folder), *_sinusoid(runs, folder)]
-    return [*_fits(fits, folder), *_memory(runs, folder), *_stability(runs, folder), *results]
+    return [*_compared(runs, folder), *_fits(fits, folder), *_memory(runs, folder), *_stability(runs, folder), *results]
+
+
+def _compared(runs: Sequence[Run], folder: Path) -> list[Picture]:
+    """Accuracy against memory and time, where there are several configurations to compare."""
+    ranked = comparison.tested(configurations([run for run in runs if run.kind == "train"]))
+    table = tables.compared(ranked) if len(ranked) > 1 else None
+    if table is None:
+        return []
+    files = comparison.draw(table.rows, ranked, folder / "comparison")
+    setting = comparison.setting(ranked)
+    caption = f"Test accuracy with its 95 % interval against peak memory and time{f': {setting}' if setting else ''}."
+    return [Picture("comparison", tuple(files), caption, comparison.alt_text(table.rows))]
 
 
 def _fits(fits: Sequence[Fit], folder: Path) -> list[Picture]:

@@ -75,7 +75,7 @@ def _panel(axis: Axes, fit: Fit) -> None:
     _slopes(axis, fit, [cloud for cloud in clouds if cloud.used.any()])
     axis.set_xlabel(fill(str(fit["x_label"]), LABEL_LENGTH))
     axis.set_ylabel(fill(str(fit["y_label"]), LABEL_LENGTH))
-    axis.set_title(str(fit["name"]), fontsize=10, loc="left")
+    axis.set_title(fill(str(fit["name"]), LABEL_LENGTH), fontsize=10, loc="left")
     ticks = sorted({float(value) for cloud in clouds for value in cloud.x})
     if len(ticks) <= 10 and all(float(f"{value:.3g}") == value for value in ticks):
         plot_style.powers_axis(axis.xaxis, ticks)
@@ -88,7 +88,7 @@ def _slopes(axis: Axes, fit: Fit, clouds: Sequence[_Cloud]) -> None:
     """Draws the fitted and the theory's line through the centre of each cloud, with one legend entry each."""
     if fit.get("slope") is None:
         return
-    wide = {"color": plot_style.VERMILLION, "linewidth": 2.8}
+    wide = {"color": plot_style.VERMILLION, "linewidth": 2.8, "gid": plot_style.FITTED}
     drawn = [(fit["slope"], f"fit: slope {interval_text(fit)}", wide)]
     if fit.get("expected") is not None:
         narrow = {

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from memmeta_exp.reports import paper_results, plot_style
 from memmeta_exp.reports.grouping import Configuration, algorithm_label, configurations, name_of, section_of
@@ -114,7 +115,7 @@ def _slope(line: Line, key: str) -> dict[str, Any]:
         "slope": slope,
         "slope_ci95": None if half is None else [slope - half, slope + half],
         "expected": None if curve is None else straight(np.array(curve[0], float), np.array(curve[1]))[0],
-        "rule": f"least squares of MiB against {key}, all points; expected: the same of the paper's curve",
+        "rule": f"least squares of MiB against {key}, all points",
         "points": len(line.x),
     }
 
@@ -147,7 +148,7 @@ def draw(found: Sequence[Line], key: str, stem: Path) -> list[Path]:
         ends = [
             _draw_panel(axis, key, panel, group) for axis, (panel, group) in zip(axes, by_panel.items(), strict=True)
         ]
-        plot_style.legend_below(figure, *_legend(found, any(_published(line, key) for line in found)), columns=4)
+        plot_style.legend_below(figure, *_legend(found, any(_published(line, key) for line in found)), columns=2)
         for axis, labels in zip(axes, ends, strict=True):
             plot_style.label_ends(figure, axis, labels)
         return plot_style.save(figure, stem)
@@ -159,7 +160,9 @@ def _draw_panel(axis: Axes, key: str, panel: Any, group: Sequence[Line]) -> list
     looks = plot_style.line_styles([line.algorithm for line in group], by_algorithm=True)
     for line, look in zip(group, looks, strict=True):
         face = "white" if line.kind == "cuda-predicted" else look["color"]
-        axis.plot(line.x, line.mib, **look, markerfacecolor=face, markeredgewidth=1.4, zorder=3)
+        points, through = {**look, "linestyle": ""}, {**look, "marker": "", "linewidth": 1.2, "gid": plot_style.FITTED}
+        axis.plot(line.x, line.mib, **points, markerfacecolor=face, markeredgewidth=1.4, zorder=3)
+        axis.plot(*_through(line), **through, zorder=2)
         ends.append((line.x[-1], line.mib[-1], line.label, look["color"]))
     papers = _paper_curves(group, key)
     of_algorithm = plot_style.algorithm_looks(list(papers))
@@ -167,20 +170,20 @@ def _draw_panel(axis: Axes, key: str, panel: Any, group: Sequence[Line]) -> list
         look = of_algorithm[algorithm]
         axis.plot(*curve, color=look["color"], linestyle=":", linewidth=1.1, marker="+", markersize=7, zorder=2)
         ends.append((curve[0][-1], curve[1][-1], f"{algorithm_label(algorithm)}, paper", look["color"]))
-    everything = [mib for line in group for mib in line.mib] + [end[1] for end in ends]
-    if max(everything) > 4 * max(min(everything), 1e-9):
-        axis.set_yscale("log")
-        plot_style.plain_log_axis(axis.yaxis)
-    else:
-        axis.set_ylim(0, 1.25 * max(everything))
-    x = sorted({value for line in group for value in line.x})
-    if x[0] > 0 and x[-1] >= 16 * x[0]:
-        axis.set_xscale("log", base=2)
-    plot_style.powers_axis(axis.xaxis, x)
+    axis.set_ylim(0, 1.1 * max([mib for line in group for mib in line.mib] + [end[1] for end in ends]))
+    axis.set_xlim(left=0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axis.set_xlabel(AXES[key])
     axis.set_ylabel("peak memory above parameters,\noptimiser state and data (MiB)")
     axis.set_title(panel_title(panel), fontsize=10, loc="left")
     return ends
+
+
+def _through(line: Line) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of the straight line by least squares through the points of `line`, over their own range."""
+    x, y = np.array(line.x), np.array(line.mib)
+    ends = x[[0, -1]]
+    return ends, y.mean() + straight(x, y)[0] * (ends - x.mean())
 
 
 def _published(line: Line, key: str) -> bool:
@@ -202,6 +205,8 @@ def _legend(found: Sequence[Line], with_paper: bool) -> tuple[list[Line2D], list
             face = "white" if name == "cuda-predicted" else plot_style.GREY
             handles.append(Line2D([], [], color=plot_style.GREY, marker="o", markerfacecolor=face, markeredgewidth=1.4))
             labels.append(text)
+    handles.append(Line2D([], [], color=plot_style.GREY, linewidth=1.2))
+    labels.append("straight line by least squares")
     if with_paper:
         handles.append(Line2D([], [], color=plot_style.GREY, linestyle=":", linewidth=1.1, marker="+", markersize=7))
         labels.append("published in the paper (max_memory_allocated)")

@@ -32,7 +32,7 @@ def published() -> dict[str, Any]:
 
 
 def accuracy_percent(config: dict[str, Any]) -> tuple[float, float] | None:
-    """5-way 5-shot test accuracy of the same algorithm and dataset in percent: mean and standard deviation."""
+    """Test accuracy of the same algorithm and dataset at the same settings: mean and standard deviation, in percent."""
     found = _of(config, "accuracy_percent")
     return None if found is None else (float(found[0]), float(found[1]))
 
@@ -44,7 +44,7 @@ def seconds_to_target(config: dict[str, Any]) -> float | None:
 
 
 def _of(config: dict[str, Any], quantity: str) -> Any:
-    if not _has(config, EPISODE):
+    if not same_protocol(config):
         return None
     return published()[quantity].get(name_of(config, "dataset"), {}).get(name_of(config, "algorithm"))
 

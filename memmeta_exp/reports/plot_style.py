@@ -19,6 +19,7 @@ BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
 PURPLE, ORANGE, SKY, BLACK = "#CC79A7", "#E69F00", "#56B4E9", "#000000"
 GREY = "0.45"
 DPI = 160
+FITTED = "fitted"  # the gid of fitted lines, by which a figure's lines are told from its points
 
 _SOLID, _DASHED, _DOTTED, _DASHDOT = "-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2))
 _CYCLE = [
@@ -155,7 +156,15 @@ def label_ends(figure: Figure, axis: Axes, ends: Sequence[tuple[float, float, st
             fontsize=size,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 4, "alpha": 0.6},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": color,
+                "linewidth": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 4,
+                "alpha": 0.6,
+                "relpos": (0, 0.5),
+            },
         )
 
 

@@ -20,6 +20,7 @@ from memmeta_exp.utils.errors import ConfigError
 MEMORY_STUDIES = {"memory_vs_inner_steps": "algorithm.inner_steps", "memory_vs_batch_size": "batch_size"}
 IN_STUDY_JSON = ("slope", "slope_ci95", "expected", "rule", "points")
 WHERE_THERE = ("reached", "reached_at_most")  # optional: the value that runs reached, and the theorem's bound
+PAPERS_SLOPE = "the paper's curve"
 PRINCIPAL_ALGORITHM = "proposed"
 
 
@@ -35,7 +36,7 @@ def write_report(folders: list[Path], out: Path) -> Path:
     notes += of_fits
     notes += [f"{run.path}: no curve, for {problem}" for run in runs if (problem := _no_curve(run))]
     groups = configurations([run for run in runs if run.kind == "train"])
-    drawn = pictures(runs, found, out / "figures")
+    drawn = pictures(runs, _power_laws(found), out / "figures")
     made = _tables(runs, groups, found)
     _write_tables(made, runs, out / "tables")
     _write_studies(studies, found, groups, out)
@@ -97,6 +98,15 @@ def _fits(studies: Sequence[Study]) -> tuple[list[Row], list[str]]:
     return found, refused
 
 
+def _of_memory(found: Sequence[Row]) -> list[Row]:
+    """The straight lines of memory, in MiB a unit."""
+    return [fit for fit in found if "algorithm" in fit]
+
+
+def _power_laws(found: Sequence[Row]) -> list[Row]:
+    return [fit for fit in found if "algorithm" not in fit]
+
+
 def _no_curve(run: Run) -> str | None:
     """Why a finished training run has no curve; None if it has one."""
     if not run.finished or run.kind != "train":
@@ -124,11 +134,10 @@ def named(studies: Sequence[Study]) -> dict[str, Study]:
 
 
 def _tables(runs: Sequence[Run], groups: Sequence[Configuration], found: Sequence[Row]) -> list[Table]:
-    memory_fits = [fit for fit in found if "algorithm" in fit]
-    others = [fit for fit in found if "algorithm" not in fit]
     made = [
-        tables.fits(others, "fits", "Fitted slopes"),
-        tables.fits(memory_fits, "memory_slopes", "Memory per additional unit (MiB)"),
+        tables.compared(groups),
+        tables.fits(_power_laws(found), "fits", "Fitted slopes"),
+        tables.fits(_of_memory(found), "memory_slopes", "Memory per additional unit (MiB)", PAPERS_SLOPE),
         tables.accuracy(groups),
         tables.errors(groups),
         tables.speed(groups),
@@ -203,14 +212,14 @@ def _headline(runs: Sequence[Run], groups: Sequence[Configuration], found: Seque
     if (squared := tables.errors(groups)) is not None:
         best = min(squared.rows, key=lambda row: row["test_mse"])
         lines.append(f"Least test mean squared error: {best['configuration']}, {best['test_mse']:.4g}.")
-    for fit in [fit for fit in found if "algorithm" not in fit]:
+    for fit in _power_laws(found):
         expected = f"; expected {fit['expected']:g}" if fit.get("expected") is not None else ""
         end = f"; reached {fit['reached']:.1e}" if fit.get("reached") is not None else ""
         lines.append(f"{fit['study']}, {fit['name']}: slope {fit_figures.interval_text(fit)}{expected}{end}.")
     return lines + [
         f"{fit['name']}: {fit['slope']:.2f} MiB per step; the paper's curve: {fit['expected']:.2f}."
-        for fit in found
-        if "algorithm" in fit and fit.get("expected") is not None
+        for fit in _of_memory(found)
+        if fit.get("expected") is not None
     ]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memmeta_exp.reports.meanings import MEANINGS
+
 Row = dict[str, Any]
 DASH = "\N{EN DASH}"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -35,6 +37,10 @@ class Table:
         """The rows as text, with a dash for missing values."""
         return [[column.show(row) or DASH for column in self.columns] for row in self.rows]
 
+    def meanings(self) -> list[tuple[str, str]]:
+        """Each column's title, and what it means."""
+        return [(column.title, MEANINGS[column.key]) for column in self.columns]
+
     def csv(self) -> str:
         """Every value of every row, unrounded."""
         return as_csv(self.rows)
@@ -61,9 +67,10 @@ def _escaped(text: str) -> str:
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
-def table(name: str, caption: str, columns: Sequence[Column], rows: Sequence[Row]) -> Table | None:
-    """A table without the columns that are empty in all rows; None if there are no rows."""
+def table(name: str, caption: str, columns: Sequence[Column], rows: Sequence[Row], more: str = "") -> Table | None:
+    """A table without the columns that are empty in all rows; None without rows. more: the end of the caption."""
     kept = tuple(c for c in columns if any(c.show(row) for row in rows))
+    caption += f": {more}" if more else ""
     return Table(name, caption, kept, tuple(rows)) if rows else None
 
 

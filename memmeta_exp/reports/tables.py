@@ -1,9 +1,10 @@
 """The tables of the report; docs/outputs.md defines every column."""
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from memmeta_exp.reports import curves, fit_figures, memory, paper_results
+from memmeta_exp.reports import comparison, curves, fit_figures, memory, paper_results
 from memmeta_exp.reports.grouping import Configuration, configurations
 from memmeta_exp.reports.runs import Run, numbers
 from memmeta_exp.reports.statistics import reached
@@ -35,6 +36,33 @@ def _means(configuration: Configuration, names: dict[str, tuple[str, float]]) ->
     return row
 
 
+def compared(groups: Sequence[Configuration]) -> Table | None:
+    """Accuracy, memory and time of each, the most accurate first."""
+    ranked = comparison.tested(groups)
+    costs = {"peak_mib": ("memory/peak_mib", 1.0)}
+    rows = [
+        {**_accuracy_row(c), **_speed_row(c), **_means(c, costs), "tie": "yes" if tie else "no", "folder": _folder(c)}
+        for c, tie in zip(ranked, comparison.ties(ranked), strict=True)
+    ]
+    columns = (
+        CONFIGURATION,
+        number("test_percent", "test accuracy (%)", "{:.2f}", "test_percent_ci95"),
+        words("tie", "tied with the best"),
+        number("peak_mib", "peak memory (MiB)", "{:,.1f}"),
+        number("step_seconds", "seconds a step", "{:.4f}"),
+        number("seconds_to_target", "seconds to target", "{:,.1f}"),
+        number("tasks_to_target", "tasks to target", "{:,.0f}"),
+        SEEDS,
+        words("folder", "folder"),
+    )
+    return table("comparison", "Comparison, the most accurate first", columns, rows, comparison.setting(ranked))
+
+
+def _folder(configuration: Configuration) -> str:
+    more = len(configuration.runs) - 1
+    return str(configuration.runs[0].path) + (f" and {more} more" if more else "")
+
+
 def accuracy(groups: Sequence[Configuration]) -> Table | None:
     """Test accuracy next to the paper's."""
     rows = [_accuracy_row(c) for c in groups if _mean(c, "test/acc") is not None]
@@ -47,7 +75,6 @@ def accuracy(groups: Sequence[Configuration]) -> Table | None:
         number("paper_percent", "paper (%)", "{:.2f}", "paper_percent_std"),
         number("difference_points", "ours minus the paper's (points)", "{:+.2f}"),
         words("inside_paper_interval", "inside the paper's interval"),
-        words("paper_protocol", "the paper's protocol"),
     )
     return table("accuracy", "Test accuracy of the best model by validation", columns, rows)
 
@@ -68,7 +95,6 @@ def _accuracy_row(configuration: Configuration) -> Row:
             "paper_percent_std": published[1],
             "difference_points": mean - published[0],
             "inside_paper_interval": "yes" if abs(mean - published[0]) <= published[1] else "no",
-            "paper_protocol": "yes" if paper_results.same_protocol(configuration.config) else "no",
         }
     return row
 
@@ -193,14 +219,14 @@ def _memory_row(configuration: Configuration) -> Row:
     return row
 
 
-def fits(found: Sequence[Row], name: str, caption: str) -> Table | None:
-    """The table of slopes. found: fits, with the name of their study under `study`."""
+def fits(found: Sequence[Row], name: str, caption: str, expected: str = "expected") -> Table | None:
+    """The table of slopes. found: fits, with their `study`. expected: heading of the slope to compare with."""
     rows = [_fit_row(fit) for fit in found]
     columns = (
         words("study", "study"),
         words("name", "what"),
         Column("slope", "slope [95 % interval]", lambda row: fit_figures.interval_text(row)),
-        number("expected", "expected", "{:.4g}"),
+        number("expected", expected, "{:.4g}"),
         number("points", "points", "{}"),
         number("reached", "reached", "{:.1e}"),
         number("reached_at_most", "expected at most", "{:.1e}"),
@@ -238,11 +264,12 @@ def unfinished(runs: Sequence[Run]) -> Table | None:
 
 
 def ran(runs: Sequence[Run]) -> Table | None:
-    """The command, source revision and machine of each run."""
+    """The overrides of each run, the command that repeats it, its source revision and machine."""
     rows = [_ran_row(run) for run in runs if run.env]
     columns = (
         words("run", "run"),
-        words("command", "command"),
+        words("overrides", "overrides"),
+        words("rerun", "rerun"),
         words("machine", "machine"),
         words("revision", "git revision"),
     )
@@ -255,7 +282,8 @@ def _ran_row(run: Run) -> Row:
     dirty = " with changes" if env.get("git_dirty") else ""
     return {
         "run": str(run.path),
-        "command": command(run),
+        "overrides": " ".join(f"{key}={value}" for key, value in run.overrides.items()),
+        "rerun": command(run) if run.kind == "profile" else shlex.join(["memmeta", "train", f"run={run.path}"]),
         "machine": f"{env.get('device_name')}, {env.get('threads')} threads, {env.get('platform')}",
         "revision": f"{revision}{dirty}" if revision else "an installed package",
     }

@@ -14,6 +14,7 @@ OPTIONS = ("predict", "steps")  # options of `memmeta profile`, which are not co
 NOT_THE_RESULT = (
     "tracking",
     "progress",
+    "verbose",
     "plots",
     "checkpoint_every",
     "data_root",

@@ -245,28 +245,33 @@ def _as_hydra_reads(job: Job) -> list[str]:
     return [quote_paths(override) for override in (*job.overrides, f"hydra.sweep.subdir={job.id}")]
 
 
-def settings_of(launcher: str, given: Sequence[str]) -> tuple[str, ...]:
+def settings_of(launcher: str, given: Sequence[str], dry_run: bool = False) -> tuple[str, ...]:
     """The launcher.KEY=VALUE arguments `given` as overrides of hydra.launcher. Raises ConfigError if the launcher is
-    unknown or not installed, or does not accept a key or value."""
+    unknown or not installed, or does not accept a key or value. A dry run needs no Slurm."""
     if launcher not in LAUNCHERS:
         raise ConfigError(f"launcher={launcher} is unknown{closest(launcher, LAUNCHERS)}")
     if launcher == "slurm":
-        slurm.require()
+        slurm.require(dry_run)
     overrides = [f"hydra.{setting}" for setting in given]
+    options = options_of(launcher)
+    known = {f"launcher.{key}" for key in options if key not in ("_target_", "submitit_folder", "backend")}
+    for setting in given:
+        key = setting.partition("=")[0]
+        if ".".join(key.split(".")[:2]) not in known:
+            near = closest(key, known) if known else ": it has no settings"
+            raise ConfigError(f"launcher={launcher} does not know '{key}'{near}")
+    options_of(launcher, overrides)
+    return tuple(overrides)
+
+
+def options_of(launcher: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """hydra.launcher as `overrides` make it. ConfigError where they do not compose."""
     with _hydra() as hydra:
-        composed = [f"hydra/launcher={LAUNCHERS[launcher]}"]
-        options = dict(dict(hydra.compose_config("config", composed, run_mode=RunMode.MULTIRUN).hydra.launcher))
-        known = {f"launcher.{key}" for key in options if key not in ("_target_", "submitit_folder", "backend")}
-        for setting in given:
-            key = setting.partition("=")[0]
-            if ".".join(key.split(".")[:2]) not in known:
-                near = closest(key, known) if known else ": it has no settings"
-                raise ConfigError(f"launcher={launcher} has no setting '{key}'{near}")
+        lines = [f"hydra/launcher={LAUNCHERS[launcher]}", *overrides]
         try:
-            hydra.compose_config("config", [*composed, *overrides], run_mode=RunMode.MULTIRUN)
+            return dict(hydra.compose_config("config", lines, run_mode=RunMode.MULTIRUN).hydra.launcher)
         except Exception as error:  # noqa: BLE001 - Hydra raises many types, and all of its input is the user's
             raise ConfigError(one_line(error)) from None
-    return tuple(overrides)
 
 
 @contextlib.contextmanager

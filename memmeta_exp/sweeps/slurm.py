@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -21,16 +21,23 @@ PREEMPTING = "SUBMITIT_PREEMPT_SIGNAL"  # submitit's own variable
 GRACE_S = 30.0  # seconds between the SIGTERM that announces a preemption and the signal that submitit waits for
 
 
-def require() -> None:
-    """Raises ConfigError if the `slurm` extra or Slurm itself is not installed."""
+def require(dry_run: bool) -> None:
+    """Raises ConfigError if the `slurm` extra is not installed, or, unless it is a dry run, Slurm itself."""
     if find_spec("hydra_plugins") is None or find_spec("hydra_plugins.hydra_submitit_launcher") is None:
         raise ConfigError("launcher=slurm needs hydra-submitit-launcher: pip install 'memmeta[slurm]'")
     import submitit
 
-    if submitit.SlurmExecutor.affinity() < 0:
+    if not dry_run and submitit.SlurmExecutor.affinity() < 0:
         raise ConfigError(
             "launcher=slurm needs srun, which is not found: run it on a node of a Slurm cluster, or use launcher=joblib"
         )
+
+
+def described(options: Mapping[str, Any]) -> str:
+    """One line of what the array asks of the cluster. options: hydra.launcher."""
+    asked = {"partition": options["partition"], "account": options["account"]}
+    parts = [f"{key} {value or 'the default'} (launcher.{key})" for key, value in asked.items()]
+    return f"{', '.join(parts)}, time {options['timeout_min']} min (launcher.timeout_min)"
 
 
 class Submitted:

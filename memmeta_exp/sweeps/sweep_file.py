@@ -64,7 +64,10 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         values = parse_yaml(read_text(path))
     except FileNotFoundError:
-        near = [str(file) for file in sorted(path.parent.glob("*.yaml"))]
+        named = path.parent / "sweeps" / f"{path.stem}.yaml"
+        if named.is_file():
+            raise ConfigError(f"the sweep file {path} does not exist: write memmeta sweep {named}") from None
+        near = [str(file) for file in sorted(path.parent.glob("[!.]*.yaml"))]
         raise ConfigError(f"the sweep file {path} does not exist{closest(str(path), near)}") from None
     except DataError as error:
         raise ConfigError(str(error)) from None

@@ -1,105 +1,77 @@
-"""Terminal output: the progress bar on standard error, tables of results on standard output."""
+"""Tables of results on standard output."""
 
 import math
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 MIB = 2**20
-ROWS = {  # summary key: (label, format)
-    "test/acc": ("test accuracy", "{:.2%}"),
-    "test/acc_ci95": ("  95 % interval, +-", "{:.2%}"),
-    "test/mse": ("test mean squared error", "{:.5g}"),
-    "test/mse_ci95": ("  95 % interval, +-", "{:.2g}"),
-    "val/acc_best": ("best validation accuracy", "{:.2%}"),
-    "val/mse_best": ("least validation mean squared error", "{:.5g}"),
-    "val/best_iteration": ("  at iteration", "{}"),
-    "tasks_seen": ("training tasks seen", "{:,}"),
-    "memory/peak_mib": ("peak memory, MiB", "{:.1f}"),
-    "memory/above_baseline_mib": ("  above parameters and data", "{:.1f}"),
-    "time/step_seconds_median": ("step, median seconds", "{:.4f}"),
-    "time/total_seconds": ("whole run, seconds", "{:.1f}"),
-    "val/loss_best": ("least F(theta)", "{:.6g}"),
-    "convergence/error": ("convergence error", "{:.3e}"),
-    "convergence/error_coarseness": ("  +-, from iterations not measured", "{:.1e}"),
-    "convergence/grad_norm_sq": ("|grad F|^2 at the end", "{:.3e}"),
-    "convergence/suboptimality": ("  F - min F at the end", "{:.3e}"),
-    "convergence/distance": ("  distance to the minimiser", "{:.3e}"),
-    "cost/gradient_evaluations": ("gradient evaluations, all tasks", "{:,}"),
-    "cost/hessian_vector_products": ("  Hessian-vector products", "{:,}"),
-    "inner/grad_norm_max": ("lower level, largest |d_phi g|", "{:.2e}"),
-    "inner/kappa": ("  kappa = L_g / mu at the end", "{:.0f}"),
-    "linear/residual_max": ("linear solve, largest residual", "{:.2e}"),
-    "hypergrad/inexact_fraction": ("hypergradients with a missed solve", "{:.2%}"),
+ROWS = {  # summary key: (label, format, what it is)
+    "test/acc": ("test accuracy", "{:.2%}", "on tasks of new classes"),
+    "test/acc_ci95": ("  95 % interval, +-", "{:.2%}", "over test tasks"),
+    "test/mse": ("test mean squared error", "{:.5g}", "on new tasks"),
+    "test/mse_ci95": ("  95 % interval, +-", "{:.2g}", "over test tasks"),
+    "val/acc_best": ("best validation accuracy", "{:.2%}", "of the tested model"),
+    "val/mse_best": ("least validation mean squared error", "{:.5g}", "of the tested model"),
+    "val/best_iteration": ("  at iteration", "{}", ""),
+    "tasks_seen": ("training tasks seen", "{:,}", "iterations x batch_size"),
+    "memory/peak_mib": ("peak memory, MiB", "{:.1f}", "of a training iteration"),
+    "memory/above_baseline_mib": ("  above parameters and data", "{:.1f}", "what the algorithm adds"),
+    "time/step_seconds_median": ("step, median seconds", "{:.4f}", "of a training iteration"),
+    "time/total_seconds": ("whole run, seconds", "{:.1f}", "with validation and test"),
+    "val/loss_best": ("least F(theta)", "{:.6g}", "the objective"),
+    "convergence/error": ("convergence error", "{:.3e}", "mean of |grad F|^2"),
+    "convergence/error_coarseness": ("  +-, from iterations not measured", "{:.1e}", "0: all are measured"),
+    "convergence/grad_norm_sq": ("|grad F|^2 at the end", "{:.3e}", "0 at a stationary point"),
+    "convergence/suboptimality": ("  F - min F at the end", "{:.3e}", ""),
+    "convergence/distance": ("  distance to the minimiser", "{:.3e}", ""),
+    "cost/gradient_evaluations": ("gradient evaluations, all tasks", "{:,}", "by the inner solver"),
+    "cost/hessian_vector_products": ("  Hessian-vector products", "{:,}", "by the linear solver"),
+    "inner/grad_norm_max": ("lower level, largest |d_phi g|", "{:.2e}", "0: phi is exact"),
+    "inner/kappa": ("  kappa = L_g / mu at the end", "{:.0f}", "its condition number"),
+    "linear/residual_max": ("linear solve, largest residual", "{:.2e}", "0: v is exact"),
+    "hypergrad/inexact_fraction": ("hypergradients with a missed solve", "{:.2%}", "0: all are of F"),
 }
 
 
-class ProgressBar:
-    """The progress bar of a training run: remaining time, loss, accuracy and peak memory.
-
-    enabled=False shows nothing. If standard error is not a terminal, only the lines of `note` are shown.
-    """
-
-    def __init__(self, total: int, enabled: bool) -> None:
-        self.console = Console(stderr=True, quiet=not enabled)
-        self._peak = ""
-        self._bar = Progress(
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TextColumn("eta"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
-            console=self.console,
-            disable=not self.console.is_terminal or not enabled,
-        )
-        self._task = self._bar.add_task("", total=total, status="")
-
-    def __enter__(self) -> "ProgressBar":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def update(self, iteration: int, metrics: Mapping[str, Any]) -> None:
-        """Shows the state after `iteration`. `metrics` may be empty; the last measured peak stays visible."""
-        if "memory/peak_mib" in metrics:
-            self._peak = f" peak {metrics['memory/peak_mib']:.1f} MiB"
-        status = ""
-        if "train/loss" in metrics:
-            acc = f" acc {metrics['train/acc']:.1%}" if "train/acc" in metrics else ""
-            status = f"loss {metrics['train/loss']:.3f}{acc}{self._peak}"
-        self._bar.update(self._task, completed=iteration, status=status)
-
-    def note(self, line: str) -> None:
-        """Prints a line above the bar."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def print_summary(name: str, folder: Path, summary: Mapping[str, Any]) -> None:
-    """Prints the table of results, the written paths, and `summary: PATH` as the last line of standard output."""
+def print_summary(name: str, folder: Path, summary: Mapping[str, Any], verbose: bool) -> None:
+    """Prints the table of results, the next steps, and `summary: PATH` as the last line of standard output. verbose:
+    also the written files."""
     table = Table(title=escape(name), show_header=False)
-    for key, (label, form) in ROWS.items():
-        if key not in summary:  # not every algorithm and dataset has every number
-            continue
-        value = math.nan if summary[key] is None else summary[key]
-        table.add_row(label, form.format(value) if math.isfinite(value) else "not defined")
-    console = Console()
-    console.print(table)
-    written = [path for path in sorted(folder.rglob("*")) if path.is_file() and "wandb" not in path.parts]
-    for path in written:
-        print(f"wrote {path}")
-    if (folder / "wandb").is_dir():
-        print(f"wrote {folder / 'wandb'}")
+    for key, (label, _, meaning) in ROWS.items():
+        if text := number_text(summary, key):  # else the algorithm or the problem has none
+            table.add_row(label, text, meaning)
+    Console().print(table)
+    if verbose:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            print(f"wrote {path}")
+    for purpose, command in _next_steps(folder):
+        print(f"{purpose + ':':<14}{command}")
     print(f"summary: {folder / 'summary.json'}", flush=True)
+
+
+def _next_steps(folder: Path) -> Iterator[tuple[str, str]]:
+    """The purpose of each step, and its command or path."""
+    if (folder / "plots").is_dir():
+        yield "plots", str(folder / "plots")
+    if (folder / "test_episodes.csv").is_file():
+        yield "test again", shlex.join(["memmeta", "evaluate", f"run={folder}"])
+    yield "report", shlex.join(["memmeta", "report", str(folder)])
+    for offline in sorted(folder.glob("wandb/offline-run-*")):
+        yield "view here", shlex.join(["wandb", "leet", str(offline)])
+        yield "send to W&B", shlex.join(["wandb", "sync", str(offline)])
+
+
+def number_text(summary: Mapping[str, Any], key: str) -> str:
+    """The value of a key of ROWS by its format; empty where there is none."""
+    if key not in summary:
+        return ""
+    return ROWS[key][1].format(summary[key]) if _finite(summary[key]) else "not defined"
 
 
 JOB_NUMBERS = {  # summary key: (column heading, format), in the order of the columns
@@ -117,21 +89,27 @@ MAX_WIDTH = 10_000
 
 
 def print_jobs(title: str, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
-    """Prints the table of the jobs of a sweep: the values of `keys`, the state, and numbers that any job has.
-
-    If standard output is not a terminal, lines are not wrapped.
-    """
+    """Prints the table of the jobs of a sweep: the values of `keys`, the state, and numbers that any job has."""
     numbers = [key for key in JOB_NUMBERS if any(row.get(key) is not None for row in rows)]
-    table = Table(title=escape(title))
-    for heading in (*keys, "state", *(JOB_NUMBERS[key][0] for key in numbers)):
-        table.add_column(escape(heading), overflow="fold")
-    for row in rows[:MOST_ROWS]:
-        said = [_word(row.get(key)) for key in keys]
-        table.add_row(*map(escape, said), str(row["state"]), *(_number(row, key) for key in numbers))
-    console = Console()
-    Console(width=None if console.is_terminal else MAX_WIDTH).print(table)
+    headings = [*keys, "state", *(JOB_NUMBERS[key][0] for key in numbers)]
+    lines = [
+        [*(_word(row.get(key)) for key in keys), str(row["state"]), *(_number(row, key) for key in numbers)]
+        for row in rows[:MOST_ROWS]
+    ]
+    print_columns(title, headings, lines)
     if len(rows) > MOST_ROWS:
         print(f"and {len(rows) - MOST_ROWS} more")
+
+
+def print_columns(title: str, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """A table of texts. Its lines are as long as they need to be where this is no terminal."""
+    table = Table(title=escape(title) or None)
+    for heading in headings:
+        table.add_column(escape(heading), overflow="fold")
+    for line in lines:
+        table.add_row(*map(escape, line))
+    console = Console()
+    Console(width=None if console.is_terminal else MAX_WIDTH).print(table)
 
 
 def _word(value: Any) -> str:

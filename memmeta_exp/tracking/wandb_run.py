@@ -132,13 +132,15 @@ def _init(config: Config, run_dir: Path, called: dict[str, str], mode: Any, run_
     os.environ.setdefault("WANDB_SILENT", "true")  # with Settings(silent=True), login would still print and prompt
     import wandb
 
+    asked, own = config.tracking, [config.algorithm.name, config.dataset.name, config.backbone.name]
     run = wandb.init(
-        project=config.tracking.project,
-        entity=config.tracking.entity,
-        name=called["name"],
-        group=config.run_group,
-        job_type=called["job_type"],
-        tags=[*config.tracking.tags, config.algorithm.name, config.dataset.name, config.backbone.name],
+        project=asked.project or _variable("PROJECT") or "memmeta",
+        entity=asked.entity,  # null: wandb reads its own variables for this and the notes
+        name=_short(asked.run_name) if asked.run_name else called["name"],
+        group=asked.run_group or _variable("RUN_GROUP") or config.run_group,
+        notes=asked.notes,
+        job_type=asked.job_type or _variable("JOB_TYPE") or called["job_type"],
+        tags=[tag for tag in dict.fromkeys([*asked.tags, *_variable("TAGS").split(","), *own]) if tag],
         config=to_dict(config),
         dir=run_dir,
         mode=mode,
@@ -150,6 +152,11 @@ def _init(config: Config, run_dir: Path, called: dict[str, str], mode: Any, run_
     for key in MAXIMA:
         run.define_metric(key, step_metric="iteration", summary="max")
     return run
+
+
+def _variable(name: str) -> str:
+    """W&B's own variable WANDB_NAME, empty where it is not set."""
+    return os.environ.get(f"WANDB_{name}", "")
 
 
 def _settings(init_timeout_s: float) -> "wandb.Settings":

@@ -25,7 +25,7 @@ from memmeta_exp.utils.errors import CheckpointError
 
 MAY_CHANGE = (  # top-level keys that a resumed run may change, beside those of `path_keys`; others change results
     "iterations", "checkpoint_every", "checkpoint_at", "tracking", "device", "tasks_per_pass", "workers", "threads",
-    "progress", "plots", "data_root",
+    "progress", "verbose", "plots", "data_root",
 )  # fmt: skip
 NORM = "convergence/grad_norm_sq"
 NAMED = 4  # the most differing keys that an error names

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from memmeta_exp.config import Config, ConfigError, to_dict
+from memmeta_exp.config import SPLITS, Config, ConfigError, to_dict
 from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Ranks
 from memmeta_exp.memory.out_of_memory import suggest_config
 from memmeta_exp.reports.plots import plot_run
 from memmeta_exp.tracking import Tracker
-from memmeta_exp.tracking.console import ProgressBar, print_summary
+from memmeta_exp.tracking.console import print_summary
+from memmeta_exp.tracking.progress_bar import ProgressBar
 from memmeta_exp.tracking.run_folder import RunFolder, read_status
 from memmeta_exp.training.data_parallel import build_distributed
 from memmeta_exp.training.resume import earlier_run, merged_overrides, newest_state, restore
@@ -49,7 +50,7 @@ def run(
             if earlier is not None and earlier.ended_as(config):  # by the process that held the claim before
                 return _nothing_to_do(path, config)
             summary = _in_folder(config, folder, overrides, stop, ranks, title)
-            print_summary(folder.title or config.run_name, path, summary)
+            print_summary(folder.title or config.run_name, path, summary, config.verbose)
             if stop.signum is not None:
                 raise RunInterrupted(stop.signum, config.iterations, path)
     return path / "summary.json"
@@ -124,23 +125,25 @@ def _run(config: Config, folder: RunFolder, stop: StopRequest, ranks: Ranks) -> 
     warn_of_bf16(config)
     saved = newest_state(folder, config)
     ranks.send({"config": to_dict(config), "folder": str(folder.path), "saved": saved})
-    with stop.leaving_at_once():
-        state = TrainingState(build_distributed(config, ranks), config)
-    ranks.require_same("the images", state.images)
-    if saved is not None:
-        restore(saved, state, folder)
-    _write_env(state, folder, resumed=saved is not None)
-    with (
-        Tracker(config, folder, saved["wandb_id"] if saved else None, folder.title) as tracker,
-        ProgressBar(config.iterations, config.progress) as bar,
-    ):
-        trainer = Trainer(state, folder, tracker, bar, stop, started)
-        trainer.train()
-        summary = trainer.summary(trainer.test())
-        summary["time/total_seconds"] = trainer.seconds
-        tracker.summary(summary)
-    if config.plots:
-        plot_run(folder.path, folder.title or config.run_name)
+    with ProgressBar(config.iterations, config.progress) as bar:
+        bar.phase("building data")
+        with stop.leaving_at_once():
+            state = TrainingState(build_distributed(config, ranks), config)
+        ranks.require_same("the images", state.images)
+        if saved is not None:
+            restore(saved, state, folder)
+        _write_env(state, folder, resumed=saved is not None)
+        bar.note(_header(state, folder))
+        with Tracker(config, folder, saved["wandb_id"] if saved else None, folder.title) as tracker:
+            trainer = Trainer(state, folder, tracker, bar, stop, started)
+            trainer.train()
+            summary = trainer.summary(trainer.test())
+            summary["time/total_seconds"] = trainer.seconds
+            tracker.summary(summary)
+            bar.phase("closing W&B")
+        if config.plots:
+            bar.phase("drawing plots")
+            plot_run(folder.path, folder.title or config.run_name)
     return summary
 
 
@@ -152,6 +155,20 @@ def warn_of_bf16(config: Config) -> None:
             "meta-gradient in another direction; precision=fp32 rounds less",
             config.algorithm.name,
         )
+
+
+def _header(state: TrainingState, folder: RunFolder) -> str:
+    """What runs: its name, dataset and classes of each split, backbone and its parameters, device, and where."""
+    experiment = state.experiment
+    config, execution = experiment.config, experiment.learner.execution
+    parts = [config.dataset.name]
+    if config.dataset.has_classes:
+        classes = config.dataset.facts().classes
+        parts[0] += f" {'/'.join(str(classes[split]) for split in SPLITS)} classes"
+    parameters = sum(p.numel() for p in experiment.model.parameters())
+    parts += [f"{config.backbone.title} {parameters:,} parameters", str(experiment.device)]
+    parts += [f"{execution.workers} x {execution.tasks_per_pass} tasks at a time", str(folder.path)]
+    return f"{folder.title or config.run_name}: {', '.join(parts)}"
 
 
 def _write_env(state: TrainingState, folder: RunFolder, resumed: bool) -> None:

@@ -3,6 +3,8 @@
 import logging
 import math
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from memmeta_exp.experiment.train_step import TrainStep
 from memmeta_exp.profiling.peak_memory import Peak, measure_peak
 from memmeta_exp.profiling.step_timer import StepTimer
 from memmeta_exp.tracking import Tracker
-from memmeta_exp.tracking.console import ProgressBar
+from memmeta_exp.tracking.progress_bar import ProgressBar
 from memmeta_exp.tracking.run_folder import RunFolder
 from memmeta_exp.training import checkpoint
 from memmeta_exp.training.state import TrainingState
@@ -109,9 +111,20 @@ class Trainer:
         if validated or (c.checkpoint_every and t % c.checkpoint_every == 0):
             self._save()
 
-    def _set_interrupt_check(self, check: Any) -> None:
+    def _set_interrupt_check(
+        self, check: Callable[[], None], phases: Mapping[str, tuple[Any, int]] | None = None
+    ) -> None:
+        """Calls `check` before each chunk of tasks. phases: the learner whose chunks the bar shows under this name, and
+        their number of tasks."""
         for learner in self.experiment.learners:
-            learner.check_interrupt = check
+            learner.check_interrupt = lambda at: check()
+        for name, (learner, tasks) in (phases or {}).items():
+            if learner is not None:
+                learner.check_interrupt = partial(self._show, check, name, tasks)
+
+    def _show(self, check: Callable[[], None], name: str, tasks: int, at: int) -> None:
+        check()
+        self.bar.phase(name, min(at * self.ranks.size, tasks), tasks)
 
     def _interrupted(self) -> RunInterrupted:
         signum = self.ranks.signum(self.stop)
@@ -197,7 +210,9 @@ class Trainer:
 
         An interrupted validation changes nothing: the mean is updated after the last check for a stop.
         """
-        self._set_interrupt_check(self.stop.check)
+        e, c = self.experiment, self.config
+        phases = {"validating": (e.learner, c.val_tasks), "measuring grad F": (e.reference, c.convergence_tasks)}
+        self._set_interrupt_check(self.stop.check, phases)
         self.ranks.require_same_weights(self.experiment.model)
         metrics = self.evaluator.validate()
         _require_finite(metrics, "val/loss", t)
@@ -247,7 +262,7 @@ class Trainer:
         It loads the best weights into the model. If it is stopped, checkpoints/last.pt already has the last iteration.
         """
         self.experiment.model.load_state_dict(self.progress.best_model)
-        self._set_interrupt_check(self.stop.check)
+        self._set_interrupt_check(self.stop.check, {"testing": (self.experiment.learner, self.config.test_tasks)})
         try:
             self.ranks.check(self.stop)
             return self.evaluator.test(self.folder)

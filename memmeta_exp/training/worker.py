@@ -9,7 +9,7 @@ from memmeta_exp.config import Config, from_dict
 from memmeta_exp.distributed.process_group import Group
 from memmeta_exp.experiment.execution import resolve_device
 from memmeta_exp.tracking import Tracker
-from memmeta_exp.tracking.console import ProgressBar
+from memmeta_exp.tracking.progress_bar import ProgressBar
 from memmeta_exp.tracking.run_folder import RunFolder
 from memmeta_exp.training.data_parallel import build_distributed
 from memmeta_exp.training.runner import translate_error

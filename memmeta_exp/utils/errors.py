@@ -1,5 +1,6 @@
 """Errors that end a command with one line instead of a traceback. The process exits with their `exit_code`."""
 
+import shlex
 from typing import Any
 
 
@@ -38,7 +39,10 @@ class RunInterrupted(MemmetaError):
     """A run that signal `signum` stopped, after it saved its state."""
 
     def __init__(self, signum: int, iteration: int, folder: object) -> None:
-        super().__init__(f"stopped by signal {signum} after iteration {iteration}; its state is saved in {folder}")
+        resume = f"memmeta train {shlex.quote(f'resume={folder}')}"
+        super().__init__(
+            f"stopped by signal {signum} after iteration {iteration}; its state is saved in {folder}: {resume} goes on"
+        )
         self.exit_code = 128 + signum
         self._made_of = signum, iteration, str(folder)
 

@@ -26,6 +26,7 @@ from memmeta_exp.commands import evaluate
 from memmeta_exp.config import Config, options
 from memmeta_exp.config.compose import jobs
 from memmeta_exp.experiment.builder import build
+from memmeta_exp.tracking.progress_bar import ProgressBar
 from memmeta_exp.tracking.run_folder import RunFolder, read_metrics
 from memmeta_exp.training.checkpoint import restore
 from memmeta_exp.training.runner import run, warn_of_bf16
@@ -362,7 +363,7 @@ ELSEWHERE = {  # keys that change no number of a run, and where they are tested
     "plugins": "test_plugins",
     "algorithm": "tests/algorithms", "dataset": "test_config, tests/data", "backbone": "KNOBS", "optimizer": "KNOBS",
     "tracking": "tests/tracking", "device": "test_bad_input", "threads": "test_threads_and_progress",
-    "progress": "test_threads_and_progress", "sampling": "test_known.py",
+    "progress": "test_threads_and_progress", "verbose": "test_what_a_run_shows", "sampling": "test_known.py",
     "plots": "test_pictures_can_be_left_out", "tasks_per_pass": "test_chunk_changes_memory_alone",
     "memory": "tests/algorithms", "workers": "tests/algorithms/test_workers.py, and test_threads_and_progress",
     "head": "tests/algorithms/test_heads.py", "images": "tests/data/test_pixels.py",
@@ -387,6 +388,37 @@ def test_threads_and_progress(train, a_run) -> None:
     found = [json.loads((folder / "env.json").read_text()) for folder in folders]
     assert [(e["workers"], e["threads"]) for e in found] == [(1, 1), (2, 1), (1, 2)]
     assert same_weights(a_run, loud.summary.parent), "workers change no bit"
+
+
+def test_what_a_run_shows(train, tmp_path, monkeypatch) -> None:
+    """Where standard error is no terminal: the header and a line a validation. On standard output: the table with what
+    each number is, and the next commands."""
+    phases: list[str] = []
+    monkeypatch.setattr(ProgressBar, "phase", lambda bar, name, done=0, total=None, status="": phases.append(name))
+    monkeypatch.setattr("memmeta_exp.training.runner.plot_run", lambda path, title: [])
+    shown, verbose = train("hydra.run.dir=a b"), train("hydra.run.dir=v", "verbose=true", "iterations=1")
+    head, *lines = shown.err.splitlines()
+    assert head.startswith("proposed-synthetic-conv4-3w2s-s0: synthetic 5/5/5 classes, conv4 ")
+    assert head.endswith(f" parameters, cpu, 1 x 1 tasks at a time, {tmp_path}/a b")
+    assert [line.partition(":")[0] for line in lines] == ["iteration 0", "iteration 3", "iteration 6"]
+    once = dict.fromkeys(phases)
+    assert list(once) == [
+        "building data", "training", "validating", "measuring grad F", "testing", "closing W&B", "drawing plots",
+    ]  # fmt: skip
+    assert f"test again:   memmeta evaluate 'run={tmp_path}/a b'\n" in shown.out
+    assert f"report:       memmeta report '{tmp_path}/a b'\n" in shown.out
+    assert "on tasks of new classes" in shown.out
+    assert "wrote" not in shown.out
+    assert f"wrote {tmp_path}/v/config.yaml\n" in verbose.out
+
+
+def test_the_eta_is_that_of_training_alone() -> None:
+    bar = ProgressBar(100, enabled=False)
+    for t, seconds in ((1, 2.0), (2, 90.0), (3, 2.0)):  # the second is the metered one
+        bar.update(t, {"time/step_seconds": seconds, "train/loss": 1.0})
+    assert bar._bar.tasks[0].fields["status"] == "loss 1.000  eta 0:03:14"
+    bar.phase("testing", 240, 600)
+    assert (bar._bar.tasks[0].description, bar._bar.tasks[0].percentage) == ("testing 240/600", 40)
 
 
 def fingerprint(folder: Path) -> str:

@@ -276,6 +276,24 @@ def test_a_launcher_that_is_not_installed(sweep, monkeypatch) -> None:
     assert (result.code, "pip install 'memmeta[slurm]'" in result.err) == (2, True)
 
 
+def test_a_dry_run_for_slurm_needs_no_slurm(sweep, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    asked = ("seed=1", "launcher=slurm", "launcher.account=lab", "launcher.timeout_min=30")
+    result = sweep("dry_run=true", *asked)
+    assert result.out.startswith(
+        "# Slurm: partition the default (launcher.partition), account lab (launcher.account), time 30 min "
+    )
+    misspelt = sweep("dry_run=true", *asked, "launcher.partitoin=gpu")
+    assert (misspelt.code, "did you mean 'launcher.partition'?" in misspelt.err) == (2, True)
+    assert "there is no srun here" in sweep(*asked).err
+
+
+def test_a_study_is_named_with_its_folder(sweep, memmeta) -> None:
+    Path("sweeps").mkdir()
+    Path("mine.yaml").rename("sweeps/mine.yaml")
+    assert "there is no sweep file mine: write memmeta sweep sweeps/mine.yaml" in memmeta("sweep", "mine").err
+
+
 def test_one_sweep_at_a_time_in_a_folder(sweep, runs) -> None:
     with SweepFolder(Path("outputs/sweeps/mine")).held():
         result = sweep("seed=1", "algorithm=anil")

@@ -11,8 +11,9 @@ from matplotlib.image import imread
 from memmeta_exp.reports import curves, figures, fit_figures, memory, plot_style
 from memmeta_exp.reports.figures import pictures
 from memmeta_exp.reports.grouping import configurations
+from memmeta_exp.reports.report import write_report
 from memmeta_exp.reports.runs import collect
-from tests.reports.folders import SATURATING, config, power_law, write_profile, write_run
+from tests.reports.folders import SATURATING, config, power_law, write_profile, write_run, write_sweep
 
 
 def test_a_figure_is_the_same_file_every_time(tmp_path: Path) -> None:
@@ -120,15 +121,37 @@ def test_memory_says_what_was_predicted_and_draws_the_papers_curves(tmp_path: Pa
     with plot_style.drawing():
         _, (axis,) = plot_style.panels(1)
         ends = memory._draw_panel(axis, "algorithm.inner_steps", (32, 64), found)
-    by_kind = {line.kind: drawn for line, drawn in zip(found, axis.lines, strict=False)}
+    by_kind = {line.kind: drawn for line, drawn in zip(found, axis.lines[::2], strict=False)}
     assert by_kind["cuda-predicted"].get_markerfacecolor() == "white"
     assert by_kind["cpu-tensors"].get_markerfacecolor() == plot_style.GREEN
-    assert np.asarray(axis.lines[2].get_ydata()).tolist() == [149.109, 263.323, 377.537, 491.750]
+    assert np.asarray(axis.lines[4].get_ydata()).tolist() == [149.109, 263.323, 377.537, 491.750]
     assert [end[2] for end in ends] == ["ANIL", "ANIL", "ANIL, paper"]
     _, labels = memory._legend(found, with_paper=True)
     assert labels[:2] == ["predicted for a GPU", "measured on a CPU"]
     assert "in words" not in memory.alt_text(found, "algorithm.inner_steps")
     assert "100.0 MiB at 5, 400.0 at 20" in memory.alt_text(found, "algorithm.inner_steps")
+
+
+def test_no_fitted_line_leaves_its_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slope in MiB a step is no power of K: 40 MiB a step, drawn as one, goes over 14 powers of ten."""
+    sweep = write_sweep(tmp_path / "m", "memory_vs_inner_steps", [])
+    for k in (1, 5, 10, 20):
+        for name, mib in (("maml", 57.0 + 40 * k), ("proposed", 9.0), ("anil", 8.0 + 2 * k)):
+            write_profile(sweep / f"jobs/{name}{k}", config(name, algorithm__inner_steps=k), mib)
+    drawn = []
+    save = plot_style.save
+    monkeypatch.setattr(plot_style, "save", lambda figure, stem: drawn.append(figure) or save(figure, stem))
+    write_report([sweep], tmp_path / "report")
+    pictures([], [{**power_law("K", 1.02, 1.0), "study": "inner_accuracy"}], tmp_path)
+    lines = [(line, axis) for figure in drawn for axis in figure.axes for line in axis.lines]
+    fitted = [(line, axis) for line, axis in lines if line.get_gid() == plot_style.FITTED]
+    assert len(fitted) == 4, "three algorithms and a power law"
+    for line, axis in fitted:
+        before = axis.lines[list(axis.lines).index(line) - 1]  # its points
+        x, y = np.array(line.get_data())
+        inside = y[(x >= axis.get_xlim()[0]) & (x <= axis.get_xlim()[1])]
+        data = np.array(before.get_ydata())
+        assert data.min() / 2 <= inside.min() <= inside.max() <= 2 * data.max()
 
 
 def test_the_mean_curve_is_over_seeds_with_students_band(tmp_path: Path) -> None:
@@ -165,7 +188,7 @@ def test_every_picture_has_both_files_and_says_what_it_shows(tmp_path: Path, mon
     write_run(tmp_path / "runs/b", config("anil"), SATURATING, test=0.25)
     fits = [{**power_law(f"fit {i}", 1.0, 1.0), "study": "inner_accuracy"} for i in range(2)]
     found = pictures(collect([tmp_path / "runs"])[0], fits, tmp_path / "figures")
-    names = ["fit_inner_accuracy", "fit_inner_accuracy_2", "validation_glyphs", "test_accuracy_glyphs"]
+    names = ["comparison", "fit_inner_accuracy", "fit_inner_accuracy_2", "validation_glyphs", "test_accuracy_glyphs"]
     assert [picture.name for picture in found] == names
     for picture in found:
         assert {file.suffix for file in picture.files} == {".png", ".svg"}
@@ -173,4 +196,5 @@ def test_every_picture_has_both_files_and_says_what_it_shows(tmp_path: Path, mon
         assert len(picture.alt) > 20
         assert picture.data_uri.startswith("data:image/svg+xml;base64,")
     assert "ANIL: 25.00 %" in found[-1].alt
-    assert "slope 1.00 [0.97, 1.03], the theory's 1" in found[0].alt
+    assert "proposed: 50.00 %, 20 MiB; ANIL: 25.00 %, 20 MiB" in found[0].alt
+    assert "slope 1.00 [0.97, 1.03], the theory's 1" in found[1].alt

@@ -80,7 +80,7 @@ def found(page: Path, tmp_path_factory) -> dict[str, Any]:
 
 
 def test_every_image_is_shown(found: dict[str, Any]) -> None:
-    assert len(found["images"]) == 2
+    assert len(found["images"]) == 3
     assert min(found["images"]) > 400
     assert min(found["alts"]) > 20
 

@@ -51,7 +51,7 @@ def test_a_mix_of_runs_good_and_bad(tmp_path: Path) -> None:
     out = tmp_path / "out"
     html = write_report([tmp_path / "runs"], out).read_text()
     assert sorted(file.name for file in (out / "tables").glob("*.md")) == [
-        "accuracy.md", "commands.md", "memory.md", "speed.md", "unfinished.md",
+        "accuracy.md", "commands.md", "comparison.md", "memory.md", "speed.md", "unfinished.md",
     ]  # fmt: skip
     assert {file.stem for file in (out / "tables").glob("*.csv")} >= {"runs", "accuracy", "unfinished"}
     assert not list(out.glob("study*.json")), "no sweep, no study"

@@ -1,11 +1,13 @@
 """Configurations and their labels, the paper's numbers, and what the tables hold."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from memmeta_exp.reports import memory, paper_results, tables
 from memmeta_exp.reports.grouping import configurations
+from memmeta_exp.reports.meanings import MEANINGS
 from memmeta_exp.reports.runs import Run, collect, read_run
 from memmeta_exp.reports.table import DASH, Table, number, table, words
 from tests.reports.folders import SATURATING, config, write_profile, write_run
@@ -60,13 +62,15 @@ def test_a_label_holds_no_more_than_it_takes(tmp_path: Path) -> None:
 
 def test_the_papers_numbers_are_those_published() -> None:
     cifar = config("proposed", "cifar_fs")
-    assert paper_results.accuracy_percent(cifar) == (64.24, 1.41)
-    assert paper_results.accuracy_percent(config("maml", "cifar_fs")) == (54.85, 1.23)
-    assert paper_results.accuracy_percent(config()) is None, "glyphs are not in the paper"
-    assert paper_results.accuracy_percent(config("proposed", "cifar_fs", shots=1)) is None
-    assert paper_results.seconds_to_target(cifar) == 832.40
-    assert paper_results.seconds_to_target(config("maml", "cifar_fs")) is None, "it never got there"
+    ours, maml = (config(name, "cifar_fs", **PROTOCOL) for name in ("proposed", "maml"))
+    assert paper_results.accuracy_percent(ours) == (64.24, 1.41)
+    assert paper_results.accuracy_percent(maml) == (54.85, 1.23)
+    assert paper_results.accuracy_percent(config(**PROTOCOL)) is None, "glyphs are not in the paper"
+    assert paper_results.accuracy_percent(ours | {"shots": 1}) is None
+    assert paper_results.seconds_to_target(ours) == 832.40
+    assert paper_results.seconds_to_target(maml) is None, "it never got there"
     assert not paper_results.same_protocol(cifar)
+    assert paper_results.accuracy_percent(cifar) is None, "other settings than the paper's"
     assert paper_results.same_protocol(config("proposed", "cifar_fs", **PROTOCOL))
     for change in (
         {"training__ways": 20},
@@ -108,12 +112,32 @@ def test_accuracy_beside_the_papers(tmp_path: Path) -> None:
     assert ours["interval_over"] == "2 seeds"
     assert (ours["paper_percent"], ours["paper_percent_std"]) == (64.24, 1.41)
     assert ours["difference_points"] == pytest.approx(0.76)
-    assert (ours["inside_paper_interval"], ours["paper_protocol"]) == ("yes", "yes")
-    assert (maml["inside_paper_interval"], maml["paper_protocol"]) == ("no", "no")
+    assert ours["inside_paper_interval"] == "yes"
+    assert "paper_percent" not in maml, "of other settings than the paper's"
     assert maml["interval_over"] == "test tasks of 1 seed"
     assert maml["test_percent_ci95"] == pytest.approx(2.0)
     assert "65.00 ± 12.71" in made.markdown()
-    assert "+5.15" in made.markdown()
+
+
+def test_the_comparison_is_sorted_and_marks_ties(tmp_path: Path) -> None:
+    """Half an interval is 2 points: 78 ties with 80, and 70 does not."""
+    for name, test in (("maml", 0.70), ("proposed", 0.80), ("anil", 0.78)):
+        write_run(tmp_path / name, config(name), SATURATING, test=test, time__step_seconds_median=0.5)
+    write_run(tmp_path / "again", config("proposed", seed=1, device="cpu", threads=2), SATURATING, test=0.80)
+    made = tables.compared(configurations(collect([tmp_path])[0]))
+    assert made is not None
+    assert [row["configuration"] for row in made.rows] == ["proposed", "ANIL", "MAML"]
+    assert [row["tie"] for row in made.rows] == ["yes", "yes", "no"]
+    assert [row["seeds"] for row in made.rows] == [2, 1, 1], "threads and device make no other configuration"
+    assert made.rows[0]["folder"] == f"{tmp_path / 'again'} and 1 more"
+    assert made.rows[1]["peak_mib"] == 20.0
+    assert made.caption == "Comparison, the most accurate first: 5-way, 5-shot, T = 100"
+
+
+def test_every_column_is_explained() -> None:
+    keys = re.findall(r'(?:number|words|Column)\(\s*"(\w+)"', Path(tables.__file__).read_text())
+    assert len(keys) > 40
+    assert set(keys) <= MEANINGS.keys()
 
 
 def test_speed_counts_who_got_there(tmp_path: Path) -> None:

@@ -165,7 +165,8 @@ def test_online_under_an_agent_unless_said_otherwise(monkeypatch, caplog, said, 
     monkeypatch.setenv("WANDB_SWEEP_ID", "sw33p")
     if mode:
         monkeypatch.setenv("WANDB_MODE", mode)
-    assert tracked(said) == [*said, *(["tracking=online"] if online else [])]
+    chosen = "online" if online else mode
+    assert tracked(said) == [*said, *([f"tracking={chosen}"] if chosen else [])]
 
 
 def test_the_paper_s_settings_and_ours_differ_as_they_say() -> None:

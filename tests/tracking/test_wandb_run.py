@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import wandb
@@ -72,6 +73,21 @@ def test_offline_run_is_named_grouped_and_configured(tmp_path: Path) -> None:
     assert metrics["val/acc"].summary.max
     assert metrics["val/acc"].step_metric == "iteration"
     assert any(record.metric.glob_name == "*" for record in read_records(file) if record.HasField("metric"))
+
+
+def test_wandbs_own_variables_count_where_no_key_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"PROJECT": "theirs", "RUN_GROUP": "g", "TAGS": "a,mine", "JOB_TYPE": "trial", "NOTES": "a note"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(wandb, "init", lambda **given: asked.append(given) or MagicMock())
+    keys = {"project": "p", "run_group": "h", "job_type": "j", "notes": "n", "run_name": "r"}
+    for config in (make_config(mode="offline"), make_config(mode="offline", **keys)):
+        wandb_run._start(config, tmp_path, {"name": "own", "job_type": "train"}, None)
+    theirs, ours = ({key: given[key] for key in ("project", "group", "job_type", "notes", "name")} for given in asked)
+    assert theirs == {"project": "theirs", "group": "g", "job_type": "trial", "notes": None, "name": "own"}
+    assert ours == {"project": "p", "group": "h", "job_type": "j", "notes": "n", "name": "r"}
+    assert asked[0]["tags"] == ["mine", "a", "proposed", "glyphs", "conv4"]
 
 
 def test_a_title_stands_in_place_of_the_name_as_far_as_there_is_room(tmp_path: Path, monkeypatch) -> None:

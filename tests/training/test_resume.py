@@ -128,6 +128,7 @@ def test_what_ends_other_programs_lets_the_step_end(train, tmp_path, monkeypatch
     stopped = train(RUN)
     assert stopped.code == 128 + signum
     assert f"stopped by signal {signum:d} after iteration 3; its state is saved in" in stopped.err
+    assert stopped.err.rstrip().endswith(" goes on")
     assert status(tmp_path / "run")["state"] == "interrupted"
 
 
