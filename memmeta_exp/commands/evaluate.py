@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from memmeta_exp.backbones import RECORDED, running_weight
 from memmeta_exp.commands.arguments import parse, whole_number
 from memmeta_exp.commands.cross_dataset import on_other_dataset, split_dataset, split_paths
 from memmeta_exp.config import Config, ConfigError, from_dict, from_yaml, to_dict
@@ -17,6 +16,7 @@ from memmeta_exp.data import SinusoidTasks, TaskBatch
 from memmeta_exp.experiment.builder import Experiment, dataset_constants
 from memmeta_exp.experiment.evaluation import Score, score_tasks
 from memmeta_exp.memory.budget import build_within_budget
+from memmeta_exp.prediction.load import require_statistics
 from memmeta_exp.tracking.run_folder import EpisodeResult, Result, SinusoidResult, read_test_episodes
 from memmeta_exp.training import checkpoint
 from memmeta_exp.training.state import image_digests, require_images
@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> int:
     if moved and not dataset:
         _require_its_images(experiment, weights.with_name(checkpoint.NEWEST))
     iteration = checkpoint.restore(experiment.model, weights)
-    _require_statistics(config, weights, iteration)
+    require_statistics(config, weights, iteration)
     which = f"{options['checkpoint']} checkpoint of iteration {iteration}"
     if adaptation:
         which += f", adapted by {_rule(config)}"
@@ -147,16 +147,6 @@ def _with(config: Config, key: str, text: str) -> Config:
     if not math.isfinite(number):
         raise ConfigError(f"{key}={text} is not finite: give a number, as {section}.{key} takes it")
     return from_dict({**values, section: {**values[section], key: number}})
-
-
-def _require_statistics(config: Config, weights: Path, iteration: int) -> None:
-    """ConfigError for a checkpoint between validations, where running statistics are old ones."""
-    running = iteration and config.backbone.norm == "running"
-    if running and not running_weight(iteration, config.eval_every, config.iterations):
-        raise ConfigError(
-            f"{weights} is of iteration {iteration}, and backbone.norm=running gathers its statistics in the "
-            f"{RECORDED} before a validation: take checkpoint=best, or go on with the run"
-        )
 
 
 def _as_many(config: Config, folder: Path) -> int:

@@ -95,6 +95,12 @@ class Config(Section):
         at_most=MAX_COUNT,
     )
     data_root: str | None = option(None, "folder of datasets on disk; null: $MEMMETA_DATA", path=True)
+    weights: str | None = option(
+        None,
+        "trained weights that theta starts from: a run folder, or a file (safetensors, or a state dict that torch.load "
+        "takes with weights_only=True); null: initial values from `seed`",
+        path=True,
+    )
     eval_every: int = option(
         50, "outer iterations between validations, each of which ends with a checkpoint", at_least=1
     )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,6 +40,11 @@ ROWS = {  # summary key: (label, format)
 }
 
 
+def _in_notebook(console: Console) -> bool:
+    """Whether a notebook can show a bar: rich draws it by ipywidgets there."""
+    return console.is_jupyter and find_spec("ipywidgets") is not None
+
+
 class ProgressBar:
     """The bar of a training run with ETA, loss, accuracy and peak memory; off where `enabled` is false. Where standard
     error is no terminal, the lines passed to `note` are all that appears."""
@@ -53,7 +59,7 @@ class ProgressBar:
             TimeRemainingColumn(),
             TextColumn("{task.fields[status]}"),
             console=self.console,
-            disable=not self.console.is_terminal or not enabled,
+            disable=not enabled or not (self.console.is_terminal or _in_notebook(self.console)),
         )
         self._task = self._bar.add_task("", total=total, status="")
 
