@@ -27,6 +27,14 @@ COMMANDS = {
         "memmeta_exp.commands.evaluate",
         "test a run again on its stored episodes, or on others: memmeta evaluate run=DIR [tasks=N] [dataset=OTHER]",
     ),
+    "predict": (
+        "memmeta_exp.commands.predict",
+        "a run on your own images: memmeta predict run=DIR support=FOLDER query=FOLDER out=FILE.csv",
+    ),
+    "export": (
+        "memmeta_exp.commands.export",
+        "a run's model as one file: memmeta export run=DIR out=FILE.safetensors",
+    ),
     "profile": (
         "memmeta_exp.commands.profile",
         "an iteration's time and memory by phase, or its memory on a GPU: memmeta profile [predict=cuda] [KEY=VALUE]",
@@ -45,7 +53,7 @@ COMMANDS = {
 }
 
 
-LEAVE_FILES = ("train", "sweep", "profile", "report", "dashboard")  # the others print their result
+LEAVE_FILES = ("train", "sweep", "profile", "report", "dashboard", "predict", "export")  # the others print their result
 
 
 def usage() -> str:

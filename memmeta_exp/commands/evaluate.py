@@ -10,13 +10,14 @@ import torch
 
 from memmeta_exp.commands.arguments import parse, whole_number
 from memmeta_exp.commands.cross_dataset import on_other_dataset, split_dataset, split_paths
+from memmeta_exp.commands.details import write_details
 from memmeta_exp.config import Config, ConfigError, from_dict, from_yaml, to_dict
 from memmeta_exp.config.compose import without_plugins
 from memmeta_exp.data import SinusoidTasks, TaskBatch
 from memmeta_exp.experiment.builder import Experiment, dataset_constants
 from memmeta_exp.experiment.evaluation import Score, score_tasks
 from memmeta_exp.memory.budget import build_within_budget
-from memmeta_exp.prediction.load import require_statistics
+from memmeta_exp.prediction.load import require_statistics, restore_with_ways
 from memmeta_exp.tracking.run_folder import EpisodeResult, Result, SinusoidResult, read_test_episodes
 from memmeta_exp.training import checkpoint
 from memmeta_exp.training.state import image_digests, require_images
@@ -25,23 +26,24 @@ from memmeta_exp.utils.errors import DataError
 
 HELP = """memmeta evaluate run=DIR [checkpoint=best|last] [device=auto|cpu|cuda|cuda:N] [threads=N] [data_root=DIR]
                  [dataset.path=DIR] [dataset.split_file=FILE] [backbone.weights=FILE]
-                 [tasks=N] [split=test|val] [shots=S] [queries=Q] [out=FILE.json]
+                 [tasks=N] [split=test|val] [ways=W] [shots=S] [queries=Q] [out=FILE.json] [details=DIR]
                  [test_adaptation=own|gd|exact] [eval_steps=K] [eval_lr=LR] [eval_mu=MU] [mu=MU]
                  [task_stats_weight=S]
                  [dataset=OTHER [dataset.KEY=VALUE] ...] [plugins=[MODULE,...]]
 
 Tests the model of the run folder DIR with the run's own configuration on the episodes of its test_episodes.csv, and
 prints the accuracy (of sine waves the mean squared error) with its 95 % interval and how many tasks score as they did.
-With tasks=N on the first N tasks of its test (or validation) stream instead, of S shots and Q queries a class (of a
-sine wave) where these are given. With dataset=OTHER on tasks of another dataset with the same image size and channels
-(a cross-domain test), as many as the run's own test has unless tasks=N says otherwise. With test_adaptation by another
-adaptation to each task: the algorithm's own, K steps of LR on the head alone, or the head alone solved for exactly,
-its support loss plus eval_mu/2 |phi|^2 being least; with mu=MU by its own with another weight of R (algorithm.mu). With
-task_stats_weight=S with that weight of each task's own statistics in batch norm, of a run with
-backbone.norm=running. device, threads and the adaptation are the run's own unless given, and so are data_root,
-dataset.path, dataset.split_file and backbone.weights, for files that have moved. Writes out=FILE alone.
+With tasks=N on the first N tasks of its test (or validation) stream instead, of W classes, S shots and Q queries a
+class (of a sine wave) where these are given. With dataset=OTHER on tasks of another dataset with the same image size
+and channels (a cross-domain test), as many as the run's own test has unless tasks=N says otherwise. With
+test_adaptation by another adaptation to each task: the algorithm's own, K steps of LR on the head alone, or the head
+alone solved for exactly, its support loss plus eval_mu/2 |phi|^2 being least; with mu=MU by its own with another weight
+of R (algorithm.mu). With task_stats_weight=S with that weight of each task's own statistics in batch norm, of a run
+with backbone.norm=running. device, threads and the adaptation are the run's own unless given, and so are data_root,
+dataset.path, dataset.split_file and backbone.weights, for files that have moved. With details=DIR writes accuracy by
+class, the confusion matrix and the calibration to DIR, as CSV and pictures. Writes out=FILE and DIR alone.
 """
-SHAPE = ("shots", "queries")
+SHAPE = ("ways", "shots", "queries")
 TAKES = {"gd": ("eval_steps", "eval_lr"), "exact": ("eval_mu",)}  # keys of each test_adaptation alone
 ADAPTATION = ("test_adaptation", *TAKES["gd"], *TAKES["exact"])
 OWN = {"mu": "algorithm", "task_stats_weight": "backbone"}  # numbers of the run's own configuration, and their sections
@@ -52,21 +54,14 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(HELP)
         return 0
-    unset = ("run", "device", "threads", "data_root", "tasks", "split", *SHAPE, *ADAPTATION, *OWN, "out")
+    unset = ("run", "device", "threads", "data_root", "tasks", "split", *SHAPE, *ADAPTATION, *OWN, "out", "details")
     moved, others = split_paths(without_plugins(arguments))
     dataset, others = split_dataset(others)
     options = parse(others, {**dict.fromkeys(unset), "checkpoint": "best"})
-    if options["run"] is None:
-        raise ConfigError("evaluate needs a run folder: memmeta evaluate run=outputs/DATE/TIME")
-    if options["checkpoint"] not in ("best", "last"):
-        raise ConfigError(f"checkpoint={options['checkpoint']} is unknown; choose from best, last")
-    folder = Path(options["run"])
+    _require_sound(options, bool(dataset))
+    folder = Path(str(options["run"]))
     tasks, split = whole_number(options, "tasks", least=2), options["split"] or "test"
-    if tasks is None and not dataset and any(options[key] is not None for key in ("split", *SHAPE)):
-        raise ConfigError("split, shots and queries are for new tasks: say how many with tasks=N")
-    if split not in ("test", "val"):
-        raise ConfigError(f"split={split} is unknown; choose from test, val")
-    shape = {key: whole_number(options, key, least=1) for key in SHAPE}
+    shape = {key: whole_number(options, key, least=2 if key == "ways" else 1) for key in SHAPE}
     machine = {"device": options["device"], "data_root": options["data_root"], **moved}
     machine |= {"threads": whole_number(options, "threads", least=1)}
     config = read_config(folder, machine | ({} if dataset else shape))
@@ -75,6 +70,8 @@ def main(arguments: list[str]) -> int:
             f"{folder} is a run on dataset={config.dataset.name}, which has no test tasks: summary.json has F itself"
         )
     its_own, as_stored = config.dataset, _rule(config)
+    if options["details"] is not None and config.dataset.is_regression:
+        raise ConfigError(f"details={options['details']}: dataset={config.dataset.name} has no classes; leave it out")
     adaptation = {key: options[key] for key in ADAPTATION if options[key] is not None}
     if adaptation:
         config = read_config(folder, machine | adaptation | ({} if dataset else shape))
@@ -92,22 +89,37 @@ def main(arguments: list[str]) -> int:
     experiment = _built(config, its_own, weights)
     if moved and not dataset:
         _require_its_images(experiment, weights.with_name(checkpoint.NEWEST))
-    iteration = checkpoint.restore(experiment.model, weights)
+    iteration = restore_with_ways(experiment.model, config, weights, read_config(folder, machine))
     require_statistics(config, weights, iteration)
     which = f"{options['checkpoint']} checkpoint of iteration {iteration}"
     if adaptation:
         which += f", adapted by {_rule(config)}"
     which += "".join(f", {key} = {float(text):g}" for key, text in changed.items())
+    tasks_of: Any = _waves_of if config.dataset.is_regression else _images_of
+    drawn = tasks_of(experiment, episodes, folder) if tasks is None else experiment.samplers[split].draw(0, tasks)
+    score = score_tasks(experiment, drawn)
+    if options["details"] is not None:
+        write_details(Path(options["details"]), experiment, drawn)
     if tasks is not None:
-        score = score_tasks(experiment, experiment.samplers[split].draw(0, tasks))
         where = f" of {config.dataset.name}" if dataset else ""
         return _say(config, split, score, f"{tasks} tasks{where} ({_shape(config)}), {which}", options["out"])
-    tasks_of: Any = _waves_of if config.dataset.is_regression else _images_of
-    score = score_tasks(experiment, tasks_of(experiment, episodes, folder))
     of = f"{len(episodes)} stored tasks, {which}"
     if _rule(config) == as_stored and not changed:
         of += f"; {_same(score, episodes)} tasks score as stored"
     return _say(config, "test", score, of, options["out"])
+
+
+def _require_sound(options: Mapping[str, str | None], other_dataset: bool) -> None:
+    """ConfigError where options do not go together, or are none of those there are."""
+    if options["run"] is None:
+        raise ConfigError("evaluate needs a run folder: memmeta evaluate run=outputs/DATE/TIME")
+    if options["checkpoint"] not in ("best", "last"):
+        raise ConfigError(f"checkpoint={options['checkpoint']} is unknown; choose from best, last")
+    new = [key for key in ("split", *SHAPE) if options[key] is not None]
+    if new and options["tasks"] is None and not other_dataset:
+        raise ConfigError("split, ways, shots and queries are for new tasks: say how many with tasks=N")
+    if options["split"] not in (None, "test", "val"):
+        raise ConfigError(f"split={options['split']} is unknown; choose from test, val")
 
 
 def _built(config: Config, its_own: Any, weights: Path) -> Experiment:
@@ -228,7 +240,7 @@ def read_config(folder: Path, changes: Mapping[str, str | int | None]) -> Config
     file = folder / "config.yaml"
     if not file.is_file():
         raise ConfigError(f"{folder} is no run folder: it has no config.yaml; name one that memmeta train wrote")
-    return from_yaml(file, {key: value for key, value in changes.items() if value is not None})
+    return from_yaml(file, {"weights": None} | {k: v for k, v in changes.items() if v is not None})
 
 
 def _episodes(folder: Path, config: Config) -> list[Any]:

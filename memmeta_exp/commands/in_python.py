@@ -11,6 +11,7 @@ from memmeta_exp.commands.train import check
 from memmeta_exp.config import Config, ConfigError
 from memmeta_exp.config.compose import jobs
 from memmeta_exp.distributed.launch_env import one_of_many
+from memmeta_exp.experiment.start_weights import weights_file
 from memmeta_exp.prediction import TrainedModel, load
 from memmeta_exp.tracking.run_folder import holds_run, read_metrics
 from memmeta_exp.training import runner
@@ -72,6 +73,8 @@ def train(*overrides: str, folder: str | PathLike[str] | None = None) -> Run:
             raise ConfigError(f"{override!r} is no override: give KEY=VALUE strings, one job's")
     with _composing:
         (config,) = jobs(given, multirun=False)
+        if config.weights:
+            weights_file(config.weights)
         check(config)
         path = _folder(config, given)
     runner.run(config, path, [o for o in given if not o.startswith("hydra.")])

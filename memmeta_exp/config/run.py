@@ -104,6 +104,9 @@ class Config(Section):
     eval_every: int = option(
         50, "outer iterations between validations, each of which ends with a checkpoint", at_least=1
     )
+    early_stopping: int | None = option(
+        None, "training stops after so many validations in a row without a better one; null: never", at_least=1
+    )
     checkpoint_every: int | None = option(None, "outer iterations between further checkpoints; null: none", at_least=1)
     val_tasks: int = option(100, "tasks of a validation", at_least=2, at_most=MAX_COUNT)
     test_tasks: int = option(

@@ -24,6 +24,7 @@ from memmeta_exp.data.episodes import STREAMS
 from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Ranks
 from memmeta_exp.experiment.analytic_problems import ExactObjective, analytic_problem
 from memmeta_exp.experiment.execution import resolve_device, resolve_execution
+from memmeta_exp.experiment.start_weights import start_from
 from memmeta_exp.utils.malloc import keep_freed_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}  # of parameters: bf16 is autocast
@@ -120,7 +121,8 @@ def _experiment(config: Config, device: torch.device, execution: Execution, samp
 
 
 def meta_model(config: Config, device: torch.device, classes: int | None = None) -> MetaModel:
-    """The meta-model of `config` on `device`, with its initial values. It reads no data. classes: see `MetaModel`."""
+    """The meta-model of `config` on `device`, with its initial values, or those of `config.weights`. It
+    reads no images. classes: see `MetaModel`."""
     channels, size = channels_and_size(config.dataset)
     learned = config.algorithm.head_start == "learned"
     # of phi_0: a task takes as many as it has classes, or one number is regressed on
@@ -128,6 +130,8 @@ def meta_model(config: Config, device: torch.device, classes: int | None = None)
     real = device.type != "meta"
     model = build_model(config.backbone, channels, size, rows, learned, config.seed, real, classes)
     model.cosine = config.head.cosine
+    if real and config.weights:
+        start_from(model.backbone, config.weights)
     model = model.to(device=device, dtype=DTYPES[config.precision])
     return model.to(memory_format=image_layout(device))  # pyright: ignore[reportCallIssue] - torch's own overload
 

@@ -11,7 +11,7 @@ from memmeta_exp.data import ImageTransforms
 from memmeta_exp.experiment.builder import dataset_constants, evaluation_pixels, meta_model
 from memmeta_exp.experiment.execution import resolve_device
 from memmeta_exp.prediction.export import read_exported
-from memmeta_exp.prediction.trained_model import TrainedModel
+from memmeta_exp.prediction.trained_model import TrainedModel, require_rows
 from memmeta_exp.training import checkpoint
 from memmeta_exp.utils.errors import CheckpointError, ConfigError
 
@@ -77,6 +77,18 @@ def _pixels(config: Config, constants: Any) -> ImageTransforms:
         constants = dataset_constants(config.dataset, config.data_root)
     mean, std = constants or ((), ())
     return evaluation_pixels(config, (tuple(mean), tuple(std)))
+
+
+def restore_with_ways(model: MetaModel, config: Config, weights: Path, own: Config) -> int:
+    """Loads the checkpoint `weights` of the run `own` into `model`, that of `config`; returns its iteration. Where
+    `config` has other ways, the model takes the rows of phi_0 that there are. Raises ConfigError, CheckpointError."""
+    if own.dataset.is_regression or own.ways == config.ways:
+        return checkpoint.restore(model, weights)
+    trained = meta_model(own, model.head_start.device)
+    iteration = checkpoint.restore(trained, weights)
+    require_rows(own, len(trained.head_start), config.ways)
+    model.load_state_dict(trained.with_ways(len(model.head_start), own.seed).state_dict())
+    return iteration
 
 
 def require_statistics(config: Config, weights: Path, iteration: int) -> None:

@@ -82,12 +82,8 @@ class TrainedModel:
 
     def _learner(self, ways: int) -> Learner:
         """The run's algorithm with a head of `ways` rows; ConfigError where it has learned fewer."""
-        rows, algorithm = len(self.model.head_start), self.config.algorithm
-        if ways > rows and (algorithm.head_start == "learned" or algorithm.adapted_params == "all"):
-            raise ConfigError(
-                f"{ways} classes for a model that starts from a learned head of {rows}: {algorithm.name} with "
-                f"head_start=learned adapts to {rows} classes or fewer; train with ways={ways}"
-            )
+        require_rows(self.config, len(self.model.head_start), ways)
+        algorithm = self.config.algorithm
         model, execution = self.model.with_ways(ways, self.config.seed), Execution(1, self.config.precision == "bf16")
         return build_algorithm(algorithm, model, execution, self.config.memory, self.config.head.losses())
 
@@ -98,3 +94,13 @@ class TrainedModel:
             self.model.eval()  # the learner leaves it as for training
         logits = getattr(learner.losses, "logits", lambda output: output)(outputs)
         return logits.double().softmax(-1).cpu().numpy()
+
+
+def require_rows(config: Config, rows: int, ways: int) -> None:
+    """ConfigError where a task of `ways` classes needs more than the `rows` of phi_0, and these are learned."""
+    algorithm = config.algorithm
+    if ways > rows and (algorithm.head_start == "learned" or algorithm.adapted_params == "all"):
+        raise ConfigError(
+            f"{ways} classes for a model that starts from a learned head of {rows}: {algorithm.name} with "
+            f"head_start=learned adapts to {rows} classes or fewer; train with ways={ways}"
+        )

@@ -16,7 +16,7 @@ from memmeta_exp.tracking import Tracker
 from memmeta_exp.tracking.console import ProgressBar, print_summary
 from memmeta_exp.tracking.run_folder import RunFolder, read_status
 from memmeta_exp.training.data_parallel import build_distributed
-from memmeta_exp.training.resume import earlier_run, merged_overrides, newest_state, restore
+from memmeta_exp.training.resume import earlier_run, merged_overrides, newest_state, restore, without_weights
 from memmeta_exp.training.state import TrainingState
 from memmeta_exp.training.trainer import Trainer
 from memmeta_exp.utils.errors import CheckpointError, DataError, RunError, RunInterrupted
@@ -80,7 +80,7 @@ def _in_folder(
         folder.write_overrides(merged_overrides(folder.read_overrides(), overrides))
         folder.write_config(to_dict(config))
         summary = _run(config, folder, stop, ranks)
-        folder.set_status("finished", iteration=config.iterations)
+        folder.set_status("finished", iteration=summary["iterations"])
         return summary
     except (RunInterrupted, Stopped, KeyboardInterrupt) as stopped:
         _mark(folder, "interrupted", str(stopped) or "interrupted from the keyboard")
@@ -120,7 +120,7 @@ def _run(config: Config, folder: RunFolder, stop: StopRequest, ranks: Ranks) -> 
     saved = newest_state(folder, config)
     ranks.send({"config": to_dict(config), "folder": str(folder.path), "saved": saved})
     with stop.leaving_at_once():
-        state = TrainingState(build_distributed(config, ranks), config)
+        state = TrainingState(build_distributed(config if saved is None else without_weights(config), ranks), config)
     ranks.require_same("the images", state.images)
     if saved is not None:
         restore(saved, state, folder)

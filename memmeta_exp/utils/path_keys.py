@@ -3,8 +3,9 @@
 import os
 
 PATH_KEYS = (  # what a sweep file holds is left as it is
-    "data_root", "out", "run", "resume", "dir", "path", "split_file", "support", "query", "weights",
-    "dataset.path", "dataset.split_file", "backbone.weights", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.launcher.submitit_folder",
+    "data_root", "out", "details", "run", "resume", "dir", "path", "split_file", "support", "query", "weights",
+    "dataset.path", "dataset.split_file", "backbone.weights", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir",
+    "hydra.launcher.submitit_folder",
 )  # fmt: skip
 
 
