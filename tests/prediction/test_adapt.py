@@ -23,7 +23,7 @@ SETTINGS = {
     "ridge": ["head=ridge"],
     "cosine": [
         *("head=cosine", "convergence_gradient=own", "algorithm.inner_solver=gd", "algorithm.inner_lr=0.1"),
-        "algorithm.linear_solver=cg",
+        *("algorithm.linear_solver=cg", "algorithm.head_start=learned"),
     ],
     "prototypes": ["algorithm.head_start=prototype"],
     "exact": ["algorithm=anil", "test_adaptation=exact"],

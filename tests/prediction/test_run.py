@@ -169,7 +169,7 @@ def test_start_from_a_run(a_run, memmeta_command, tmp_path) -> None:
     found = memmeta_command("train", *RUN, "weights=nowhere")
     assert (found.code, found.err) == (
         2,
-        "memmeta: weights=nowhere is no file: name a run folder, or a file of weights\n",
+        f"memmeta: weights={tmp_path}/nowhere is no file: name a run folder, or a file of weights\n",
     )
 
 
