@@ -27,6 +27,14 @@ COMMANDS = {
         "memmeta_exp.commands.evaluate",
         "test a run on its stored episodes, or on new ones: memmeta evaluate run=DIR [tasks=N] [dataset=OTHER]",
     ),
+    "predict": (
+        "memmeta_exp.commands.predict",
+        "a run on your own images: memmeta predict run=DIR support=FOLDER query=FOLDER out=FILE.csv",
+    ),
+    "export": (
+        "memmeta_exp.commands.export",
+        "a run's model as one file: memmeta export run=DIR out=FILE.safetensors",
+    ),
     "profile": (
         "memmeta_exp.commands.profile",
         "measure a train step by phase, or predict its GPU memory: memmeta profile [predict=cuda] [KEY=VALUE]",
@@ -53,7 +61,8 @@ COMMANDS = {
 }
 
 
-LEAVE_FILES = ("train", "sweep", "profile", "report", "dashboard")  # their result is files; the others print theirs
+# the result of these is files; the others print theirs
+LEAVE_FILES = ("train", "sweep", "profile", "report", "dashboard", "predict", "export")
 
 
 def usage() -> str:

@@ -16,6 +16,7 @@ FLOORS = (  # from the ground up: a room imports itself and rooms of lower floor
     {"experiment"},
     {"memory"},
     {"training"},
+    {"prediction"},
     {"commands"},
 )
 MAX_LOOSE_MODULES = 5

@@ -15,8 +15,9 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from memmeta_exp.algorithms.losses import Losses
 from memmeta_exp.backbones import Keys, MetaModel, image_layout
+from memmeta_exp.backbones.meta_model import scaled_cosines
 from memmeta_exp.bilevel import Solution
-from memmeta_exp.data.episodes import Half, TaskBatch, half
+from memmeta_exp.data.episodes import GivenTask, Half, TaskBatch, half
 from memmeta_exp.data.tasks import Tasks
 from memmeta_exp.profiling.phases import observed, phase
 from memmeta_exp.utils.errors import ConfigError
@@ -151,11 +152,11 @@ class Learner(ABC):
         """`outputs` after the algorithm's own adaptation."""
 
     def outputs(self, batch: Tasks, adapt: Adapt | None = None) -> Tensor:
-        """The outputs W z + b for the query points of each task after adaptation to its support set, [B, m, C].
+        """The outputs of the adapted head for the query points of each task, [B, m, C]: W z + b, or the scaled cosines
+        of a cosine head.
 
-        adapt: as in `evaluate`. Not for cosine heads.
+        adapt: as in `evaluate`.
         """
-        assert self.model.cosine is None, "a cosine head is not W z + b"
         with self._evaluating():
             if adapt is None:
                 return self._outputs(batch)
@@ -202,6 +203,8 @@ class Learner(ABC):
                 support, (z, _labels) = self._both_features(tasks)
                 start = self._start_of(*support, self._ways(tasks))
                 (w,) = solve(lower(*support, start), start.expand(len(tasks), -1, -1)).value
+                if self.model.cosine is not None:
+                    return scaled_cosines(z, w[..., :-1], self.model.cosine)
                 return torch.baddbmm(w[:, None, :, -1], z, w[..., :-1].mT)
 
         return torch.cat(list(self._map(output, batch, self.execution.tasks_per_pass)))
@@ -212,7 +215,7 @@ class Learner(ABC):
 
     def _ways(self, tasks: Tasks) -> int:
         """C, the number of rows of these tasks' heads."""
-        return tasks.ways if isinstance(tasks, TaskBatch) else self.model.ways
+        return tasks.ways if isinstance(tasks, TaskBatch | GivenTask) else self.model.ways
 
     def _chunks(self, batch: Tasks, size: int) -> Iterator[tuple[int, Tasks]]:
         for at in range(0, len(batch), size):

@@ -117,6 +117,10 @@ class SoftmaxLosses:
     def upper(self, z: Tensor, labels: Tensor, start: Tensor) -> Upper:
         return SoftmaxHead(z, labels, start.shape[-2])
 
+    def logits(self, output: Tensor) -> Tensor:
+        """What f takes the softmax of."""
+        return output
+
     def support(self, output: Tensor, label: Tensor) -> Tensor:
         return F.cross_entropy(output, label)
 
@@ -141,8 +145,12 @@ class RidgeLosses:
     def support(self, output: Tensor, label: Tensor) -> Tensor:
         return (output - one_hot(label, output.shape[-1], output.dtype)).square().sum(-1).mean() / 2
 
+    def logits(self, output: Tensor) -> Tensor:
+        """What f takes the softmax of."""
+        return self.scale * output
+
     def query(self, output: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        return SOFTMAX.query(self.scale * output, label)
+        return SOFTMAX.query(self.logits(output), label)
 
 
 class CosineLosses(SoftmaxLosses):

@@ -57,6 +57,16 @@ class MetaModel(nn.Module):
             self.register_buffer("head_start", start)
         self.register_parameter("classifier", None if classes is None else nn.Parameter(drawn(classes)))
 
+    def with_ways(self, ways: int, seed: int) -> "MetaModel":
+        """A model on the same backbone whose head has `ways` rows: the first ones of phi_0, and where there are more,
+        further ones drawn as those of a fixed phi_0 are."""
+        learned, rows = isinstance(self.head_start, nn.Parameter), self.head_start.detach()
+        generator = torch.Generator().manual_seed(seed)
+        other = MetaModel(self.backbone, rows.size(1) - 1, ways, learned, generator).to(rows)
+        other.head_start.detach()[: len(rows)] = rows[:ways]
+        other.cosine = self.cosine
+        return other
+
     def classify(self, z: Tensor, scale: float | None = None) -> Tensor:
         """The classifier's logits [T, n, classes] of features z [T, n, d].
 

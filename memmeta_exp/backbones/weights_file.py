@@ -35,29 +35,30 @@ class Found(NamedTuple):
     weights: dict[str, Tensor]
 
 
-def read_weights(file: str, names: Collection[str]) -> dict[str, Tensor]:
+def read_weights(file: str, names: Collection[str], key: str = "backbone.weights") -> dict[str, Tensor]:
     """The set of tensors in `file` that has the most of `names`, the names of a model's weights.
 
     Prefixes such as `module.` are removed, and other content of a checkpoint is ignored. ConfigError where there is no
-    set of tensors, where several differing sets fit equally well, or where a weight is not finite.
+    set of tensors, where several differing sets fit equally well, or where a weight is not finite; it names
+    the configuration key `key`.
     """
-    found = sorted(_sets(_loaded(file), frozenset(names)), key=lambda one: -one.known)
+    found = sorted(_sets(_loaded(file, key), frozenset(names)), key=lambda one: -one.known)
     if not found:
-        raise ConfigError(f"backbone.weights={file} is no file of weights: it holds no tensors with names; {SAVE}")
+        raise ConfigError(f"{key}={file} is no file of weights: it holds no tensors with names; {SAVE}")
     best = [one for one in found if one.known == found[0].known]
     best = [one for one in best if "ema" in one.place.lower()] or best
     if not best[0].known:
         best = [max(best, key=lambda one: len(one.weights))]
     if any(not _same(best[0].weights, other.weights) for other in best[1:]):
         places = ", ".join(one.place or "the top" for one in best)
-        raise ConfigError(f"backbone.weights={file} holds several sets of weights ({places}): save one of them alone")
+        raise ConfigError(f"{key}={file} holds several sets of weights ({places}): save one of them alone")
     for name, weight in best[0].weights.items():
         if not bool(torch.isfinite(weight).all()):
-            raise ConfigError(f"backbone.weights={file}: {name} holds numbers that are not finite; take another file")
+            raise ConfigError(f"{key}={file}: {name} holds numbers that are not finite; take another file")
     return best[0].weights
 
 
-def _loaded(file: str) -> Any:
+def _loaded(file: str, key: str) -> Any:
     path = home_path(file)
     try:
         with open_regular(path) as stream:
@@ -70,7 +71,7 @@ def _loaded(file: str) -> Any:
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - safetensors, zip and pickle raise errors of their own
-        raise ConfigError(f"backbone.weights={file} is no file of weights{_why(error)}") from None
+        raise ConfigError(f"{key}={file} is no file of weights{_why(error)}") from None
 
 
 def _why(error: Exception) -> str:

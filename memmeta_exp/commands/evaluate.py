@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 
-from memmeta_exp.backbones import STATS_ITERATIONS, running_weight
 from memmeta_exp.commands.arguments import parse, whole_number
 from memmeta_exp.commands.cross_dataset import on_other_dataset, split_dataset, split_paths
+from memmeta_exp.commands.details import write_details
 from memmeta_exp.config import Config, ConfigError, from_dict, from_yaml, to_dict
 from memmeta_exp.config.compose import without_plugins
 from memmeta_exp.data import SinusoidTasks, TaskBatch
 from memmeta_exp.experiment.builder import Experiment, dataset_constants
 from memmeta_exp.experiment.evaluation import Score, score_tasks
 from memmeta_exp.memory.budget import build_within_budget
+from memmeta_exp.prediction.load import require_statistics, restore_with_ways
 from memmeta_exp.tracking.run_folder import EpisodeResult, Result, SinusoidResult, read_test_episodes
 from memmeta_exp.training import checkpoint
 from memmeta_exp.training.state import image_digests, require_images
@@ -25,7 +26,7 @@ from memmeta_exp.utils.errors import DataError
 
 HELP = """memmeta evaluate run=DIR [checkpoint=best|last | iteration=N] [device=auto|cpu|cuda|cuda:N] [threads=N]
                  [data_root=DIR] [dataset.path=DIR] [dataset.split_file=FILE] [backbone.weights=FILE]
-                 [tasks=N] [split=test|val] [shots=S] [queries=Q] [out=FILE.json]
+                 [tasks=N] [split=test|val] [ways=W] [shots=S] [queries=Q] [out=FILE.json] [details=DIR]
                  [test_adaptation=own|gd|exact] [eval_steps=K] [eval_lr=LR] [eval_mu=MU] [mu=MU]
                  [task_stats_weight=S]
                  [dataset=OTHER [dataset.KEY=VALUE] ...] [plugins=[MODULE,...]]
@@ -35,23 +36,25 @@ the accuracy (sinusoid: the mean squared error), its 95 % interval, and how many
 
 iteration=N           the weights that checkpoint_at=[N] kept
 tasks=N               the first N tasks of the run's test stream instead (split=val: of its validation stream)
+ways=W                classes of these tasks
 shots=S, queries=Q    support and query images per class of these tasks
 dataset=OTHER         tasks of another dataset with the same image size and channels (cross-domain test);
                       by default as many as the run's test has
 test_adaptation       own: the algorithm's adaptation; gd: K steps of size LR on the head; exact: the head that
                       minimises the support loss + eval_mu/2 |phi|^2
 mu=MU                 the algorithm's own adaptation with another weight of R (algorithm.mu)
+details=DIR           accuracy by class, confusion matrix and calibration, as CSV and pictures in DIR
 task_stats_weight=S   weight of each task's own batch-norm statistics, for runs with backbone.norm=running
 
 device and threads are the run's own by default. So are data_root, dataset.path, dataset.split_file and
-backbone.weights; set them if files have moved. The only file it writes is out=FILE.
+backbone.weights; set them if files have moved. It writes out=FILE and details=DIR only.
 """
-SHAPE = ("shots", "queries")
+SHAPE = ("ways", "shots", "queries")
 TAKES = {"gd": ("eval_steps", "eval_lr"), "exact": ("eval_mu",)}  # keys that only this test_adaptation uses
 ADAPTATION = ("test_adaptation", *TAKES["gd"], *TAKES["exact"])
 OWN = {"mu": "algorithm", "task_stats_weight": "backbone"}  # numbers that may replace the run's own, and their sections
 CHOSEN = ("run", "checkpoint", "iteration", "device", "threads", "data_root", "tasks", "split")
-OPTIONS = (*CHOSEN, *SHAPE, *ADAPTATION, *OWN, "out")
+OPTIONS = (*CHOSEN, *SHAPE, *ADAPTATION, *OWN, "out", "details")
 CLOSE = 1e-4  # relative tolerance: squared errors round differently on other processors
 
 
@@ -62,16 +65,11 @@ def main(arguments: list[str]) -> int:
     moved, others = split_paths(without_plugins(arguments))
     dataset, others = split_dataset(others)
     options = parse(others, dict.fromkeys(OPTIONS))
-    if options["run"] is None:
-        raise ConfigError("evaluate needs a run folder: memmeta evaluate run=outputs/DATE/TIME")
-    folder = Path(options["run"])
+    _require_sound(options, bool(dataset))
+    folder = Path(str(options["run"]))
     weights = checkpoint.chosen(folder, options["checkpoint"], whole_number(options, "iteration", least=1))
     tasks, split = whole_number(options, "tasks", least=2), options["split"] or "test"
-    if tasks is None and not dataset and any(options[key] is not None for key in ("split", *SHAPE)):
-        raise ConfigError("split, shots and queries are for new tasks: set their number with tasks=N")
-    if split not in ("test", "val"):
-        raise ConfigError(f"split={split} is unknown; choose from test, val")
-    shape = {key: whole_number(options, key, least=1) for key in SHAPE}
+    shape = {key: whole_number(options, key, least=2 if key == "ways" else 1) for key in SHAPE}
     machine = {"device": options["device"], "data_root": options["data_root"], **moved}
     machine |= {"threads": whole_number(options, "threads", least=1)}
     config = read_config(folder, machine | ({} if dataset else shape))
@@ -80,6 +78,8 @@ def main(arguments: list[str]) -> int:
             f"{folder} is a run on dataset={config.dataset.name}, which has no test tasks: read F in its summary.json"
         )
     its_own, as_stored = config.dataset, _adaptation_text(config)
+    if options["details"] is not None and config.dataset.is_regression:
+        raise ConfigError(f"details={options['details']}: dataset={config.dataset.name} has no classes; leave it out")
     adaptation = {key: options[key] for key in ADAPTATION if options[key] is not None}
     if adaptation:
         config = read_config(folder, machine | adaptation | ({} if dataset else shape))
@@ -96,22 +96,35 @@ def main(arguments: list[str]) -> int:
     experiment = _built(config, its_own, weights)
     if moved and not dataset:
         _require_its_images(experiment, weights.with_name(checkpoint.LAST))
-    iteration = checkpoint.restore(experiment.model, weights)
-    _require_statistics(config, weights, iteration)
+    iteration = restore_with_ways(experiment.model, config, weights, read_config(folder, machine))
+    require_statistics(config, weights, iteration)
     which = f"{'kept' if options['iteration'] else weights.stem} checkpoint of iteration {iteration}"
     if adaptation:
         which += f", adapted by {_adaptation_text(config)}"
     which += "".join(f", {key} = {float(text):g}" for key, text in changed.items())
+    tasks_of: Any = _waves_of if config.dataset.is_regression else _images_of
+    drawn = tasks_of(experiment, episodes, folder) if tasks is None else experiment.samplers[split].draw(0, tasks)
+    score = score_tasks(experiment, drawn)
+    if options["details"] is not None:
+        write_details(Path(options["details"]), experiment, drawn)
     if tasks is not None:
-        score = score_tasks(experiment, experiment.samplers[split].draw(0, tasks))
         where = f" of {config.dataset.name}" if dataset else ""
         return _print_score(config, split, score, f"{tasks} tasks{where} ({_shape(config)}), {which}", options["out"])
-    tasks_of: Any = _waves_of if config.dataset.is_regression else _images_of
-    score = score_tasks(experiment, tasks_of(experiment, episodes, folder))
     of = f"{len(episodes)} stored tasks, {which}"
     if _adaptation_text(config) == as_stored and not changed:
         of += f"; {_unchanged_count(score, episodes)} tasks score as stored"
     return _print_score(config, "test", score, of, options["out"])
+
+
+def _require_sound(options: Mapping[str, str | None], other_dataset: bool) -> None:
+    """ConfigError where options are unknown or do not go together."""
+    if options["run"] is None:
+        raise ConfigError("evaluate needs a run folder: memmeta evaluate run=outputs/DATE/TIME")
+    new = [key for key in ("split", *SHAPE) if options[key] is not None]
+    if new and options["tasks"] is None and not other_dataset:
+        raise ConfigError("split, ways, shots and queries are for new tasks: set their number with tasks=N")
+    if options["split"] not in (None, "test", "val"):
+        raise ConfigError(f"split={options['split']} is unknown; choose from test, val")
 
 
 def _built(config: Config, its_own: Any, weights: Path) -> Experiment:
@@ -154,16 +167,6 @@ def _with(config: Config, key: str, text: str) -> Config:
     if not math.isfinite(number):
         raise ConfigError(f"{key}={text} is not finite: give a number in the range of {section}.{key}")
     return from_dict({**values, section: {**values[section], key: number}})
-
-
-def _require_statistics(config: Config, weights: Path, iteration: int) -> None:
-    """Raises ConfigError for a checkpoint between validations, whose running statistics are out of date."""
-    running = iteration and config.backbone.norm == "running"
-    if running and not running_weight(iteration, config.eval_every, config.iterations):
-        raise ConfigError(
-            f"{weights} is of iteration {iteration}, and backbone.norm=running updates its statistics only in the "
-            f"{STATS_ITERATIONS} before a validation: use checkpoint=best, or resume the run"
-        )
 
 
 def _as_many(config: Config, folder: Path) -> int:
@@ -245,7 +248,7 @@ def read_config(folder: Path, changes: Mapping[str, str | int | None]) -> Config
     file = folder / "config.yaml"
     if not file.is_file():
         raise ConfigError(f"{folder} is not a run folder, it has no config.yaml: name one that memmeta train wrote")
-    return from_yaml(file, {key: value for key, value in changes.items() if value is not None})
+    return from_yaml(file, {"weights": None} | {k: v for k, v in changes.items() if v is not None})
 
 
 def _episodes(folder: Path, config: Config) -> list[Any]:

@@ -34,6 +34,7 @@ from memmeta_exp.config.overrides import conf_dir, quote_paths, text_of
 from memmeta_exp.distributed.launch_env import rank_info, stop_with_launcher
 from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Group, Ranks
 from memmeta_exp.experiment.execution import resolve_device
+from memmeta_exp.experiment.start_weights import weights_file
 from memmeta_exp.memory.budget import fit_to_budget
 from memmeta_exp.sweeps.naming import label, titled
 from memmeta_exp.sweeps.workers import has_workers, stopped_together
@@ -129,6 +130,9 @@ def _main(arguments: list[str], ranks: Ranks) -> int:
     require_a_search(parsed.overrides)
     overrides = maximised(tracked(parsed.overrides))
     found = jobs(overrides, parsed.multirun)
+    for job in found:
+        if job.weights:
+            weights_file(job.weights)
     for job in found:
         _check_all(job, ranks)
     overrides = [*overrides, *_folder(overrides, parsed.multirun, found)]

@@ -13,7 +13,9 @@ def check_together(config: Any) -> None:
     """Raises ConfigError if two sections of `config`, a `Config`, contradict each other."""
     config.algorithm.check_with(config)
     _check_backbone(config)
+    _check_weights(config)
     _check_sampling(config)
+    _check_head_lr(config)
     if config.dataset.has_finite_tasks:
         _check_no_images(config)
     _check_regression(config)
@@ -36,6 +38,17 @@ def _check_backbone(config: Any) -> None:
         )
 
 
+def _check_weights(config: Any) -> None:
+    if config.weights is None:
+        return
+    if not config.dataset.has_images:
+        raise ConfigError(f"weights={config.weights} is for networks on images: leave it out here")
+    if getattr(config.backbone, "weights", None) or getattr(config.backbone, "pretrained", False):
+        raise ConfigError(
+            f"weights={config.weights} beside the backbone's own weights are two sources: leave one of them out"
+        )
+
+
 def _check_sampling(config: Any) -> None:
     dataset, optimizer = config.dataset, config.optimizer
     if config.sampling == "all" and not dataset.has_finite_tasks:
@@ -51,6 +64,15 @@ def _check_sampling(config: Any) -> None:
         raise ConfigError(
             "optimizer.lr=null is 1/L_F, the step of optimizer=sgd where F's smoothness is known (dataset=quadratic); "
             f"not with optimizer={optimizer.name} dataset={dataset.name}: set optimizer.lr"
+        )
+
+
+def _check_head_lr(config: Any) -> None:
+    head_lr, a = getattr(config.optimizer, "head_lr", None), config.algorithm
+    if head_lr is not None and not (a.head_start == "learned" or a.classifies):
+        raise ConfigError(
+            f"optimizer.head_lr={head_lr} is for a learned head start: {a.name} as configured has none; set "
+            "algorithm.head_start=learned, or leave optimizer.head_lr=null"
         )
 
 

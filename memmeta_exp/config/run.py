@@ -97,8 +97,17 @@ class Config(Section):
         at_most=MAX_COUNT,
     )
     data_root: str | None = option(None, "folder of datasets on disk; null: $MEMMETA_DATA", path=True)
+    weights: str | None = option(
+        None,
+        "trained weights that theta starts from: a run folder, or a file (safetensors, or a state dict that torch.load "
+        "takes with weights_only=True); null: initial values from `seed`",
+        path=True,
+    )
     eval_every: int = option(
         50, "outer iterations between validations; a checkpoint is saved after each validation", at_least=1
+    )
+    early_stopping: int | None = option(
+        None, "validations in a row without a better one after which training stops; null: never", at_least=1
     )
     checkpoint_every: int | None = option(
         None, "outer iterations between additional checkpoints; null: none", at_least=1

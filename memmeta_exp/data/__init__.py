@@ -1,6 +1,6 @@
 """Datasets, and the tasks drawn from them."""
 
-from memmeta_exp.data.episodes import EpisodeSampler, ImageSet, TaskBatch
+from memmeta_exp.data.episodes import EpisodeSampler, GivenTask, ImageSet, TaskBatch
 from memmeta_exp.data.fingerprint import fingerprint
 from memmeta_exp.data.finite_tasks import FiniteSampler, TaskIndices
 from memmeta_exp.data.image_transforms import UNCHANGED, ImageTransforms
@@ -13,6 +13,7 @@ __all__ = [
     "DataError",
     "EpisodeSampler",
     "FiniteSampler",
+    "GivenTask",
     "ImageSet",
     "ImageTransforms",
     "SinusoidSampler",

@@ -174,9 +174,43 @@ class TaskBatch:
             yield Half(gathered, labels[:, some], None if keys is None else keys[:, some], self.pixels)
 
 
+@dataclass(frozen=True, eq=False)
+class GivenTask:
+    """One task of images at hand, which need be neither of equally many a class nor in their order.
+
+    support_images: uint8 [n, C, H, W]; support_labels: int64 [n], of 0, .., ways - 1; query_images: uint8 [m, C, H, W],
+    whose labels are not known (0 stands for each); pixels: what becomes of the images.
+    """
+
+    support_images: Tensor
+    support_labels: Tensor
+    query_images: Tensor
+    ways: int
+    pixels: ImageTransforms = UNCHANGED
+    origin: None = None
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, tasks: slice) -> "GivenTask":
+        return self
+
+    def support(self) -> tuple[Tensor, Tensor]:
+        """images uint8 [1, n, C, H, W] and labels int64 [1, n]."""
+        return self.support_images[None], self.support_labels[None]
+
+    def query(self) -> tuple[Tensor, Tensor]:
+        """As `support`, with m images."""
+        return self.query_images[None], torch.zeros(1, len(self.query_images), dtype=torch.int64)
+
+    def half(self, which: str) -> Half:
+        """`support` or `query` with its normalisation."""
+        return Half(*(self.support() if which == "support" else self.query()), None, self.pixels)
+
+
 def half(tasks: Tasks, which: str) -> Half:
     """The half `which` ("support" or "query") of any tasks. Data other than images has no transforms."""
-    if isinstance(tasks, TaskBatch):
+    if isinstance(tasks, TaskBatch | GivenTask):
         return tasks.half(which)
     data, labels = tasks.support() if which == "support" else tasks.query()
     return Half(data, labels, None, UNCHANGED)

@@ -10,7 +10,7 @@ import torch
 from memmeta_exp.algorithms import Adapt, Execution, Learner, build_algorithm
 from memmeta_exp.algorithms.proposed import exact_adaptation, exact_reference, gradient_descent_adaptation
 from memmeta_exp.backbones import MetaModel, apply_memory_options, build_model, image_layout
-from memmeta_exp.config import Config, check_tasks_fit
+from memmeta_exp.config import Config, channels_and_size, check_tasks_fit
 from memmeta_exp.data import (
     UNCHANGED,
     EpisodeSampler,
@@ -24,6 +24,7 @@ from memmeta_exp.data.episodes import STREAMS
 from memmeta_exp.distributed.process_group import SINGLE_PROCESS, Ranks
 from memmeta_exp.experiment.analytic_problems import ExactObjective, analytic_problem
 from memmeta_exp.experiment.execution import resolve_device, resolve_execution
+from memmeta_exp.experiment.start_weights import start_from
 from memmeta_exp.utils.malloc import keep_freed_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}  # of parameters: bf16 is autocast
@@ -103,16 +104,8 @@ def _alike(images: int, classes: int) -> tuple[int, ...]:
 
 
 def _experiment(config: Config, device: torch.device, execution: Execution, samplers: Mapping[str, Any]) -> Experiment:
-    facts, learned = config.dataset.facts(), config.algorithm.head_start == "learned"
-    backbone, real = config.backbone, device.type != "meta"
-    # rows of phi_0: as many as the largest task has classes, or one for regression
-    rows = 1 if config.dataset.is_regression else max(config.ways, config.task("reference").ways)
-    classes = facts.classes["train"] if config.algorithm.classifies else None
-    model = build_model(backbone, facts.channels, facts.image_size, rows, learned, config.seed, real, classes)
-    model.cosine = config.head.cosine
+    model = meta_model(config, device, config.dataset.facts().classes["train"] if config.algorithm.classifies else None)
     apply_memory_options(model.backbone, config.memory)
-    model = model.to(device=device, dtype=DTYPES[config.precision])
-    model = model.to(memory_format=image_layout(device))  # pyright: ignore[reportCallIssue] - torch's own overload
     losses = config.head.losses()
     own = partial(build_algorithm, config.algorithm, model, execution, config.memory, losses)
     return Experiment(
@@ -123,12 +116,28 @@ def _experiment(config: Config, device: torch.device, execution: Execution, samp
         reference=own()
         if config.convergence_gradient == "own"
         else exact_reference(model, config.reference_mu, config.algorithm.head_start, execution, losses=losses),
-        adapt=_test_adaptation(config),
+        adapt=configured_adaptation(config),
         samplers=dict(samplers),
     )
 
 
-def _test_adaptation(config: Config) -> Adapt | None:
+def meta_model(config: Config, device: torch.device, classes: int | None = None) -> MetaModel:
+    """The meta-model of `config` on `device`, with its initial values, or those of `config.weights`. It reads no
+    images. classes: see `MetaModel`."""
+    channels, size = channels_and_size(config.dataset)
+    learned = config.algorithm.head_start == "learned"
+    # rows of phi_0: as many as the largest task has classes, or one for regression
+    rows = 1 if config.dataset.is_regression else max(config.ways, config.task("reference").ways)
+    real = device.type != "meta"
+    model = build_model(config.backbone, channels, size, rows, learned, config.seed, real, classes)
+    model.cosine = config.head.cosine
+    if real and config.weights:
+        start_from(model.backbone, config.weights)
+    model = model.to(device=device, dtype=DTYPES[config.precision])
+    return model.to(memory_format=image_layout(device))  # pyright: ignore[reportCallIssue] - torch's own overload
+
+
+def configured_adaptation(config: Config) -> Adapt | None:
     """The adaptation to validation and test tasks; None for the algorithm's own."""
     if config.test_adaptation == "exact":
         return exact_adaptation(config.eval_mu)
@@ -154,12 +163,17 @@ def _analytic(config: Config, device: torch.device, execution: Execution) -> Exp
 IMAGENET: Constants = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as torchvision's models publish them
 
 
-def _episodes(config: Config, of_dataset: Constants) -> Callable[[ImageSet, str], EpisodeSampler]:
-    """(images, stream) -> the stream's sampler. of_dataset: mean and deviation for images.normalise=dataset."""
+def evaluation_pixels(config: Config, of_dataset: Constants) -> ImageTransforms:
+    """The transforms of images in validation and test. of_dataset: as in `_episodes`."""
     c = config.images
     mean, std = {"none": ((), ()), "imagenet": IMAGENET, "dataset": of_dataset}[c.normalise]
-    plain = replace(UNCHANGED, mean=mean, std=std)
-    evaluated = replace(plain, mirrored=c.test_time_flip)
+    return replace(UNCHANGED, mean=mean, std=std, mirrored=c.test_time_flip)
+
+
+def _episodes(config: Config, of_dataset: Constants) -> Callable[[ImageSet, str], EpisodeSampler]:
+    """Samplers of a stream; of_dataset: mean and deviation of the training images, where they are asked for."""
+    c, evaluated = config.images, evaluation_pixels(config, of_dataset)
+    mean, std, plain = evaluated.mean, evaluated.std, replace(evaluated, mirrored=False)
     training = ImageTransforms(c.crop_padding, c.flip, c.brightness, c.contrast, c.saturation, mean, std)
 
     def episodes(images: ImageSet, stream: str) -> EpisodeSampler:

@@ -1,5 +1,6 @@
 """The outer optimiser of theta, its schedule, and the moving average of theta."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -26,6 +27,17 @@ class OptimizerConfig(OptimizerBase):
     momentum: float = option(0.0, "as in torch.optim, for sgd", at_least=0, below=1)
     schedule: str = option(
         "constant", "schedule of lr over the run: constant, or cosine to 0", choices=("constant", "cosine")
+    )
+    warmup: int = option(0, "first iterations over which lr rises linearly, from lr / warmup; 0: none", at_least=0)
+    clip_norm: float | None = option(
+        None,
+        "largest norm of the meta-gradient over all parameters: a longer one is scaled down to it; null: any",
+        above=0,
+    )
+    head_lr: float | None = option(
+        None,
+        "step size of the learned head start phi_0 and of a classifier of training; null: lr, as the backbone",
+        above=0,
     )
     average: float = option(
         0.0,
@@ -90,10 +102,28 @@ def build_optimizer(
     """The outer optimiser and its schedule. smoothness: L_F, for optimizer.lr=null."""
     c = config.optimizer
     lr = c.lr if c.lr is not None or smoothness is None else 1 / smoothness
-    optimizer = c.build(model.parameters(), lr)
+    optimizer = c.build(_groups(model, lr, c.head_lr) if c.head_lr else model.parameters(), lr)
+    if c.warmup:
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _factor(config, done))
     if c.schedule == "cosine":
         return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.iterations)
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def _groups(model: MetaModel, lr: float | None, head_lr: float) -> list[dict[str, Any]]:
+    """The backbone's parameters, then those of the head."""
+    head = [p for name, p in model.named_parameters() if not name.startswith("backbone.")]
+    return [{"params": list(model.backbone.parameters()), "lr": lr}, {"params": head, "lr": head_lr}]
+
+
+def _factor(config: Config, done: int) -> float:
+    """What every lr is multiplied by after `done` iterations: a linear rise, then the schedule over the rest."""
+    c, rest = config.optimizer, max(1, config.iterations - config.optimizer.warmup)
+    if done < c.warmup:
+        return (done + 1) / c.warmup
+    if c.schedule == "constant":
+        return 1.0
+    return (1 + math.cos(math.pi * min(1.0, (done - c.warmup) / rest))) / 2
 
 
 def build_average(config: Config, model: MetaModel) -> AveragedModel | None:

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import torch
+from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel
 
 from memmeta_exp.algorithms import StepReport
@@ -43,6 +44,8 @@ class TrainStep:
         if weight and e.config.backbone.norm == "running":  # before theta moves, and after the check of the gradient
             e.learner.update_running_stats(batch, weight)
         with phase("optimizer"):
+            if e.config.optimizer.clip_norm is not None:
+                clip_grad_norm_(self._parameters(), e.config.optimizer.clip_norm)
             self.optimizer.step()
             if self.average is not None:
                 self.average.update_parameters(e.model)
@@ -51,14 +54,16 @@ class TrainStep:
     def _require_finite(self, report: StepReport, t: int) -> None:
         if report.loss.is_meta:  # memory prediction: there are no values
             return
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = squared_norm(p.grad for p in parameters if p.grad is not None).sqrt()
+        norm = squared_norm(p.grad for p in self._parameters() if p.grad is not None).sqrt()
         loss, norm = torch.stack([report.loss.mean().double(), norm]).tolist()  # one read from the device
         if not math.isfinite(norm) or not math.isfinite(loss):
             raise RunError(
                 f"at iteration {t} train/loss is {loss:g} and the norm of the meta-gradient {norm:g}: {REMEDY}; "
                 "theta is as it was before this iteration"
             )
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def persistent(self) -> list[Any]:
         """What persists between iterations: parameters, buffers, their average, optimiser state and training images.

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Mapping
 from datetime import timedelta
+from importlib.util import find_spec
 from statistics import median
 from types import TracebackType
 from typing import Any
@@ -11,6 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 RECENT = 21  # iterations whose median time gives the ETA
+
+
+def _in_notebook(console: Console) -> bool:
+    """Whether this is a notebook that can show a bar: rich draws it with ipywidgets there."""
+    return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
 class ProgressBar:
@@ -28,7 +34,7 @@ class ProgressBar:
             console=self.console,
             expand=True,
             transient=True,
-            disable=not self.console.is_terminal or not enabled,
+            disable=not enabled or not (self.console.is_terminal or _in_notebook(self.console)),
         )
         self._task = self._bar.add_task("", total=None, status="")
 

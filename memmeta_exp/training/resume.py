@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,11 @@ def newest_state(folder: RunFolder, config: Config) -> dict[str, Any] | None:
         )
     _require_raised(saved["config"]["iterations"], config, folder.path)
     return saved
+
+
+def without_weights(config: Config) -> Config:
+    """`config` of a run that has begun, whose checkpoint has what `weights` gave: the file may be gone."""
+    return replace(config, weights=None)
 
 
 def restore(saved: Mapping[str, Any], state: TrainingState, folder: RunFolder) -> None:

@@ -17,7 +17,7 @@ from memmeta_exp.tracking.console import print_summary
 from memmeta_exp.tracking.progress_bar import ProgressBar
 from memmeta_exp.tracking.run_folder import RunFolder, read_status
 from memmeta_exp.training.data_parallel import build_distributed
-from memmeta_exp.training.resume import earlier_run, merged_overrides, newest_state, restore
+from memmeta_exp.training.resume import earlier_run, merged_overrides, newest_state, restore, without_weights
 from memmeta_exp.training.state import TrainingState
 from memmeta_exp.training.trainer import Trainer
 from memmeta_exp.utils.errors import CheckpointError, DataError, RunError, RunInterrupted
@@ -83,7 +83,7 @@ def _in_folder(
         folder.write_overrides(merged_overrides(folder.read_overrides(), overrides))
         folder.write_config(to_dict(config))
         summary = _run(config, folder, stop, ranks)
-        folder.set_status("finished", iteration=config.iterations)
+        folder.set_status("finished", iteration=summary["iterations"])
         return summary
     except (RunInterrupted, Stopped, KeyboardInterrupt) as stopped:
         _mark(folder, "interrupted", str(stopped) or "interrupted from the keyboard")
@@ -127,8 +127,9 @@ def _run(config: Config, folder: RunFolder, stop: StopRequest, ranks: Ranks) -> 
     ranks.send({"config": to_dict(config), "folder": str(folder.path), "saved": saved})
     with ProgressBar(config.iterations, config.progress) as bar:
         bar.phase("building data")
+        started_from = config if saved is None else without_weights(config)
         with stop.leaving_at_once():
-            state = TrainingState(build_distributed(config, ranks), config)
+            state = TrainingState(build_distributed(started_from, ranks), config)
         ranks.require_same("the images", state.images)
         if saved is not None:
             restore(saved, state, folder)

@@ -69,7 +69,7 @@ class Trainer:
         self._save_best() if p.best_model else self._save()  # best.pt may be of an iteration that is repeated now
         self.bar.update(p.iteration, p.latest)
         try:
-            while p.row is not None or p.iteration < self.config.iterations:
+            while p.row is not None or not (p.iteration >= self.config.iterations or self._stops_early()):
                 if p.row is None:
                     self._advance()
                 self._complete_row()
@@ -77,6 +77,11 @@ class Trainer:
             self._save()
             self._log_unvalidated_row()
             raise self._interrupted() from None
+
+    def _stops_early(self) -> bool:
+        """Whether the last early_stopping validations were none better than the best."""
+        patience, p = self.config.early_stopping, self.progress
+        return patience is not None and p.iteration - p.best_iteration >= patience * self.config.eval_every
 
     def _advance(self) -> None:
         """Runs the next outer iteration. An interrupted one changes nothing."""
@@ -283,9 +288,9 @@ class Trainer:
             "memory/kind": self.progress.memory_kind,
             "time/step_seconds_median": self.timer.median_seconds,
             "convergence/mu": self.config.reference_mu if self.config.convergence_gradient == "F" else None,
-            "hypergrad/inexact_fraction": self.progress.inexact_sum / self.config.iterations,
-            "tasks_seen": self.config.iterations * self.config.batch_size,
-            "iterations": self.config.iterations,
+            "hypergrad/inexact_fraction": self.progress.inexact_sum / self.progress.iteration,
+            "tasks_seen": self.progress.iteration * self.config.batch_size,
+            "iterations": self.progress.iteration,
         }
 
 

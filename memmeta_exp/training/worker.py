@@ -12,6 +12,7 @@ from memmeta_exp.tracking import Tracker
 from memmeta_exp.tracking.progress_bar import ProgressBar
 from memmeta_exp.tracking.run_folder import RunFolder
 from memmeta_exp.training.data_parallel import build_distributed
+from memmeta_exp.training.resume import without_weights
 from memmeta_exp.training.runner import translate_error
 from memmeta_exp.training.state import TrainingState
 from memmeta_exp.training.trainer import Trainer
@@ -67,7 +68,9 @@ def _run(config: Config, order: dict[str, Any], ranks: Group) -> None:
     with StopRequest() as stop, ProgressBar(config.iterations, enabled=False) as bar:
         ranks.listen(stop)
         with stop.leaving_at_once():
-            state = TrainingState(build_distributed(config, ranks), config)
+            state = TrainingState(
+                build_distributed(without_weights(config) if order["saved"] else config, ranks), config
+            )
         ranks.require_same("the images", state.images)
         if order["saved"] is not None:
             state.load_state_dict(order["saved"])

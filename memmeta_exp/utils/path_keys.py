@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 PATH_KEYS = (
-    "data_root", "out", "run", "resume", "dir", "path", "split_file", "dataset.path", "dataset.split_file",
-    "backbone.weights", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.launcher.submitit_folder",
+    "data_root", "out", "details", "run", "resume", "dir", "path", "split_file", "support", "query", "weights",
+    "dataset.path", "dataset.split_file", "backbone.weights", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir",
+    "hydra.launcher.submitit_folder",
 )  # fmt: skip
 
 

@@ -53,7 +53,15 @@ def test_every_key_has_type_default_and_meaning_and_every_option_a_word(tables) 
     assert [k.name for t in tables for k in t.keys if not (k.type and k.default and k.meaning)] == []
     assert [t.title for t in tables if t.title and not t.about] == []
     free = {"data_root", "device", "dataset.path", "dataset.split_file", "backbone.model", "backbone.weights"}
-    free |= {"plugins", "backbone.target", "backbone.arguments", "tracking.project", "tracking.entity", "tracking.tags"}
+    free |= {
+        "weights",
+        "plugins",
+        "backbone.target",
+        "backbone.arguments",
+        "tracking.project",
+        "tracking.entity",
+        "tracking.tags",
+    }
     assert {k.name for t in tables for k in t.keys if not k.allowed and k.type != "bool"} == free
 
 

@@ -49,17 +49,17 @@ def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_paths_are_stored_absolute_and_overrides_as_they_were_given(made: Path) -> None:
     assert read_config(made / "run", {}).dataset.path == str(made / "birds")
     assert "dataset.path=birds" in (made / "run" / "overrides.yaml").read_text()
-    assert set(path_keys()) == {"data_root", "dataset.path", "dataset.split_file", "backbone.weights"}
+    assert set(path_keys()) == {"data_root", "weights", "dataset.path", "dataset.split_file", "backbone.weights"}
 
 
 def test_every_path_of_a_configuration_is_made_absolute(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = to_dict(read_config(made / "run", {}))
     values["dataset"] |= {"path": "birds", "split_file": "../split.csv"}
-    values |= {"data_root": "~/data", "backbone": {"name": "timm", "weights": "w.pt"}, "images": {}}
+    values |= {"data_root": "~/data", "weights": None, "backbone": {"name": "timm", "weights": "w.pt"}, "images": {}}
     monkeypatch.chdir("/usr")
     found = flat(to_dict(absolute(from_dict(values))))
     assert [found[key] for key in path_keys()] == [
-        os.path.expanduser("~/data"), "/usr/birds", "/split.csv", "/usr/w.pt",
+        os.path.expanduser("~/data"), None, "/usr/birds", "/split.csv", "/usr/w.pt",
     ]  # fmt: skip
 
 

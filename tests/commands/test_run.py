@@ -370,6 +370,7 @@ ELSEWHERE = {  # keys that change no number of a run, and where they are tested
     "training": "test_training_tasks.py",
     "data_root": "test_bad_input", "checkpoint_every": "tests/training", "checkpoint_at": "below",
     "convergence_every": "test_known.py",
+    "weights": "tests/prediction/test_run.py", "early_stopping": "tests/experiment/test_optimizer_options.py",
     "eval_steps": "below, under test_adaptation=gd", "eval_lr": "below, under test_adaptation=gd",
     "eval_mu": "below, under test_adaptation=exact",
 }  # fmt: skip

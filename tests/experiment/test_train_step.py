@@ -23,8 +23,9 @@ def recorded(eval_every: int, iterations: int, norm: str = "running") -> dict[in
 
     theta = torch.nn.Parameter(torch.zeros(1))
     config = SimpleNamespace(
-        batch_size=1, eval_every=eval_every, iterations=iterations, backbone=SimpleNamespace(norm=norm)
-    )
+        batch_size=1, eval_every=eval_every, iterations=iterations, backbone=SimpleNamespace(norm=norm),
+        optimizer=SimpleNamespace(clip_norm=None),
+    )  # fmt: skip
     sampler = SimpleNamespace(draw=lambda first, count: None)
     experiment = SimpleNamespace(config=config, learner=Learner(), samplers={"train": sampler})
     iteration = TrainStep(experiment, torch.optim.SGD([theta], lr=0.1))  # pyright: ignore[reportArgumentType]

@@ -53,9 +53,14 @@ def decode(name: str, source: Path | bytes, size: int | None, mode: str = "RGB",
         raise DataError(f"{name} ({_reason(error)})") from None
     if invert:
         image = ImageOps.invert(image)
-    if size is not None and image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return Picture(np.asarray(image), several)
+    return Picture(np.asarray(image if size is None else resized(image, size)), several)
+
+
+def resized(image: Any, size: int) -> Any:
+    """A Pillow image as a square of `size`, bilinear, averaged where it shrinks; as it is where it is one."""
+    from PIL import Image
+
+    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
 
 
 def decoded(
