@@ -11,7 +11,7 @@ from memmeta_exp.config.compose import jobs
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*.py")))
 NOTHING = ("predict=", "steps=", "...")  # `memmeta profile`'s own, and what the text says above
-INCOMPLETE = re.compile(r"--help|--cfg|resume=.*|\[.*|KEY=.*|.*=\.\.|.*=[A-Z]|dataset=folder")  # the last wants a folder
+INCOMPLETE = re.compile(r"--help|--cfg|resume=.*|\[.*|KEY=.*|.*=\.\.|.*=[A-Z]|dataset=folder")  # the last: a folder
 
 
 def printed(page: Path) -> set[tuple[str, ...]]:
