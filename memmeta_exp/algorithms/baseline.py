@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from memmeta_exp.algorithms.feature_space import Backward, FeatureSpaceLearner, Gradients, Part
-from memmeta_exp.algorithms.learner import Execution, StepReport
+from memmeta_exp.algorithms.learner import Execution
 from memmeta_exp.algorithms.losses import SOFTMAX, Losses
 from memmeta_exp.algorithms.proposed import Proposed, ProposedConfig
+from memmeta_exp.algorithms.step_report import StepReport
 from memmeta_exp.backbones import MetaModel
 from memmeta_exp.config import AlgorithmConfig, MemoryConfig, option, register
 from memmeta_exp.data.episodes import TaskBatch

@@ -21,8 +21,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from memmeta_exp.algorithms.learner import Execution, Learner, Scores, StepReport, require_methods
+from memmeta_exp.algorithms.learner import Execution, Learner, Scores, require_methods
 from memmeta_exp.algorithms.losses import Losses
+from memmeta_exp.algorithms.step_report import StepReport
 from memmeta_exp.backbones import MetaModel
 from memmeta_exp.bilevel import Lower, Solution, prototypes
 from memmeta_exp.data.episodes import half

@@ -2,10 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from memmeta_exp.algorithms.losses import Losses
+from memmeta_exp.algorithms.step_report import StepReport
 from memmeta_exp.backbones import Keys, MetaModel, image_layout
 from memmeta_exp.backbones.meta_model import scaled_cosines
 from memmeta_exp.bilevel import Solution
@@ -42,11 +43,10 @@ class Execution:
 
     tasks_per_pass: tasks in one pass of the backbone, called a chunk. Algorithms whose inner steps run the backbone
     take one task, unless the backbone supports weights per task. images_per_pass: images of each of these tasks in one
-    pass, None for all. bf16: the backbone runs under bfloat16 autocast.
-    workers: threads, each of which takes one chunk at a time. N workers need up to N times the memory of one.
-    threads_each: torch's own threads for each worker. The memory meter and the phase profiler observe one thread: while
-    they are active, one worker computes everything. as_on: the device whose execution strategy to emulate when tensors
-    are on `meta`.
+    pass, None for all. bf16: the backbone runs under bfloat16 autocast. workers: threads, each of which takes one chunk
+    at a time. N workers need up to N times the memory of one. threads_each: torch's own threads for each worker. The
+    memory meter and the phase profiler observe one thread: while they are active, one worker computes everything.
+    as_on: the device whose execution strategy to emulate when tensors are on `meta`.
     """
 
     tasks_per_pass: int = 1
@@ -55,48 +55,6 @@ class Execution:
     threads_each: int = 1
     images_per_pass: int | None = None
     as_on: torch.device | None = None
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """The report of one meta-step, per task: tensors [B] on the device, None for what the algorithm does not have.
-
-    loss, accuracy: on the query set after adaptation; the loss is in nats, or a squared error. inexact: a solve was too
-    inaccurate, so the task's hypergradient is not the gradient of what is minimised. gradients: gradients of f or g
-    that were evaluated. products: derivatives of < d_phi g, v > that were evaluated. inner_residual: |d_phi g| where
-    the inner solver stopped. linear_residual: |b - A x| / |b|. inner_steps, linear_steps: steps taken. smoothness: the
-    bound on L_g of a head-only lower level. metrics: other numbers that the algorithm wants logged,
-    by their names in metrics.jsonl and W&B; the mean over the tasks is logged.
-    """
-
-    loss: Tensor
-    accuracy: Tensor | None
-    inexact: Tensor
-    gradients: Tensor
-    products: Tensor
-    inner_residual: Tensor | None = None
-    inner_steps: Tensor | None = None
-    linear_residual: Tensor | None = None
-    linear_steps: Tensor | None = None
-    smoothness: Tensor | None = None
-    metrics: Mapping[str, Tensor] = field(default_factory=dict)
-
-    @staticmethod
-    def join(parts: list["StepReport"]) -> "StepReport":
-        """The reports of consecutive tasks as one."""
-
-        def column(name: str) -> Any:
-            values = [getattr(part, name) for part in parts]
-            return None if values[0] is None else _joined(values)
-
-        return StepReport(**{f.name: column(f.name) for f in fields(StepReport)})
-
-
-def _joined(values: list[Any]) -> Any:
-    """Tensors one after the other; of mappings, those of each key."""
-    if isinstance(values[0], Mapping):
-        return {key: torch.cat([value[key] for value in values]) for key in values[0]}
-    return torch.cat(values)
 
 
 def require_methods(algorithm: object, *names: str) -> None:

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from memmeta_exp.algorithms.learner import Execution, Learner, Scores, StepReport, require_methods
+from memmeta_exp.algorithms.learner import Execution, Learner, Scores, require_methods
 from memmeta_exp.algorithms.losses import SOFTMAX, Losses
+from memmeta_exp.algorithms.step_report import StepReport
 from memmeta_exp.backbones import Keys, MetaModel
 from memmeta_exp.data.episodes import half
 from memmeta_exp.data.tasks import Tasks

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import torch
-
 from memmeta_exp.algorithms import StepReport
 from memmeta_exp.experiment.evaluators import evaluator_of
 from memmeta_exp.experiment.train_step import TrainStep
@@ -165,7 +163,7 @@ class Trainer:
         with self.timer.step(counted=on_gpu or not metered):
             report, peak = self._metered(t) if metered else (self.iteration(t), None)
         self.state.scheduler.step()
-        metrics = _report_metrics(report, self.config.algorithm.mu + self.config.lower_modulus)
+        metrics = report.logged(self.config.algorithm.mu + self.config.lower_modulus)
         cost = self.progress.add_up(metrics, COSTS)
         self._check(metrics, t)
         metrics |= {
@@ -297,30 +295,3 @@ class Trainer:
 def _require_finite(metrics: dict[str, float], key: str, t: int) -> None:
     if not math.isfinite(metrics[key]):
         raise RunError(f"{key} is {metrics[key]} at iteration {t}: {REMEDY if t else REMEDY_AT_0}")
-
-
-def _report_metrics(report: StepReport, mu: float) -> dict[str, float]:
-    """The metrics of a step's report, for the keys that the algorithm has, in one read from the device. mu: g's
-    modulus."""
-    values = {name: metric.double().mean() for name, metric in report.metrics.items()}
-    values["train/loss"] = report.loss.mean()
-    if report.accuracy is not None:
-        values["train/acc"] = report.accuracy.mean()
-    values |= {
-        "hypergrad/inexact_fraction": report.inexact.double().mean(),
-        "cost/gradient_evaluations": report.gradients.sum(),
-        "cost/hessian_vector_products": report.products.sum(),
-    }
-    if report.inner_residual is not None:
-        values["inner/grad_norm_max"] = report.inner_residual.max()
-    if report.smoothness is not None:
-        smoothness = report.smoothness.max()
-        values["inner/L_g"] = smoothness
-        values["inner/kappa"] = smoothness / mu if mu else torch.full_like(smoothness, torch.inf)
-    if report.linear_residual is not None:
-        values["linear/residual_max"] = report.linear_residual.max()
-    for key, steps in (("inner/steps", report.inner_steps), ("linear/steps", report.linear_steps)):
-        if steps is not None:
-            values[key] = steps.double().mean()
-    numbers = torch.stack([value.double() for value in values.values()]).tolist()
-    return dict(zip(values, numbers, strict=True))
