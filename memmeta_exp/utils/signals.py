@@ -30,11 +30,16 @@ class Stopped(BaseException):
 
 
 def stopped_behind(error: BaseException | None) -> Stopped | None:
-    """The Stopped that `error` is, or that was raised where a library made `error` of it: Python itself does so where a
-    class is being made. None where there is none."""
-    while error is not None and not isinstance(error, Stopped):
+    """The Stopped that `error` is, or that is among its causes and contexts; None where there is none.
+
+    Libraries, and Python itself while it makes a class, turn a Stopped into an error of their own. A chain of contexts
+    may be a cycle.
+    """
+    seen: set[int] = set()
+    while error is not None and not isinstance(error, Stopped) and id(error) not in seen:
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return error
+    return error if isinstance(error, Stopped) else None
 
 
 class StopAsked(Exception):
