@@ -237,7 +237,7 @@ def test_a_common_name_is_answered_with_what_to_write() -> None:
         "epochs=3": "write iterations=3 (a meta-step takes",
         "gpu=0": "write device=cuda (or cuda:N",
         "name=a": "write hydra.run.dir=a (the run's folder",
-        "iterations=1e3": "iterations=1000 is no whole number: write iterations=1000",
+        "iterations=1e3": "iterations=1000 is not a whole number: write iterations=1000",
     }.items():
         with pytest.raises(ConfigError, match=re.escape(expected)):
             jobs([given], multirun=False)

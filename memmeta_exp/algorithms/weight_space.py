@@ -101,15 +101,17 @@ class TaskGradient:
     def report(self) -> StepReport:
         """The report of this task, or of these T tasks, as of a batch."""
 
-        def one(value: Any) -> Any:
-            if isinstance(value, Mapping):
-                return {key: one(each) for key, each in value.items()}
-            if isinstance(value, int):
-                return torch.full_like(self.loss, value, dtype=torch.int64).reshape(-1)
-            return None if value is None else value.reshape(-1)
-
         names = (field.name for field in fields(self) if field.name != "grads")
-        return StepReport(**{name: one(getattr(self, name)) for name in names})
+        return StepReport(**{name: _per_task(getattr(self, name), self.loss) for name in names})
+
+
+def _per_task(value: Any, loss: Tensor) -> Any:
+    """`value` as one number for each task, as many as `loss` has; of a mapping, each of its values."""
+    if isinstance(value, Mapping):
+        return {key: each.reshape(-1) for key, each in value.items()}
+    if isinstance(value, int):
+        return torch.full_like(loss, value, dtype=torch.int64).reshape(-1)
+    return None if value is None else value.reshape(-1)
 
 
 class WeightAlgorithm(Protocol):

@@ -259,7 +259,7 @@ def settings_of(launcher: str, given: Sequence[str], dry_run: bool = False) -> t
         key = setting.partition("=")[0]
         if ".".join(key.split(".")[:2]) not in known:
             near = closest(key, known) if known else ": it has no settings"
-            raise ConfigError(f"launcher={launcher} does not know '{key}'{near}")
+            raise ConfigError(f"launcher={launcher} has no setting '{key}'{near}")
     options_of(launcher, overrides)
     return tuple(overrides)
 

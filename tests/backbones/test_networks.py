@@ -160,8 +160,8 @@ def test_images_that_are_too_small() -> None:
     ("option", "bad", "message"),
     [
         ("conv4", {"filters": [4, 5]}, "one for each of the 4 blocks"),
-        ("conv4", {"filters": "many"}, "no number of filters"),
-        ("conv4", {"filters": [1, 2, 3, True]}, "no number of filters"),
+        ("conv4", {"filters": "many"}, "not a number of filters"),
+        ("conv4", {"filters": [1, 2, 3, True]}, "not a number of filters"),
         ("resnet12", {"filters": [1, 2, 3]}, "one for each of the 4 blocks"),
         ("resnet12", {"drop_rate": 1.0}, "below 1"),
         ("resnet12", {"drop_block": 0}, "at least 1"),

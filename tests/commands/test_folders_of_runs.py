@@ -52,15 +52,15 @@ def test_compare_shows_what_differs_and_the_numbers(memmeta, runs) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     {
-        "ls": "outputs is no folder",
-        "ls empty": "empty holds no run and no sweep",
+        "ls": "outputs is not a folder",
+        "ls empty": "empty has no run and no sweep",
         "ls runs sort=acc": "sort=acc is unknown; did you mean 'accuracy'?",
         "ls -l": "unknown flag '-l': ls takes folders, sort=VALUE and --help",
         "compare": "compare what? Name folders of runs",
         "compare runs/a": "runs/a holds one run: name another to compare it with",
         "compare runs/a x=1": "unknown option 'x'",
-        "train run=empty": "empty is no run folder",
-        "train run=runs/a seed=1": "seed=1 beside run=: the configuration is that of runs/a",
+        "train run=empty": "empty is not a run folder",
+        "train run=runs/a seed=1": "seed=1 with run=: the configuration is that of runs/a",
         "train run=runs/a -m": "-m with run=: it is for one run",
     }.items(),
 )

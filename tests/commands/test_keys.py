@@ -61,6 +61,10 @@ def test_every_key_has_type_default_and_meaning_and_every_option_a_word(tables) 
         "tracking.project",
         "tracking.entity",
         "tracking.tags",
+        "tracking.run_group",
+        "tracking.run_name",
+        "tracking.notes",
+        "tracking.job_type",
     }
     assert {k.name for t in tables for k in t.keys if not k.allowed and k.type != "bool"} == free
 

@@ -161,7 +161,7 @@ def test_a_kept_checkpoint_may_be_asked_for_as_a_run_goes_on(train, a_run, memme
 
 def test_bf16_is_warned_of_where_all_weights_adapt(train, caplog) -> None:
     result = train("algorithm=maml", "precision=bf16", "iterations=1", "test_tasks=0")
-    (line,) = [line for line in result.err.splitlines() if "bf16" in line]
+    (line,) = [line for line in result.err.splitlines() if "precision=bf16" in line]
     assert "precision=bf16 with algorithm=maml" in line
     (plain,) = jobs(list(TINY), multirun=False)
     warned = set()

@@ -285,13 +285,13 @@ def test_a_dry_run_for_slurm_needs_no_slurm(sweep, monkeypatch) -> None:
     )
     misspelt = sweep("dry_run=true", *asked, "launcher.partitoin=gpu")
     assert (misspelt.code, "did you mean 'launcher.partition'?" in misspelt.err) == (2, True)
-    assert "there is no srun here" in sweep(*asked).err
+    assert "needs srun, which is not found" in sweep(*asked).err
 
 
 def test_a_study_is_named_with_its_folder(sweep, memmeta) -> None:
     Path("sweeps").mkdir()
     Path("mine.yaml").rename("sweeps/mine.yaml")
-    assert "there is no sweep file mine: write memmeta sweep sweeps/mine.yaml" in memmeta("sweep", "mine").err
+    assert "the sweep file mine does not exist: write memmeta sweep sweeps/mine.yaml" in memmeta("sweep", "mine").err
 
 
 def test_one_sweep_at_a_time_in_a_folder(sweep, runs) -> None:
