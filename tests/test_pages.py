@@ -12,7 +12,7 @@ from memmeta_exp.config.compose import jobs
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").glob("*.py")))
 NOTHING = ("predict=", "steps=", "...")  # `memmeta profile`'s own, and what the text says above
-INCOMPLETE = re.compile(r"--help|--cfg|resume=.*|\[.*|KEY=.*|.*=\.\.|.*=[A-Z]|dataset=folder")  # no folder here
+INCOMPLETE = re.compile(r"--help|--cfg|(resume|run)=.*|\[.*|KEY=.*|.*=\.\.|.*=[A-Z]|dataset=folder")  # no folder here
 
 
 def printed(page: Path) -> set[tuple[str, ...]]:
