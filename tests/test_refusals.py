@@ -99,6 +99,7 @@ TOGETHER = {  # sections that do not go together
     "memory.mode=half_task algorithm=maml": "memory.mode=half_task is for head-only algorithms",
     "memory.mode=images algorithm=maml": "memory.mode=images is for head-only algorithms",
     "memory.mode=images workers=2": "workers=2 with memory.mode=images",
+    "memory.images_per_pass=2": "is for memory.mode=images, and memory.mode=task",
     "training=3": "training=3 is not a section: set training.ways",
 }  # fmt: skip
 OF_TIMM = {

@@ -1,4 +1,4 @@
-"""`memmeta compare A B ...`: in which keys runs differ, and their numbers."""
+"""`memmeta compare A B ...`: the keys in which runs differ, and their numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +10,8 @@ from memmeta_exp.tracking.console import ROWS, number_text, print_columns
 
 HELP = """memmeta compare DIR DIR ...
 
-Puts runs side by side, those of sweeps and multiruns too: first the keys in which their configurations differ, then
-their final numbers. A dash: the run has none."""
+Shows runs side by side, also those of sweeps and multiruns: the keys in which their configurations differ, then their
+final numbers. A dash means that the run has no value."""
 DASH = "-"
 
 
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
         return 0
     folders, _ = folders_and_options(arguments, "compare", {})
     if not folders:
-        raise ConfigError("compare what? Name folders of runs: memmeta compare outputs/DATE/TIME outputs/DATE/TIME")
+        raise ConfigError("compare needs run folders: memmeta compare outputs/DATE/TIME outputs/DATE/TIME")
     runs, _ = collect(folders)
     if len(runs) < 2:
         raise ConfigError(f"{folders[0]} holds one run: name another to compare it with")
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _differing(runs: Sequence[Run]) -> list[list[str]]:
-    """A row for each key whose values are not all the same, where a run has any; the first says how each ended."""
+    """The states of the runs, then a row for each key whose values differ."""
     configs = [flat(run.config) for run in runs]
     keys = dict.fromkeys(key for config in configs for key in config)
     differ = [key for key in keys if len({_word(config.get(key, DASH)) for config in configs if config}) > 1]

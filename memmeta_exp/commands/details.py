@@ -1,8 +1,6 @@
 """`memmeta evaluate ... details=DIR`: accuracy by class, confusion matrix and calibration of a test."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,12 @@ from memmeta_exp.experiment.builder import Experiment
 from memmeta_exp.experiment.class_scores import predictions
 from memmeta_exp.reports.calibration import BINS, plot_reliability, reliability
 from memmeta_exp.reports.confusion import counts, plot_confusion
-from memmeta_exp.utils.atomic_io import replace_text
+from memmeta_exp.utils.atomic_io import replace_csv
 
 
 def write_details(folder: Path, experiment: Experiment, tasks: Any) -> None:
-    """Writes classes.csv, confusion.csv and .png, calibration.csv and .png to `folder`, over all query images of
-    `tasks`, and prints a line. ConfigError where the folder cannot be written."""
+    """Writes classes.csv, confusion.csv, confusion.png, calibration.csv and calibration.png to `folder`, over all query
+    images of `tasks`, and prints a line. Raises ConfigError if the folder cannot be written."""
     found = predictions(experiment, tasks)
     names = list(tasks.image_set.class_names)
     truth, predicted = ([names[k] for k in column.tolist()] for column in (found.truth, found.predicted))
@@ -31,15 +29,15 @@ def write_details(folder: Path, experiment: Experiment, tasks: Any) -> None:
             (name, row.sum(), f"{row[k] / row.sum():.6f}")
             for k, (name, row) in enumerate(zip(seen, matrix, strict=True))
         ]
-        _write(folder / "classes.csv", ("class", "images", "accuracy"), by_class)
-        _write(
+        replace_csv(folder / "classes.csv", ("class", "images", "accuracy"), by_class)
+        replace_csv(
             folder / "confusion.csv",
             ("class", *seen),
             ((n, *row) for n, row in zip(seen, matrix.tolist(), strict=True)),
         )
         edges = np.arange(BINS) / BINS
         rows = zip(edges, edges + 1 / BINS, *calibration, strict=True)
-        _write(folder / "calibration.csv", ("from", "to", "images", "confidence", "accuracy"), map(_shown, rows))
+        replace_csv(folder / "calibration.csv", ("from", "to", "images", "confidence", "accuracy"), map(_shown, rows))
         plot_confusion(matrix, seen, seen, folder / "confusion.png")
         plot_reliability(calibration, folder / "calibration.png")
     except OSError as error:
@@ -49,11 +47,3 @@ def write_details(folder: Path, experiment: Experiment, tasks: Any) -> None:
 
 def _shown(row: Iterable[Any]) -> list[str]:
     return ["" if np.isnan(value) else f"{value:.6g}" for value in row]
-
-
-def _write(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    replace_text(file, text.getvalue())

@@ -26,7 +26,7 @@ _composing = threading.Lock()  # Hydra's state is global
 
 
 class Run:
-    """A finished run. folder: where it is, which holds all the rest. `memmeta.load` takes it as it takes the folder."""
+    """A finished run. folder: its run folder, from which everything else is read. `memmeta.load` accepts it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,7 +58,7 @@ def train(*overrides: str, folder: str | PathLike[str] | None = None) -> Run:
     """Meta-trains a configuration as `memmeta train OVERRIDES` does, and returns the finished run.
 
     overrides: KEY=VALUE or GROUP=OPTION, a string each. folder: the run folder, new or empty, or one that holds the
-    same run, which is then gone on with; None: outputs/DATE/TIME. Raises the errors of memmeta_exp.utils.errors, whose
+    same run, which is then resumed; None: outputs/DATE/TIME. Raises the errors of memmeta_exp.utils.errors, whose
     text is one line: ConfigError and DataError before anything is computed, RunError where training cannot go on, and
     RunInterrupted, after saving, where a signal stops it. In a thread signals are left alone.
 
@@ -70,7 +70,7 @@ def train(*overrides: str, folder: str | PathLike[str] | None = None) -> Run:
     given = [*overrides, *([] if folder is None else [f"{FOLDER}={os.fspath(folder)}"])]
     for override in given:
         if not isinstance(override, str) or override.startswith("-"):
-            raise ConfigError(f"{override!r} is no override: give KEY=VALUE strings, one job's")
+            raise ConfigError(f"{override!r} is not an override: give strings KEY=VALUE, of one job")
     with _composing:
         (config,) = jobs(given, multirun=False)
         if config.weights:
@@ -82,7 +82,7 @@ def train(*overrides: str, folder: str | PathLike[str] | None = None) -> Run:
 
 
 def _folder(config: Config, overrides: list[str]) -> Path:
-    """The run's folder, made where it is new. ConfigError where it holds another run, or anything else."""
+    """The run folder, created if it is new. Raises ConfigError if it holds another run or other files."""
     named = named_folder(FOLDER, overrides)
     if named and holds_run(Path(named)):
         earlier = earlier_run(Path(named))

@@ -1,4 +1,4 @@
-"""`memmeta ls [DIR ...]`: what runs there are, and how each went."""
+"""`memmeta ls [DIR ...]`: lists runs with their state and numbers."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -57,7 +57,7 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 def _allocated(found: Mapping[str, Any]) -> float | None:
-    """Of a prediction, whose peak is in bytes."""
+    """Peak MiB of a prediction, which states bytes."""
     total = found.get("max_memory_allocated")
     return None if total is None else total / MIB
 
@@ -70,7 +70,7 @@ def _age(updated: str | None) -> float | None:
 
 
 def _place(row: Mapping[str, Any], by: str) -> tuple[bool, Any]:
-    """For sorting: what is not known comes last."""
+    """The sorting key; missing values come last."""
     value = row[by]
     if value is None:
         return (True, 0)

@@ -1,7 +1,5 @@
 """`memmeta predict run=DIR support=FOLDER query=FOLDER out=FILE.csv`: a trained model on one's own images."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,16 +11,17 @@ from memmeta_exp.config.compose import without_plugins
 from memmeta_exp.data.folder_entries import ignored, listed
 from memmeta_exp.prediction import load
 from memmeta_exp.reports.confusion import counts, plot_confusion
-from memmeta_exp.utils.atomic_io import replace_text
+from memmeta_exp.utils.atomic_io import replace_csv
 
 HELP = """memmeta predict run=DIR|FILE support=FOLDER query=FOLDER|FILE[,FILE...] out=FILE.csv
                 [device=auto|cpu|cuda|cuda:N] [plugins=[MODULE,...]]
 
-Adapts the model of a run folder (its best checkpoint), of a checkpoint or of an exported file to the images in the
-folders of support, one folder a class, and predicts the class of every image of query. Images may have any size and
-mode; those of another size than the model's are resized. Writes to out=FILE.csv a row for each image: its file, its own
-class where query has folders of the classes too, the predicted class, and the probability of each class. Where query
-has such folders, also prints the accuracy and writes the confusion matrix to FILE.png.
+Adapts a trained model to the images in support, which holds one folder per class, and predicts the class of every image
+in query. run= names a run folder (its best checkpoint), a checkpoint or an exported file. Images may have any size and
+mode; they are resized to the size of the model's images.
+
+out=FILE.csv gets a row per image: its file, the predicted class, and the probability of each class. If query has one
+folder per class too, rows also have the true class, the accuracy is printed, and FILE.png shows the confusion matrix.
 
 With backbone.norm=task (the default of training) all images of query share their batch-norm statistics.
 """
@@ -57,15 +56,15 @@ def main(arguments: list[str]) -> int:
 
 
 def _of_classes(folder: Path, key: str) -> Labelled:
-    """The images of each folder in `folder`, with its name. ConfigError where there is no such folder."""
+    """The images of each folder in `folder`, with the name of their folder. Raises ConfigError if `folder` is none."""
     if not folder.is_dir():
-        raise ConfigError(f"{key}={folder} is no folder: name one that holds a folder of images for each class")
+        raise ConfigError(f"{key}={folder} is not a folder: name one that holds a folder of images for each class")
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not ignored(entry.name))
     return [(one / name, one.name) for one in classes for name in listed(one).images]
 
 
 def _queries(names: str) -> Labelled:
-    """The images that query= names: of a folder its own or those of its folders, with their names; else files."""
+    """The images that query= names: those of a folder, those of its folders with the folders' names, or files."""
     folder = Path(names)
     if folder.is_dir():
         found: Labelled = _of_classes(folder, "query") or [(folder / name, None) for name in listed(folder).images]
@@ -75,29 +74,30 @@ def _queries(names: str) -> Labelled:
     files = [Path(names)] if folder.is_file() else [Path(name) for name in names.strip("[]").split(",")]
     for file in files:
         if not file.is_file():
-            raise ConfigError(f"query={names}: {file} is no file: name a folder of images, or image files")
+            raise ConfigError(f"query={names}: {file} is not a file: name a folder of images, or image files")
     return [(file, None) for file in files]
 
 
 def _written(
     file: Path, query: Labelled, predicted: Sequence[str], names: Sequence[str], probabilities: np.ndarray
 ) -> Path:
-    text, labelled = io.StringIO(), any(label is not None for _, label in query)
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", *(["class"] if labelled else []), "predicted", *(f"p({name})" for name in names)])
-    for (path, label), best, row in zip(query, predicted, probabilities.tolist(), strict=True):
-        writer.writerow([path, *([label] if labelled else []), best, *(f"{p:.6f}" for p in row)])
+    labelled = any(label is not None for _, label in query)
+    header = ["file", *(["class"] if labelled else []), "predicted", *(f"p({name})" for name in names)]
+    rows = (
+        [path, *([label] if labelled else []), best, *(f"{p:.6f}" for p in row)]
+        for (path, label), best, row in zip(query, predicted, probabilities.tolist(), strict=True)
+    )
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(file, text.getvalue())
+        replace_csv(file, header, rows)
     except OSError as error:
         raise ConfigError(f"out={file}: {error.strerror}; name a file that can be written") from None
     return file
 
 
 def _score(file: Path, truth: Sequence[str], predicted: Sequence[str], names: Sequence[str]) -> None:
-    """Prints the accuracy, and draws the confusion matrix beside `file`. A class of query without support images can
-    only be missed."""
+    """Prints the accuracy, and draws the confusion matrix beside `file`. Classes without support images are always
+    predicted wrongly."""
     accuracy = sum(a == b for a, b in zip(truth, predicted, strict=True)) / len(truth)
     rows = [*names, *sorted(set(truth) - set(names))]
     picture = plot_confusion(counts(truth, predicted, rows, names), rows, names, file.with_suffix(".png"))

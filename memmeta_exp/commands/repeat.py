@@ -1,4 +1,4 @@
-"""`memmeta train run=DIR [KEY=VALUE]`: the run in DIR once more, from its start, in a new folder."""
+"""`memmeta train run=DIR [KEY=VALUE]`: repeats the run in DIR from its start, in a new folder."""
 
 from pathlib import Path
 from typing import Any

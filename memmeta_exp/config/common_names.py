@@ -1,6 +1,6 @@
-"""What people call things elsewhere, and the override that does it here: a refusal then ends with what to type."""
+"""Key names of other frameworks, and the override that has the same effect here, for the error message."""
 
-VALUE = "{value}"  # what was given on the command line
+VALUE = "{value}"  # the value on the command line
 _OVERRIDES = {
     "optimizer.lr={value}": "lr learning_rate outer_lr meta_lr base_lr",
     "iterations={value}": "epochs epoch n_epochs num_epochs max_epochs steps max_steps num_steps iters num_iterations",
@@ -36,12 +36,12 @@ REMARKS = {
     "iterations": "a meta-step takes batch_size tasks, and there are no epochs",
     "device": "or cuda:N for one GPU of several; several at once: torchrun -m memmeta_exp train ...",
     "hydra.run.dir": "the run's folder; by default outputs/DATE/TIME",
-    "resume": "a run's folder goes on; memmeta evaluate run=DIR tests it",
+    "resume": "a run folder, to continue it; memmeta evaluate run=DIR tests it",
 }
 
 
 def advice(key: str, value: str) -> str | None:
-    """What to write in place of `key`=`value`; None where the name is not a common one."""
+    """What to write instead of `key`=`value`; None if `key` is not one of COMMON_NAMES."""
     override = COMMON_NAMES.get(key)
     if override is None:
         return None

@@ -144,6 +144,13 @@ def _check_memory(config: Any) -> None:
             f"memory.mode={mode} is for head-only algorithms: {name} runs the backbone at every inner step; leave "
             "memory.mode=task"
         )
+    default = next(f.default for f in fields(config.memory) if f.name == "images_per_pass")
+    images = config.memory.images_per_pass
+    if images != default and mode != "images" and config.memory.budget_mib is None:
+        raise ConfigError(
+            f"memory.images_per_pass={images} is for memory.mode=images, and memory.mode={mode}: set "
+            f"memory.mode=images, or leave memory.images_per_pass={default}"
+        )
     if mode == "images" and not config.dataset.has_images:
         raise ConfigError(
             f"memory.mode=images: dataset={config.dataset.name} has no images to take a few at a time; leave "

@@ -1,4 +1,4 @@
-"""`weights=RUN|FILE`: theta starts from trained weights in place of random ones."""
+"""`weights=RUN|FILE`: theta starts from trained weights instead of random ones."""
 
 import logging
 from pathlib import Path
@@ -16,21 +16,21 @@ logger = logging.getLogger("memmeta")
 
 
 def weights_file(weights: str) -> Path:
-    """The file that weights=`weights` means: of a run folder its best checkpoint. ConfigError where there is none."""
+    """The file named by `weights`, or the best checkpoint of that run folder. Raises ConfigError if there is none."""
     path = Path(weights).expanduser()
     file = path / BEST if path.is_dir() else path
     if not file.is_file():
-        what = f"a folder without {BEST}" if path.is_dir() else "no file"
+        what = f"a folder without {BEST}" if path.is_dir() else "not a file"
         raise ConfigError(f"weights={weights} is {what}: name a run folder, or a file of weights")
     return file
 
 
 def start_from(backbone: nn.Module, weights: str) -> None:
-    """Copies the weights of a run or of a file into `backbone`, by name: every parameter, and of its buffers (running
-    statistics, frozen stages) those that are there. Names may be those of the backbone or of the network within it
-    (backbone=custom, timm), behind any prefix. What else the file holds, such as a classifier, is left out.
+    """Copies the weights of a run or a file into `backbone`, by name.
 
-    ConfigError, in one line, where a parameter is missing or has another shape.
+    The file must have every parameter; buffers (running statistics, frozen stages) are copied if it has them. Names may
+    be those of the backbone or of the network in it (backbone=custom, timm), after any prefix. Other tensors, such as a
+    classifier, are ignored. Raises ConfigError if a parameter is missing or a shape differs.
     """
     file = str(weights_file(weights))
     target, found = _matched(backbone, file)
@@ -53,11 +53,11 @@ def start_from(backbone: nn.Module, weights: str) -> None:
             if name in found:
                 value.copy_(found[name])
     left_out = len(found.keys() - own.keys())
-    logger.info("theta starts from %s: %d tensors, %d of the file left out", file, len(own.keys() & found), left_out)
+    logger.info("theta starts from %s: %d tensors, %d of the file ignored", file, len(own.keys() & found), left_out)
 
 
 def _matched(backbone: nn.Module, file: str) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The module whose names the file has most of, the backbone or the network within it, and the file's tensors."""
+    """The backbone or the network in it, whichever has more names in the file, and the file's tensors."""
     inner = getattr(backbone, "net", None)
     candidates = [backbone, *([inner] if isinstance(inner, nn.Module) else [])]
     read = [(module, read_weights(file, module.state_dict().keys(), "weights")) for module in candidates]

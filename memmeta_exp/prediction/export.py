@@ -1,4 +1,4 @@
-"""A trained model as one safetensors file: the weights, and in the metadata all that says what they are for.
+"""A trained model as one safetensors file: the weights, and in the metadata what is needed to use them.
 
 tensors:   those of the backbone under its own names, and head_start, phi_0 [ways, d+1]
 metadata:  format, config (JSON, as config.yaml), normalised_by (JSON, [mean, deviation] of each channel, or
@@ -24,11 +24,11 @@ HEAD = "head_start"
 
 
 def export(model: TrainedModel, file: str | PathLike[str]) -> Path:
-    """Writes `model` to a .safetensors `file`, which `load` and any reader of safetensors take; returns its path.
-    ConfigError where the file cannot be written."""
+    """Writes `model` to a .safetensors `file`, which `load` and any reader of safetensors can read; returns its path.
+    Raises ConfigError if the file cannot be written."""
     path = Path(file).expanduser()
     if path.suffix != ".safetensors":
-        raise ConfigError(f"out={path} is no .safetensors file: give it that ending")
+        raise ConfigError(f"out={path} is not a .safetensors file: give it that ending")
     weights = {HEAD: model.model.head_start} | model.backbone.state_dict()
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     config = dataclasses.replace(model.config, data_root=None, weights=None)
@@ -48,10 +48,10 @@ def export(model: TrainedModel, file: str | PathLike[str]) -> Path:
 
 
 def read_exported(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a file that `export` wrote; ConfigError where it cannot be read."""
+    """Metadata and tensors of a file that `export` wrote. Raises ConfigError if it cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path} is no file that memmeta export wrote ({reason}): name one") from None
+        raise ConfigError(f"{path} is not a file that memmeta export wrote ({reason}): name one") from None

@@ -1,4 +1,4 @@
-"""Images as people have them (arrays, tensors, Pillow images, files) as the bytes that a model was trained on."""
+"""Converts images (arrays, tensors, Pillow images, files) to the uint8 format that models were trained on."""
 
 import logging
 from collections.abc import Sequence
@@ -25,11 +25,10 @@ logger = logging.getLogger("memmeta")
 
 
 def image_bytes(images: Any, channels: int, size: int) -> Tensor:
-    """uint8 [n, channels, size, size] of any of FORMS; a path or a Pillow image alone is one image.
+    """uint8 [n, channels, size, size] from any of FORMS. A single path or Pillow image is one image.
 
-    Floats are taken to be in [0, 1]. Images of another size are resized to a square, as dataset=folder does it, and a
-    warning says so. Grey becomes colour by repetition, colour becomes grey by its luma, transparent parts become white.
-    Raises DataError.
+    Floats must be in [0, 1]. Images of another size are resized to a square as by dataset=folder, with a warning. Grey
+    is repeated to colour, colour becomes grey by its luma, transparent parts become white. Raises DataError.
     """
     if channels not in MODES:
         raise DataError(f"the model takes images of {channels} channels: only those of 1 or 3 can be predicted on")
@@ -55,7 +54,7 @@ def _array(images: Any) -> np.ndarray:
         values = (values.permute(0, 2, 3, 1) if values.dim() == 4 else values).numpy()
     if values.dtype.kind == "f":
         if not np.isfinite(values).all() or values.min(initial=0) < 0 or values.max(initial=0) > 1:
-            raise DataError("images of floats have to be in [0, 1]: divide them by their largest value, or give uint8")
+            raise DataError("images of floats must be in [0, 1]: divide them by their largest value, or give uint8")
         values = np.rint(values * 255).astype(np.uint8)
     if values.dtype != np.uint8:
         raise DataError(f"images of {values.dtype} have no defined range: {FORMS}")
@@ -64,7 +63,7 @@ def _array(images: Any) -> np.ndarray:
 
 def _of_array(images: np.ndarray) -> list[np.ndarray]:
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3, 4)):
-        raise DataError(f"an array of shape {list(images.shape)} is no batch of images: {FORMS}")
+        raise DataError(f"an array of shape {list(images.shape)} is not a batch of images: {FORMS}")
     return list(images)
 
 
@@ -74,7 +73,7 @@ def _of_list(images: Any, mode: str) -> list[Any]:
         try:
             images = list(images)
         except TypeError:
-            raise DataError(f"a {type(images).__name__} is no images: {FORMS}") from None
+            raise DataError(f"{type(images).__name__} is not a list of images: {FORMS}") from None
     found: list[Any] = []
     for one in images:
         if isinstance(one, str | PathLike):
@@ -84,7 +83,7 @@ def _of_list(images: Any, mode: str) -> list[Any]:
         elif torch.is_tensor(one) or isinstance(one, np.ndarray):
             found += _of_array(_array(one[None]))
         else:
-            raise DataError(f"a {type(one).__name__} is no image: {FORMS}")
+            raise DataError(f"{type(one).__name__} is not an image: {FORMS}")
     return found
 
 

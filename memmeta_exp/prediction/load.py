@@ -36,7 +36,8 @@ def load(source: str | PathLike[str], device: str = "auto") -> TrainedModel:
         folder, file = path.parent.parent, path
     if not path.exists() or not (folder / "config.yaml").is_file():
         raise ConfigError(
-            f"{path} is no trained model: name a run folder, FOLDER/checkpoints/best.pt, or an exported {SUFFIX} file"
+            f"{path} is not a trained model: name a run folder, FOLDER/checkpoints/best.pt, or an exported "
+            f"{SUFFIX} file"
         )
     config = from_yaml(folder / "config.yaml", {"device": device, "weights": None})
     model = _empty(config)
@@ -51,7 +52,9 @@ def _exported(path: Path, device: str) -> TrainedModel:
         values = as_of_today(json.loads(about["config"]))
         constants, iteration = json.loads(about["normalised_by"]), int(about["iteration"])
     except (KeyError, ValueError, AttributeError):
-        raise ConfigError(f"{path} is no file that memmeta export wrote: its metadata has no configuration") from None
+        raise ConfigError(
+            f"{path} is not a file that memmeta export wrote: its metadata has no configuration"
+        ) from None
     config = from_dict(changed(values, {"device": device, "weights": None}))
     model = _empty(config)
     try:
@@ -63,7 +66,7 @@ def _exported(path: Path, device: str) -> TrainedModel:
 
 
 def _empty(config: Config) -> MetaModel:
-    """The model of `config` with its initial values, to be replaced; ConfigError where it classifies no images."""
+    """The model of `config` with its initial values, to be replaced. Raises ConfigError if it classifies no images."""
     if not config.dataset.has_images or not config.dataset.has_classes:
         raise ConfigError(
             f"a run on dataset={config.dataset.name} has no images to adapt to: load one that was trained on images"
@@ -72,7 +75,7 @@ def _empty(config: Config) -> MetaModel:
 
 
 def _pixels(config: Config, constants: Any) -> ImageTransforms:
-    """Normalisation by the stored mean and deviation; of a run that stored none, by those of its training images."""
+    """Normalisation by the stored mean and deviation, or by those of the training images if none are stored."""
     if config.images.normalise == "dataset" and not constants:
         constants = dataset_constants(config.dataset, config.data_root)
     mean, std = constants or ((), ())

@@ -1,4 +1,4 @@
-"""A trained model: what came out of a run, with what it needs to meet new classes."""
+"""A trained model and its adaptation to new classes."""
 
 import threading
 from typing import Any
@@ -18,10 +18,10 @@ from memmeta_exp.utils.errors import DataError
 
 
 class TrainedModel:
-    """The meta-model of a run as it is tested: `adapt` gives a classifier of new classes.
+    """The meta-model of a run in evaluation mode. `adapt` returns a classifier of new classes.
 
-    config: that of the run; model: backbone and head start; pixels: normalisation; iteration: of the checkpoint.
-    Threads may share it: they take turns.
+    config: of the run. model: backbone and head start. pixels: normalisation. iteration: of the checkpoint. Threads may
+    share it; one computes at a time.
     """
 
     def __init__(self, config: Config, model: MetaModel, pixels: ImageTransforms, iteration: int) -> None:
@@ -36,7 +36,7 @@ class TrainedModel:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Of the images that the backbone takes: (C, H, W)."""
+        """Shape of the images that the backbone takes: (C, H, W)."""
         channels, size = channels_and_size(self.config.dataset)
         return channels, size, size
 
@@ -64,8 +64,8 @@ class TrainedModel:
         return Classifier(classes, lambda query: self._probabilities(learner, task(self.bytes_of(query))))
 
     def features(self, images: Any) -> np.ndarray:
-        """Features [n, d] of n images, in any form that `adapt` takes, as one task's (batch norm by statistics of a
-        task takes those of these images)."""
+        """Features [n, d] of n images, in any form that `adapt` takes. With backbone.norm=task, the batch-norm
+        statistics are those of these images."""
         x = self.bytes_of(images)
         start = self.model.head_start
         with self._lock, torch.no_grad():
@@ -76,19 +76,19 @@ class TrainedModel:
         return z[0].cpu().numpy()
 
     def bytes_of(self, images: Any) -> Tensor:
-        """uint8 [n, C, H, W], as the model takes them."""
+        """The images as uint8 [n, C, H, W], in the size of the model."""
         channels, size, _ = self.image_shape
         return image_bytes(images, channels, size)
 
     def _learner(self, ways: int) -> Learner:
-        """The run's algorithm with a head of `ways` rows; ConfigError where it has learned fewer."""
+        """The run's algorithm with a head of `ways` rows. Raises ConfigError if it has learned fewer."""
         require_rows(self.config, len(self.model.head_start), ways)
         algorithm = self.config.algorithm
         model, execution = self.model.with_ways(ways, self.config.seed), Execution(1, self.config.precision == "bf16")
         return build_algorithm(algorithm, model, execution, self.config.memory, self.config.head.losses())
 
     def _probabilities(self, learner: Learner, task: GivenTask) -> np.ndarray:
-        """float64 [m, ways], rows that add up to 1."""
+        """Class probabilities of the query images, float64 [m, ways]."""
         with self._lock:
             outputs = learner.outputs(task, configured_adaptation(self.config))[0]
             self.model.eval()  # the learner leaves it as for training
@@ -97,7 +97,7 @@ class TrainedModel:
 
 
 def require_rows(config: Config, rows: int, ways: int) -> None:
-    """ConfigError where a task of `ways` classes needs more than the `rows` of phi_0, and these are learned."""
+    """Raises ConfigError if phi_0 is learned and has fewer than `ways` rows."""
     algorithm = config.algorithm
     if ways > rows and (algorithm.head_start == "learned" or algorithm.adapted_params == "all"):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What a reader of several runs wants first: accuracy, memory and time of each, in one table and one figure."""
+"""The first table and figure of a report: accuracy, memory and time of each configuration."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -14,13 +14,13 @@ COSTS = {"peak_mib": "peak memory of an iteration (MiB)", "step_seconds": "secon
 
 
 def tested(groups: Sequence[Configuration]) -> list[Configuration]:
-    """Those with a test accuracy: by dataset, the most accurate first."""
+    """The configurations with a test accuracy, by dataset, the most accurate first."""
     there = [c for c in groups if any(curves.tested_at(run, "test/acc") is not None for run in c.runs)]
     return sorted(there, key=lambda c: (name_of(c.config, "dataset"), -curves.accuracy(c)[0]))
 
 
 def ties(ranked: Sequence[Configuration]) -> list[bool]:
-    """Whether each of `tested` is as good as the best of its dataset: their 95 % intervals overlap."""
+    """For each of `tested`, whether its 95 % interval overlaps with that of the best of its dataset."""
     found = []
     for _, members in groupby(ranked, key=lambda c: name_of(c.config, "dataset")):
         best, *others = (curves.accuracy(c) for c in members)
@@ -30,7 +30,7 @@ def ties(ranked: Sequence[Configuration]) -> list[bool]:
 
 
 def setting(groups: Sequence[Configuration]) -> str:
-    """5-way 5-shot, T = 100: what all have in common of these; empty where nothing is."""
+    """Ways, shots and iterations that all have in common, such as "5-way 5-shot, T = 100"."""
     forms = {"ways": "{}-way", "shots": "{}-shot", "iterations": "T = {}"}
     values = {key: {c.config.get(key) for c in groups} for key in forms}
     return ", ".join(form.format(*values[key]) for key, form in forms.items() if len(values[key]) == 1)

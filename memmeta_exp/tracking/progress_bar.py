@@ -1,4 +1,4 @@
-"""The progress bar of a run, on standard error: which phase it is in, how far, and how long training still takes."""
+"""The progress bar of a run on standard error: its phase, progress and remaining training time."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -15,13 +15,15 @@ RECENT = 21  # iterations whose median time gives the ETA
 
 
 def _in_notebook(console: Console) -> bool:
-    """Whether this is a notebook that can show a bar: rich draws it with ipywidgets there."""
+    """Whether this is a notebook with ipywidgets, by which rich draws the bar there."""
     return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
 class ProgressBar:
-    """One bar over the terminal's width that shows a phase at a time; off where `enabled` is false. Where standard
-    error is no terminal, the lines passed to `note` are all that appears. iterations: T."""
+    """A bar over the terminal's width that shows one phase at a time. iterations: T.
+
+    enabled=False shows nothing. If standard error is not a terminal, only the lines of `note` are shown.
+    """
 
     def __init__(self, iterations: int, enabled: bool) -> None:
         self.iterations = iterations
@@ -48,14 +50,13 @@ class ProgressBar:
         self._bar.stop()
 
     def phase(self, name: str, done: int = 0, total: int | None = None, status: str = "") -> None:
-        """Shows the phase `name` with `done` of `total` behind it; None: it has no known end, and the bar pulses."""
+        """Shows the phase `name` and its progress `done`/`total`. Without a total the bar pulses."""
         count = f" {done}/{total}" if total else ""
         self._bar.tasks[0].total = total
         self._bar.update(self._task, description=name + count, completed=done, status=status)
 
     def update(self, iteration: int, metrics: Mapping[str, Any]) -> None:
-        """Shows training after `iteration`. The ETA is that of training alone: what validation and test take is not
-        in it."""
+        """Shows training after `iteration`. The ETA excludes validation and test."""
         if "time/step_seconds" in metrics:
             self._steps.append(metrics["time/step_seconds"])
         status = ""

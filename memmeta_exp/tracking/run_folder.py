@@ -7,8 +7,6 @@ reader never sees an incomplete file. JSON is strict: NaN and infinities are wri
 locks the folder: `with folder.claimed():`.
 """
 
-import csv
-import io
 import itertools
 import json
 import logging
@@ -27,7 +25,7 @@ from memmeta_exp.config import metrics_of_today, overrides_of_today
 from memmeta_exp.tracking.environment import describe_environment
 from memmeta_exp.tracking.expected import Env, Overrides, Row, Status, within_reach
 from memmeta_exp.tracking.metrics_file import MetricsFile, plain
-from memmeta_exp.utils.atomic_io import remove_partials, replace_text, replacing
+from memmeta_exp.utils.atomic_io import remove_partials, replace_csv, replace_text, replacing
 from memmeta_exp.utils.errors import DataError
 from memmeta_exp.utils.file_lock import NAME as LOCK
 from memmeta_exp.utils.file_lock import FolderLock
@@ -181,13 +179,9 @@ class RunFolder:
 
     def write_test_episodes(self, episodes: Sequence[EpisodeResult] | Sequence[SinusoidResult]) -> None:
         """Writes test_episodes.csv: one row per test task, one column per field. Inverse of `read_test_episodes`."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         names = [field.name for field in fields(episodes[0])]
-        writer.writerow(names)
-        for episode in episodes:
-            writer.writerow([_as_text(getattr(episode, name)) for name in names])
-        replace_text(self.path / "test_episodes.csv", text.getvalue())
+        rows = ([_as_text(getattr(episode, name)) for name in names] for episode in episodes)
+        replace_csv(self.path / "test_episodes.csv", names, rows)
 
     def write_adaptation(self, found: Mapping[str, Any]) -> None:
         """Writes adaptation.json: predictions of a sine-wave model before, during and after adaptation."""

@@ -1,11 +1,13 @@
 """Atomic file writes: a reader sees the old or the new content, even after a crash."""
 
+import csv
+import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from memmeta_exp.utils.errors import DataError
 
@@ -43,6 +45,15 @@ def replace_text(file: Path, text: str) -> None:
     """Replaces the content of `file` by `text`, atomically."""
     with replacing(file) as stream:
         stream.write(text.encode())
+
+
+def replace_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Replaces the content of `file` by a CSV table, atomically."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    replace_text(file, text.getvalue())
 
 
 def sync_folder(folder: Path) -> None:

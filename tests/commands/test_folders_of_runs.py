@@ -56,7 +56,7 @@ def test_compare_shows_what_differs_and_the_numbers(memmeta, runs) -> None:
         "ls empty": "empty has no run and no sweep",
         "ls runs sort=acc": "sort=acc is unknown; did you mean 'accuracy'?",
         "ls -l": "unknown flag '-l': ls takes folders, sort=VALUE and --help",
-        "compare": "compare what? Name folders of runs",
+        "compare": "compare needs run folders",
         "compare runs/a": "runs/a holds one run: name another to compare it with",
         "compare runs/a x=1": "unknown option 'x'",
         "train run=empty": "empty is not a run folder",

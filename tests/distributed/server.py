@@ -14,9 +14,10 @@ import builtins
 import errno
 import os
 import signal
-import sys
 from importlib import import_module
 from typing import Any
+
+from tests.training.server import run_command, serve
 
 
 def strike(place: str, n: int, what: Any) -> None:
@@ -43,8 +44,6 @@ def strike(place: str, n: int, what: Any) -> None:
 
 def child(request: dict[str, Any], rank: int, port: int) -> None:
     """Rank `rank` of a group; never returns."""
-    from memmeta_exp.cli import main
-
     os.chdir(request["cwd"])
     size = str(request["ranks"])
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": size, "RANK": str(rank)}
@@ -54,15 +53,7 @@ def child(request: dict[str, Any], rank: int, port: int) -> None:
     for at, place, n, what in request["strikes"]:
         if at == rank:
             strike(place, n, what)
-    try:
-        code = main(request["argv"])
-    except BaseException:  # noqa: BLE001 - a traceback is what a test looks for
-        import traceback
-
-        traceback.print_exc()
-        code = 99
-    sys.stdout.flush()
-    sys.stderr.flush()
+    code = run_command(request["argv"])
     os._exit(code)
 
 
@@ -88,6 +79,4 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    from tests.training.server import serve
-
     serve(answer)

@@ -7,11 +7,10 @@ mib: by how much the peak of its resident memory exceeds what this process has.
 import os
 import resource
 import signal
-import sys
 import time
 from typing import Any
 
-from tests.training.server import serve
+from tests.training.server import run_command, serve
 
 WALL_SECONDS = 60  # after which a command is ended
 ADDRESS_SPACE = 16 * 2**30  # bytes
@@ -19,8 +18,6 @@ ADDRESS_SPACE = 16 * 2**30  # bytes
 
 def child(request: dict[str, Any]) -> None:
     """Does what is asked and never returns."""
-    from memmeta_exp.cli import main
-
     os.chdir(request["cwd"])
     os.environ.update(request["environment"])
     out = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -28,15 +25,7 @@ def child(request: dict[str, Any]) -> None:
     os.dup2(out, 2)
     signal.alarm(WALL_SECONDS)
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-    try:
-        code = main(request["argv"])
-    except BaseException:  # noqa: BLE001 - a traceback is what is looked for in output.txt
-        import traceback
-
-        traceback.print_exc()
-        code = 99
-    sys.stdout.flush()
-    sys.stderr.flush()
+    code = run_command(request["argv"])
     os._exit(code)
 
 

@@ -84,10 +84,10 @@ def test_another_size_is_resized_and_said(caplog) -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((2, 3, 16, 16), np.uint8), "no batch of images"),
+        (np.zeros((2, 3, 16, 16), np.uint8), "not a batch of images"),
         (np.zeros((2, 16, 16), np.int32), "int32 have no defined range"),
-        (np.full((2, 16, 16), 2.0), r"have to be in \[0, 1\]"),
-        ([3], "a int is no image"),
+        (np.full((2, 16, 16), 2.0), r"must be in \[0, 1\]"),
+        ([3], "int is not an image"),
         ([], "there are no images"),
         ("nowhere.png", "nowhere.png"),
     ],
@@ -122,7 +122,7 @@ def test_labels_of_any_kind(labels: Any, classes: list[Any]) -> None:
 def test_labels_that_do_not_fit() -> None:
     _, model = experiment_and_model()
     x = np.zeros((2, 16, 16), np.uint8)
-    for labels, message in (([1], "2 images have 1 labels"), ([1, 1], "the same label"), ("ab", "is no list")):
+    for labels, message in (([1], "2 images have 1 labels"), ([1, 1], "the same label"), ("ab", "is not a list")):
         with pytest.raises(DataError, match=message):
             model.adapt(x, labels)
 

@@ -50,7 +50,7 @@ def test_bad_input_is_an_error_of_the_library(tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("MEMMETA_DATA", raising=False)
     with pytest.raises(ConfigError, match="algorithm"):
         memmeta.train("algorithm=nothing")
-    with pytest.raises(ConfigError, match="no override"):
+    with pytest.raises(ConfigError, match="not an override"):
         memmeta.train("-m")
     with pytest.raises(ConfigError):
         memmeta.train("seed=0,1")
@@ -60,10 +60,10 @@ def test_bad_input_is_an_error_of_the_library(tmp_path, monkeypatch) -> None:
 
 
 def test_a_file_that_is_no_model(a_run, tmp_path) -> None:
-    with pytest.raises(ConfigError, match="is no trained model: name a run folder"):
+    with pytest.raises(ConfigError, match="is not a trained model: name a run folder"):
         memmeta.load(tmp_path)
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ConfigError, match="is no file that memmeta export wrote"):
+    with pytest.raises(ConfigError, match="is not a file that memmeta export wrote"):
         memmeta.load(tmp_path / "x.safetensors")
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "config.yaml").write_text((a_run / "config.yaml").read_text())
@@ -79,7 +79,7 @@ def test_an_exported_file_is_the_same_model(a_run, memmeta_command, tmp_path) ->
     assert (ours.adapt(X, Y).predict_proba(X) == theirs.adapt(X, Y).predict_proba(X)).all()
     assert ours.iteration == theirs.iteration
     refused = memmeta_command("export", f"run={a_run}", "out=model.pt")
-    assert (refused.code, refused.err) == (2, "memmeta: out=model.pt is no .safetensors file: give it that ending\n")
+    assert (refused.code, refused.err) == (2, "memmeta: out=model.pt is not a .safetensors file: give it that ending\n")
 
 
 def test_the_lines_of_plain_torch_on_the_page(a_run, tmp_path, monkeypatch) -> None:
@@ -134,9 +134,9 @@ def test_predict_folders(a_run, memmeta_command, tmp_path) -> None:
 def test_what_predict_refuses(a_run, memmeta_command, tmp_path) -> None:
     folders(tmp_path / "support")
     for change, message in (
-        ({"support": "nowhere"}, "support=nowhere is no folder"),
+        ({"support": "nowhere"}, "support=nowhere is not a folder"),
         ({"support": "support/dark"}, "support=support/dark holds no folders of images"),
-        ({"query": "nowhere.png"}, "nowhere.png is no file"),
+        ({"query": "nowhere.png"}, "nowhere.png is not a file"),
         ({"out": None}, "predict needs out="),
     ):
         values = {"run": a_run, "support": "support", "query": "support", "out": "o.csv"} | change
@@ -169,7 +169,7 @@ def test_start_from_a_run(a_run, memmeta_command, tmp_path) -> None:
     found = memmeta_command("train", *RUN, "weights=nowhere")
     assert (found.code, found.err) == (
         2,
-        f"memmeta: weights={tmp_path}/nowhere is no file: name a run folder, or a file of weights\n",
+        f"memmeta: weights={tmp_path}/nowhere is not a file: name a run folder, or a file of weights\n",
     )
 
 

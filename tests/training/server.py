@@ -43,25 +43,31 @@ class Killer:
         return call
 
 
-def child(request: dict[str, Any], report: int) -> None:
-    """Does what is asked and never returns."""
+def run_command(argv: list[str]) -> int:
+    """Runs a command line in this process; returns its exit code, 99 after a traceback."""
     from memmeta_exp.cli import main
 
-    os.chdir(request["cwd"])
-    out = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    killer = Killer(request["operation"])
-    killer.install()
     try:
-        code = main(request["argv"])
-    except BaseException:  # noqa: BLE001 - a traceback is what a test looks for in output.txt
+        code = main(argv)
+    except BaseException:  # noqa: BLE001 - tests look for a traceback in the output
         import traceback
 
         traceback.print_exc()
         code = 99
     sys.stdout.flush()
     sys.stderr.flush()
+    return code
+
+
+def child(request: dict[str, Any], report: int) -> None:
+    """Does what is asked and never returns."""
+    os.chdir(request["cwd"])
+    out = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    killer = Killer(request["operation"])
+    killer.install()
+    code = run_command(request["argv"])
     os.pwrite(report, str(killer.count).encode(), 0)
     os._exit(code)
 
