@@ -168,7 +168,7 @@ def _header(state: TrainingState, folder: RunFolder) -> str:
         parts[0] += f" {'/'.join(str(classes[split]) for split in SPLITS)} classes"
     parameters = sum(p.numel() for p in experiment.model.parameters())
     parts += [f"{config.backbone.title} {parameters:,} parameters", str(experiment.device)]
-    parts += [f"{execution.workers} x {execution.tasks_per_pass} tasks at a time", str(folder.path)]
+    parts += [f"{execution.workers} x {experiment.learner.tasks_per_pass} tasks at a time", str(folder.path)]
     return f"{folder.title or config.run_name}: {', '.join(parts)}"
 
 
