@@ -96,9 +96,13 @@ def test_auto_measures_where_there_is_a_gpu(profile, monkeypatch, gpu: bool, dev
     def measured(config, path, steps, title) -> None:
         command._write(config, path, {"memory/kind": "measured", "steps": steps}, "cpu", title)
 
+    def predicted(config, path, title) -> None:  # torch's optimisers would ask the GPU that there is not
+        command._write(config, path, {"memory/kind": "cuda-predicted"}, "cpu", title)
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(command, "check", lambda config: None)
     monkeypatch.setattr(command, "_measured", measured)
+    monkeypatch.setattr(command, "_predicted", predicted)
     _, found = written(profile("predict=auto", f"device={device}", *(["steps=2"] if kind == "measured" else [])))
     assert found["memory/kind"] == kind
     assert found.get("steps") == (2 if kind == "measured" else None)
