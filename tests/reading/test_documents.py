@@ -20,7 +20,7 @@ def laughs(levels: int) -> str:
 
 
 JSON = {
-    "brackets": ("[" * 2000, "nests deeper than 64"),
+    "brackets": ("[" * 100_000, "nests deeper than 64"),
     "brackets that end": ("[" * 2000 + "]" * 2000, "nests deeper than 64"),
     "a deep mapping": ('{"a":' * 70 + "1" + "}" * 70, "nests deeper than 64"),
     "digits": ("9" * 5000, "an integer of 5000 digits"),
